@@ -1,0 +1,59 @@
+# Two commands are all that a new user needs:
+#   make demo   makes .venv, installs the package, runs the main job on real photographs
+#   make test   the same environment with the test extra; runs the whole suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Held to one version, so that everybody's figures are made with the same backbone code; any version that
+# pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+.PHONY: demo test lint bench dev clean
+
+demo: $(VENV)/.installed
+	$(BIN)/inreach demo --out demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest -q tests  # not `python -m pytest`: that would import the source tree, which holds no extension
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cu')
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench
+
+# The extension built straight into the source tree, for work on csrc/.
+DEV_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+dev:
+	cmake -S . -B build/dev -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(DEV_PYTHON) -c 'import sys; print(sys.executable)') \
+	    -Dpybind11_DIR=$$($(DEV_PYTHON) -m pybind11 --cmakedir) -DINREACH_WERROR=ON
+	cmake --build build/dev --parallel
+	cmake --install build/dev --prefix .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc inreach_fast -type f -not -name '*.pyc' -not -name '*.so')
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(PIP) $(TORCH)
+	$(PIP) '.[offline]'
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) '.[offline,test]'
+	touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed-test
+	$(PIP) '.[offline,test,lint]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(PIP) '.[offline,bench,numba]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV) demo inreach_fast/*.so

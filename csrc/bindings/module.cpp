@@ -1,0 +1,7 @@
+#include "bindings.h"
+
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+    module.doc() = "Compiled CPU engine of inreach_fast; private: use inreach_fast.kernels.";
+    inreach::bind_runtime(module);
+    inreach::bind_nearest(module);
+}

@@ -1,0 +1,109 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace inreach {
+
+#define INREACH_DECLARE_KERNELS(isa)                                \
+    namespace isa {                                                 \
+    double sq_distance(const float* a, const float* b, size_t dim); \
+    }
+
+INREACH_DECLARE_KERNELS(scalar)
+#if defined(__x86_64__)
+INREACH_DECLARE_KERNELS(avx2)
+INREACH_DECLARE_KERNELS(avx512)
+#endif
+#if defined(__aarch64__)
+INREACH_DECLARE_KERNELS(neon)
+#endif
+
+#define INREACH_TABLE(isa) {#isa, isa::sq_distance}
+
+namespace {
+
+const KernelTable kScalar = INREACH_TABLE(scalar);
+#if defined(__x86_64__)
+const KernelTable kAvx2 = INREACH_TABLE(avx2);
+const KernelTable kAvx512 = INREACH_TABLE(avx512);
+
+// The processor having an instruction is not enough: the operating system must also save its registers,
+// which XCR0 tells.
+struct X86Features {
+    bool avx2 = false;
+    bool avx512 = false;
+
+    X86Features() {
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (!__get_cpuid(1, &a, &b, &c, &d)) return;
+        const bool fma = c & (1u << 12), osxsave = c & (1u << 27), avx = c & (1u << 28);
+        if (!(osxsave && avx)) return;
+        unsigned xcr0_low = 0, xcr0_high = 0;
+        __asm__ volatile("xgetbv" : "=a"(xcr0_low), "=d"(xcr0_high) : "c"(0));
+        const bool ymm_saved = (xcr0_low & 0x06) == 0x06;
+        const bool zmm_saved = (xcr0_low & 0xe6) == 0xe6;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+        avx2 = ymm_saved && fma && (b & (1u << 5));
+        avx512 = avx2 && zmm_saved && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+    }
+};
+#endif
+#if defined(__aarch64__)
+const KernelTable kNeon = INREACH_TABLE(neon);
+#endif
+
+std::vector<const KernelTable*> usable_tables() {
+    std::vector<const KernelTable*> tables;
+#if defined(__x86_64__)
+    static const X86Features features;
+    if (features.avx512) tables.push_back(&kAvx512);
+    if (features.avx2) tables.push_back(&kAvx2);
+#endif
+#if defined(__aarch64__)
+    tables.push_back(&kNeon);
+#endif
+    tables.push_back(&kScalar);
+    return tables;
+}
+
+const KernelTable* find_table(const std::string& name) {
+    const auto tables = usable_tables();
+    if (name.empty() || name == "auto") return tables.front();
+    std::string known;
+    for (const KernelTable* table : tables) {
+        if (name == table->name) return table;
+        known += (known.empty() ? "" : ", ") + std::string(table->name);
+    }
+    throw std::invalid_argument("INREACH_ISA: this machine cannot run '" + name + "'; it can run: " + known +
+                                " (or 'auto')");
+}
+
+std::atomic<const KernelTable*> active{nullptr};
+
+}  // namespace
+
+const KernelTable& kernels() {
+    const KernelTable* table = active.load(std::memory_order_acquire);
+    if (table == nullptr) {
+        const char* wanted = std::getenv("INREACH_ISA");
+        table = find_table(wanted == nullptr ? "" : wanted);
+        active.store(table, std::memory_order_release);
+    }
+    return *table;
+}
+
+std::vector<std::string> isa_levels() {
+    std::vector<std::string> names;
+    for (const KernelTable* table : usable_tables()) names.emplace_back(table->name);
+    return names;
+}
+
+void set_isa(const std::string& name) { active.store(find_table(name), std::memory_order_release); }
+
+}  // namespace inreach

@@ -1,0 +1,35 @@
+"""inreach_fast: InReaCh (Inter-Realization Channels, ICCV 2023) as an exact, compiled engine.
+
+Training images that nobody sorted go in; a nominal model, heat maps and verdicts come out.
+
+    >>> from inreach_fast import InReaCh
+    >>> model = InReaCh().fit("folder/of/images")
+    >>> model.predict(image).score
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import kernels
+from .errors import *  # noqa: F403
+from .threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from .estimator import InReaCh
+    from .nominal_model import NominalModel
+    from .prediction import Prediction
+
+__version__ = "0.1.0"
+
+# torch takes seconds to import; whoever needs only the kernels should not wait for it.
+_LAZY = {"InReaCh": "estimator", "NominalModel": "nominal_model", "Prediction": "prediction"}
+
+__all__ = ["InReaCh", "NominalModel", "Prediction", "get_num_threads", "kernels", "set_num_threads"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

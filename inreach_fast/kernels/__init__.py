@@ -1,0 +1,23 @@
+"""The operations that InReaCh is made of, each exact and each with several backends.
+
+Backends (`available_backends`) differ in speed alone: the answer is the same to the bit, whatever the backend,
+instruction set, number of threads or batch. Fastest first: ``native`` (compiled C++, `csrc/cpu`), ``numba``
+(where no compiled extension is) and ``torch`` (any torch device).
+"""
+
+from __future__ import annotations
+
+from .bank import Bank
+from .nearest import mutual_nearest, nearest
+from .registry import available_backends
+from .results import MutualNearest, Nearest, SearchCounts
+
+__all__ = [
+    "Bank",
+    "MutualNearest",
+    "Nearest",
+    "SearchCounts",
+    "available_backends",
+    "mutual_nearest",
+    "nearest",
+]

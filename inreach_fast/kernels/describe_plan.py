@@ -1,0 +1,110 @@
+"""The descriptor map, composed once for each shape of network: what every backend of `describe` executes.
+
+The paper's descriptor (ALGORITHM section 3: unfold, pool to `dim`, lay the levels end to end, pool to `dim`
+again) is linear. Its channel steps touch each position alone and its resampling each channel alone, so they
+commute, and the channel steps of one level collapse into one small matrix: row j holds the taps of output j,
+a *contiguous* run of features of the unfolded vector, in (channel, ky, kx) order. The runs of all levels and
+the bilinear resampling tables make up a plan; nothing here depends on a pixel.
+
+Weights are composed in float64 and rounded once to float32. Backends execute a plan in one fixed order of
+float32 multiplications and additions (csrc/cpu/describe/README.md), so that all of them give the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelTaps:
+    """One level's part of the map: outputs `first_output .. first_output + len(feature_begin)`.
+
+    Output `first_output + i` sums the features `feature_begin[i] + t` times `weights[tap_begin[i] + t]`, for
+    t = 0 .. tap_begin[i + 1] - tap_begin[i] - 1, in that order. Feature f is channel f // k**2 at the
+    neighbour (f % k**2 // k, f % k), counted from the upper left of the k x k neighbourhood.
+    """
+
+    channels: int
+    first_output: int
+    feature_begin: Int64Array
+    tap_begin: Int64Array
+    weights: Float32Array
+
+
+@dataclass(frozen=True, eq=False)
+class AxisResample:
+    """Bilinear resampling (align_corners=False) of one axis: out[i] = w0[i] * x[i0[i]] + w1[i] * x[i0[i] + 1].
+
+    Where w1 is 0 the second sample is not read, so that NaN and infinity reach no further than their taps.
+    """
+
+    i0: Int32Array
+    w0: Float32Array
+    w1: Float32Array
+
+
+
+
+@lru_cache(maxsize=64)
+def level_taps(channels: tuple[int, ...], dim: int, neighbourhood: int) -> tuple[LevelTaps, ...]:
+    """Compose unfold, both poolings and the concatenation of levels with these channel counts (cached)."""
+    levels = len(channels)
+    # Second pooling: output j averages the entries begin[j] .. end[j] - 1 of the levels * dim long vector.
+    # (n = levels * dim is a multiple of m = dim, hence windows of exactly `levels` entries, side by side.)
+    result = []
+    for level, c in enumerate(channels):
+        n = c * neighbourhood**2
+        i = np.arange(dim, dtype=np.int64)
+        begin = i * n // dim  # first pooling: entry i of this level averages features begin[i] .. end[i] - 1
+        end = -(-(i + 1) * n // dim)
+        first_output = level * dim // levels
+        last_output = ((level + 1) * dim - 1) // levels
+        feature_begin = []
+        tap_begin = [0]
+        weights: list[npt.NDArray[np.float64]] = []
+        for j in range(first_output, last_output + 1):
+            entries = range(max(j * levels - level * dim, 0), min((j + 1) * levels - level * dim, dim))
+            lo, hi = int(begin[entries[0]]), int(end[entries[-1]])
+            run = np.zeros(hi - lo, dtype=np.float64)
+            for e in entries:
+                run[begin[e] - lo : end[e] - lo] += 1.0 / (levels * float(end[e] - begin[e]))
+            feature_begin.append(lo)
+            tap_begin.append(tap_begin[-1] + len(run))
+            weights.append(run)
+        taps = LevelTaps(
+            channels=c,
+            first_output=first_output,
+            feature_begin=np.array(feature_begin, dtype=np.int64),
+            tap_begin=np.array(tap_begin, dtype=np.int64),
+            weights=np.concatenate(weights).astype(np.float32),
+        )
+        for array in (taps.feature_begin, taps.tap_begin, taps.weights):
+            array.setflags(write=False)
+        result.append(taps)
+    return tuple(result)
+
+
+@lru_cache(maxsize=256)
+def axis_resample(source: int, target: int) -> AxisResample:
+    """Resampling table of one axis from `source` to `target` samples, in exact integer arithmetic (cached).
+
+    Source position of sample i: (i + 1/2) * source / target - 1/2, held inside [0, source - 1]: torch's rule.
+    """
+    i = np.arange(target, dtype=np.int64)
+    numerator = np.clip((2 * i + 1) * source - target, 0, 2 * target * (source - 1))
+    i0 = numerator // (2 * target)
+    w1 = (numerator - i0 * 2 * target) / (2.0 * target)
+    table = AxisResample(
+        i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32)
+    )
+    for array in (table.i0, table.w0, table.w1):
+        array.setflags(write=False)
+    return table

@@ -1,0 +1,85 @@
+"""Exact nearest neighbours: one direction, and both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ParameterError
+from .bank import Bank
+from .registry import backend_module
+from .results import MutualNearest, Nearest
+from .validation import as_ids, check_k, check_same_dim
+
+
+def nearest(
+    queries: Any,
+    bank: Any,
+    *,
+    k: int = 1,
+    query_group: Any = None,
+    bank_group: Any = None,
+    backend: str = "auto",
+) -> Nearest:
+    """The ``k`` nearest bank rows of each query, exactly (ALGORITHM section 6).
+
+    The index is the one that float64 brute force over the float32 inputs gives, the lowest index on exact
+    ties; the distance is that float64 value rounded to float32. Backend, instruction set, number of threads
+    and the other queries of the batch change nothing, to the bit.
+
+    Args:
+        queries: (m, D) float32 or anything convertible without loss, or a `Bank`.
+        bank: (n, D), likewise; a `Bank` is prepared once and can be searched many times.
+        k: neighbours for each query, at least 1.
+        query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
+        bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
+        backend: "auto" or one of `available_backends`.
+
+    Returns:
+        `Nearest` with arrays of shape (m,) for ``k=1``, else (m, k). Fewer than ``k`` eligible rows: index -1
+        and distance infinity.
+
+    Raises:
+        ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: see each; the message names
+        the argument.
+    """
+    module = backend_module(backend)
+    k = check_k(k)
+    query_bank = queries if isinstance(queries, Bank) else Bank(queries, name="queries")
+    if not isinstance(bank, Bank):
+        bank = Bank(bank, bank_group, name="bank")
+    elif bank_group is not None:
+        bank = bank.with_groups(bank_group)
+    check_same_dim(query_bank.dim, "queries", bank.dim, "bank")
+    if query_group is None:
+        query_group = query_bank.groups
+    group = None if query_group is None else as_ids(query_group, "query_group", len(query_bank))
+    if group is not None and bank.groups is None:
+        raise ParameterError("query_group: the bank has no groups to compare with; give bank_group as well")
+    result = module.nearest(query_bank, bank, k, group)
+    if k == 1:
+        result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
+    return result
+
+
+def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
+    """Nearest rows in both directions between two sets, in one pass (ALGORITHM section 4).
+
+    Exact as `nearest` is, and the same bits; no (m, n) matrix is made.
+
+    Args:
+        a: (m, D) float32 or anything convertible without loss, or a `Bank`.
+        b: (n, D), likewise.
+        backend: "auto" or one of `available_backends`.
+
+    Returns:
+        `MutualNearest`; its ``pairs()`` are the mutual ones. Groups of a `Bank` play no part.
+
+    Raises:
+        ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
+    """
+    module = backend_module(backend)
+    a = a if isinstance(a, Bank) else Bank(a, name="a")
+    b = b if isinstance(b, Bank) else Bank(b, name="b")
+    check_same_dim(a.dim, "a", b.dim, "b")
+    return module.mutual_nearest(a, b)

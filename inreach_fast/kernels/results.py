@@ -1,0 +1,68 @@
+"""What the search kernels return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IndexArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SearchCounts:
+    """What a search did: how many (query, row) pairs each stage looked at.
+
+    Attributes:
+        pairs: all pairs that the answer speaks of, ``m * n``.
+        bounded: pairs for which a bound of their own was computed.
+        refined: pairs for which a tighter bound or a float32 distance was computed.
+        decided: pairs decided in float64.
+    """
+
+    pairs: int
+    bounded: int
+    refined: int
+    decided: int
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Nearest bank rows of each query.
+
+    Attributes:
+        index: int64, shape (m,) for ``k=1``, else (m, k), nearest first; -1 where fewer rows are eligible.
+        sq_distance: float32, the same shape: squared L2 distance, infinity where ``index`` is -1.
+        counts: what the search did, where the backend counts it.
+    """
+
+    index: IndexArray
+    sq_distance: FloatArray
+    counts: SearchCounts | None = None
+
+
+@dataclass(frozen=True)
+class MutualNearest:
+    """Nearest rows in both directions between two sets (paper, section 3.2; ALGORITHM section 4).
+
+    Attributes:
+        ab_index: int64 (m,), for each row of ``a`` the nearest row of ``b``.
+        ab_sq_distance: float32 (m,), its squared L2 distance.
+        ba_index: int64 (n,), for each row of ``b`` the nearest row of ``a``.
+        ba_sq_distance: float32 (n,), its squared L2 distance.
+        counts: what the search did, where the backend counts it.
+    """
+
+    ab_index: IndexArray
+    ab_sq_distance: FloatArray
+    ba_index: IndexArray
+    ba_sq_distance: FloatArray
+    counts: SearchCounts | None = None
+
+    def pairs(self) -> tuple[IndexArray, IndexArray]:
+        """Rows that are each other's nearest: (rows of ``a`` ascending, their rows of ``b``), int64."""
+        a_rows = np.arange(len(self.ab_index), dtype=np.int64)
+        mutual = self.ba_index[self.ab_index] == a_rows
+        return a_rows[mutual], self.ab_index[mutual]
