@@ -3,13 +3,41 @@ import numpy.typing as npt
 
 _Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
+_Axis = tuple[npt.NDArray[np.int32], _Floats, _Floats]
 
 def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def isa_levels() -> list[str]: ...
 def isa() -> str: ...
 def set_isa(name: str) -> None: ...
-def nearest(
+
+class Basis:
+    def __init__(
+        self,
+        centre: npt.NDArray[np.float64],
+        scale: float,
+        directions: _Floats,
+        deviation: npt.NDArray[np.float64],
+        defect: float,
+    ) -> None: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def head(self) -> int: ...
+
+class LeafIndex:
+    def __init__(self, basis: Basis, rows: _Floats, index: _Ids | None) -> None: ...
+    @property
+    def leaves(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class ProjectedRows:
+    def __init__(self, basis: Basis, rows: _Floats, index: _Ids | None) -> None: ...
+
+_Counts = tuple[int, int, int, int, bool]
+
+def nearest_brute(
     queries: _Floats,
     query_index: _Ids | None,
     query_group: _Ids | None,
@@ -17,5 +45,31 @@ def nearest(
     bank_index: _Ids | None,
     bank_group: _Ids | None,
     k: int,
-) -> tuple[_Ids, _Floats]: ...
+) -> tuple[_Ids, _Floats, _Counts]: ...
+def nearest_pruned(
+    queries: _Floats,
+    query_index: _Ids | None,
+    query_group: _Ids | None,
+    projected: ProjectedRows,
+    bank: _Floats,
+    bank_index: _Ids | None,
+    bank_group: _Ids | None,
+    basis: Basis,
+    leaf_index: LeafIndex,
+    k: int,
+    hint: _Ids | None,
+) -> tuple[_Ids, _Floats, _Counts]: ...
+def mutual_nearest_brute(
+    a: _Floats, a_index: _Ids | None, b: _Floats, b_index: _Ids | None
+) -> tuple[_Ids, _Floats, _Ids, _Floats, _Counts]: ...
 def first_nonfinite_row(rows: _Floats, index: _Ids | None) -> int: ...
+def channel_spread(
+    members: _Floats, rows: _Ids, starts: _Ids
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def describe(
+    levels: list[tuple[_Floats, int, _Ids, _Ids, _Floats, _Axis, _Axis]],
+    neighbourhood: int,
+    grid_height: int,
+    grid_width: int,
+    out: _Floats,
+) -> None: ...

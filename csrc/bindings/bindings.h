@@ -8,5 +8,7 @@ namespace inreach {
 
 void bind_runtime(pybind11::module_& module);
 void bind_nearest(pybind11::module_& module);
+void bind_filter_channels(pybind11::module_& module);
+void bind_describe(pybind11::module_& module);
 
 }  // namespace inreach

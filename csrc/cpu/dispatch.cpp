@@ -10,9 +10,23 @@
 
 namespace inreach {
 
-#define INREACH_DECLARE_KERNELS(isa)                                \
-    namespace isa {                                                 \
-    double sq_distance(const float* a, const float* b, size_t dim); \
+#define INREACH_DECLARE_KERNELS(isa)                                                                      \
+    namespace isa {                                                                                       \
+    double sq_distance(const float* a, const float* b, size_t dim);                                       \
+    double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);     \
+    void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,       \
+                  const float* init, bool add, float* out);                                               \
+    uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,              \
+                        const float* init, float* out);                                                   \
+    uint64_t at_least(const float* values, const float* thresholds, float shift);                         \
+    float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups);      \
+    size_t collect_in_reach(const float* dots, const float* radius, size_t count, float sq_norm,          \
+                            float reach, uint32_t* out);                                                  \
+    void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows, \
+                   size_t columns);                                                                       \
+    void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume, \
+                  float* dst, size_t n);                                                                  \
+    void blend(const float* a, const float* b, float wa, float wb, float* dst, size_t n);                 \
     }
 
 INREACH_DECLARE_KERNELS(scalar)
@@ -24,7 +38,13 @@ INREACH_DECLARE_KERNELS(avx512)
 INREACH_DECLARE_KERNELS(neon)
 #endif
 
-#define INREACH_TABLE(isa) {#isa, isa::sq_distance}
+#define INREACH_TABLE(isa)                                                                       \
+    {                                                                                            \
+        #isa, isa::sq_distance, isa::standardize, isa::dot_tile, isa::scan_block, isa::at_least, \
+            isa::code_distance, isa::collect_in_reach, {                                         \
+            isa::transpose, isa::sum_taps, isa::blend                                            \
+        }                                                                                        \
+    }
 
 namespace {
 
@@ -50,7 +70,8 @@ struct X86Features {
         const bool zmm_saved = (xcr0_low & 0xe6) == 0xe6;
         if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
         avx2 = ymm_saved && fma && (b & (1u << 5));
-        avx512 = avx2 && zmm_saved && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+        avx512 =
+            avx2 && zmm_saved && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
     }
 };
 #endif

@@ -19,12 +19,64 @@ namespace inreach {
 // of row r of a block lies at block[d * kBlockRows + r].
 constexpr int kBlockRows = 64;
 
+// Rows that dot_tile takes at once: 6 x 64 sums fill the registers of AVX-512.
+constexpr int kTileRows = 6;
+
+// Low-precision codes come in groups of this many dimensions, each group with a step of its own.
+constexpr int kCodeGroup = 32;
+
+// The inner loops of `describe`, all EXACT: separate multiplications and additions, in the order written
+// here.
+struct DescribeKernels {
+    // dst[c * dst_stride + r] = src[r * src_stride + c] for rows r and columns c.
+    void (*transpose)(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,
+                      size_t columns);
+
+    // dst[i] = weight[0] * src[offset[0] + i], then dst[i] = dst[i] + weight[t] * src[offset[t] + i] for t =
+    // 1, 2,
+    // ...; with `resume` the first tap is added to what dst holds as well. taps >= 1, n a multiple of 16.
+    void (*sum_taps)(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,
+                     float* dst, size_t n);
+
+    // dst[i] = (wa * a[i]) + (wb * b[i]).
+    void (*blend)(const float* a, const float* b, float wa, float wb, float* dst, size_t n);
+};
+
 struct KernelTable {
     const char* name;
 
     // EXACT. Squared L2 distance of two float32 rows: differences, products and sums in float64; lane l of 16
     // sums i = l, l+16, ...; lanes are folded 16 -> 8 -> 4 -> 2 -> 1 (upper half added to the lower).
     double (*sq_distance)(const float* a, const float* b, size_t dim);
+
+    // out[i] = scale * (row[i] - centre[i]), computed in float64 and rounded to float32: EXACT. Returns the
+    // sum of their squares in float64, in any order: relative error <= dim * 2^-53.
+    double (*standardize)(const float* row, const double* centre, double scale, size_t dim, float* out);
+
+    // FILTER. out[r * 64 + j] = start + sum over d of rows[r * stride + d] * block[d * 64 + j], for r < count
+    // <= kTileRows. start is out itself where `add` is set, else init[j] (0 where init is null). The sum runs
+    // over d in order, each term rounded at most twice: error <= gamma(depth + 1) * (|start| + sum |terms|).
+    void (*dot_tile)(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+                     const float* init, bool add, float* out);
+
+    // FILTER. One row against one block: out[j] as in dot_tile (sums in up to four parts), and a bit set for
+    // each j with out[j] >= threshold. Same error bound with gamma(depth + 4).
+    uint64_t (*scan_block)(const float* block, size_t depth, const float* row, float threshold,
+                           const float* init, float* out);
+
+    // EXACT comparison of given floats: bit j set where values[j] >= thresholds[j] + shift, 64 values.
+    uint64_t (*at_least)(const float* values, const float* thresholds, float shift);
+
+    // FILTER. sum over groups g of step_sq[g] * sum over the group's dimensions of (code - row)^2, row given
+    // in units of the group's step. All terms are >= 0: relative error <= gamma(48 + groups).
+    float (*code_distance)(const int8_t* codes, const float* row, const float* step_sq, size_t groups);
+
+    // FILTER. Appends each i < count with sq_norm - 2 * dots[i] <= (reach + radius[i])^2 to out; returns how
+    // many. Each side is computed in float32 with at most four roundings.
+    size_t (*collect_in_reach)(const float* dots, const float* radius, size_t count, float sq_norm,
+                               float reach, uint32_t* out);
+
+    DescribeKernels describe;
 };
 
 }  // namespace inreach

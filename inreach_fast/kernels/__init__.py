@@ -8,16 +8,21 @@ instruction set, number of threads or batch. Fastest first: ``native`` (compiled
 from __future__ import annotations
 
 from .bank import Bank
+from .describing import describe
+from .filtering import ChannelFilterResult, filter_channels
 from .nearest import mutual_nearest, nearest
 from .registry import available_backends
 from .results import MutualNearest, Nearest, SearchCounts
 
 __all__ = [
     "Bank",
+    "ChannelFilterResult",
     "MutualNearest",
     "Nearest",
     "SearchCounts",
     "available_backends",
+    "describe",
+    "filter_channels",
     "mutual_nearest",
     "nearest",
 ]

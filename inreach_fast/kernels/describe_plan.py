@@ -53,6 +53,59 @@ class AxisResample:
 
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of a plan: its taps, its own grid, and the way from there to the plan's grid."""
+
+    taps: LevelTaps
+    height: int
+    width: int
+    rows: AxisResample
+    columns: AxisResample
+
+    @property
+    def end_output(self) -> int:
+        """One past the last output that this level has a part of."""
+        return self.taps.first_output + len(self.taps.feature_begin)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Consecutive levels on one grid: an output that two of them share is one run of taps, summed before resampling.
+
+    The first ``shared`` outputs were begun by an earlier stage and are added to what that one wrote.
+    """
+
+    levels: range
+    first_output: int
+    end_output: int
+    shared: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a backend executes for levels of given shapes."""
+
+    grid: tuple[int, int]
+    dim: int
+    neighbourhood: int
+    levels: tuple[Level, ...]
+
+    def stages(self) -> list[Stage]:
+        """The levels in their order, gathered by grid."""
+        stages: list[Stage] = []
+        begin = 0
+        for i, level in enumerate(self.levels):
+            following = self.levels[i + 1] if i + 1 < len(self.levels) else None
+            if following is not None and (following.height, following.width) == (level.height, level.width):
+                continue
+            first = self.levels[begin].taps.first_output
+            shared = stages[-1].end_output - first if stages else 0
+            stages.append(Stage(range(begin, i + 1), first, level.end_output, shared))
+            begin = i + 1
+        return stages
+
+
 @lru_cache(maxsize=64)
 def level_taps(channels: tuple[int, ...], dim: int, neighbourhood: int) -> tuple[LevelTaps, ...]:
     """Compose unfold, both poolings and the concatenation of levels with these channel counts (cached)."""

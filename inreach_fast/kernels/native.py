@@ -1,25 +1,207 @@
-"""The compiled CPU engine, `inreach_fast._core`, as a backend."""
+"""The compiled CPU engine, `inreach_fast._core`, as a backend.
+
+Two ways lead to the same answer. Bounds (csrc/cpu/engine/nearest_pruned.cpp) need a basis and an index of the
+bank, and then decide few pairs; brute force needs nothing. Here is decided which one to take; the engine itself
+falls back to brute force where bounds turn out not to pay.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from .. import _core
 from .bank import Bank
-from .results import IndexArray, MutualNearest, Nearest
+from .basis import Basis, leading_share, sample_rows
+from .results import IndexArray, MutualNearest, Nearest, SearchCounts
+
+# Rank of the basis of a bank that is prepared to be searched many times, and of one made for a single call.
+_BANK_RANK, _BANK_SAMPLE = 256, 4096
+_CALL_RANK, _CALL_SAMPLE = 64, 512
+_MIN_BANK_ROWS = 512
+# Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
+_MIN_CAPTURED = 0.4
+# The same asked of a glance at few rows, which sees more structure than there is.
+_GLANCE_ROWS, _MIN_GLANCE = 128, 0.6
+# Multiply-adds of brute force from which a basis for one call is worth its making.
+_MIN_CALL_WORK = 6e9
+_QUERY_CHUNK = 16384
+_KEEP_PROJECTED = 65536
 
 
-def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-    """See `inreach_fast.kernels.nearest`."""
+class _Prepared:
+    """What the engine keeps of one bank."""
+
+    def __init__(self) -> None:
+        self.index: Any = None
+        self.projected: tuple[Basis, Any] | None = None
+
+
+def _prepared(bank: Bank) -> _Prepared:
+    state: _Prepared = bank.prepared("native", _Prepared)
+    return state
+
+
+def basis_of(bank: Bank) -> Basis:
+    """The bank's basis, fitted on a sample of its rows if it has none yet."""
+    return bank.basis_or(lambda: Basis(sample_rows(bank.rows, bank.index, _BANK_SAMPLE), _BANK_RANK))
+
+
+def _leaf_index(bank: Bank, basis: Basis) -> Any:
+    state = _prepared(bank)
+    with bank.lock:
+        if state.index is None:
+            state.index = _core.LeafIndex(basis.native(), bank.rows, bank.index)
+    return state.index
+
+
+def _projected(queries: Bank, basis: Basis, first: int, last: int) -> Any:
+    """Rows first to last of ``queries`` in ``basis``; kept where a bank is small and whole."""
+    state = _prepared(queries)
+    whole = first == 0 and last == len(queries)
+    with queries.lock:
+        if whole and state.projected is not None and state.projected[0] is basis:
+            return state.projected[1]
+        rows, index = _slice(queries, first, last)
+        projected = _core.ProjectedRows(basis.native(), rows, index)
+        if whole and queries.keep_projected and len(queries) <= _KEEP_PROJECTED:
+            state.projected = (basis, projected)
+    return projected
+
+
+def _slice(bank: Bank, first: int, last: int) -> tuple[Any, Any]:
+    if bank.index is None:
+        return bank.rows[first:last], None
+    return bank.rows, bank.index[first:last]
+
+
+def _counts(counts: tuple[int, int, int, int, bool]) -> SearchCounts:
+    return SearchCounts(*counts)
+
+
+def _worth_indexing(queries: int, bank: Bank) -> bool:
+    if len(bank) < _MIN_BANK_ROWS:
+        return False
+    if bank.persistent or bank.basis is not None:
+        return True
+    worth = float(queries) * len(bank) * bank.dim >= _MIN_CALL_WORK
+    return worth and _looks_structured(bank)
+
+
+def _looks_structured(bank: Bank) -> bool:
+    return leading_share(sample_rows(bank.rows, bank.index, _GLANCE_ROWS)) >= _MIN_GLANCE
+
+
+def _call_basis(*banks: Bank) -> Basis:
+    both = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
+    return Basis(np.concatenate(both), _CALL_RANK, power_iterations=1)
+
+
+def nearest(
+    queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+) -> Nearest:
+    """See `inreach_fast.kernels.nearest`; ``hint`` (m,) names a bank row likely near each query, -1 for none."""
     bank_group = None if query_group is None else bank.groups
-    index, sq_distance = _core.nearest(
+    if _worth_indexing(len(queries), bank):
+        basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
+        if basis.captured >= _MIN_CAPTURED:
+            return _nearest_pruned(queries, bank, basis, k, query_group, bank_group, hint)
+    index, sq_distance, counts = _core.nearest_brute(
         queries.rows, queries.index, query_group, bank.rows, bank.index, bank_group, k
     )
-    return Nearest(index, sq_distance)
+    return Nearest(index, sq_distance, _counts(counts))
+
+
+def _nearest_pruned(
+    queries: Bank,
+    bank: Bank,
+    basis: Basis,
+    k: int,
+    query_group: IndexArray | None,
+    bank_group: IndexArray | None,
+    hint: IndexArray | None,
+) -> Nearest:
+    leaf_index = _leaf_index(bank, basis)
+    parts = []
+    # In chunks: the projection of millions of queries would be a quarter of their own size.
+    for first in range(0, len(queries), _QUERY_CHUNK):
+        last = min(first + _QUERY_CHUNK, len(queries))
+        rows, index = _slice(queries, first, last)
+        parts.append(
+            _core.nearest_pruned(
+                rows,
+                index,
+                None if query_group is None else query_group[first:last],
+                _projected(queries, basis, first, last),
+                bank.rows,
+                bank.index,
+                bank_group,
+                basis.native(),
+                leaf_index,
+                k,
+                None if hint is None else hint[first:last],
+            )
+        )
+    if len(parts) == 1:
+        index_out, sq_distance, counts = parts[0]
+        return Nearest(index_out, sq_distance, _counts(counts))
+    totals = [sum(part[2][i] for part in parts) for i in range(4)]
+    brute = any(part[2][4] for part in parts)
+    return Nearest(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        SearchCounts(*totals, brute_force=brute),
+    )
 
 
 def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
     """See `inreach_fast.kernels.mutual_nearest`."""
-    forward = nearest(a, b, 1, None)
-    backward = nearest(b, a, 1, None)
-    return MutualNearest(
-        forward.index[:, 0], forward.sq_distance[:, 0], backward.index[:, 0], backward.sq_distance[:, 0]
+    basis = _shared_basis(a, b)
+    if basis is None or basis.captured < _MIN_CAPTURED:
+        ab_index, ab_sq, ba_index, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
+        return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, _counts(counts))
+    forward = _nearest_pruned(a, b, basis, 1, None, None, None)
+    backward = _nearest_pruned(b, a, basis, 1, None, None, hint_backward(forward, len(b)))
+    counts_of = (forward.counts, backward.counts)
+    total = SearchCounts(
+        len(a) * len(b),
+        *(sum(getattr(c, name) for c in counts_of if c) for name in ("bounded", "refined", "decided")),
+        brute_force=any(c.brute_force for c in counts_of if c),
     )
+    return MutualNearest(
+        forward.index[:, 0],
+        forward.sq_distance[:, 0],
+        backward.index[:, 0],
+        backward.sq_distance[:, 0],
+        total,
+    )
+
+
+def _shared_basis(a: Bank, b: Bank) -> Basis | None:
+    if min(len(a), len(b)) < _MIN_BANK_ROWS:
+        return None
+    fitted = [bank.basis for bank in (a, b) if bank.basis is not None]
+    if len(fitted) == 2 and fitted[0] is not fitted[1]:
+        # Two banks prepared in two frames: neither's index is of use to queries in the other's.
+        return None
+    if fitted:
+        basis = fitted[0]
+    elif a.persistent or b.persistent:
+        basis = basis_of(a if a.persistent else b)
+    elif float(len(a)) * len(b) * a.dim >= _MIN_CALL_WORK and _looks_structured(a) and _looks_structured(b):
+        basis = _call_basis(a, b)
+    else:
+        return None
+    for bank in (a, b):
+        bank.basis_or(lambda: basis)
+    return basis
+
+
+def hint_backward(forward: Nearest, rows: int) -> IndexArray:
+    """For each bank row the query that came nearest to it in ``forward``, -1 where none did: int64 (rows,)."""
+    hint = np.full(rows, -1, dtype=np.int64)
+    found = np.flatnonzero(forward.index[:, 0] >= 0)
+    order = found[np.argsort(-forward.sq_distance[found, 0], kind="stable")]
+    hint[forward.index[order, 0]] = order  # the nearest is written last and stays
+    return hint

@@ -45,9 +45,9 @@ def nearest(
     """
     module = backend_module(backend)
     k = check_k(k)
-    query_bank = queries if isinstance(queries, Bank) else Bank(queries, name="queries")
+    query_bank = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
     if not isinstance(bank, Bank):
-        bank = Bank(bank, bank_group, name="bank")
+        bank = Bank.for_call(bank, bank_group, name="bank")
     elif bank_group is not None:
         bank = bank.with_groups(bank_group)
     check_same_dim(query_bank.dim, "queries", bank.dim, "bank")
@@ -79,7 +79,7 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
     module = backend_module(backend)
-    a = a if isinstance(a, Bank) else Bank(a, name="a")
-    b = b if isinstance(b, Bank) else Bank(b, name="b")
+    a = a if isinstance(a, Bank) else Bank.for_call(a, name="a")
+    b = b if isinstance(b, Bank) else Bank.for_call(b, name="b")
     check_same_dim(a.dim, "a", b.dim, "b")
     return module.mutual_nearest(a, b)

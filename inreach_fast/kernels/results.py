@@ -20,12 +20,14 @@ class SearchCounts:
         bounded: pairs for which a bound of their own was computed.
         refined: pairs for which a tighter bound or a float32 distance was computed.
         decided: pairs decided in float64.
+        brute_force: True where (some of) the search was done without bounds.
     """
 
     pairs: int
     bounded: int
     refined: int
     decided: int
+    brute_force: bool = False
 
 
 @dataclass(frozen=True)

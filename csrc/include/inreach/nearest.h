@@ -1,4 +1,8 @@
 // Exact nearest neighbours between two sets of float32 rows.
+//
+// Contract: the answer is that of float64 brute force over the float32 inputs (squared distances summed as
+// KernelTable::sq_distance does), ordered by (distance, row number). How it was found, on which instruction
+// set, by how many threads and beside which other queries changes nothing.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +22,35 @@ struct RowSet {
     const float* row(size_t j) const { return data + (index ? static_cast<size_t>(index[j]) : j) * stride; }
 };
 
-// For each query its k nearest bank rows by (float64 squared distance, row number), nearest first.
-// out_index and out_sq_distance: queries.count * k. Fewer than k eligible rows: -1 and infinity.
-void nearest(const RowSet& queries, const RowSet& bank, size_t k, int64_t* out_index, float* out_sq_distance);
+// How many (query, row) pairs each stage looked at.
+struct SearchCounts {
+    uint64_t pairs = 0;    // all that the answer speaks of
+    uint64_t bounded = 0;  // bounded one by one
+    uint64_t refined = 0;  // bounded again, tighter
+    uint64_t decided = 0;  // decided in float64
+    bool brute_force = false;
+};
+
+class Basis;
+class LeafIndex;
+
+// Rows projected once into a basis, to be queries (nearest_pruned) any number of times.
+struct ProjectedRows;
+
+// For each query its k nearest bank rows, nearest first, into out_index and out_sq_distance (queries.count * k).
+// Fewer than k eligible rows: -1 and infinity. By brute force in float32 with float64 decisions.
+SearchCounts nearest_brute(const RowSet& queries, const RowSet& bank, size_t k, int64_t* out_index,
+                           float* out_sq_distance);
+
+// The same by bounds (engine/leaf_index.h); changes to brute force where bounds do not pay. `hint`, if given,
+// names for each query a bank row that is likely near (-1 for none): a tighter start, the same answer.
+SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
+                            const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint,
+                            int64_t* out_index, float* out_sq_distance);
+
+// Both directions between two sets in one pass of brute force, without a matrix of all pairs.
+SearchCounts mutual_nearest_brute(const RowSet& a, const RowSet& b, int64_t* ab_index, float* ab_sq_distance,
+                                  int64_t* ba_index, float* ba_sq_distance);
 
 // First row that holds NaN or infinity, or -1.
 int64_t first_nonfinite_row(const RowSet& rows);

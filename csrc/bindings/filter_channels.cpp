@@ -1,0 +1,57 @@
+#include "inreach/filter_channels.h"
+
+#include <stdexcept>
+
+#include "bindings.h"
+
+namespace py = pybind11;
+
+namespace inreach {
+namespace {
+
+using Rows = py::array_t<float, py::array::c_style>;
+using Ids = py::array_t<int64_t, py::array::c_style>;
+
+// kernels/filtering.py has sorted and checked all of this; here nothing is read outside of an array, that is
+// all.
+ChannelMembers channel_members(const Rows& members, const Ids& rows, const Ids& starts) {
+    if (members.ndim() != 2 || rows.ndim() != 1 || starts.ndim() != 1 || starts.size() < 1)
+        throw std::invalid_argument("channel_spread: wrong number of dimensions");
+    const int64_t* const start = starts.data();
+    for (py::ssize_t c = 1; c < starts.size(); ++c)
+        if (start[c] <= start[c - 1]) throw std::invalid_argument("channel_spread: starts must ascend");
+    if (start[0] != 0 || start[starts.size() - 1] != rows.size())
+        throw std::invalid_argument("channel_spread: starts must span the members");
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+        if (rows.data()[i] < 0 || rows.data()[i] >= members.shape(0))
+            throw std::invalid_argument("channel_spread: rows lie outside of members");
+    ChannelMembers view;
+    view.data = members.data();
+    view.dim = static_cast<size_t>(members.shape(1));
+    view.rows = rows.data();
+    view.starts = start;
+    view.channels = static_cast<size_t>(starts.size() - 1);
+    return view;
+}
+
+}  // namespace
+
+void bind_filter_channels(py::module_& module) {
+    module.def(
+        "channel_spread",
+        [](const Rows& members, const Ids& rows, const Ids& starts) {
+            const ChannelMembers view = channel_members(members, rows, starts);
+            py::array_t<double> distance(rows.size());
+            py::array_t<double> sigma(static_cast<py::ssize_t>(view.channels));
+            double* const distance_out = distance.mutable_data();
+            double* const sigma_out = sigma.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                channel_spread(view, distance_out, sigma_out);
+            }
+            return py::make_tuple(distance, sigma);
+        },
+        py::arg("members"), py::arg("rows"), py::arg("starts"));
+}
+
+}  // namespace inreach

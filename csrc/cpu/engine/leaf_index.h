@@ -1,0 +1,67 @@
+// Bank rows gathered into leaves of 64 that lie close together, with what is needed to pass over a leaf, then
+// a row, without reading the row itself.
+//
+//   leaf ball    centre and radius in the head's coordinates: passes over 64 rows at once
+//   head         32 leading coordinates and the length of the rest, float32, dimension by dimension (one leaf
+//                = one block for scan_block): a bound of its own for each row
+//   codes        the further coordinates as 8-bit codes, the exact length of what the codes miss, and the
+//                length of what no coordinate sees: a tight bound for the few rows that the head lets through
+//   rows         the original float32 rows: read only for what codes let through, decided in float64
+//
+// Leaves come from halving the set at the median of its widest coordinate until 64 rows remain.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/aligned.h"
+#include "engine/basis.h"
+
+namespace inreach {
+
+class LeafIndex {
+  public:
+    LeafIndex(const Basis& basis, const RowSet& rows);
+
+    struct CodeRecord {
+        const int8_t* codes;  // basis.groups() * kCodeGroup
+        float head_tail, full_tail, residue;
+    };
+
+    size_t leaves() const { return leaves_; }
+    size_t depth() const { return depth_; }  // head coordinates and the tail
+    const float* block(size_t leaf) const { return blocks_.data() + leaf * depth_ * kBlockRows; }
+    const float* start(size_t leaf) const { return starts_.data() + leaf * kBlockRows; }  // -|x|^2 / 2
+    const uint32_t* rows(size_t leaf) const { return row_of_.data() + leaf * kBlockRows; }
+    float error(size_t leaf) const { return errors_[leaf]; }
+    float norm(size_t leaf) const { return norms_[leaf]; }
+    // Balls, 64 leaves a block: centres as in block(), -|centre|^2 / 2, radius with the members' errors in it.
+    const float* centres(size_t block) const { return centres_.data() + block * depth_ * kBlockRows; }
+    const float* centre_starts(size_t block) const { return centre_starts_.data() + block * kBlockRows; }
+    const float* radii(size_t block) const { return radii_.data() + block * kBlockRows; }
+    float centre_norm() const { return centre_norm_; }
+    CodeRecord code(uint32_t row) const;
+    void prefetch(uint32_t row) const {
+        const int8_t* const record = codes_.data() + row * code_stride_;
+        for (size_t at = 0; at < code_stride_; at += 64) __builtin_prefetch(record + at);
+    }
+    size_t bytes() const;
+    // Rows too far outside the frame to be bounded: every query decides them in float64.
+    const std::vector<uint32_t>& unbounded() const { return unbounded_; }
+
+    static constexpr uint32_t kNoRow = 0xffffffffu;
+
+  private:
+    void encode(const Basis& basis, uint32_t row, const float* coordinates, const RowFrame& frame);
+
+    size_t leaves_ = 0, depth_ = 0, groups_ = 0, code_stride_ = 0;
+    AlignedArray<float> blocks_, starts_, centres_, centre_starts_, radii_;
+    AlignedArray<uint32_t> row_of_;
+    AlignedArray<int8_t> codes_;
+    std::vector<float> errors_, norms_;
+    std::vector<uint32_t> unbounded_;
+    float centre_norm_ = 0.0f;
+};
+
+}  // namespace inreach

@@ -1,0 +1,25 @@
+// Spread of the members of each channel about their mean (paper section 3.3, ALGORITHM section 5).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace inreach {
+
+// Members of `channels` channels, seen and not owned. Member i is the float32 row
+// data[rows[i] * dim .. + dim); channel c holds the members starts[c] .. starts[c + 1] - 1.
+struct ChannelMembers {
+    const float* data = nullptr;
+    size_t dim = 0;
+    const int64_t* rows = nullptr;
+    const int64_t* starts = nullptr;  // channels + 1 entries, ascending
+    size_t channels = 0;
+};
+
+// For each channel the float64 mean of its members, summed in their order; for each member its distance to
+// that mean (out_distance, one a member), and for each channel the population standard deviation of those
+// distances (out_sigma, one a channel), both sums in the members' order. Every member row is read twice; the
+// only scratch memory is one mean a thread.
+void channel_spread(const ChannelMembers& members, double* out_distance, double* out_sigma);
+
+}  // namespace inreach

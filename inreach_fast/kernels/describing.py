@@ -1,0 +1,194 @@
+"""Patch descriptors straight from a backbone's levels, with nothing unfolded (ALGORITHM section 3)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, ParameterError
+from .describe_plan import Level, Plan, axis_resample, level_taps
+from .registry import available_backends, backend_module
+
+Float32Array = npt.NDArray[np.float32]
+
+# Where each backend keeps its `describe`; the module's own registry entry says whether it is usable.
+_MODULES = {"native": "describe_native", "numba": "describe_numba", "torch": "describe_torch"}
+_MAX_SIZE = 2**31 - 1
+
+
+def describe(
+    levels: Sequence[Any],
+    *,
+    grid: tuple[int, int],
+    dim: int = 1024,
+    neighbourhood: int = 3,
+    backend: str = "auto",
+    out: Float32Array | None = None,
+) -> Any:
+    """One descriptor for each patch of a grid, from a backbone's levels (paper section 3.1, ALGORITHM section 3).
+
+    For each level: the ``neighbourhood`` x ``neighbourhood`` surroundings of every position (zero beyond the
+    border), in (channel, ky, kx) order, adaptively average-pooled to ``dim`` values and bilinearly resampled to
+    ``grid`` (align_corners=False); the levels' vectors are laid end to end and average-pooled to ``dim``. All of
+    that is one sparse linear map, which is composed once for each network and executed without unfolding.
+
+    Every backend, instruction set, number of threads, memory layout and batch gives the same bits (only the sign
+    and payload of a NaN may differ). NaN and infinity are not rejected: they show wherever their taps reach.
+
+    Args:
+        levels: arrays of shape (C, h, w), or (B, C, h, w) with one B for all; float32; NumPy arrays or torch
+            tensors. Any strides: channels_last and contiguous tensors are both read in place.
+        grid: (h, w) of the result, usually the first level's.
+        dim: values of a descriptor.
+        neighbourhood: odd; 1 switches local aggregation off.
+        backend: "auto" or one of `available_backends`. "auto" takes the torch backend for tensors that are on
+            another device than the CPU, and the fastest one for all else.
+        out: float32 array of the result's shape to write to, values of a row side by side; rows may be further
+            apart than ``dim`` (``buffer[:, :1024]``).
+
+    Returns:
+        float32 (P, dim), or (B, P, dim), C-order, P = h * w; patch (y, x) is row y * w + x. A NumPy array, except
+        that tensors on another device give a tensor there. With ``out``: that very array.
+
+    Raises:
+        ParameterError: ``grid``, ``dim``, ``neighbourhood`` or ``out`` is not as above.
+        DataError: a level is not float32, has a wrong number of dimensions, is empty, or disagrees with the
+            others in its batch or device; the message names it.
+        BackendError: the backend is unknown or not usable here.
+    """
+    grid = _check_grid(grid)
+    dim = _check_whole(dim, "dim", 1)
+    neighbourhood = _check_whole(neighbourhood, "neighbourhood", 1)
+    if neighbourhood % 2 == 0:
+        raise ParameterError(f"neighbourhood: expected an odd number (1, 3, 5, ...), got {neighbourhood}")
+    device = _check_levels(levels)
+    if device is not None:
+        if backend not in ("auto", "torch"):
+            raise DataError(f"levels: tensors on {device} need backend='torch' (or 'auto'); or move them with .cpu()")
+        if out is not None:
+            raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
+        backend = "torch"
+    module = _module(backend)
+
+    arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
+    batched = arrays[0].ndim == 4
+    if not batched:
+        arrays = [x[None] for x in arrays]
+    plan = make_plan(tuple(tuple(int(n) for n in x.shape[1:]) for x in arrays), grid, dim, neighbourhood)
+    if device is not None:
+        result = module.describe_on_device(arrays, plan)
+        return result if batched else result[0]
+    shape = (len(arrays[0]), grid[0] * grid[1], dim)
+    if out is None:
+        target = np.empty(shape, dtype=np.float32)
+    else:
+        _check_out(out, shape if batched else shape[1:])
+        target = out if batched else out[None]
+    if target.size:
+        module.describe(arrays, plan, target)
+    if out is not None:
+        return out
+    return target if batched else target[0]
+
+
+def make_plan(
+    shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: int, neighbourhood: int
+) -> Plan:
+    """What a backend executes for levels of these (C, h, w)."""
+    taps = level_taps(tuple(c for c, _, _ in shapes), dim, neighbourhood)
+    return Plan(
+        grid=grid,
+        dim=dim,
+        neighbourhood=neighbourhood,
+        levels=tuple(
+            Level(part, h, w, axis_resample(h, grid[0]), axis_resample(w, grid[1]))
+            for part, (_, h, w) in zip(taps, shapes, strict=True)
+        ),
+    )
+
+
+def _module(backend: str) -> ModuleType:
+    backend_module(backend)  # raises BackendError where it is unknown or not usable
+    name = available_backends()[0] if backend == "auto" else backend
+    return importlib.import_module(f".{_MODULES[name]}", __package__)
+
+
+def _check_whole(value: Any, name: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= _MAX_SIZE:
+        raise ParameterError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _check_grid(grid: Any) -> tuple[int, int]:
+    try:
+        height, width = grid
+    except (TypeError, ValueError):
+        raise ParameterError(f"grid: expected (height, width), got {grid!r}") from None
+    return _check_whole(height, "grid[0]", 1), _check_whole(width, "grid[1]", 1)
+
+
+def _check_levels(levels: Any) -> str | None:
+    """The device of the levels where it is not the CPU, else None; everything but dtype and shape is checked."""
+    if hasattr(levels, "shape") or not isinstance(levels, Sequence):
+        raise ParameterError(f"levels: expected a list of arrays, one for each level, got {type(levels).__name__}")
+    if not levels:
+        raise ParameterError("levels: expected at least one level, got none")
+    for i, level in enumerate(levels):
+        if not hasattr(level, "__array__") and not hasattr(level, "__dlpack__"):
+            raise DataError(f"levels[{i}]: expected a float32 array or tensor, got {type(level).__name__}")
+        if str(level.dtype) not in ("float32", "torch.float32"):
+            raise DataError(f"levels[{i}]: expected float32, got {level.dtype}; convert it first")
+        if len(level.shape) not in (3, 4):
+            raise DataError(
+                f"levels[{i}]: expected the shape (C, h, w) or (B, C, h, w), got {tuple(level.shape)}"
+            )
+        if 0 in tuple(level.shape)[-3:]:
+            raise DataError(f"levels[{i}]: is empty, its shape is {tuple(level.shape)}")
+        if tuple(level.shape)[:-3] != tuple(levels[0].shape)[:-3]:
+            raise DataError(
+                f"levels[{i}]: its batch {tuple(level.shape)[:-3] or '(none)'} is not that of levels[0], "
+                f"{tuple(levels[0].shape)[:-3] or '(none)'}"
+            )
+    devices = {_device(level) for level in levels}
+    if len(devices) > 1:
+        raise DataError(f"levels: are on several devices, {', '.join(sorted(devices))}; move them to one")
+    device = devices.pop()
+    return None if device == "cpu" else device
+
+
+def _device(level: Any) -> str:
+    device = getattr(level, "device", "cpu")  # a str in NumPy 2, torch.device in torch
+    return str(device) if hasattr(level, "detach") else "cpu"
+
+
+def _as_array(level: Any, name: str) -> Float32Array:
+    """A view of a level as an array in the machine's byte order and whole-float strides; copied only if not."""
+    if hasattr(level, "detach"):
+        level = level.detach()  # NumPy refuses tensors that record gradients
+        array = level.resolve_neg().numpy()
+    else:
+        array = np.asarray(level) if hasattr(level, "__array__") else np.from_dlpack(level)
+    if array.dtype != np.float32:
+        raise DataError(f"{name}: expected float32, got {array.dtype}; convert it first")
+    whole = array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides)
+    return np.asarray(array if whole else np.ascontiguousarray(array), dtype=np.float32)
+
+
+def _check_out(out: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+        what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ParameterError(f"out: expected a float32 array of shape {shape}, got {what}")
+    row = out.strides[-2] if len(out) else 0
+    side_by_side = shape[-1] == 1 or out.strides[-1] == out.itemsize
+    apart = shape[-2] == 1 or row >= shape[-1] * out.itemsize
+    whole = out.flags.aligned and all(stride % out.itemsize == 0 for stride in out.strides)
+    if not (out.flags.writeable and side_by_side and apart and whole):
+        raise ParameterError(
+            "out: must be writeable, with the values of a row side by side and its rows one after the other; "
+            f"got strides {out.strides}"
+        )

@@ -1,0 +1,148 @@
+"""The two filters that decide which channels live, and which of their members stay."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ParameterError
+from .registry import available_backends, backend_module
+from .results import FloatArray, IndexArray
+from .validation import as_float32, as_ids, check_finite, check_index
+
+# Where each backend keeps its `channel_spread`; the registry says whether it is usable.
+_MODULES = {"native": "filtering_native", "numba": "numba_backend", "torch": "torch_backend"}
+
+
+class SpreadBackend(Protocol):
+    """The part of the filters that reads the members' rows; all else is decided here, once for all."""
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Distance of each member to its channel's mean, and their population standard deviation a channel.
+
+        Channel c holds the members ``members[rows[starts[c]:starts[c + 1]]]``, at least one. The mean and
+        both sums of the standard deviation are float64, in the order of the members, divided by the count;
+        squared distances are summed by the sixteen-lane rule.
+        """
+
+
+@dataclass(frozen=True)
+class ChannelFilterResult:
+    """What the filters leave.
+
+    Attributes:
+        keep: bool (n,), the members that stay: those of living channels that passed the spread filter.
+        channels: int64 (c,), ids of the living channels, ascending.
+        length: int64 (c,), members of each that stay.
+        sigma: float64 (c,), standard deviation of the distances to the mean, over all members that each had
+            before the spread filter, in the descriptors' own unit.
+    """
+
+    keep: npt.NDArray[np.bool_]
+    channels: IndexArray
+    length: IndexArray
+    sigma: npt.NDArray[np.float64]
+
+
+def filter_channels(
+    members: Any,
+    channel: Any,
+    *,
+    min_length: int | None,
+    max_std: float | None,
+    rows: Any = None,
+    backend: str = "auto",
+) -> ChannelFilterResult:
+    """The span and the spread filter of the paper (section 3.3; ALGORITHM section 5).
+
+    Span: a channel lives when it has more than ``min_length`` members. Spread: with mu the mean of a
+    channel's members and sigma the population standard deviation of their distances to it, a member stays
+    when its distance is below ``max_std * sigma``. The span test is repeated on what stays. Where all members
+    are equally far from the mean (sigma 0, as in a channel of identical patches) all of them stay: a literal
+    ``<`` would drop the most regular channels of all.
+
+    All sums are float64 in the members' order, so that every backend and thread count gives the same bits.
+
+    Args:
+        members: (N, D) float32 or anything convertible without loss.
+        channel: int64 (n,), the channel of each member, or -1 for none; any ids >= 0, in any order.
+        min_length: span filter, a whole number >= 0; None switches it off.
+        max_std: spread filter, > 0; None switches it off.
+        rows: int64 (n,), optional: member i is ``members[rows[i]]``, so that a subset needs no copy and a row
+            can be in two channels. Without it n = N and member i is ``members[i]``.
+        backend: "auto" or one of `available_backends`.
+
+    Returns:
+        `ChannelFilterResult`; memory beyond the inputs is a few values a member and one mean a thread.
+
+    Raises:
+        ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
+        infinity. BackendError: unknown backend, or not usable here.
+    """
+    backend_module(backend)  # raises BackendError where it is unknown or not usable
+    name = available_backends()[0] if backend == "auto" else backend
+    module: SpreadBackend = importlib.import_module(f".{_MODULES[name]}", __package__)
+    members = as_float32(members, "members")
+    if rows is None:
+        channel = as_ids(channel, "channel", len(members))
+        row_of = np.arange(len(members), dtype=np.int64)
+    else:
+        row_of = as_ids(rows, "rows")
+        check_index(row_of, len(members), "rows")
+        channel = as_ids(channel, "channel", len(row_of))
+    if channel.size and int(channel.min()) < -1:
+        raise ParameterError(f"channel: ids are 0 and above, or -1 for none; got {channel.min()}")
+    min_length, max_std = _check_min_length(min_length), _check_max_std(max_std)
+
+    # Members of one channel side by side, each channel's in their own order.
+    member = np.flatnonzero(channel >= 0)
+    check_finite(members, "members", row_of[member])
+    member = member[np.argsort(channel[member], kind="stable")]
+    ids, length = np.unique(channel[member], return_counts=True)
+    if min_length is not None:
+        lives = length > min_length
+        member = member[np.repeat(lives, length)]
+        ids, length = ids[lives], length[lives]
+    starts = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(length, out=starts[1:])
+
+    if len(ids) == 0 or members.shape[1] == 0:
+        distance, sigma = np.zeros(len(member)), np.zeros(len(ids))
+    else:
+        distance, sigma = module.channel_spread(members, row_of[member], starts)
+    stays = np.ones(len(member), np.bool_)
+    if max_std is not None:
+        limit = np.where(sigma > 0.0, max_std * sigma, np.inf)
+        stays = distance < np.repeat(limit, length)
+    if len(ids):
+        length = np.add.reduceat(stays, starts[:-1], dtype=np.int64)
+    lives = length > (0 if min_length is None else min_length)
+    stays &= np.repeat(lives, np.diff(starts))
+
+    keep = np.zeros(len(channel), np.bool_)
+    keep[member[stays]] = True
+    return ChannelFilterResult(keep, ids[lives], length[lives].astype(np.int64), sigma[lives])
+
+
+def _check_min_length(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ParameterError(f"min_length: expected a whole number of at least 0, or None, got {value!r}")
+    return int(value)
+
+
+def _check_max_std(value: Any) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise ParameterError(f"max_std: expected a number above 0, or None, got {value!r}")
+    return float(value)
