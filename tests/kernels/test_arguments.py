@@ -1,0 +1,186 @@
+"""What the kernels accept, and the typed error for everything else."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_cases import Engine, check_mutual, check_nearest, gaussian
+
+from inreach_fast import kernels
+from inreach_fast.errors import (
+    BackendError,
+    DataError,
+    InReachError,
+    MixedSizesError,
+    NonFiniteError,
+    ParameterError,
+)
+
+GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u1", "i4", "i8", "u8"])
+def test_numbers_that_float32_holds_are_taken(engine: Engine, dtype: str) -> None:
+    values = np.random.default_rng(1).integers(0, 100, (20, 6))
+    check_nearest(engine, values[:7].astype(dtype), values.astype(dtype))
+    check_mutual(engine, values[:7].astype(dtype), values.astype(dtype))
+
+
+def test_lists_and_other_memory_layouts_are_taken(engine: Engine) -> None:
+    rng = np.random.default_rng(2)
+    rows = gaussian(rng, 40, 24)
+    for view in (rows[::2], rows[:, ::3], rows[::-1, ::-1], np.asfortranarray(rows), rows.tolist()):
+        check_nearest(engine, view, view)
+        check_mutual(engine, view, view)
+
+
+def test_torch_tensors_are_taken(engine: Engine) -> None:
+    torch = pytest.importorskip("torch")
+    rows = torch.from_numpy(gaussian(np.random.default_rng(3), 20, 8))
+    expected = check_nearest(engine, rows.numpy(), rows.numpy())
+    result = kernels.nearest(rows.requires_grad_(), rows, backend=engine.backend)
+    np.testing.assert_array_equal(result.index, expected.index)
+    half = rows.detach().to(torch.bfloat16)
+    check_nearest(engine, half.float().numpy(), half.float().numpy())
+    np.testing.assert_array_equal(
+        kernels.nearest(half, half, backend=engine.backend).index,
+        kernels.nearest(half.float(), half.float(), backend=engine.backend).index,
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (np.full((2, 3), 0.1), ParameterError),  # float64 that float32 cannot hold
+        (np.full((2, 3), 1e300), ParameterError),
+        (np.full((2, 3), 2**24 + 1), ParameterError),
+        (np.full((2, 3), 2**63 - 1), ParameterError),
+        (np.ones((2, 3), complex), ParameterError),
+        (np.ones((2, 3), bool), ParameterError),
+        (np.array([["a", "b", "c"]]), ParameterError),
+        ([[1.0, 2.0, 3.0], [1.0]], ParameterError),
+        (None, ParameterError),
+        (np.ones(3, np.float32), ParameterError),
+        (np.ones((1, 2, 3), np.float32), ParameterError),
+        (np.float32(1), ParameterError),
+        (np.ones((0, 3), np.float32), DataError),
+        (np.ones((2, 0), np.float32), DataError),
+        (np.ones((2, 4), np.float32), MixedSizesError),
+        (np.array([[0, 1, np.nan]], np.float32), NonFiniteError),
+        (np.array([[0, np.inf, 1]], np.float32), NonFiniteError),
+        (np.array([[0, -np.inf, 1]]), NonFiniteError),
+        (np.array([[0, 1, np.nan]]), NonFiniteError),
+    ],
+    ids=str,
+)
+def test_bad_rows(engine: Engine, bad: Any, error: type[InReachError]) -> None:
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("queries", lambda: kernels.nearest(bad, GOOD, backend=engine.backend)),
+        ("bank", lambda: kernels.nearest(GOOD, bad, backend=engine.backend)),
+        ("a", lambda: kernels.mutual_nearest(bad, GOOD, backend=engine.backend)),
+        ("b", lambda: kernels.mutual_nearest(GOOD, bad, backend=engine.backend)),
+    ]
+    for name, call in calls:
+        with pytest.raises(error, match=rf"\b{name}\b"):
+            call()
+
+
+def test_nonfinite_names_the_first_row(engine: Engine) -> None:
+    rows = np.zeros((9000, 3), np.float32)
+    rows[[8765, 5432], 1] = np.nan
+    with pytest.raises(NonFiniteError, match=r"queries.*5432"):
+        kernels.nearest(rows, GOOD, backend=engine.backend)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.0, True, "1", None])
+def test_bad_k(engine: Engine, k: Any) -> None:
+    with pytest.raises(ParameterError, match="k"):
+        kernels.nearest(GOOD, GOOD, k=k, backend=engine.backend)
+
+
+@pytest.mark.parametrize("group", [[1, 2, 3], [[1, 2, 3, 4]], [0.5, 1, 2, 3], ["a", "b", "c", "d"]])
+def test_bad_groups(engine: Engine, group: Any) -> None:
+    good = [0, 1, 2, 3]
+    with pytest.raises(ParameterError, match="query_group"):
+        kernels.nearest(GOOD, GOOD, query_group=group, bank_group=good, backend=engine.backend)
+    with pytest.raises(ParameterError, match="group"):
+        kernels.nearest(GOOD, GOOD, query_group=good, bank_group=group, backend=engine.backend)
+
+
+def test_query_groups_need_bank_groups(engine: Engine) -> None:
+    with pytest.raises(ParameterError, match="query_group"):
+        kernels.nearest(GOOD, GOOD, query_group=[0, 1, 2, 3], backend=engine.backend)
+
+
+@pytest.mark.parametrize("index", [[0, 4], [-1], [0.5], [[0]]])
+def test_bad_bank_index(index: Any) -> None:
+    with pytest.raises(ParameterError, match="index"):
+        kernels.Bank(GOOD, index=index)
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(BackendError, match=r"native|numba|torch"):
+        kernels.nearest(GOOD, GOOD, backend="abacus")
+    with pytest.raises(BackendError, match="abacus"):
+        kernels.mutual_nearest(GOOD, GOOD, backend="abacus")
+    with pytest.raises(BackendError, match="abacus"):
+        kernels.filter_channels(GOOD, [0] * 4, min_length=1, max_std=1.0, backend="abacus")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"channel": [0, 0]}, "channel"),
+        ({"channel": [0, 0, 0, -2]}, "channel"),
+        ({"channel": [0.5, 0, 0, 0]}, "channel"),
+        ({"members": np.ones(4, np.float32)}, "members"),
+        ({"members": np.full((4, 3), 0.1)}, "members"),
+        ({"rows": [0, 1, 2, 4]}, "rows"),
+        ({"rows": [0, 1, 2, -1]}, "rows"),
+        ({"rows": [0, 1]}, "channel"),
+        ({"min_length": -1}, "min_length"),
+        ({"min_length": 1.5}, "min_length"),
+        ({"min_length": True}, "min_length"),
+        ({"max_std": 0.0}, "max_std"),
+        ({"max_std": -1}, "max_std"),
+        ({"max_std": float("nan")}, "max_std"),
+        ({"max_std": float("inf")}, "max_std"),
+        ({"max_std": "5"}, "max_std"),
+    ],
+    ids=str,
+)
+def test_bad_filter_arguments(engine: Engine, change: dict[str, Any], name: str) -> None:
+    arguments = {"members": GOOD, "channel": [0, 0, 0, 1], "min_length": 1, "max_std": 1.0, **change}
+    with pytest.raises(ParameterError, match=name):
+        kernels.filter_channels(**arguments, backend=engine.backend)
+
+
+def test_results_are_immutable_and_travel(engine: Engine) -> None:
+    results = [
+        kernels.nearest(GOOD, GOOD, backend=engine.backend),
+        kernels.mutual_nearest(GOOD, GOOD, backend=engine.backend),
+        kernels.filter_channels(GOOD, [0] * 4, min_length=1, max_std=None, backend=engine.backend),
+    ]
+    for result in results:
+        copy = pickle.loads(pickle.dumps(result))
+        for name in type(result).__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(copy, name), getattr(result, name))
+            with pytest.raises(FrozenInstanceError):
+                setattr(result, name, None)
+
+
+def test_a_bank_is_immutable() -> None:
+    bank = kernels.Bank(GOOD, [0, 1, 2, 3])
+    assert bank.rows is GOOD
+    for name in ("rows", "groups", "index", "dim"):
+        with pytest.raises(AttributeError):
+            setattr(bank, name, None)
+    other = bank.with_groups([5, 5, 5, 5])
+    assert bank.groups is not None
+    assert bank.groups.tolist() == [0, 1, 2, 3]
+    assert other.rows is GOOD

@@ -1,0 +1,161 @@
+"""`nearest` against float64 brute force, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import FAMILIES, Engine, Rows, check_nearest, fuzz, gaussian, same_bits, small_integers
+
+import inreach_fast
+from inreach_fast import kernels
+
+SIZES = [1, 2, 3, 5, 15, 16, 17, 31, 64, 65, 127, 129]
+
+
+@fuzz
+@given(
+    family=st.sampled_from(FAMILIES),
+    m=st.sampled_from(SIZES),
+    n=st.sampled_from(SIZES),
+    dim=st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 100]),
+    k=st.sampled_from([1, 1, 2, 5, 200]),
+    groups=st.sampled_from([0, 0, 1, 2, 5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_shape_and_data(
+    engine: Engine,
+    family: Callable[[np.random.Generator, int, int], Rows],
+    m: int,
+    n: int,
+    dim: int,
+    k: int,
+    groups: int,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries, bank = family(rng, m, dim), family(rng, n, dim)
+    query_group = rng.integers(0, groups, m) if groups else None
+    bank_group = rng.integers(0, groups, n) if groups else None
+    check_nearest(engine, queries, bank, k, query_group, bank_group)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_each_family_at_a_real_dimension(
+    engine: Engine, family: Callable[[np.random.Generator, int, int], Rows]
+) -> None:
+    rng = np.random.default_rng(1)
+    check_nearest(engine, family(rng, 33, 1026), family(rng, 150, 1026))
+
+
+def test_several_tiles_on_both_sides(engine: Engine) -> None:
+    rng = np.random.default_rng(2)
+    check_nearest(engine, gaussian(rng, 1100, 24), gaussian(rng, 9000, 24), k=3)
+
+
+def test_a_bank_that_grows_nearer_row_by_row(engine: Engine) -> None:
+    # The worst order for early limits: each row beats all before it.
+    bank = np.linspace(9, 1, 700, dtype=np.float32)[:, None] * np.ones((1, 20), np.float32)
+    result = check_nearest(engine, np.zeros((3, 20), np.float32), bank, k=2)
+    assert result.index.tolist() == [[699, 698]] * 3
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 50])
+def test_ties_go_to_the_lowest_index(engine: Engine, k: int) -> None:
+    result = check_nearest(engine, np.ones((3, 9), np.float32), np.zeros((50, 9), np.float32), k=k)
+    expected = np.tile(np.arange(k), (3, 1))
+    np.testing.assert_array_equal(result.index.reshape(3, -1), expected)
+
+
+def test_k_is_the_whole_bank_and_more(engine: Engine) -> None:
+    rng = np.random.default_rng(3)
+    queries, bank = small_integers(rng, 9, 6), small_integers(rng, 40, 6)
+    check_nearest(engine, queries, bank, k=40)
+    more = check_nearest(engine, queries, bank, k=43)
+    assert (more.index[:, 40:] == -1).all()
+    assert np.isinf(more.sq_distance[:, 40:]).all()
+
+
+def test_one_row_each(engine: Engine) -> None:
+    check_nearest(engine, [[3.0]], [[1.0]])
+
+
+def test_no_eligible_row(engine: Engine) -> None:
+    rng = np.random.default_rng(4)
+    result = check_nearest(engine, gaussian(rng, 5, 8), gaussian(rng, 7, 8), 1, [1, 1, 2, 1, 1], [1] * 7)
+    assert result.index.tolist() == [-1, -1, result.index[2], -1, -1]
+    assert np.isinf(result.sq_distance[[0, 1, 3, 4]]).all()
+
+
+def test_groups_of_a_bank_are_the_default(engine: Engine) -> None:
+    rng = np.random.default_rng(5)
+    rows, group = gaussian(rng, 60, 16), np.arange(60) // 6
+    bank = kernels.Bank(rows, group)
+    expected = check_nearest(engine, rows, rows, 1, group, group)
+    for queries, query_group in ((rows, group), (bank, None), (bank, group)):
+        result = kernels.nearest(queries, bank, query_group=query_group, backend=engine.backend)
+        same_bits(result.index, expected.index)
+        same_bits(result.sq_distance, expected.sq_distance)
+
+
+def test_large_and_negative_group_ids(engine: Engine) -> None:
+    rng = np.random.default_rng(6)
+    ids = np.array([-(2**63), -1, 0, 2**32, 2**63 - 1])
+    check_nearest(
+        engine, gaussian(rng, 20, 5), gaussian(rng, 50, 5), 2, rng.choice(ids, 20), rng.choice(ids, 50)
+    )
+
+
+def test_a_subset_by_index_is_the_gathered_bank(engine: Engine) -> None:
+    rng = np.random.default_rng(7)
+    rows = gaussian(rng, 300, 40)
+    index = rng.integers(0, 300, 170)  # unordered, with repeats
+    queries = gaussian(rng, 21, 40)
+    gathered = check_nearest(engine, queries, rows[index], k=3)
+    subset = kernels.Bank(rows, index=index)
+    assert len(subset) == 170
+    result = kernels.nearest(queries, subset, k=3, backend=engine.backend)
+    same_bits(result.index, gathered.index)
+    same_bits(result.sq_distance, gathered.sq_distance)
+    as_queries = kernels.nearest(subset, queries, backend=engine.backend)
+    same_bits(as_queries.index, check_nearest(engine, rows[index], queries).index)
+
+
+def test_batches_of_any_size_give_the_same_bits(engine: Engine) -> None:
+    rng = np.random.default_rng(8)
+    queries, bank = gaussian(rng, 130, 48), kernels.Bank(gaussian(rng, 500, 48))
+    whole = kernels.nearest(queries, bank, k=2, backend=engine.backend)
+    for size in (1, 3, 64):
+        parts = [
+            kernels.nearest(queries[i : i + size], bank, k=2, backend=engine.backend)
+            for i in range(0, 130, size)
+        ]
+        same_bits(np.concatenate([p.index for p in parts]), whole.index)
+        same_bits(np.concatenate([p.sq_distance for p in parts]), whole.sq_distance)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_thread_counts_give_the_same_bits(engine: Engine, threads: None, count: int) -> None:
+    rng = np.random.default_rng(9)
+    queries, bank = gaussian(rng, 301, 33), gaussian(rng, 600, 33)
+    inreach_fast.set_num_threads(count)
+    check_nearest(engine, queries, bank, k=2)
+
+
+def test_distances_beyond_float32_are_infinite_with_their_index(engine: Engine) -> None:
+    bank = np.array([[3e38], [-3e38]], np.float32)
+    result = check_nearest(engine, np.array([[-1e38]], np.float32), bank, k=2)
+    assert result.index.tolist() == [[1, 0]]
+    assert np.isinf(result.sq_distance).all()
+
+
+def test_inputs_are_left_as_they_are(engine: Engine) -> None:
+    rng = np.random.default_rng(10)
+    queries, bank = gaussian(rng, 9, 12), gaussian(rng, 30, 12)
+    queries.flags.writeable = bank.flags.writeable = False  # as a memory-mapped model is
+    before = queries.tobytes(), bank.tobytes()
+    check_nearest(engine, queries, bank)
+    assert (queries.tobytes(), bank.tobytes()) == before

@@ -1,0 +1,96 @@
+"""set_num_threads, get_num_threads and INREACH_NUM_THREADS."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inreach_fast
+from inreach_fast.errors import ParameterError
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    before = inreach_fast.get_num_threads()
+    yield
+    inreach_fast.set_num_threads(before)
+
+
+def in_new_process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(inreach_fast.__file__).parents[1])
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    environment = {k: v for k, v in os.environ.items() if k != "INREACH_NUM_THREADS"}
+    return subprocess.run(
+        [sys.executable, "-c", f"import inreach_fast\n{code}"],
+        env={**environment, "PYTHONPATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 1024, np.int64(3), np.uint8(4)])
+def test_what_is_set_is_what_is_got(count: Any) -> None:
+    inreach_fast.set_num_threads(count)
+    assert inreach_fast.get_num_threads() == int(count)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1025, 2**70, 1.0, "2", None, True, np.bool_(True)])
+def test_anything_else_is_refused_and_changes_nothing(count: Any) -> None:
+    inreach_fast.set_num_threads(3)
+    with pytest.raises(ParameterError, match="set_num_threads"):
+        inreach_fast.set_num_threads(count)
+    assert inreach_fast.get_num_threads() == 3
+
+
+def test_the_variable_is_the_start_value() -> None:
+    done = in_new_process("print(inreach_fast.get_num_threads())", INREACH_NUM_THREADS="3")
+    assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_without_it_the_processors_of_this_process_count(text: str | None) -> None:
+    variables = {} if text is None else {"INREACH_NUM_THREADS": text}
+    code = "import os\nprint(inreach_fast.get_num_threads() == len(os.sched_getaffinity(0)))"
+    assert in_new_process(code, **variables).stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "two", "2.5", "1025", "2 3"])
+def test_a_wrong_variable_is_an_error_that_names_it(text: str) -> None:
+    code = (
+        "from inreach_fast.errors import ParameterError\n"
+        "try:\n    inreach_fast.get_num_threads()\n"
+        "except ParameterError as error:\n    print(error)"
+    )
+    done = in_new_process(code, INREACH_NUM_THREADS=text)
+    assert done.returncode == 0, done.stderr
+    assert "INREACH_NUM_THREADS" in done.stdout
+
+
+@pytest.mark.parametrize("backend", inreach_fast.kernels.available_backends())
+def test_a_wrong_variable_does_not_pass_unseen_in_a_kernel(backend: str) -> None:
+    if backend == "torch":
+        pytest.skip("torch has its own setting")
+    code = (
+        "import numpy as np\n"
+        "from inreach_fast.errors import ParameterError\n"
+        "x = np.ones((200, 3), np.float32)\n"
+        f"try:\n    inreach_fast.kernels.nearest(x, x, backend={backend!r})\n"
+        "except ParameterError as error:\n    print(error)"
+    )
+    done = in_new_process(code, INREACH_NUM_THREADS="many")
+    assert done.returncode == 0, done.stderr
+    assert "INREACH_NUM_THREADS" in done.stdout
+
+
+def test_import_is_quick_and_loads_no_heavy_package() -> None:
+    code = "import sys\nprint([m for m in ('torch', 'numba', 'scipy') if m in sys.modules])"
+    done = in_new_process(code)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
