@@ -22,10 +22,11 @@ fuzz = settings(
 
 
 class Engine(NamedTuple):
-    """A backend, on an instruction set where it has a choice of them."""
+    """A backend; for the compiled one an instruction set, and whether it must search by bounds."""
 
     backend: str
-    isa: str | None
+    isa: str | None = None
+    pruned: bool = False
 
 
 def engines() -> list[Engine]:
@@ -34,9 +35,9 @@ def engines() -> list[Engine]:
         if backend == "native":
             from inreach_fast import _core
 
-            found += [Engine(backend, isa) for isa in _core.isa_levels()]
+            found += [Engine(backend, isa, pruned) for isa in _core.isa_levels() for pruned in (False, True)]
         else:
-            found.append(Engine(backend, None))
+            found.append(Engine(backend))
     return found
 
 

@@ -1,4 +1,8 @@
-"""Every test that asks for `engine` runs once for each backend, and for each instruction set it can run."""
+"""Every test that asks for `engine` runs once for each way to the answer.
+
+That is each backend, for the compiled one on each instruction set of the machine, both by brute force
+(which small or unstructured data gets) and by bounds, which it takes of its own accord only where they pay.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,25 @@ from kernel_cases import Engine, engines
 import inreach_fast
 
 
-@pytest.fixture(params=engines(), ids=lambda e: e.backend if e.isa is None else f"{e.backend}-{e.isa}")
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def _name(engine: Engine) -> str:
+    return "-".join(filter(None, (engine.backend, engine.isa, "pruned" if engine.pruned else None)))
+
+
+@pytest.fixture(params=engines(), ids=_name)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     chosen: Engine = request.param
     if chosen.isa is None:
         yield chosen
         return
     from inreach_fast import _core
 
+    if chosen.pruned:
+        from inreach_fast.kernels import native
+
+        monkeypatch.setattr(native, "_MIN_BANK_ROWS", 1)
+        monkeypatch.setattr(native, "_MIN_CAPTURED", -1.0)
+        monkeypatch.setattr(native, "_MIN_GLANCE", -1.0)
+        monkeypatch.setattr(native, "_MIN_CALL_WORK", 0.0)
     before = _core.isa()
     _core.set_isa(chosen.isa)
     yield chosen

@@ -67,7 +67,11 @@ from inreach_fast import kernels
 backend = sys.argv[1]
 if sys.argv[2] != "None":
     from inreach_fast import _core
+    from inreach_fast.kernels import native
     _core.set_isa(sys.argv[2])
+    if sys.argv[3] == "True":
+        native._MIN_CAPTURED = native._MIN_GLANCE = -1.0
+        native._MIN_BANK_ROWS, native._MIN_CALL_WORK = 1, 0.0
 inreach_fast.set_num_threads(2)
 rng = np.random.default_rng(1)
 a = rng.normal(size=(300, 64)).astype(np.float32)
@@ -98,7 +102,7 @@ def test_use_after_fork(engine: Engine) -> None:
     root = str(Path(inreach_fast.__file__).parents[1])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     done = subprocess.run(
-        [sys.executable, "-c", FORK, engine.backend, str(engine.isa)],
+        [sys.executable, "-c", FORK, engine.backend, str(engine.isa), str(engine.pruned)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,

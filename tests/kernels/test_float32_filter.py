@@ -50,9 +50,9 @@ def test_most_pairs_are_never_decided() -> None:
     rng = np.random.default_rng(1)
     for backend in kernels.available_backends():
         counts = kernels.nearest(gaussian(rng, 200, 256), gaussian(rng, 2000, 256), backend=backend).counts
-        if counts is not None:
-            assert counts.pairs == 400_000
-            assert counts.decided < 0.05 * counts.pairs
+        assert counts is not None
+        assert counts.pairs == 400_000
+        assert counts.decided < 0.05 * counts.pairs
 
 
 @pytest.mark.skipif("torch" not in kernels.available_backends(), reason="torch is not installed")
@@ -60,7 +60,7 @@ def test_most_pairs_are_never_decided() -> None:
 def test_torch_with_reduced_precision_products(precision: str) -> None:
     import torch
 
-    engine = Engine("torch", None)
+    engine = Engine("torch")
     rng = np.random.default_rng(2)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -74,7 +74,7 @@ def test_torch_with_reduced_precision_products(precision: str) -> None:
 def test_torch_under_autocast() -> None:
     import torch
 
-    engine = Engine("torch", None)
+    engine = Engine("torch")
     rng = np.random.default_rng(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         check_nearest(engine, gaussian(rng, 65, 128), gaussian(rng, 300, 128), k=2)

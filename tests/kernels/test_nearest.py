@@ -159,3 +159,26 @@ def test_inputs_are_left_as_they_are(engine: Engine) -> None:
     before = queries.tobytes(), bank.tobytes()
     check_nearest(engine, queries, bank)
     assert (queries.tobytes(), bank.tobytes()) == before
+
+
+def clustered(rng: np.random.Generator, n: int, dim: int) -> Rows:
+    """What bounds are made for: few directions, many clusters."""
+    directions = np.random.default_rng(12).normal(size=(6, dim))
+    return (rng.normal(size=(n, 6)) @ directions + 0.05 * rng.normal(size=(n, dim))).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_structured_data_with_groups(engine: Engine, k: int) -> None:
+    rng = np.random.default_rng(11)
+    rows, group = clustered(rng, 2500, 96), np.arange(2500) // 50
+    bank = kernels.Bank(rows, group)
+    queries = np.concatenate([rows[:260], clustered(rng, 100, 96)])
+    query_group = np.concatenate([group[:260], np.full(100, -5)])
+    result = kernels.nearest(queries, bank, k=k, query_group=query_group, backend=engine.backend)
+    if engine.pruned:  # the path that this engine stands for was the one taken
+        assert result.counts is not None
+        assert not result.counts.brute_force
+        assert result.counts.decided < 0.2 * result.counts.pairs
+    expected = check_nearest(engine, queries, rows, k, query_group, group)
+    same_bits(result.index, expected.index)
+    same_bits(result.sq_distance, expected.sq_distance)
