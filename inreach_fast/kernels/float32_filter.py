@@ -41,8 +41,6 @@ decided.
 from __future__ import annotations
 
 import math
-import threading
-import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,10 +81,6 @@ class _Extent:
     high: npt.NDArray[np.float32]
 
 
-_extents: weakref.WeakKeyDictionary[Bank, _Extent] = weakref.WeakKeyDictionary()
-_extents_lock = threading.Lock()
-
-
 def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> Frame:
     """The frame of a search between two sets of rows of one length.
 
@@ -109,10 +103,11 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> Frame:
 
 def _extent(bank: Bank) -> _Extent:
     """Mean of a sample, and each column's least and greatest value; kept as long as the bank lives."""
-    with _extents_lock:
-        known = _extents.get(bank)
-    if known is not None:
-        return known
+    extent: _Extent = bank.prepared("float32_filter", lambda: _measure(bank))
+    return extent
+
+
+def _measure(bank: Bank) -> _Extent:
     n = len(bank)
     sample = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
     mean = bank.rows[sample if bank.index is None else bank.index[sample]].mean(axis=0, dtype=np.float64)
@@ -123,7 +118,4 @@ def _extent(bank: Bank) -> _Extent:
         chunk = bank.rows[start:stop] if bank.index is None else bank.rows[bank.index[start:stop]]
         np.minimum(low, chunk.min(axis=0), out=low)
         np.maximum(high, chunk.max(axis=0), out=high)
-    extent = _Extent(mean, low, high)
-    with _extents_lock:
-        _extents[bank] = extent
-    return extent
+    return _Extent(mean, low, high)
