@@ -1,0 +1,189 @@
+"""`Backbone`: 8-bit images in, the levels' feature maps out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..errors import BackboneError, DataError, ParameterError
+from .capture import HookedNetwork
+from .cut_resnet import CutResNet, can_be_cut
+from .definition import (
+    IMAGENET,
+    BackboneDefinition,
+    LevelNetwork,
+    Normalisation,
+    as_normalisation,
+    choose_levels,
+)
+from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
+
+
+class Backbone:
+    """A network cut after its last level, with its preprocessing. Build it with `load_backbone` or
+    `from_module`.
+
+    Attributes:
+        name: shown in every output and saved with the model.
+        levels: names of the levels, in the order in which `extract` returns them.
+        normalisation: how images are prepared.
+        device: where the network is.
+        spec: JSON-able; `backbone_from_spec` builds the same backbone from it where spec["rebuildable"] is
+        true.
+    """
+
+    def __init__(
+        self,
+        definition: BackboneDefinition,
+        levels: Sequence[str],
+        *,
+        device: str | torch.device = "cpu",
+        normalisation: Normalisation | None = None,
+        spec: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = definition.name
+        self.levels = tuple(levels)
+        self.normalisation = normalisation or definition.normalisation
+        network = _cut(definition, self.levels).eval()
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        try:
+            self.device = torch.device(device)
+            self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0]
+            raise ParameterError(
+                f"device={str(device)!r} cannot be used here ({first}); 'cpu' always can."
+            ) from error
+        self.spec: dict[str, Any] = {
+            "name": self.name,
+            "levels": list(self.levels),
+            "normalisation": self.normalisation.to_json(),
+            "rebuildable": False,
+            **(spec or {}),
+        }
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        levels: Sequence[str],
+        *,
+        normalisation: Normalisation | str | None = None,
+        name: str = "custom",
+        device: str | torch.device = "cpu",
+    ) -> Backbone:
+        """A backbone from any module: the outputs, (B, C, h, w), of its sub-modules named `levels`, shallow
+        to deep.
+
+        The module is used, not copied: it is put in evaluation mode, moved to `device` and to channels_last.
+        A model fitted with it can be loaded only by giving the same backbone again.
+
+        Raises:
+            ParameterError: a level that the module does not have.
+        """
+        chosen = choose_levels(tuple(levels), (), {}, (), name)
+        prepared = as_normalisation(normalisation, IMAGENET)
+        return cls(BackboneDefinition(module, chosen, prepared, name), chosen, device=device)
+
+    def extract(self, batch: npt.NDArray[np.uint8]) -> list[torch.Tensor]:
+        """Features of a batch.
+
+        Args:
+            batch: uint8 (B, H, W, 3), RGB, of the network's input size.
+
+        Returns:
+            One float32 tensor (B, C_l, h_l, w_l) a level, channels_last, on `device`, made in inference mode.
+            They are yours: nothing later writes to them.
+
+        Raises:
+            DataError: another dtype or shape. BackboneError: the network failed, or a level is no (B, C, h,
+            w) map.
+        """
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
+            raise DataError(f"batch: {batch.dtype} {batch.shape} given, uint8 (B, H, W, 3) expected.")
+        with torch.inference_mode():
+            x = prepare_input(batch, self.normalisation, self.device)
+            try:
+                outputs = self._network(x)
+            except (RuntimeError, ValueError, TypeError) as error:
+                if isinstance(error, BackboneError):
+                    raise
+                raise BackboneError(
+                    f"{self.name} failed on an input of {batch.shape[1]}x{batch.shape[2]} pixels ({error}); "
+                    "another image_size may suit it."
+                ) from error
+            return [
+                self._checked(level, out, len(batch)) for level, out in zip(self.levels, outputs, strict=True)
+            ]
+
+    def _checked(self, level: str, output: torch.Tensor, count: int) -> torch.Tensor:
+        if output.ndim != 4 or output.shape[0] != count:
+            raise BackboneError(
+                f"{self.name}: level {level!r} has shape {tuple(output.shape)}, not (B, C, h, w)."
+            )
+        return output.to(torch.float32).contiguous(memory_format=torch.channels_last)
+
+    def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """(C_l, h_l, w_l) of each level for an input of that size; by running a black image through it."""
+        black = np.zeros((1, height, width, 3), np.uint8)
+        return [(out.shape[1], out.shape[2], out.shape[3]) for out in self.extract(black)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256, hex, over the name, dtype, shape and bytes of every weight up to the last level, in name
+        order, the levels' names and the normalisation. Equal fingerprints: equal features, on one machine.
+        """
+        digest = hashlib.sha256()
+        state = self._network.state_dict()
+        for key in sorted(state):
+            if key.endswith("num_batches_tracked"):
+                continue  # training's counter; no output depends on it
+            tensor = state[key].detach().cpu().contiguous()
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        tail = {"levels": list(self.levels), "normalisation": self.normalisation.to_json()}
+        digest.update(json.dumps(tail, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r})"
+
+
+def prepare_input(
+    batch: npt.NDArray[np.uint8], normalisation: Normalisation, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """uint8 (B, H, W, 3) RGB to normalised float32 (B, 3, H, W), channels_last, on `device`.
+
+    (v * scale - mean) / std is computed as (v - mean / scale) / (std / scale), in place, over whole image
+    rows: that is one pass less, and a row's three interleaved colours vectorise where single pixels do not.
+    """
+    count, height, width, _ = batch.shape
+    order = -1 if normalisation.channel_order == "BGR" else 1
+    pixels = torch.from_numpy(np.ascontiguousarray(batch[..., ::order])).to(device)
+    shift = torch.tensor(
+        [m / normalisation.scale for m in normalisation.mean], dtype=torch.float32, device=device
+    )
+    spread = torch.tensor(
+        [s / normalisation.scale for s in normalisation.std], dtype=torch.float32, device=device
+    )
+    x = pixels.view(count * height, width * 3).to(torch.float32)
+    x.sub_(shift.repeat(width)).div_(spread.repeat(width))
+    return x.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _cut(definition: BackboneDefinition, levels: tuple[str, ...]) -> LevelNetwork:
+    module = definition.module
+    if isinstance(module, EfficientNetLite2):
+        return CutEfficientNetLite(module, levels)
+    if can_be_cut(module, levels):
+        return CutResNet(module, levels)
+    return HookedNetwork(module, levels, definition.name)

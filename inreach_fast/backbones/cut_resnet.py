@@ -1,0 +1,78 @@
+"""torchvision's residual networks, cut after the last level asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from .definition import LevelNetwork
+
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+def resnet_block_names(model: nn.Module) -> tuple[str, ...]:
+    """ "layer1.0", "layer1.1", ...: the residual blocks of a network with torchvision's stage names."""
+    stages = [(name, getattr(model, name, None)) for name in _STAGES]
+    return tuple(
+        f"{name}.{i}" for name, stage in stages if isinstance(stage, nn.Sequential) for i in range(len(stage))
+    )
+
+
+def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The named hierarchies of ALGORITHM section 3, for a ResNet whose layer1..layer3 have enough blocks.
+
+    "PC": the last blocks of layer2 and layer3 (layer2.3 and layer3.5 in WideResNet50-2). "reference": the
+    blocks of layer1 to layer3 without layer3.0, and layer4.0.
+    """
+    names = resnet_block_names(model)
+    by_stage = {stage: [n for n in names if n.startswith(stage + ".")] for stage in _STAGES}
+    found: dict[str, tuple[str, ...]] = {}
+    if by_stage["layer2"] and by_stage["layer3"]:
+        found["PC"] = (by_stage["layer2"][-1], by_stage["layer3"][-1])
+    if by_stage["layer4"]:
+        shallow = [n for n in names if not n.startswith("layer4.") and n != "layer3.0"]
+        found["reference"] = (*shallow, "layer4.0")
+    return found
+
+
+def can_be_cut(model: nn.Module, levels: Sequence[str]) -> bool:
+    """Whether `CutResNet` can take `levels`: torchvision's own forward pass, blocks as levels."""
+    if not isinstance(model, ResNet) or model._forward_hooks or model._forward_pre_hooks:
+        return False
+    own_forward = type(model).forward is ResNet.forward and type(model)._forward_impl is ResNet._forward_impl
+    blocks = [block for stage in _STAGES for block in getattr(model, stage, ())]
+    usual = all(type(block) in (BasicBlock, Bottleneck) for block in blocks)
+    return own_forward and usual and set(levels) <= set(resnet_block_names(model))
+
+
+class CutResNet(LevelNetwork):
+    """Stem and blocks of a torchvision ResNet up to the last level; the rest is not kept.
+
+    The blocks' in-place ReLUs work on tensors of their own block: what a block returns is only read by the
+    next one (its convolutions, and the sum ``out += identity``, which changes `out`). So the captured levels
+    stay intact.
+    """
+
+    def __init__(self, model: ResNet, levels: Sequence[str]) -> None:
+        super().__init__()
+        names = resnet_block_names(model)
+        kept = names[: 1 + max(names.index(level) for level in levels)]
+        self.conv1, self.bn1, self.relu, self.maxpool = model.conv1, model.bn1, model.relu, model.maxpool
+        for stage in _STAGES:
+            blocks = [model.get_submodule(name) for name in kept if name.startswith(stage + ".")]
+            if blocks:
+                self.add_module(stage, nn.Sequential(*blocks))
+        self._kept = kept
+        self._levels = tuple(levels)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        captured: dict[str, torch.Tensor] = {}
+        for name in self._kept:
+            x = self.get_submodule(name)(x)
+            if name in self._levels:
+                captured[name] = x
+        return [captured[level] for level in self._levels]

@@ -1,0 +1,159 @@
+"""What a backbone is made of: a module, the names of its levels, and how its input is normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """From 8-bit RGB to the network's input: ``(channel * scale - mean) / std``, channel by channel.
+
+    Attributes:
+        mean, std: three numbers each, in the order of `channel_order`.
+        scale: what an 8-bit value is multiplied by first; 1/255 for most networks, 1 for Caffe's.
+        channel_order: "RGB" or "BGR", the order in which the network takes the colours.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1 / 255
+    channel_order: str = "RGB"
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in ("RGB", "BGR"):
+            raise ParameterError(
+                f"normalisation: channel_order {self.channel_order!r} is neither 'RGB' nor 'BGR'."
+            )
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            if len(values) != 3 or any(v != v or abs(v) == float("inf") for v in values):
+                raise ParameterError(f"normalisation: {name}={values} must be three finite numbers.")
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0 or not 0 < self.scale < float("inf"):
+            raise ParameterError("normalisation: std and scale must be above zero.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "scale": self.scale,
+            "channel_order": self.channel_order,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Normalisation:
+        return cls(tuple(values["mean"]), tuple(values["std"]), values["scale"], values["channel_order"])
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""torchvision's published mean and standard deviation, RGB."""
+
+REFERENCE = Normalisation((0.456, 0.406, 0.485), (0.229, 0.224, 0.225), 1 / 255, "BGR")
+"""What the authors' program feeds: BGR as OpenCV reads it, with these means (ALGORITHM section 1)."""
+
+_BY_NAME = {"imagenet": IMAGENET, "reference": REFERENCE}
+
+
+def as_normalisation(value: Normalisation | str | None, default: Normalisation) -> Normalisation:
+    """What the parameter `normalisation` means: None, "imagenet", "reference" or the object itself."""
+    if value is None:
+        return default
+    if isinstance(value, Normalisation):
+        return value
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]
+    raise ParameterError(f"normalisation={value!r}: give None, 'imagenet', 'reference' or a Normalisation.")
+
+
+@dataclass(frozen=True)
+class BackboneDefinition:
+    """What a factory returns (`FILE.py:FACTORY`), and what every built-in backbone is described by.
+
+    Attributes:
+        module: the network; its levels' outputs are (B, C, h, w). Its weights are used as they are.
+        levels: names of sub-modules (as in `module.named_modules()`), shallow to deep; the first one's grid
+            is the grid of the patches. `depth=n` takes the first n.
+        normalisation: how its input is prepared.
+        name: shown in every output and kept in the saved model.
+        hierarchies: levels by a name that `depth` may take, such as "PC".
+        known_levels: further names that may be asked for one by one; checked where it is not empty.
+    """
+
+    module: nn.Module
+    levels: tuple[str, ...]
+    normalisation: Normalisation = IMAGENET
+    name: str = "custom"
+    hierarchies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known_levels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise ParameterError(
+                f"{self.name}: module is a {type(self.module).__name__}, not a torch.nn.Module."
+            )
+        if not isinstance(self.normalisation, Normalisation):
+            raise ParameterError(f"{self.name}: normalisation must be a Normalisation.")
+        object.__setattr__(self, "levels", tuple(self.levels))
+        if not self.levels:
+            raise ParameterError(f"{self.name}: levels is empty; name at least one sub-module.")
+
+
+def choose_levels(
+    depth: int | str | Sequence[str],
+    levels: Sequence[str],
+    hierarchies: Mapping[str, tuple[str, ...]],
+    known: Sequence[str],
+    name: str,
+) -> tuple[str, ...]:
+    """The level names that the parameter `depth` asks for.
+
+    An int n of 1 to 13 takes the first n of `levels` (all of them where there are fewer: 13 is "the first 13
+    residual blocks" of the supplement, and a network may not have as many); a str is looked up in
+    `hierarchies`; a sequence of names is taken as it is.
+
+    Raises:
+        ParameterError: out of range, or a name that the network does not have.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, (int, str, list, tuple)):
+        raise ParameterError(
+            f"depth={depth!r}: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names."
+        )
+    if isinstance(depth, int):
+        if not 1 <= depth <= 13:
+            raise ParameterError(f"depth={depth}: give 1 to 13 (how many levels, from the shallowest).")
+        return tuple(levels[:depth])
+    if isinstance(depth, str):
+        if depth not in hierarchies:
+            raise ParameterError(
+                f"depth={depth!r}: {name} has no such hierarchy; it has {_quoted(hierarchies)}."
+            )
+        return tuple(hierarchies[depth])
+    chosen = tuple(depth)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ParameterError(f"depth={chosen!r}: give each level once, and at least one.")
+    for level in chosen:
+        if known and level not in known:
+            raise ParameterError(f"depth: {name} has no level {level!r}; it has {', '.join(known)}.")
+    return chosen
+
+
+def _quoted(names: Mapping[str, Any]) -> str:
+    return ", ".join(repr(n) for n in names) or "no named hierarchy"
+
+
+class LevelNetwork(nn.Module):
+    """A network that returns its levels, and computes nothing after the last of them.
+
+    Sub-classes' `forward` takes the normalised (B, 3, H, W) input and returns one tensor a level, in order.
+    """
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # pragma: no cover - interface
+        raise TypeError(f"{type(self).__name__} must define forward")

