@@ -25,16 +25,15 @@ constexpr int kTileRows = 6;
 // Low-precision codes come in groups of this many dimensions, each group with a step of its own.
 constexpr int kCodeGroup = 32;
 
-// The inner loops of `describe`, all EXACT: separate multiplications and additions, in the order written
-// here.
+// The inner loops of `describe`, all EXACT: separate multiplications and additions in the order written here.
 struct DescribeKernels {
     // dst[c * dst_stride + r] = src[r * src_stride + c] for rows r and columns c.
     void (*transpose)(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,
                       size_t columns);
 
-    // dst[i] = weight[0] * src[offset[0] + i], then dst[i] = dst[i] + weight[t] * src[offset[t] + i] for t =
-    // 1, 2,
-    // ...; with `resume` the first tap is added to what dst holds as well. taps >= 1, n a multiple of 16.
+    // dst[i] = weight[0] * src[offset[0] + i]; then, for t = 1 .. taps - 1 in turn,
+    // dst[i] = dst[i] + weight[t] * src[offset[t] + i]. With `resume` the first tap, too, is added to dst.
+    // taps >= 1, n a multiple of 16.
     void (*sum_taps)(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,
                      float* dst, size_t n);
 

@@ -1,4 +1,4 @@
-"""`describe` compiled by numba: the portable twin of csrc/cpu/engine/describe.cpp, with its order of operations.
+"""`describe` compiled by numba: the portable twin of csrc/cpu/engine/describe.cpp, to the bit.
 
 It packs whole padded levels instead of cache-sized pieces of them, and is otherwise the same two sweeps.
 """
@@ -59,8 +59,9 @@ def _stage_table(levels: Sequence[Float32Array], plan: Plan, stage: Stage) -> Fl
             j0: int, j1: int, padded: Any = padded, taps: Any = taps, shift: int = shift, begun: int = begun
         ) -> None:
             _sum_taps(
-                padded, plan.neighbourhood, taps.feature_begin, taps.tap_begin, taps.weights, j0, j1, shift, begun, sums
-            )
+                padded, plan.neighbourhood, taps.feature_begin, taps.tap_begin, taps.weights,
+                j0, j1, shift, begun, sums,
+            )  # fmt: skip
 
         _run(add, _parts(len(taps.feature_begin), _OUTPUTS))
         begun = plan.levels[i].end_output - stage.first_output
@@ -69,8 +70,8 @@ def _stage_table(levels: Sequence[Float32Array], plan: Plan, stage: Stage) -> Fl
 
 @_compiled()
 def _sum_taps(
-    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any, j0: int, j1: int, shift: int, begun: int,
-    sums: Any,
+    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any,
+    j0: int, j1: int, shift: int, begun: int, sums: Any,
 ) -> None:  # fmt: skip
     height, width = sums.shape[1], sums.shape[2]
     for j in range(j0, j1):

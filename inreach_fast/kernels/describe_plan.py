@@ -41,7 +41,7 @@ class LevelTaps:
 
 @dataclass(frozen=True, eq=False)
 class AxisResample:
-    """Bilinear resampling (align_corners=False) of one axis: out[i] = w0[i] * x[i0[i]] + w1[i] * x[i0[i] + 1].
+    """Bilinear resampling of one axis (align_corners=False): w0[i] * x[i0[i]] + w1[i] * x[i0[i] + 1].
 
     Where w1 is 0 the second sample is not read, so that NaN and infinity reach no further than their taps.
     """
@@ -49,8 +49,6 @@ class AxisResample:
     i0: Int32Array
     w0: Float32Array
     w1: Float32Array
-
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Consecutive levels on one grid: an output that two of them share is one run of taps, summed before resampling.
+    """Consecutive levels on one grid; an output that two of them share is summed before it is resampled.
 
     The first ``shared`` outputs were begun by an earlier stage and are added to what that one wrote.
     """
@@ -155,9 +153,7 @@ def axis_resample(source: int, target: int) -> AxisResample:
     numerator = np.clip((2 * i + 1) * source - target, 0, 2 * target * (source - 1))
     i0 = numerator // (2 * target)
     w1 = (numerator - i0 * 2 * target) / (2.0 * target)
-    table = AxisResample(
-        i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32)
-    )
+    table = AxisResample(i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32))
     for array in (table.i0, table.w0, table.w1):
         array.setflags(write=False)
     return table

@@ -1,7 +1,7 @@
 """`describe` in torch operations, on any torch device, with the order of operations of the compiled engine.
 
-Tap t of all outputs of a level is gathered at once from shifted views of the padded level, multiplied, and added:
-two operations of torch, which no device fuses, so that the bits are those of the other backends.
+Tap t of all outputs of a level is gathered at once from shifted views of the padded level, multiplied, and
+added: two operations of torch, which no device fuses, so that the bits are those of the other backends.
 """
 
 from __future__ import annotations

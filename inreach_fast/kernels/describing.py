@@ -30,15 +30,15 @@ def describe(
     backend: str = "auto",
     out: Float32Array | None = None,
 ) -> Any:
-    """One descriptor for each patch of a grid, from a backbone's levels (paper section 3.1, ALGORITHM section 3).
+    """One descriptor for each patch of a grid, from a backbone's levels (ALGORITHM section 3).
 
-    For each level: the ``neighbourhood`` x ``neighbourhood`` surroundings of every position (zero beyond the
-    border), in (channel, ky, kx) order, adaptively average-pooled to ``dim`` values and bilinearly resampled to
-    ``grid`` (align_corners=False); the levels' vectors are laid end to end and average-pooled to ``dim``. All of
-    that is one sparse linear map, which is composed once for each network and executed without unfolding.
+    For each level: the ``neighbourhood`` x ``neighbourhood`` surroundings of every position (zero beyond
+    the border), in (channel, ky, kx) order, adaptively average-pooled to ``dim`` values and bilinearly
+    resampled to ``grid`` (align_corners=False); the levels' vectors are laid end to end and average-pooled to
+    ``dim``. All of that is one sparse linear map, composed once for each network and never unfolded.
 
-    Every backend, instruction set, number of threads, memory layout and batch gives the same bits (only the sign
-    and payload of a NaN may differ). NaN and infinity are not rejected: they show wherever their taps reach.
+    Every backend, instruction set, number of threads, memory layout and batch gives the same bits (only the
+    sign and payload of a NaN may differ). NaN and infinity are not rejected: they show where they are felt.
 
     Args:
         levels: arrays of shape (C, h, w), or (B, C, h, w) with one B for all; float32; NumPy arrays or torch
@@ -48,12 +48,12 @@ def describe(
         neighbourhood: odd; 1 switches local aggregation off.
         backend: "auto" or one of `available_backends`. "auto" takes the torch backend for tensors that are on
             another device than the CPU, and the fastest one for all else.
-        out: float32 array of the result's shape to write to, values of a row side by side; rows may be further
-            apart than ``dim`` (``buffer[:, :1024]``).
+        out: float32 array of the result's shape to write to, the values of a row side by side; its rows may
+            be further apart than ``dim`` (``buffer[:, :1024]``). It must not overlap the levels.
 
     Returns:
-        float32 (P, dim), or (B, P, dim), C-order, P = h * w; patch (y, x) is row y * w + x. A NumPy array, except
-        that tensors on another device give a tensor there. With ``out``: that very array.
+        float32 (P, dim), or (B, P, dim), C-order, P = h * w; patch (y, x) is row y * w + x. A NumPy array,
+        except that tensors on another device than the CPU give a tensor there. With ``out``: that very array.
 
     Raises:
         ParameterError: ``grid``, ``dim``, ``neighbourhood`` or ``out`` is not as above.
@@ -69,13 +69,17 @@ def describe(
     device = _check_levels(levels)
     if device is not None:
         if backend not in ("auto", "torch"):
-            raise DataError(f"levels: tensors on {device} need backend='torch' (or 'auto'); or move them with .cpu()")
+            raise DataError(
+                f"levels: on {device}, where only the torch backend works; or move them with .cpu()"
+            )
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
         backend = "torch"
     module = _module(backend)
 
-    arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
+    arrays = (
+        list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
+    )
     batched = arrays[0].ndim == 4
     if not batched:
         arrays = [x[None] for x in arrays]
@@ -133,9 +137,11 @@ def _check_grid(grid: Any) -> tuple[int, int]:
 
 
 def _check_levels(levels: Any) -> str | None:
-    """The device of the levels where it is not the CPU, else None; everything but dtype and shape is checked."""
+    """The device of the levels where it is not the CPU, else None; all that they must agree in is checked."""
     if hasattr(levels, "shape") or not isinstance(levels, Sequence):
-        raise ParameterError(f"levels: expected a list of arrays, one for each level, got {type(levels).__name__}")
+        raise ParameterError(
+            f"levels: expected a list with one array for each level, got {type(levels).__name__}"
+        )
     if not levels:
         raise ParameterError("levels: expected at least one level, got none")
     for i, level in enumerate(levels):
@@ -167,7 +173,7 @@ def _device(level: Any) -> str:
 
 
 def _as_array(level: Any, name: str) -> Float32Array:
-    """A view of a level as an array in the machine's byte order and whole-float strides; copied only if not."""
+    """A level as an array with strides of whole floats: a view, wherever it has them."""
     if hasattr(level, "detach"):
         level = level.detach()  # NumPy refuses tensors that record gradients
         array = level.resolve_neg().numpy()

@@ -1,7 +1,8 @@
-"""`describe` against the unfolding route, twice (plain NumPy, and torch's own operations); and the same bits always."""
+"""`describe` against the unfolding route, in NumPy and in torch; and the same bits always."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def test_backends_and_instruction_sets_give_the_same_bits(name: str) -> None:
 
 
 def test_tap_order_is_the_documented_one(engine: Engine) -> None:
-    """Sums of values whose order shows: tap by tap, rounded each time, then blended vertically, then horizontally."""
+    """Values whose order of summing shows: tap by tap, each rounded, then blended along y, then along x."""
     levels = [np.float32(10.0) ** (8 * np.random.default_rng(3).random((5, 4, 4)) - 4).astype(np.float32)]
     grid, dim, k = (7, 7), 3, 3
     taps = level_taps((5,), dim, k)[0]
@@ -289,12 +290,11 @@ def test_isa_variable_is_read_at_start() -> None:
     code = (
         "import numpy as np, sys; from inreach_fast import _core; from inreach_fast.kernels import describe;"
         "x = np.random.default_rng(0).random((5, 6, 7), dtype=np.float32);"
-        "d = describe([x], grid=(6, 7), dim=9, backend='native'); sys.stdout.write(_core.isa() + d.tobytes().hex())"
+        "d = describe([x], grid=(6, 7), dim=9, backend='native');"
+        "sys.stdout.write(_core.isa() + d.tobytes().hex())"
     )
     if "native" not in available_backends():
         pytest.skip("needs the compiled extension")
-    import os
-
     root = str(Path(inreach_fast.__file__).parents[1])
     run = subprocess.run(
         [sys.executable, "-c", code],
