@@ -51,8 +51,6 @@ class AxisResample:
     w1: Float32Array
 
 
-
-
 @dataclass(frozen=True, eq=False)
 class Level:
     """One level of a plan: its taps, its own grid, and the way from there to the plan's grid."""
@@ -155,9 +153,7 @@ def axis_resample(source: int, target: int) -> AxisResample:
     numerator = np.clip((2 * i + 1) * source - target, 0, 2 * target * (source - 1))
     i0 = numerator // (2 * target)
     w1 = (numerator - i0 * 2 * target) / (2.0 * target)
-    table = AxisResample(
-        i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32)
-    )
+    table = AxisResample(i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32))
     for array in (table.i0, table.w0, table.w1):
         array.setflags(write=False)
     return table

@@ -69,13 +69,17 @@ def describe(
     device = _check_levels(levels)
     if device is not None:
         if backend not in ("auto", "torch"):
-            raise DataError(f"levels: tensors on {device} need backend='torch' (or 'auto'); or move them with .cpu()")
+            raise DataError(
+                f"levels: tensors on {device} need backend='torch' (or 'auto'); or move them with .cpu()"
+            )
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
         backend = "torch"
     module = _module(backend)
 
-    arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
+    arrays = (
+        list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
+    )
     batched = arrays[0].ndim == 4
     if not batched:
         arrays = [x[None] for x in arrays]
@@ -135,7 +139,9 @@ def _check_grid(grid: Any) -> tuple[int, int]:
 def _check_levels(levels: Any) -> str | None:
     """The device of the levels where it is not the CPU, else None; everything but dtype and shape is checked."""
     if hasattr(levels, "shape") or not isinstance(levels, Sequence):
-        raise ParameterError(f"levels: expected a list of arrays, one for each level, got {type(levels).__name__}")
+        raise ParameterError(
+            f"levels: expected a list of arrays, one for each level, got {type(levels).__name__}"
+        )
     if not levels:
         raise ParameterError("levels: expected at least one level, got none")
     for i, level in enumerate(levels):
