@@ -36,7 +36,8 @@ RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::opt
         set.count = static_cast<size_t>(index->size());
     }
     if (group) {
-        if (static_cast<size_t>(group->size()) != set.count) throw std::invalid_argument("group: wrong length");
+        if (static_cast<size_t>(group->size()) != set.count)
+            throw std::invalid_argument("group: wrong length");
         set.group = group->data();
     }
     return set;
@@ -55,38 +56,47 @@ py::tuple counts_tuple(const SearchCounts& counts) {
 
 void bind_nearest(py::module_& module) {
     py::class_<Basis>(module, "Basis")
-        .def(py::init([](const Doubles& centre, double scale, const Rows& directions, const Doubles& deviation,
-                         double defect) {
+        .def(py::init([](const Doubles& centre, double scale, const Rows& directions,
+                         const Doubles& deviation, double defect) {
             const auto dim = static_cast<size_t>(centre.size());
             if (directions.ndim() != 2 || static_cast<size_t>(directions.shape(1)) != dim ||
                 deviation.size() != directions.shape(0))
                 throw std::invalid_argument("Basis: shapes do not fit");
-            return std::make_unique<Basis>(Frame(std::vector<double>(centre.data(), centre.data() + dim), scale), dim,
-                                           static_cast<size_t>(directions.shape(0)), directions.data(),
-                                           deviation.data(), defect);
+            return std::make_unique<Basis>(
+                Frame(std::vector<double>(centre.data(), centre.data() + dim), scale), dim,
+                static_cast<size_t>(directions.shape(0)), directions.data(), deviation.data(), defect);
         }))
         .def_property_readonly("rank", &Basis::rank)
         .def_property_readonly("head", &Basis::head);
-    py::class_<LeafIndex>(module, "LeafIndex")
-        .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index) {
-            const RowSet set = row_set(rows, index, std::nullopt);
-            check(set, set, 1);
-            const py::gil_scoped_release release;
-            return std::make_unique<LeafIndex>(basis, set);
-        }))
-        .def_property_readonly("leaves", &LeafIndex::leaves)
-        .def_property_readonly("nbytes", &LeafIndex::bytes);
     py::class_<ProjectedRows>(module, "ProjectedRows")
         .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index) {
             const RowSet set = row_set(rows, index, std::nullopt);
             const py::gil_scoped_release release;
             return std::make_unique<ProjectedRows>(basis, set);
-        }));
+        }))
+        .def("take", [](const ProjectedRows& self, const Ids& ids) {
+            for (py::ssize_t i = 0; i < ids.size(); ++i)
+                if (ids.data()[i] < 0 || static_cast<size_t>(ids.data()[i]) >= self.frames.size())
+                    throw std::invalid_argument("ProjectedRows.take: no such row");
+            return std::make_unique<ProjectedRows>(self, ids.data(), static_cast<size_t>(ids.size()));
+        });
+    py::class_<LeafIndex>(module, "LeafIndex")
+        .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index,
+                         const ProjectedRows* projected) {
+            const RowSet set = row_set(rows, index, std::nullopt);
+            check(set, set, 1);
+            if (projected && (projected->rank != basis.rank() || projected->frames.size() != set.count))
+                throw std::invalid_argument("LeafIndex: projected rows belong to another set or basis");
+            const py::gil_scoped_release release;
+            return std::make_unique<LeafIndex>(basis, set, projected);
+        }))
+        .def_property_readonly("leaves", &LeafIndex::leaves)
+        .def_property_readonly("nbytes", &LeafIndex::bytes);
 
     module.def("nearest_brute",
-               [](const Rows& queries, const std::optional<Ids>& query_index, const std::optional<Ids>& query_group,
-                  const Rows& bank, const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group,
-                  size_t k) {
+               [](const Rows& queries, const std::optional<Ids>& query_index,
+                  const std::optional<Ids>& query_group, const Rows& bank,
+                  const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group, size_t k) {
                    const RowSet a = row_set(queries, query_index, query_group);
                    const RowSet b = row_set(bank, bank_index, bank_group);
                    check(a, b, k);
@@ -101,41 +111,41 @@ void bind_nearest(py::module_& module) {
                    }
                    return py::make_tuple(index, sq_distance, counts_tuple(counts));
                });
-    module.def("nearest_pruned",
-               [](const Rows& queries, const std::optional<Ids>& query_index, const std::optional<Ids>& query_group,
-                  const ProjectedRows& projected, const Rows& bank, const std::optional<Ids>& bank_index,
-                  const std::optional<Ids>& bank_group, const Basis& basis, const LeafIndex& leaf_index, size_t k,
-                  const std::optional<Ids>& hint) {
-                   const RowSet a = row_set(queries, query_index, query_group);
-                   const RowSet b = row_set(bank, bank_index, bank_group);
-                   check(a, b, k);
-                   if (projected.frames.size() != a.count || projected.rank != basis.rank() || basis.dim() != a.dim)
-                       throw std::invalid_argument("nearest_pruned: projected rows belong to another set or basis");
-                   if (hint && static_cast<size_t>(hint->size()) != a.count)
-                       throw std::invalid_argument("nearest_pruned: hint: wrong length");
-                   const int64_t* const hints = hint ? hint->data() : nullptr;
-                   for (size_t i = 0; hints != nullptr && i < a.count; ++i)
-                       if (hints[i] < -1 || hints[i] >= static_cast<int64_t>(b.count))
-                           throw std::invalid_argument("nearest_pruned: hint: no such bank row");
-                   py::array_t<int64_t> index({a.count, k});
-                   py::array_t<float> sq_distance({a.count, k});
-                   int64_t* const index_out = index.mutable_data();
-                   float* const sq_distance_out = sq_distance.mutable_data();
-                   SearchCounts counts;
-                   {
-                       const py::gil_scoped_release release;
-                       counts = nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out,
-                                               sq_distance_out);
-                   }
-                   return py::make_tuple(index, sq_distance, counts_tuple(counts));
-               });
-    module.def("mutual_nearest_brute", [](const Rows& a_rows, const std::optional<Ids>& a_index, const Rows& b_rows,
-                                          const std::optional<Ids>& b_index) {
+    module.def("nearest_pruned", [](const Rows& queries, const std::optional<Ids>& query_index,
+                                    const std::optional<Ids>& query_group, const ProjectedRows& projected,
+                                    const Rows& bank, const std::optional<Ids>& bank_index,
+                                    const std::optional<Ids>& bank_group, const Basis& basis,
+                                    const LeafIndex& leaf_index, size_t k, const std::optional<Ids>& hint) {
+        const RowSet a = row_set(queries, query_index, query_group);
+        const RowSet b = row_set(bank, bank_index, bank_group);
+        check(a, b, k);
+        if (projected.frames.size() != a.count || projected.rank != basis.rank() || basis.dim() != a.dim)
+            throw std::invalid_argument("nearest_pruned: projected rows belong to another set or basis");
+        if (hint && static_cast<size_t>(hint->size()) != a.count)
+            throw std::invalid_argument("nearest_pruned: hint: wrong length");
+        const int64_t* const hints = hint ? hint->data() : nullptr;
+        for (size_t i = 0; hints != nullptr && i < a.count; ++i)
+            if (hints[i] < -1 || hints[i] >= static_cast<int64_t>(b.count))
+                throw std::invalid_argument("nearest_pruned: hint: no such bank row");
+        py::array_t<int64_t> index({a.count, k});
+        py::array_t<float> sq_distance({a.count, k});
+        int64_t* const index_out = index.mutable_data();
+        float* const sq_distance_out = sq_distance.mutable_data();
+        SearchCounts counts;
+        {
+            const py::gil_scoped_release release;
+            counts = nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out, sq_distance_out);
+        }
+        return py::make_tuple(index, sq_distance, counts_tuple(counts));
+    });
+    module.def("mutual_nearest_brute", [](const Rows& a_rows, const std::optional<Ids>& a_index,
+                                          const Rows& b_rows, const std::optional<Ids>& b_index) {
         const RowSet a = row_set(a_rows, a_index, std::nullopt);
         const RowSet b = row_set(b_rows, b_index, std::nullopt);
         check(a, b, 1);
         check(b, a, 1);
-        py::array_t<int64_t> ab_index(static_cast<py::ssize_t>(a.count)), ba_index(static_cast<py::ssize_t>(b.count));
+        py::array_t<int64_t> ab_index(static_cast<py::ssize_t>(a.count)),
+            ba_index(static_cast<py::ssize_t>(b.count));
         py::array_t<float> ab_sq(static_cast<py::ssize_t>(a.count)), ba_sq(static_cast<py::ssize_t>(b.count));
         int64_t* const ab_index_out = ab_index.mutable_data();
         int64_t* const ba_index_out = ba_index.mutable_data();
@@ -147,6 +157,11 @@ void bind_nearest(py::module_& module) {
             counts = mutual_nearest_brute(a, b, ab_index_out, ab_sq_out, ba_index_out, ba_sq_out);
         }
         return py::make_tuple(ab_index, ab_sq, ba_index, ba_sq, counts_tuple(counts));
+    });
+    module.def("participation", [](const Rows& rows, const std::optional<Ids>& index, size_t sample) {
+        const RowSet set = row_set(rows, index, std::nullopt);
+        const py::gil_scoped_release release;
+        return participation(set, sample);
     });
     module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index) {
         const RowSet set = row_set(rows, index, std::nullopt);

@@ -10,11 +10,12 @@ from __future__ import annotations
 from .bank import Bank
 from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
-from .nearest import mutual_nearest, nearest
+from .nearest import mutual_nearest, nearest, nearest_answered
 from .registry import available_backends
-from .results import MutualNearest, Nearest, SearchCounts
+from .results import AnsweredNearest, MutualNearest, Nearest, SearchCounts
 
 __all__ = [
+    "AnsweredNearest",
     "Bank",
     "ChannelFilterResult",
     "MutualNearest",
@@ -25,4 +26,5 @@ __all__ = [
     "filter_channels",
     "mutual_nearest",
     "nearest",
+    "nearest_answered",
 ]

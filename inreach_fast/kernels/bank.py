@@ -31,7 +31,9 @@ class Bank:
         ParameterError: wrong dtype, shape or length. NonFiniteError: NaN or infinity. DataError: no rows.
     """
 
-    def __init__(self, rows: Any, groups: Any = None, *, index: Any = None, basis: Any = None, name: str = "bank") -> None:
+    def __init__(
+        self, rows: Any, groups: Any = None, *, index: Any = None, basis: Any = None, name: str = "bank"
+    ) -> None:
         self._rows = as_float32(rows, name)
         self._index = None if index is None else as_ids(index, "index")
         if self._index is not None:

@@ -59,7 +59,9 @@ class Basis:
         if self._native is None:
             from .. import _core
 
-            self._native = _core.Basis(self._centre, self._scale, self._directions, self._deviation, self._defect)
+            self._native = _core.Basis(
+                self._centre, self._scale, self._directions, self._deviation, self._defect
+            )
         return self._native
 
 
@@ -69,23 +71,6 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
     picked = np.unique(np.linspace(0, total - 1, num=min(count, total)).astype(np.int64))
     chosen: FloatArray = rows[picked if index is None else index[picked]]
     return chosen
-
-
-def leading_share(sample: FloatArray) -> float:
-    """Share of a small sample's variance in its own 32 leading directions, 0 to 1: a glance, in milliseconds.
-
-    Too high for a sample of few rows (128 rows of isotropic noise give about 0.4), so that it can rule
-    structure out and never in.
-    """
-    rows = sample.astype(np.float64)
-    rows -= rows.mean(axis=0)
-    largest = float(np.abs(rows).max())
-    if not 0.0 < largest < np.inf:
-        return 0.0
-    scaled = (rows / largest).astype(np.float32)
-    values = np.linalg.eigvalsh(scaled @ scaled.T)[::-1]
-    total = float(values.sum())
-    return float(values[:_LEADING].sum()) / total if total > 0.0 else 0.0
 
 
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:

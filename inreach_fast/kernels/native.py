@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import _core
 from .bank import Bank
-from .basis import Basis, leading_share, sample_rows
-from .results import IndexArray, MutualNearest, Nearest, SearchCounts
+from .basis import Basis, sample_rows
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, SearchCounts
 
 # Rank of the basis of a bank that is prepared to be searched many times, and of one made for a single call.
 _BANK_RANK, _BANK_SAMPLE = 256, 4096
@@ -22,8 +22,9 @@ _CALL_RANK, _CALL_SAMPLE = 64, 512
 _MIN_BANK_ROWS = 512
 # Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
 _MIN_CAPTURED = 0.4
-# The same asked of a glance at few rows, which sees more structure than there is.
-_GLANCE_ROWS, _MIN_GLANCE = 128, 0.6
+# For one call a glance must do: in how many directions a few rows vary (isotropic noise of 1024 dimensions: 114
+# of 128 rows; descriptors of real parts: 5 to 15).
+_GLANCE_ROWS, _MAX_PARTICIPATION = 128, 40.0
 # Multiply-adds of brute force from which a basis for one call is worth its making.
 _MIN_CALL_WORK = 6e9
 _QUERY_CHUNK = 16384
@@ -52,7 +53,9 @@ def _leaf_index(bank: Bank, basis: Basis) -> Any:
     state = _prepared(bank)
     with bank.lock:
         if state.index is None:
-            state.index = _core.LeafIndex(basis.native(), bank.rows, bank.index)
+            kept = state.projected
+            projected = kept[1] if kept is not None and kept[0] is basis else None
+            state.index = _core.LeafIndex(basis.native(), bank.rows, bank.index, projected)
     return state.index
 
 
@@ -90,7 +93,7 @@ def _worth_indexing(queries: int, bank: Bank) -> bool:
 
 
 def _looks_structured(bank: Bank) -> bool:
-    return leading_share(sample_rows(bank.rows, bank.index, _GLANCE_ROWS)) >= _MIN_GLANCE
+    return bool(_core.participation(bank.rows, bank.index, _GLANCE_ROWS) <= _MAX_PARTICIPATION)
 
 
 def _call_basis(*banks: Bank) -> Basis:
@@ -155,11 +158,58 @@ def _nearest_pruned(
     )
 
 
+def nearest_answered(queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
+    """See `inreach_fast.kernels.nearest_answered`."""
+    basis = _shared_basis(queries, bank)
+    if basis is not None and basis.captured >= _MIN_CAPTURED:
+        # Both are asked and both answer: what is projected serves twice.
+        queries.keep_projected = bank.keep_projected = True
+        _projected(queries, basis, 0, len(queries))
+    else:
+        basis = None
+    forward = nearest(queries, bank, 1, query_group)
+    index, sq_distance = forward.index[:, 0], forward.sq_distance[:, 0]
+    found = np.flatnonzero(index >= 0)
+    answered = np.zeros(len(index), dtype=np.bool_)
+    chosen, chosen_of = np.unique(index[found], return_inverse=True)
+    if len(chosen) == 0:
+        return AnsweredNearest(index, sq_distance, answered, forward.counts)
+    rows = chosen if bank.index is None else bank.index[chosen]
+    if basis is not None:
+        answer, _unused, counts = _core.nearest_pruned(
+            bank.rows,
+            rows,
+            None,
+            _projected(bank, basis, 0, len(bank)).take(chosen),
+            queries.rows,
+            queries.index,
+            None,
+            basis.native(),
+            _leaf_index(queries, basis),
+            1,
+            hint_backward(forward, len(bank))[chosen],
+        )
+    else:
+        answer, _unused, counts = _core.nearest_brute(
+            bank.rows, rows, None, queries.rows, queries.index, None, 1
+        )
+    answered[found] = answer[chosen_of, 0] == found
+    return AnsweredNearest(index, sq_distance, answered, _total(forward.counts, _counts(counts)))
+
+
+def _total(*counts: SearchCounts | None) -> SearchCounts:
+    known = [c for c in counts if c is not None]
+    sums = [sum(getattr(c, name) for c in known) for name in ("pairs", "bounded", "refined", "decided")]
+    return SearchCounts(*sums, brute_force=any(c.brute_force for c in known))
+
+
 def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
     """See `inreach_fast.kernels.mutual_nearest`."""
     basis = _shared_basis(a, b)
     if basis is None or basis.captured < _MIN_CAPTURED:
-        ab_index, ab_sq, ba_index, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
+        ab_index, ab_sq, ba_index, ba_sq, counts = _core.mutual_nearest_brute(
+            a.rows, a.index, b.rows, b.index
+        )
         return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, _counts(counts))
     forward = _nearest_pruned(a, b, basis, 1, None, None, None)
     backward = _nearest_pruned(b, a, basis, 1, None, None, hint_backward(forward, len(b)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..errors import ParameterError
 from .bank import Bank
 from .registry import backend_module
-from .results import MutualNearest, Nearest
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
 from .validation import as_ids, check_k, check_same_dim
 
 
@@ -45,6 +47,46 @@ def nearest(
     """
     module = backend_module(backend)
     k = check_k(k)
+    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
+    result = module.nearest(query_bank, bank, k, group)
+    if k == 1:
+        result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
+    return result
+
+
+def nearest_answered(
+    queries: Any, bank: Any, *, query_group: Any = None, bank_group: Any = None, backend: str = "auto"
+) -> AnsweredNearest:
+    """The nearest bank row of each query, and which of these rows have that query as their own nearest.
+
+    This is the association of one image (the queries) with all seed images (the bank) at once (ALGORITHM
+    section 4): the nearest row over the whole bank is the nearest patch of the nearest seed image, ties to the
+    lowest; only the rows that are some query's nearest have to be asked for their answer, and each already
+    knows a query that is near.
+
+    Args, errors: as `nearest`. Groups restrict which bank row a query may choose; a chosen row then looks at
+    all queries.
+    """
+    module = backend_module(backend)
+    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
+    own = getattr(module, "nearest_answered", None)
+    if own is not None:
+        result: AnsweredNearest = own(query_bank, bank, group)
+        return result
+    forward = module.nearest(query_bank, bank, 1, group)
+    index, sq_distance = forward.index[:, 0], forward.sq_distance[:, 0]
+    chosen, chosen_of = np.unique(index[index >= 0], return_inverse=True)
+    answered = np.zeros(len(index), dtype=np.bool_)
+    if len(chosen):
+        rows = chosen if bank.index is None else bank.index[chosen]
+        backward = module.nearest(Bank(bank.rows, index=rows), query_bank, 1, None)
+        answered[index >= 0] = backward.index[chosen_of, 0] == np.flatnonzero(index >= 0)
+    return AnsweredNearest(index, sq_distance, answered)
+
+
+def _checked(
+    queries: Any, bank: Any, query_group: Any, bank_group: Any
+) -> tuple[Bank, Bank, IndexArray | None]:
     query_bank = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
     if not isinstance(bank, Bank):
         bank = Bank.for_call(bank, bank_group, name="bank")
@@ -56,10 +98,7 @@ def nearest(
     group = None if query_group is None else as_ids(query_group, "query_group", len(query_bank))
     if group is not None and bank.groups is None:
         raise ParameterError("query_group: the bank has no groups to compare with; give bank_group as well")
-    result = module.nearest(query_bank, bank, k, group)
-    if k == 1:
-        result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
-    return result
+    return query_bank, bank, group
 
 
 def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:

@@ -68,3 +68,20 @@ class MutualNearest:
         a_rows = np.arange(len(self.ab_index), dtype=np.int64)
         mutual = self.ba_index[self.ab_index] == a_rows
         return a_rows[mutual], self.ab_index[mutual]
+
+
+@dataclass(frozen=True)
+class AnsweredNearest:
+    """Nearest bank row of each query, and whether the row answers: the query is its nearest among all queries.
+
+    Attributes:
+        index: int64 (m,), nearest bank row; -1 where none is eligible.
+        sq_distance: float32 (m,), squared L2 distance.
+        answered: bool (m,), True where no query is nearer to that bank row (the lowest query on exact ties).
+        counts: what the search did, where the backend counts it.
+    """
+
+    index: IndexArray
+    sq_distance: FloatArray
+    answered: npt.NDArray[np.bool_]
+    counts: SearchCounts | None = None

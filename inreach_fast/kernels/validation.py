@@ -31,11 +31,15 @@ def as_float32(value: Any, name: str, *, ndim: int | tuple[int, ...] = 2) -> Flo
     if array.dtype == np.bool_ or not (
         np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
     ):
-        raise ParameterError(f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}")
+        raise ParameterError(
+            f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}"
+        )
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32)
-    same = converted.astype(array.dtype) == array if np.issubdtype(array.dtype, np.floating) else _same_int(
-        converted, array
+    same = (
+        converted.astype(array.dtype) == array
+        if np.issubdtype(array.dtype, np.floating)
+        else _same_int(converted, array)
     )
     if np.issubdtype(array.dtype, np.floating):
         same |= np.isnan(array)

@@ -19,7 +19,8 @@ double sq_distance(const float* a, const float* b, size_t dim) {
         high = _mm512_add_pd(high, _mm512_mul_pd(d1, d1));
     }
     if (i < dim) {
-        // Absent lanes load as zero on both sides: they add +0 to sums that are never -0, which changes nothing.
+        // Absent lanes load as zero on both sides: they add +0 to sums that are never -0, which changes
+        // nothing.
         const __mmask16 tail = static_cast<__mmask16>((1u << (dim - i)) - 1u);
         const __m512 x = _mm512_maskz_loadu_ps(tail, a + i);
         const __m512 y = _mm512_maskz_loadu_ps(tail, b + i);

@@ -21,7 +21,8 @@ constexpr double kCodeReach = 6.0;
 
 }  // namespace
 
-Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation, double defect)
+Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation,
+             double defect)
     : frame_(std::move(frame)),
       dim_(dim),
       rank_((rank + kBlockRows - 1) / kBlockRows * kBlockRows),
@@ -50,7 +51,8 @@ Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, cons
     }
 }
 
-void Basis::project(const RowSet& rows, size_t first, size_t count, float* coordinates, RowFrame* frames) const {
+void Basis::project(const RowSet& rows, size_t first, size_t count, float* coordinates,
+                    RowFrame* frames) const {
     const KernelTable& table = kernels();
     AlignedArray<float> standard(kTile * dim_);
     AlignedArray<float> sums(kTile * kBlockRows);
@@ -73,7 +75,8 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, float* coord
                 for (size_t r = 0; r < width; r += kTileRows) {
                     const size_t group = std::min<size_t>(kTileRows, width - r);
                     float part[kTileRows * kBlockRows];
-                    table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, nullptr, false, part);
+                    table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, nullptr, false,
+                                   part);
                     float* sum = sums.data() + r * kBlockRows;
                     if (d == 0)
                         std::copy(part, part + group * kBlockRows, sum);
@@ -106,17 +109,20 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, float* coord
             const double head_tail = std::sqrt(std::max(0.0, sq_norm[r] - head_sq));
             const double full_tail = std::sqrt(std::max(0.0, sq_norm[r] - full_sq));
             const auto root_error = [&](double tail) {
-                return tail > 0.0 ? std::min(std::sqrt(tail_sq_error), tail_sq_error / tail) : std::sqrt(tail_sq_error);
+                return tail > 0.0 ? std::min(std::sqrt(tail_sq_error), tail_sq_error / tail)
+                                  : std::sqrt(tail_sq_error);
             };
-            const double tail_error = spans_all_ ? root_error(head_tail)
-                                                 : std::max(root_error(head_tail), root_error(full_tail));
+            const double tail_error =
+                spans_all_ ? root_error(head_tail) : std::max(root_error(head_tail), root_error(full_tail));
             frame.norm = round_up(norm * (1.0 + 1e-6));
             frame.head_tail = static_cast<float>(head_tail);
             frame.full_tail = spans_all_ ? 0.0f : static_cast<float>(full_tail);
             // Standardizing: one rounding a value (and at worst the smallest subnormal), seen through Phi.
             const double centring = lipschitz_ * frame_.error(norm);
-            // The tails themselves are rounded to float32, codes see coordinates divided by their step: 2 u |s|.
-            frame.error = round_up(1.001 * (centring + projection + tail_error + 4.0 * kUnit32 * norm) + 1e-40);
+            // The tails themselves are rounded to float32, codes see coordinates divided by their step: 2 u
+            // |s|.
+            frame.error =
+                round_up(1.001 * (centring + projection + tail_error + 4.0 * kUnit32 * norm) + 1e-40);
         }
     }
 }

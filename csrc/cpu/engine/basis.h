@@ -25,18 +25,19 @@ namespace inreach {
 
 // What is stored of a projected row besides its coordinates.
 struct RowFrame {
-    float norm;        // >= |s(x)|
-    float head_tail;   // length of all but the leading `head` coordinates
-    float full_tail;   // length of all but the `rank` coordinates; 0 where the basis spans everything
-    float error;       // >= |stored - Phi(x)|, for the head's Phi and the full one alike
-    bool usable;       // false: far outside the frame (float32 would overflow); decide in float64 alone
+    float norm;       // >= |s(x)|
+    float head_tail;  // length of all but the leading `head` coordinates
+    float full_tail;  // length of all but the `rank` coordinates; 0 where the basis spans everything
+    float error;      // >= |stored - Phi(x)|, for the head's Phi and the full one alike
+    bool usable;      // false: far outside the frame (float32 would overflow); decide in float64 alone
 };
 
 class Basis {
   public:
     // directions: rank x dim, row-major, orthonormal up to rounding, the principal ones first.
     // deviation: standard deviation of each coordinate over a sample, already scaled.
-    Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation, double defect);
+    Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation,
+          double defect);
 
     size_t dim() const { return dim_; }
     size_t rank() const { return rank_; }      // coordinates stored, a multiple of 64; those past dim are 0

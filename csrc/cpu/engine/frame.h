@@ -14,7 +14,8 @@
 
 namespace inreach {
 
-// Standardized rows longer than this cannot be squared and summed in float32; they are decided in float64 alone.
+// Standardized rows longer than this cannot be squared and summed in float32; they are decided in float64
+// alone.
 constexpr double kUsableNorm = 1e15;
 
 class Frame {

@@ -60,7 +60,7 @@ void split(const float* heads, size_t depth, uint32_t* ids, Span span) {
 
 }  // namespace
 
-LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows) {
+LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected) {
     const size_t n = rows.count;
     depth_ = basis.head() + 1;
     groups_ = basis.groups();
@@ -68,14 +68,19 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows) {
     codes_ = AlignedArray<int8_t>(n * code_stride_);
 
     AlignedArray<float> heads(n * depth_);
-    std::vector<RowFrame> frames(n);
+    std::vector<RowFrame> own_frames(projected ? 0 : n);
+    const std::vector<RowFrame>& frames = projected ? projected->frames : own_frames;
     parallel_for((n + kProjectRows - 1) / kProjectRows, [&](size_t task, int) {
         const size_t first = task * kProjectRows;
         const size_t count = std::min(kProjectRows, n - first);
-        AlignedArray<float> coordinates(count * basis.rank());
-        basis.project(rows, first, count, coordinates.data(), frames.data() + first);
+        AlignedArray<float> own(projected ? 0 : count * basis.rank());
+        const float* coordinates = own.data();
+        if (projected)
+            coordinates = projected->coordinates.data() + first * basis.rank();
+        else
+            basis.project(rows, first, count, own.data(), own_frames.data() + first);
         for (size_t i = 0; i < count; ++i) {
-            const float* z = coordinates.data() + i * basis.rank();
+            const float* z = coordinates + i * basis.rank();
             float* head = heads.data() + (first + i) * depth_;
             std::copy(z, z + basis.head(), head);
             head[basis.head()] = frames[first + i].head_tail;
@@ -183,7 +188,8 @@ void LeafIndex::encode(const Basis& basis, uint32_t row, const float* coordinate
             residue_sq += missed * missed;
         }
     }
-    const float floats[3] = {frame.head_tail, frame.full_tail, round_up(std::sqrt(residue_sq) * (1.0 + 1e-9))};
+    const float floats[3] = {frame.head_tail, frame.full_tail,
+                             round_up(std::sqrt(residue_sq) * (1.0 + 1e-9))};
     std::memcpy(record + groups_ * kCodeGroup, floats, sizeof floats);
 }
 
@@ -195,8 +201,10 @@ LeafIndex::CodeRecord LeafIndex::code(uint32_t row) const {
 }
 
 size_t LeafIndex::bytes() const {
-    return (blocks_.size() + starts_.size() + centres_.size() + centre_starts_.size() + radii_.size()) * sizeof(float) +
-           row_of_.size() * sizeof(uint32_t) + codes_.size() + (errors_.size() + norms_.size()) * sizeof(float);
+    return (blocks_.size() + starts_.size() + centres_.size() + centre_starts_.size() + radii_.size()) *
+               sizeof(float) +
+           row_of_.size() * sizeof(uint32_t) + codes_.size() +
+           (errors_.size() + norms_.size()) * sizeof(float);
 }
 
 }  // namespace inreach

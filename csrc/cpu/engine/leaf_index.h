@@ -17,12 +17,14 @@
 
 #include "engine/aligned.h"
 #include "engine/basis.h"
+#include "engine/projected_rows.h"
 
 namespace inreach {
 
 class LeafIndex {
   public:
-    LeafIndex(const Basis& basis, const RowSet& rows);
+    // `projected`: the same rows in the same basis, where they were projected already.
+    LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected = nullptr);
 
     struct CodeRecord {
         const int8_t* codes;  // basis.groups() * kCodeGroup
@@ -36,7 +38,8 @@ class LeafIndex {
     const uint32_t* rows(size_t leaf) const { return row_of_.data() + leaf * kBlockRows; }
     float error(size_t leaf) const { return errors_[leaf]; }
     float norm(size_t leaf) const { return norms_[leaf]; }
-    // Balls, 64 leaves a block: centres as in block(), -|centre|^2 / 2, radius with the members' errors in it.
+    // Balls, 64 leaves a block: centres as in block(), -|centre|^2 / 2, radius with the members' errors in
+    // it.
     const float* centres(size_t block) const { return centres_.data() + block * depth_ * kBlockRows; }
     const float* centre_starts(size_t block) const { return centre_starts_.data() + block * kBlockRows; }
     const float* radii(size_t block) const { return radii_.data() + block * kBlockRows; }

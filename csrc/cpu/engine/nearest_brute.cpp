@@ -22,7 +22,8 @@
 namespace inreach {
 namespace {
 
-constexpr size_t kDepth = 128;       // dimensions a pass: 128 x 64 floats of the bank stay in the first-level cache
+constexpr size_t kDepth =
+    128;  // dimensions a pass: 128 x 64 floats of the bank stay in the first-level cache
 constexpr size_t kQueryChunk = 1536;  // queries of one task at most
 constexpr size_t kBankChunk = 64 * kBlockRows;
 
@@ -61,158 +62,221 @@ void transpose(const float* rows, size_t dim, float* block) {
     }
 }
 
-// Thresholds on q.x - |x|^2 / 2: a pair below cannot beat the best distance so far.
-class Thresholds {
+// What rounding can do to q.x - |x|^2 / 2, summed in float32 along the longest chain, and to one comparison.
+class Rounding {
   public:
-    Thresholds(const Frame& frame, size_t dim) : frame_(frame), chain_(gamma32(dim + dim / kDepth + 16)) {}
+    explicit Rounding(size_t dim) : chain_(gamma32(dim + dim / kDepth + 16)) {}
 
-    // Own norm (squared), largest norm on the other side, best squared distance so far.
-    // |q - x|^2 = |q|^2 - 2 (q.x - |x|^2 / 2), all in the frame.
     double slack(double norm, double other_norm) const {
         const double larger = std::max(norm, other_norm);
-        return chain_ * (norm * other_norm + 0.5 * larger * larger) + 1e-38;  // the rest: products that underflow
-    }
-    double reach_sq(double limit, double norm, double other_norm) const {
-        if (std::isinf(limit)) return 1e36;
-        const double reach = std::sqrt(limit) * frame_.scale() * (1.0 + 1e-12) +
-                             frame_.error(norm) + frame_.error(other_norm);
-        return reach * reach;
+        return chain_ * (norm * other_norm + 0.5 * larger * larger) +
+               1e-38;  // the rest: products that underflow
     }
 
   private:
-    const Frame& frame_;
     double chain_;
 };
 
-// Everything about one task: queries [q0, q1) against bank rows [b0, b1), both directions if `columns`.
-struct Task {
-    const Frame& frame;
-    const KernelTable& table;
-    const RowSet &queries, &bank;
-    const Standardized& q;
-    size_t k;
-    bool grouped;
+// A pair that may be the nearest of its query or of its bank row, to be decided in float64 later: by then
+// better pairs may have ruled it out.
+struct Candidate {
+    double at_least;  // lower bound on the distance, scaled
+    uint32_t query, row;
+};
 
-    // row_answers: (q1 - q0) * k; column_answers: b1 - b0, or null. Returns pairs decided.
-    uint64_t run(size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers, Answer* column_answers) const {
-        const size_t dim = queries.dim, count = q1 - q0;
-        const Thresholds thresholds(frame, dim);
-        AlignedArray<float> standard_block(kBlockRows * dim), block(dim * kBlockRows);
-        AlignedArray<float> dots(count * kBlockRows);
-        double largest_query = 0.0;
+// One task: queries [q0, q1) against bank rows [b0, b1), both directions where column answers are wanted.
+//
+// For k = 1 the computed values themselves give upper bounds on the best distance, so that pairs wait in
+// `candidates` and few are left to decide; for k > 1 every pair that passes is decided at once.
+class Task {
+  public:
+    Task(const Frame& frame, const RowSet& queries, const RowSet& bank, const Standardized& q, size_t k,
+         size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers, Answer* column_answers)
+        : frame_(frame),
+          table_(kernels()),
+          queries_(queries),
+          bank_(bank),
+          q_(q),
+          k_(k),
+          grouped_(queries.group != nullptr && bank.group != nullptr),
+          q0_(q0),
+          q1_(q1),
+          b0_(b0),
+          b1_(b1),
+          row_answers_(row_answers),
+          column_answers_(column_answers),
+          rounding_(queries.dim),
+          row_reach_(q1 - q0, kFar),
+          column_reach_(column_answers ? b1 - b0 : 0, kFar) {
         for (size_t i = q0; i < q1; ++i)
-            if (q.usable[i]) largest_query = std::max(largest_query, q.sq_norm[i]);
-        largest_query = std::sqrt(largest_query);
-        uint64_t decided = 0;
-        for (size_t b = b0; b < b1; b += kBlockRows) {
-            const size_t width = std::min<size_t>(kBlockRows, b1 - b);
-            float start[kBlockRows], column_limit[kBlockRows];
-            double column_norm[kBlockRows] = {};
-            bool bank_usable[kBlockRows];
-            double largest = 0.0;
-            bool all_usable = true;
-            for (size_t j = 0; j < kBlockRows; ++j) {
-                float* s = standard_block.data() + j * dim;
-                double sq = 0.0;
-                bank_usable[j] = true;
-                if (j < width) {
-                    sq = frame.standardize(bank.row(b + j), s);
-                    bank_usable[j] = sq < kUsableNorm * kUsableNorm;
-                    all_usable = all_usable && bank_usable[j];
-                }
-                if (j >= width || !bank_usable[j]) {
-                    std::fill(s, s + dim, 0.0f);
-                    sq = 0.0;
-                }
-                column_norm[j] = std::sqrt(sq);
-                largest = std::max(largest, column_norm[j]);
-                // Absent rows, and those that float32 cannot hold, never pass by their value.
-                start[j] = j < width && bank_usable[j] ? static_cast<float>(-0.5 * sq) : -1e37f;
-                column_limit[j] = std::numeric_limits<float>::max();
-            }
-            transpose(standard_block.data(), dim, block.data());
+            if (q.usable[i]) largest_query_ = std::max(largest_query_, q.sq_norm[i]);
+        largest_query_ = std::sqrt(largest_query_);
+    }
+
+    // Returns the number of pairs decided in float64.
+    uint64_t run() {
+        const size_t dim = queries_.dim, count = q1_ - q0_;
+        AlignedArray<float> standard(kBlockRows * dim), packed(dim * kBlockRows), dots(count * kBlockRows);
+        for (size_t b = b0_; b < b1_; b += kBlockRows) {
+            const Block block = load(b, standard.data(), packed.data());
             for (size_t d = 0; d < dim; d += kDepth)
                 for (size_t i = 0; i < count; i += kTileRows)
-                    table.dot_tile(block.data() + d * kBlockRows, std::min(kDepth, dim - d),
-                                   q.values.data() + (q0 + i) * dim + d, dim, std::min<size_t>(kTileRows, count - i),
-                                   start, d > 0, dots.data() + i * kBlockRows);
-            const auto limit_column = [&](size_t j) {
-                // q.x - |x|^2/2 - |q|^2/2 >= -(reach^2)/2 - slack, the query's own half norm added when compared.
-                const double reach_sq =
-                    thresholds.reach_sq(column_answers[b - b0 + j].sq_distance, column_norm[j], largest_query);
-                column_limit[j] = round_down(-0.5 * reach_sq * (1.0 + 1e-12) -
-                                             1.5 * thresholds.slack(column_norm[j], largest_query));
-            };
-            if (column_answers != nullptr)
-                for (size_t j = 0; j < width; ++j)
-                    if (bank_usable[j]) limit_column(j);
+                    table_.dot_tile(packed.data() + d * kBlockRows, std::min(kDepth, dim - d),
+                                    q_.values.data() + (q0_ + i) * dim + d, dim,
+                                    std::min<size_t>(kTileRows, count - i), block.start, d > 0,
+                                    dots.data() + i * kBlockRows);
+            compare(block, dots.data());
+            if (candidates_.size() > kMaxCandidates) decide_candidates();
+        }
+        decide_candidates();
+        return decided_;
+    }
 
-            for (size_t i = 0; i < count; ++i) {
-                const size_t query = q0 + i;
-                const float* dot = dots.data() + i * kBlockRows;
-                Best best(row_answers + i * k, k);
-                const double norm = std::sqrt(q.sq_norm[query]);
-                const double slack = thresholds.slack(norm, largest);
-                const auto row_limit = [&] {
-                    return round_down(0.5 * (q.sq_norm[query] - thresholds.reach_sq(best.limit(), norm, largest)) - slack);
-                };
-                uint64_t wanted = 0, columns_wanted = 0;
-                const uint64_t present = width == kBlockRows ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
-                if (!q.usable[query]) {
-                    wanted = columns_wanted = present;
-                } else {
-                    static constexpr float kZero[kBlockRows] = {};
-                    wanted = table.at_least(dot, kZero, row_limit());
-                    if (column_answers != nullptr)
-                        columns_wanted = table.at_least(dot, column_limit, round_down(0.5 * q.sq_norm[query]));
-                    if (!all_usable)
-                        for (size_t j = 0; j < width; ++j)
-                            if (!bank_usable[j]) wanted |= uint64_t{1} << j, columns_wanted |= uint64_t{1} << j;
-                    wanted &= present;
-                    columns_wanted = column_answers != nullptr ? columns_wanted & present : 0;
+  private:
+    static constexpr double kFar = 1e18;  // squares of it still fit float32
+    static constexpr size_t kMaxCandidates = size_t{1} << 18;
+
+    struct Block {
+        size_t first, width;
+        float start[kBlockRows];  // -|x|^2 / 2
+        double norm[kBlockRows];
+        uint64_t present, unusable;  // bits
+        double largest;
+    };
+
+    Block load(size_t first, float* standard, float* packed) const {
+        Block block;
+        block.first = first;
+        block.width = std::min<size_t>(kBlockRows, b1_ - first);
+        block.present = block.width == kBlockRows ? ~uint64_t{0} : (uint64_t{1} << block.width) - 1;
+        block.unusable = 0;
+        block.largest = 0.0;
+        const size_t dim = bank_.dim;
+        for (size_t j = 0; j < kBlockRows; ++j) {
+            float* s = standard + j * dim;
+            double sq = 0.0;
+            bool counted = j < block.width;
+            if (counted) {
+                sq = frame_.standardize(bank_.row(first + j), s);
+                if (!(sq < kUsableNorm * kUsableNorm)) block.unusable |= uint64_t{1} << j, counted = false;
+            }
+            if (!counted) std::fill(s, s + dim, 0.0f), sq = 0.0;
+            block.norm[j] = std::sqrt(sq);
+            block.largest = std::max(block.largest, block.norm[j]);
+            // Absent rows, and those that float32 cannot hold, never pass by their value.
+            block.start[j] = counted ? static_cast<float>(-0.5 * sq) : -1e37f;
+        }
+        transpose(standard, dim, packed);
+        return block;
+    }
+
+    // Limits on dot - |x|^2/2 (rows) and dot - |x|^2/2 - |q|^2/2 (columns) below which a pair is ruled out.
+    float row_limit(size_t i, const Block& block) const {
+        const double norm = std::sqrt(q_.sq_norm[q0_ + i]);
+        const double reach = row_reach_[i] + frame_.error(norm) + frame_.error(block.largest);
+        return round_down(0.5 * (q_.sq_norm[q0_ + i] - reach * reach) - rounding_.slack(norm, block.largest));
+    }
+    float column_limit(size_t j, const Block& block) const {
+        const double reach =
+            column_reach_[block.first - b0_ + j] + frame_.error(block.norm[j]) + frame_.error(largest_query_);
+        return round_down(-0.5 * reach * reach - 1.5 * rounding_.slack(block.norm[j], largest_query_));
+    }
+
+    void compare(const Block& block, const float* dots) {
+        static constexpr float kZero[kBlockRows] = {};
+        const bool columns = column_answers_ != nullptr;
+        float column_limits[kBlockRows];
+        std::fill(column_limits, column_limits + kBlockRows, std::numeric_limits<float>::max());
+        if (columns)
+            for (size_t j = 0; j < block.width; ++j) column_limits[j] = column_limit(j, block);
+        for (size_t i = 0; i < q1_ - q0_; ++i) {
+            const size_t query = q0_ + i;
+            const float* dot = dots + i * kBlockRows;
+            if (!q_.usable[query]) {
+                for (size_t j = 0; j < block.width; ++j) decide(query, block.first + j);
+                continue;
+            }
+            for (uint64_t rest = block.unusable; rest; rest &= rest - 1)
+                decide(query, block.first + static_cast<size_t>(__builtin_ctzll(rest)));
+            uint64_t passing = table_.at_least(dot, kZero, row_limit(i, block));
+            if (columns) passing |= table_.at_least(dot, column_limits, round_down(0.5 * q_.sq_norm[query]));
+            passing &= block.present & ~block.unusable;
+            for (; passing; passing &= passing - 1) {
+                const size_t j = static_cast<size_t>(__builtin_ctzll(passing));
+                const size_t row = block.first + j;
+                if (grouped_ && queries_.group[query] == bank_.group[row]) continue;
+                if (k_ > 1) {
+                    if (dot[j] >= row_limit(i, block)) decide(query, row);
+                    continue;
                 }
-                if (column_answers == nullptr) columns_wanted = 0;
-                if ((wanted | columns_wanted) == 0) continue;
-                // The most promising row first: its distance may rule out the others.
-                if (q.usable[query] && (wanted & (wanted - 1)) != 0 && columns_wanted == 0) {
-                    int first = __builtin_ctzll(wanted);
-                    for (uint64_t rest = wanted; rest; rest &= rest - 1) {
-                        const int j = __builtin_ctzll(rest);
-                        if (dot[j] > dot[first]) first = j;
-                    }
-                    if (consider(query, b + static_cast<size_t>(first), best)) ++decided;
-                    wanted &= ~(uint64_t{1} << first);
-                    const float limit = row_limit();
-                    uint64_t left = 0;
-                    for (uint64_t rest = wanted; rest; rest &= rest - 1) {
-                        const int j = __builtin_ctzll(rest);
-                        if (dot[j] >= limit || !bank_usable[j]) left |= uint64_t{1} << j;
-                    }
-                    wanted = left;
-                }
-                for (uint64_t rest = wanted | columns_wanted; rest; rest &= rest - 1) {
-                    const size_t j = static_cast<size_t>(__builtin_ctzll(rest));
-                    if (grouped && queries.group[query] == bank.group[b + j]) continue;
-                    const double sq = table.sq_distance(queries.row(query), bank.row(b + j), dim);
-                    ++decided;
-                    best.offer({sq, static_cast<int64_t>(b + j)});
-                    if (column_answers != nullptr) {
-                        Best column(column_answers + (b - b0 + j), 1);
-                        const double before = column.limit();
-                        column.offer({sq, static_cast<int64_t>(query)});
-                        if (column.limit() < before && bank_usable[j]) limit_column(j);
-                    }
-                }
+                wait(i, j, block, dot[j]);
+                if (columns) column_limits[j] = column_limit(j, block);
             }
         }
-        return decided;
     }
 
-    bool consider(size_t query, size_t row, Best& best) const {
-        if (grouped && queries.group[query] == bank.group[row]) return false;
-        best.offer({table.sq_distance(queries.row(query), bank.row(row), queries.dim), static_cast<int64_t>(row)});
-        return true;
+    // Bounds the pair from both sides; keeps it if it may be the best of its row or column.
+    void wait(size_t i, size_t j, const Block& block, float dot) {
+        const double sq_norm = q_.sq_norm[q0_ + i], norm = std::sqrt(sq_norm);
+        const double slack = 2.0 * rounding_.slack(norm, block.norm[j]);
+        const double errors = frame_.error(norm) + frame_.error(block.norm[j]);
+        const double sq = sq_norm - 2.0 * static_cast<double>(dot);
+        const double low = std::sqrt(std::max(0.0, sq - slack)) * (1.0 - 1e-12) - errors;
+        const double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + 1e-12) + errors;
+        bool keep = low <= row_reach_[i];
+        row_reach_[i] = std::min(row_reach_[i], high);
+        if (column_answers_ != nullptr) {
+            double& reach = column_reach_[block.first - b0_ + j];
+            keep = keep || low <= reach;
+            reach = std::min(reach, high);
+        }
+        if (keep)
+            candidates_.push_back(
+                {low, static_cast<uint32_t>(i), static_cast<uint32_t>(block.first - b0_ + j)});
     }
+
+    void decide_candidates() {
+        for (const Candidate& pair : candidates_) {
+            const bool row = pair.at_least <= row_reach_[pair.query];
+            const bool column = column_answers_ != nullptr && pair.at_least <= column_reach_[pair.row];
+            if (row || column) decide(q0_ + pair.query, b0_ + pair.row);
+        }
+        candidates_.clear();
+    }
+
+    void decide(size_t query, size_t row) {
+        if (grouped_ && queries_.group[query] == bank_.group[row]) return;
+        const double sq = table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim);
+        ++decided_;
+        const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + 1e-12);
+        Best best(row_answers_ + (query - q0_) * k_, k_);
+        best.offer({sq, static_cast<int64_t>(row)});
+        double& reach = row_reach_[query - q0_];
+        if (k_ == 1)
+            reach = std::min(reach, distance);
+        else if (!std::isinf(best.limit()))
+            reach = std::min(reach, std::sqrt(best.limit()) * frame_.scale() * (1.0 + 1e-12));
+        if (column_answers_ != nullptr) {
+            Best(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
+            column_reach_[row - b0_] = std::min(column_reach_[row - b0_], distance);
+        }
+    }
+
+    const Frame& frame_;
+    const KernelTable& table_;
+    const RowSet &queries_, &bank_;
+    const Standardized& q_;
+    const size_t k_;
+    const bool grouped_;
+    const size_t q0_, q1_, b0_, b1_;
+    Answer* const row_answers_;
+    Answer* const column_answers_;
+    const Rounding rounding_;
+    double largest_query_ = 0.0;
+    // Scaled distances that the nearest pair of a query, or of a bank row, is known not to exceed.
+    std::vector<double> row_reach_, column_reach_;
+    std::vector<Candidate> candidates_;
+    uint64_t decided_ = 0;
 };
 
 struct Chunks {
@@ -235,8 +299,6 @@ SearchCounts run_all(const RowSet& queries, const RowSet& bank, size_t k, std::v
                      std::vector<Answer>* columns) {
     const Frame frame = Frame::of(bank, queries);
     const Standardized q = standardize(frame, queries);
-    const bool grouped = queries.group != nullptr && bank.group != nullptr;
-    const Task task{frame, kernels(), queries, bank, q, k, grouped};
     const Chunks chunks = plan_chunks(queries.count, bank.count);
     const size_t query_tasks = (queries.count + chunks.queries - 1) / chunks.queries;
     const size_t bank_tasks = (bank.count + chunks.bank - 1) / chunks.bank;
@@ -248,7 +310,9 @@ SearchCounts run_all(const RowSet& queries, const RowSet& bank, size_t k, std::v
         const size_t q0 = t % query_tasks * chunks.queries, q1 = std::min(queries.count, q0 + chunks.queries);
         const size_t b0 = t / query_tasks * chunks.bank, b1 = std::min(bank.count, b0 + chunks.bank);
         std::vector<Answer> own_rows((q1 - q0) * k), own_columns(columns ? b1 - b0 : 0);
-        decided += task.run(q0, q1, b0, b1, own_rows.data(), columns ? own_columns.data() : nullptr);
+        decided += Task(frame, queries, bank, q, k, q0, q1, b0, b1, own_rows.data(),
+                        columns ? own_columns.data() : nullptr)
+                       .run();
         // The order of merging does not matter: answers are ordered by (distance, row).
         const std::lock_guard<std::mutex> lock(merging);
         for (size_t i = q0; i < q1; ++i)
@@ -301,7 +365,8 @@ int64_t first_nonfinite_row(const RowSet& rows) {
             for (const float value : lane) finite = finite && value == 0.0f;
             if (finite) continue;
             int64_t seen = first.load();
-            while (static_cast<int64_t>(j) < seen && !first.compare_exchange_weak(seen, static_cast<int64_t>(j))) {
+            while (static_cast<int64_t>(j) < seen &&
+                   !first.compare_exchange_weak(seen, static_cast<int64_t>(j))) {
             }
             return;
         }

@@ -2,10 +2,10 @@
 //
 // For each query: the leaf whose centre is nearest gives a first answer, and with it a reach (the best
 // distance so far, brought into the basis' frame, with every error that either side may carry). Leaves whose
-// ball lies beyond the reach are passed over; of those left the most promising are read first, since a smaller
-// reach passes over more. In a leaf, the head's bound leaves few rows, the codes' bound far fewer, and these
-// are decided in float64 on the original rows, the lowest bound first. A row is passed over only if its lower
-// bound, less all rounding, exceeds the reach: so ties survive and the lowest row number wins them.
+// ball lies beyond the reach are passed over; of those left the most promising are read first, since a
+// smaller reach passes over more. In a leaf, the head's bound leaves few rows, the codes' bound far fewer,
+// and these are decided in float64 on the original rows, the lowest bound first. A row is passed over only if
+// its lower bound, less all rounding, exceeds the reach: so ties survive and the lowest row number wins them.
 // docs/search.md proves the bounds.
 #include <algorithm>
 #include <atomic>
@@ -23,19 +23,9 @@
 
 namespace inreach {
 
-ProjectedRows::ProjectedRows(const Basis& basis, const RowSet& rows)
-    : rank(basis.rank()), coordinates(rows.count * basis.rank()), frames(rows.count) {
-    constexpr size_t kRows = 192;
-    parallel_for((rows.count + kRows - 1) / kRows, [&](size_t task, int) {
-        const size_t first = task * kRows;
-        const size_t count = std::min(kRows, rows.count - first);
-        basis.project(rows, first, count, coordinates.data() + first * rank, frames.data() + first);
-    });
-}
-
 namespace {
 
-constexpr size_t kQueries = 48;   // queries that share one pass over the leaves' centres
+constexpr size_t kQueries = 48;     // queries that share one pass over the leaves' centres
 constexpr size_t kFirstLeaves = 4;  // leaves read before the others are tested again
 constexpr size_t kDrainAt = 96;     // rows waiting for a decision
 constexpr size_t kPilotTasks = 4;   // tasks after which bounds and brute force are compared
@@ -56,7 +46,7 @@ struct Visit {
 };
 
 struct Scratch {
-    std::vector<float> dots;  // centre blocks x kQueries x 64
+    std::vector<float> dots;   // centre blocks x kQueries x 64
     std::vector<float> heads;  // kQueries x depth
     std::vector<Answer> answers;
     SearchCounts counts;
@@ -80,7 +70,8 @@ class QuerySearch {
           grouped_(queries.group != nullptr && bank.group != nullptr),
           group_(grouped_ ? queries.group[query] : 0) {
         double sq = static_cast<double>(frame_.head_tail) * frame_.head_tail;
-        for (size_t i = 0; i < basis.head(); ++i) sq += static_cast<double>(coordinates_[i]) * coordinates_[i];
+        for (size_t i = 0; i < basis.head(); ++i)
+            sq += static_cast<double>(coordinates_[i]) * coordinates_[i];
         head_sq_ = sq;
         code_row_.resize(std::max<size_t>(1, basis.groups() * kCodeGroup));
         for (size_t g = 0; g < basis.groups(); ++g)
@@ -154,7 +145,8 @@ class QuerySearch {
     void finish() { drain(); }
 
   private:
-    // Relative rounding of a dot product over head and tail in float32, its start value and the squared norms.
+    // Relative rounding of a dot product over head and tail in float32, its start value and the squared
+    // norms.
     static constexpr double kRoundingSlack = 64 * kUnit32;
 
     bool eligible(int64_t row) const { return !grouped_ || bank_.group[row] != group_; }
@@ -162,9 +154,9 @@ class QuerySearch {
     // The largest distance in the frame at which a row can still matter.
     void update_reach() {
         const double limit = best_.limit();
-        reach_ = std::isinf(limit) ? 1e18
-                                   : basis_.lipschitz() * std::sqrt(limit) * basis_.scale() * (1.0 + 1e-12) +
-                                         frame_.error;
+        reach_ = std::isinf(limit)
+                     ? 1e18
+                     : basis_.lipschitz() * std::sqrt(limit) * basis_.scale() * (1.0 + 1e-12) + frame_.error;
         reach_ = std::min(reach_, 1e18);
     }
 
@@ -176,13 +168,14 @@ class QuerySearch {
     }
 
     void read_leaf(size_t leaf) {
-        const double norms = static_cast<double>(frame_.norm) + index_.norm(leaf) + frame_.error + index_.error(leaf);
+        const double norms =
+            static_cast<double>(frame_.norm) + index_.norm(leaf) + frame_.error + index_.error(leaf);
         const double slack = kRoundingSlack * norms * norms;
         const double reach = reach_ + index_.error(leaf);
         const double threshold = 0.5 * (head_sq_ - reach * reach) - slack;
         float dots[kBlockRows];
-        uint64_t survivors = table_.scan_block(index_.block(leaf), index_.depth(), head_, round_down(threshold),
-                                               index_.start(leaf), dots);
+        uint64_t survivors = table_.scan_block(index_.block(leaf), index_.depth(), head_,
+                                               round_down(threshold), index_.start(leaf), dots);
         counts_.bounded += kBlockRows;
         for (uint64_t ahead = survivors; ahead; ahead &= ahead - 1) {
             const uint32_t row = index_.rows(leaf)[__builtin_ctzll(ahead)];
@@ -200,11 +193,14 @@ class QuerySearch {
         const LeafIndex::CodeRecord code = index_.code(row);
         const double head_tail = static_cast<double>(code.head_tail) - frame_.head_tail;
         const double full_tail = static_cast<double>(code.full_tail) - frame_.full_tail;
-        const double head = std::max(0.0, head_sq_ - 2.0 * static_cast<double>(dot) - head_tail * head_tail - 2.0 * slack);
-        const double coded = table_.code_distance(code.codes, code_row_.data(), basis_.step_sq(), basis_.groups());
+        const double head =
+            std::max(0.0, head_sq_ - 2.0 * static_cast<double>(dot) - head_tail * head_tail - 2.0 * slack);
+        const double coded =
+            table_.code_distance(code.codes, code_row_.data(), basis_.step_sq(), basis_.groups());
         ++counts_.refined;
         // The codes see all but `residue` of the row: the bound they give may be short by that much.
-        const double bound = std::sqrt(head + coded * (1.0 - kRoundingSlack) + full_tail * full_tail) - code.residue;
+        const double bound =
+            std::sqrt(head + coded * (1.0 - kRoundingSlack) + full_tail * full_tail) - code.residue;
         // Either bound alone is right; with few coordinates the head's can be the tighter one.
         const double head_bound = std::sqrt(head + head_tail * head_tail);
         const double tightest = std::max(bound, head_bound);
@@ -314,14 +310,16 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
             const int64_t found = scratch.answers[i * k].row;
             if (found != std::numeric_limits<int64_t>::max()) previous = found;
         }
-        // Neighbouring queries reach much the same leaves: leaf by leaf, each is read from memory once for all.
+        // Neighbouring queries reach much the same leaves: leaf by leaf, each is read from memory once for
+        // all.
         std::sort(visits.begin(), visits.end(), [](const Visit& a, const Visit& b) {
             return a.leaf.leaf < b.leaf.leaf || (a.leaf.leaf == b.leaf.leaf && a.query < b.query);
         });
         for (const Visit& visit : visits) searches[visit.query].visit(visit.leaf);
         for (size_t i = 0; i < count; ++i) {
             searches[i].finish();
-            Best(scratch.answers.data() + i * k, k).write(out_index + (first + i) * k, out_sq_distance + (first + i) * k);
+            Best(scratch.answers.data() + i * k, k)
+                .write(out_index + (first + i) * k, out_sq_distance + (first + i) * k);
         }
         counts[task] = scratch.counts;
     };

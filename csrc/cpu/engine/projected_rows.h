@@ -10,6 +10,8 @@ namespace inreach {
 
 struct ProjectedRows {
     ProjectedRows(const Basis& basis, const RowSet& rows);
+    // A copy of some of the rows of another; entries in [0, other.frames.size()).
+    ProjectedRows(const ProjectedRows& other, const int64_t* ids, size_t count);
 
     size_t rank;
     AlignedArray<float> coordinates;  // count x rank

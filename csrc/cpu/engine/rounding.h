@@ -10,7 +10,9 @@ constexpr double kUnit32 = 5.9604644775390625e-08;  // 2^-24, unit roundoff of f
 
 // gamma_n = n u / (1 - n u): relative error of n roundings in sequence (Higham, Accuracy and Stability of
 // Numerical Algorithms, lemma 3.1).
-inline double gamma32(size_t n) { return static_cast<double>(n) * kUnit32 / (1.0 - static_cast<double>(n) * kUnit32); }
+inline double gamma32(size_t n) {
+    return static_cast<double>(n) * kUnit32 / (1.0 - static_cast<double>(n) * kUnit32);
+}
 
 // The float32 at or above / at or below x.
 inline float round_up(double x) {

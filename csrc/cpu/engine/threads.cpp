@@ -61,7 +61,8 @@ struct Job {
 class Pool {
   public:
     explicit Pool(int threads) : pid(getpid()), size(threads) {
-        for (int worker = 1; worker < threads; ++worker) workers.emplace_back([this, worker] { loop(worker); });
+        for (int worker = 1; worker < threads; ++worker)
+            workers.emplace_back([this, worker] { loop(worker); });
     }
 
     ~Pool() {

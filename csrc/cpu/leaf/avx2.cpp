@@ -69,7 +69,8 @@ size_t collect_in_reach(const float* dots, const float* radius, size_t count, fl
         const __m256 limit = _mm256_add_ps(r, _mm256_loadu_ps(radius + i));
         unsigned in = static_cast<unsigned>(
             _mm256_movemask_ps(_mm256_cmp_ps(sq, _mm256_mul_ps(limit, limit), _CMP_LE_OQ)));
-        for (; in; in &= in - 1) out[n++] = static_cast<uint32_t>(i) + static_cast<uint32_t>(__builtin_ctz(in));
+        for (; in; in &= in - 1)
+            out[n++] = static_cast<uint32_t>(i) + static_cast<uint32_t>(__builtin_ctz(in));
     }
     for (; i < count; ++i) {
         const float limit = reach + radius[i];

@@ -43,8 +43,8 @@ float code_distance(const int8_t* codes, const float* row, const float* step_sq,
     for (size_t g = 0; g < groups; ++g) {
         const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + g * kCodeGroup));
         const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + g * kCodeGroup + 16));
-        const __m512 d0 =
-            _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), _mm512_loadu_ps(row + g * kCodeGroup));
+        const __m512 d0 = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)),
+                                        _mm512_loadu_ps(row + g * kCodeGroup));
         const __m512 d1 = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)),
                                         _mm512_loadu_ps(row + g * kCodeGroup + 16));
         const __m512 sum = _mm512_fmadd_ps(d1, d1, _mm512_mul_ps(d0, d0));

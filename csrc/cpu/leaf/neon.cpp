@@ -27,8 +27,8 @@ float code_distance(const int8_t* codes, const float* row, const float* step_sq,
         float32x4_t sum = vdupq_n_f32(0);
         for (int i = 0; i < kCodeGroup; i += 8) {
             const int16x8_t wide = vmovl_s8(vld1_s8(codes + g * kCodeGroup + i));
-            const float32x4_t d0 = vsubq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))),
-                                             vld1q_f32(row + g * kCodeGroup + i));
+            const float32x4_t d0 =
+                vsubq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vld1q_f32(row + g * kCodeGroup + i));
             const float32x4_t d1 = vsubq_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide))),
                                              vld1q_f32(row + g * kCodeGroup + i + 4));
             sum = vfmaq_f32(sum, d0, d0);

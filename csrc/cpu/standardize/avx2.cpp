@@ -12,8 +12,10 @@ double standardize(const float* row, const double* centre, double scale, size_t 
     for (; i + 8 <= dim; i += 8) {
         const __m256d x0 = _mm256_cvtps_pd(_mm_loadu_ps(row + i));
         const __m256d x1 = _mm256_cvtps_pd(_mm_loadu_ps(row + i + 4));
-        const __m128 y0 = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(x0, _mm256_loadu_pd(centre + i)), factor));
-        const __m128 y1 = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(x1, _mm256_loadu_pd(centre + i + 4)), factor));
+        const __m128 y0 =
+            _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(x0, _mm256_loadu_pd(centre + i)), factor));
+        const __m128 y1 =
+            _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(x1, _mm256_loadu_pd(centre + i + 4)), factor));
         _mm_storeu_ps(out + i, y0);
         _mm_storeu_ps(out + i + 4, y1);
         const __m256d z0 = _mm256_cvtps_pd(y0), z1 = _mm256_cvtps_pd(y1);

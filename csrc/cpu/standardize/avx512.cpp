@@ -12,8 +12,10 @@ double standardize(const float* row, const double* centre, double scale, size_t 
     for (; i + 16 <= dim; i += 16) {
         const __m512d x0 = _mm512_cvtps_pd(_mm256_loadu_ps(row + i));
         const __m512d x1 = _mm512_cvtps_pd(_mm256_loadu_ps(row + i + 8));
-        const __m256 y0 = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(x0, _mm512_loadu_pd(centre + i)), factor));
-        const __m256 y1 = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(x1, _mm512_loadu_pd(centre + i + 8)), factor));
+        const __m256 y0 =
+            _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(x0, _mm512_loadu_pd(centre + i)), factor));
+        const __m256 y1 =
+            _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(x1, _mm512_loadu_pd(centre + i + 8)), factor));
         _mm256_storeu_ps(out + i, y0);
         _mm256_storeu_ps(out + i + 8, y1);
         const __m512d z0 = _mm512_cvtps_pd(y0), z1 = _mm512_cvtps_pd(y1);

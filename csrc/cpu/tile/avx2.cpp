@@ -31,20 +31,33 @@ void strip(const float* block, size_t depth, const float* rows, size_t stride, c
 
 }  // namespace
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, const float* init,
-              bool add, float* out) {
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+              const float* init, bool add, float* out) {
     for (int column = 0; column < kBlockRows; column += 16) {
         const float* b = block + column;
         const float* start = init ? init + column : nullptr;
         float* o = out + column;
         switch (count) {
-            case 6: strip<6>(b, depth, rows, stride, start, add, o); break;
-            case 5: strip<5>(b, depth, rows, stride, start, add, o); break;
-            case 4: strip<4>(b, depth, rows, stride, start, add, o); break;
-            case 3: strip<3>(b, depth, rows, stride, start, add, o); break;
-            case 2: strip<2>(b, depth, rows, stride, start, add, o); break;
-            case 1: strip<1>(b, depth, rows, stride, start, add, o); break;
-            default: return;
+            case 6:
+                strip<6>(b, depth, rows, stride, start, add, o);
+                break;
+            case 5:
+                strip<5>(b, depth, rows, stride, start, add, o);
+                break;
+            case 4:
+                strip<4>(b, depth, rows, stride, start, add, o);
+                break;
+            case 3:
+                strip<3>(b, depth, rows, stride, start, add, o);
+                break;
+            case 2:
+                strip<2>(b, depth, rows, stride, start, add, o);
+                break;
+            case 1:
+                strip<1>(b, depth, rows, stride, start, add, o);
+                break;
+            default:
+                return;
         }
     }
 }

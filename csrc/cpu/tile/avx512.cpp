@@ -8,7 +8,8 @@ namespace avx512 {
 namespace {
 
 template <int kRows>
-void tile(const float* block, size_t depth, const float* rows, size_t stride, const float* init, bool add, float* out) {
+void tile(const float* block, size_t depth, const float* rows, size_t stride, const float* init, bool add,
+          float* out) {
     __m512 sum[kRows][4];
     for (int r = 0; r < kRows; ++r)
         for (int c = 0; c < 4; ++c)
@@ -35,16 +36,23 @@ void tile(const float* block, size_t depth, const float* rows, size_t stride, co
 
 }  // namespace
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, const float* init,
-              bool add, float* out) {
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+              const float* init, bool add, float* out) {
     switch (count) {
-        case 6: return tile<6>(block, depth, rows, stride, init, add, out);
-        case 5: return tile<5>(block, depth, rows, stride, init, add, out);
-        case 4: return tile<4>(block, depth, rows, stride, init, add, out);
-        case 3: return tile<3>(block, depth, rows, stride, init, add, out);
-        case 2: return tile<2>(block, depth, rows, stride, init, add, out);
-        case 1: return tile<1>(block, depth, rows, stride, init, add, out);
-        default: return;
+        case 6:
+            return tile<6>(block, depth, rows, stride, init, add, out);
+        case 5:
+            return tile<5>(block, depth, rows, stride, init, add, out);
+        case 4:
+            return tile<4>(block, depth, rows, stride, init, add, out);
+        case 3:
+            return tile<3>(block, depth, rows, stride, init, add, out);
+        case 2:
+            return tile<2>(block, depth, rows, stride, init, add, out);
+        case 1:
+            return tile<1>(block, depth, rows, stride, init, add, out);
+        default:
+            return;
     }
 }
 

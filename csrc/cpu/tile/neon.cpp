@@ -13,7 +13,9 @@ void strip(const float* block, size_t depth, const float* rows, size_t stride, c
     float32x4_t sum[kRows][4];
     for (int r = 0; r < kRows; ++r)
         for (int c = 0; c < 4; ++c)
-            sum[r][c] = add ? vld1q_f32(out + r * kBlockRows + 4 * c) : init ? vld1q_f32(init + 4 * c) : vdupq_n_f32(0);
+            sum[r][c] = add    ? vld1q_f32(out + r * kBlockRows + 4 * c)
+                        : init ? vld1q_f32(init + 4 * c)
+                               : vdupq_n_f32(0);
     for (size_t d = 0; d < depth; ++d) {
         float32x4_t b[4];
         for (int c = 0; c < 4; ++c) b[c] = vld1q_f32(block + d * kBlockRows + 4 * c);
@@ -26,27 +28,41 @@ void strip(const float* block, size_t depth, const float* rows, size_t stride, c
 
 }  // namespace
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, const float* init,
-              bool add, float* out) {
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+              const float* init, bool add, float* out) {
     for (int column = 0; column < kBlockRows; column += 16) {
         const float* b = block + column;
         const float* start = init ? init + column : nullptr;
         float* o = out + column;
         switch (count) {
-            case 6: strip<6>(b, depth, rows, stride, start, add, o); break;
-            case 5: strip<5>(b, depth, rows, stride, start, add, o); break;
-            case 4: strip<4>(b, depth, rows, stride, start, add, o); break;
-            case 3: strip<3>(b, depth, rows, stride, start, add, o); break;
-            case 2: strip<2>(b, depth, rows, stride, start, add, o); break;
-            case 1: strip<1>(b, depth, rows, stride, start, add, o); break;
-            default: return;
+            case 6:
+                strip<6>(b, depth, rows, stride, start, add, o);
+                break;
+            case 5:
+                strip<5>(b, depth, rows, stride, start, add, o);
+                break;
+            case 4:
+                strip<4>(b, depth, rows, stride, start, add, o);
+                break;
+            case 3:
+                strip<3>(b, depth, rows, stride, start, add, o);
+                break;
+            case 2:
+                strip<2>(b, depth, rows, stride, start, add, o);
+                break;
+            case 1:
+                strip<1>(b, depth, rows, stride, start, add, o);
+                break;
+            default:
+                return;
         }
     }
 }
 
 uint64_t at_least(const float* values, const float* thresholds, float shift) {
     uint64_t bits = 0;
-    for (int j = 0; j < kBlockRows; ++j) bits |= static_cast<uint64_t>(values[j] >= thresholds[j] + shift) << j;
+    for (int j = 0; j < kBlockRows; ++j)
+        bits |= static_cast<uint64_t>(values[j] >= thresholds[j] + shift) << j;
     return bits;
 }
 

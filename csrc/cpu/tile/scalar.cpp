@@ -3,8 +3,8 @@
 namespace inreach {
 namespace scalar {
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, const float* init,
-              bool add, float* out) {
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+              const float* init, bool add, float* out) {
     for (size_t r = 0; r < count; ++r) {
         float* sum = out + r * kBlockRows;
         if (!add)
@@ -19,7 +19,8 @@ void dot_tile(const float* block, size_t depth, const float* rows, size_t stride
 
 uint64_t at_least(const float* values, const float* thresholds, float shift) {
     uint64_t bits = 0;
-    for (int j = 0; j < kBlockRows; ++j) bits |= static_cast<uint64_t>(values[j] >= thresholds[j] + shift) << j;
+    for (int j = 0; j < kBlockRows; ++j)
+        bits |= static_cast<uint64_t>(values[j] >= thresholds[j] + shift) << j;
     return bits;
 }
 

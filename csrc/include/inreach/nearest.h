@@ -37,8 +37,8 @@ class LeafIndex;
 // Rows projected once into a basis, to be queries (nearest_pruned) any number of times.
 struct ProjectedRows;
 
-// For each query its k nearest bank rows, nearest first, into out_index and out_sq_distance (queries.count * k).
-// Fewer than k eligible rows: -1 and infinity. By brute force in float32 with float64 decisions.
+// For each query its k nearest bank rows, nearest first, into out_index and out_sq_distance (queries.count *
+// k). Fewer than k eligible rows: -1 and infinity. By brute force in float32 with float64 decisions.
 SearchCounts nearest_brute(const RowSet& queries, const RowSet& bank, size_t k, int64_t* out_index,
                            float* out_sq_distance);
 
@@ -51,6 +51,10 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
 // Both directions between two sets in one pass of brute force, without a matrix of all pairs.
 SearchCounts mutual_nearest_brute(const RowSet& a, const RowSet& b, int64_t* ab_index, float* ab_sq_distance,
                                   int64_t* ba_index, float* ba_sq_distance);
+
+// Participation ratio (trace G)^2 / |G|^2 of the Gram matrix G of `sample` evenly spaced rows about their
+// mean: in how many directions they vary, from 1 to about sample * dim / (sample + dim) for isotropic noise.
+double participation(const RowSet& rows, size_t sample);
 
 // First row that holds NaN or infinity, or -1.
 int64_t first_nonfinite_row(const RowSet& rows);
