@@ -1,0 +1,85 @@
+"""`inreach fit DIR -o MODEL`: learn what is nominal from a folder that nobody sorted."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..console import Console
+from ..exit_codes import SUCCESS
+from ..options import common_options, estimator_options, parameters_of
+from ..outputs import require_writable
+from ..tables import format_number, format_seconds
+
+if TYPE_CHECKING:
+    from ...estimator import InReaCh
+    from . import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Options of the command."""
+    parser = subparsers.add_parser(
+        "fit", parents=[estimator_options(), common_options()], help="learn from a folder of images",
+        description="Fits a model to a folder of images. The folder may hold defective images: nobody needs to "
+        "sort it. Defaults in brackets are those of the default preset.",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="model file to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Fit, save, and say what came of it."""
+    require_writable(args.output)
+    begin = time.perf_counter()
+    model, _ = fit_folder(args, console)
+    model.save(args.output)
+    seconds = time.perf_counter() - begin
+    record = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds, **fit_record(model)}
+    console.record(record)
+    for line in fit_lines(model):
+        console.summary(line)
+    console.summary(f"{args.output}: {record['bytes'] / 1e6:.1f} MB, {format_seconds(seconds)}")
+    return SUCCESS
+
+
+def fit_folder(args: argparse.Namespace, console: Console) -> tuple[InReaCh, list[Path]]:
+    """The model fitted to the folder of the options, and the images that it was fitted to, in its order."""
+    from ...estimator import InReaCh
+    from ...images import list_images
+
+    model = InReaCh(**parameters_of(args))
+    paths = list_images(args.folder, recursive=args.recursive)
+    model.fit(paths, skip_bad=args.skip_bad, progress=console.progress)
+    console.close()
+    return model, paths
+
+
+def fit_record(model: InReaCh) -> dict[str, Any]:
+    """What a fit came to, as JSON."""
+    return {
+        "backbone": model.backbone.name,
+        "parameters": model.parameters.as_dict(),
+        "threshold": model.threshold_,
+        "images": model.n_images_,
+        "grid": list(model.grid_),
+        "nominal_patches": len(model.nominal_),
+        "positions": model.positions_,
+        "transpose_score": model.transpose_score_,
+        "report": model.report_.as_dict(),
+    }
+
+
+def fit_lines(model: InReaCh) -> list[str]:
+    """What a fit came to, in words."""
+    height, width = model.grid_
+    patches = model.n_images_ * height * width
+    nominal = len(model.nominal_)
+    stages = ", ".join(f"{name} {format_seconds(value)}" for name, value in model.report_.seconds.items())
+    return [
+        f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches",
+        f"nominal patches: {nominal:,} of {patches:,} ({nominal / patches:.1%}); "
+        f"threshold {format_number(float(model.threshold_))}",
+        *([f"stages: {stages}"] if stages else []),
+    ]
