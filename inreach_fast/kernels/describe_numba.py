@@ -59,23 +59,9 @@ def _stage_table(levels: Sequence[Float32Array], plan: Plan, stage: Stage) -> Fl
             j0: int, j1: int, padded: Any = padded, taps: Any = taps, shift: int = shift, begun: int = begun
         ) -> None:
             _sum_taps(
-<<<<<<< HEAD
                 padded, plan.neighbourhood, taps.feature_begin, taps.tap_begin, taps.weights,
                 j0, j1, shift, begun, sums,
             )  # fmt: skip
-=======
-                padded,
-                plan.neighbourhood,
-                taps.feature_begin,
-                taps.tap_begin,
-                taps.weights,
-                j0,
-                j1,
-                shift,
-                begun,
-                sums,
-            )
->>>>>>> engine
 
         _run(add, _parts(len(taps.feature_begin), _OUTPUTS))
         begun = plan.levels[i].end_output - stage.first_output
