@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
         monkeypatch.setattr(native, "_MIN_BANK_ROWS", 1)
         monkeypatch.setattr(native, "_MIN_CAPTURED", -1.0)
-        monkeypatch.setattr(native, "_MIN_GLANCE", -1.0)
+        monkeypatch.setattr(native, "_MAX_PARTICIPATION", float("inf"))
         monkeypatch.setattr(native, "_MIN_CALL_WORK", 0.0)
     before = _core.isa()
     _core.set_isa(chosen.isa)
