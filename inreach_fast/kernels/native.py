@@ -7,6 +7,7 @@ falls back to brute force where bounds turn out not to pay.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,10 +111,32 @@ def nearest(
         basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
         if basis.captured >= _MIN_CAPTURED:
             return _nearest_pruned(queries, bank, basis, k, query_group, bank_group, hint)
-    index, sq_distance, counts = _core.nearest_brute(
-        queries.rows, queries.index, query_group, bank.rows, bank.index, bank_group, k
+    return _nearest_brute(queries, bank, k, query_group, bank_group)
+
+
+def _nearest_brute(
+    queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, bank_group: IndexArray | None
+) -> Nearest:
+    parts = []
+    for first, last in _chunks(len(queries)):
+        rows, index = _slice(queries, first, last)
+        group = None if query_group is None else query_group[first:last]
+        parts.append(_core.nearest_brute(rows, index, group, bank.rows, bank.index, bank_group, k))
+    return _joined(parts)
+
+
+def _chunks(count: int) -> list[tuple[int, int]]:
+    # What is made of the queries for a search is a quarter to all of their own size: not of millions at once.
+    return [(first, min(first + _QUERY_CHUNK, count)) for first in range(0, count, _QUERY_CHUNK)]
+
+
+def _joined(parts: list[Any]) -> Nearest:
+    total = _total(*(_counts(part[2]) for part in parts))
+    if len(parts) == 1:
+        return Nearest(parts[0][0], parts[0][1], total)
+    return Nearest(
+        np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), total
     )
-    return Nearest(index, sq_distance, _counts(counts))
 
 
 def _nearest_pruned(
@@ -127,9 +150,7 @@ def _nearest_pruned(
 ) -> Nearest:
     leaf_index = _leaf_index(bank, basis)
     parts = []
-    # In chunks: the projection of millions of queries would be a quarter of their own size.
-    for first in range(0, len(queries), _QUERY_CHUNK):
-        last = min(first + _QUERY_CHUNK, len(queries))
+    for first, last in _chunks(len(queries)):
         rows, index = _slice(queries, first, last)
         parts.append(
             _core.nearest_pruned(
@@ -146,16 +167,7 @@ def _nearest_pruned(
                 None if hint is None else hint[first:last],
             )
         )
-    if len(parts) == 1:
-        index_out, sq_distance, counts = parts[0]
-        return Nearest(index_out, sq_distance, _counts(counts))
-    totals = [sum(part[2][i] for part in parts) for i in range(4)]
-    brute = any(part[2][4] for part in parts)
-    return Nearest(
-        np.concatenate([part[0] for part in parts]),
-        np.concatenate([part[1] for part in parts]),
-        SearchCounts(*totals, brute_force=brute),
-    )
+    return _joined(parts)
 
 
 def nearest_answered(queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
@@ -213,18 +225,12 @@ def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
         return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, _counts(counts))
     forward = _nearest_pruned(a, b, basis, 1, None, None, None)
     backward = _nearest_pruned(b, a, basis, 1, None, None, hint_backward(forward, len(b)))
-    counts_of = (forward.counts, backward.counts)
-    total = SearchCounts(
-        len(a) * len(b),
-        *(sum(getattr(c, name) for c in counts_of if c) for name in ("bounded", "refined", "decided")),
-        brute_force=any(c.brute_force for c in counts_of if c),
-    )
     return MutualNearest(
         forward.index[:, 0],
         forward.sq_distance[:, 0],
         backward.index[:, 0],
         backward.sq_distance[:, 0],
-        total,
+        replace(_total(forward.counts, backward.counts), pairs=len(a) * len(b)),
     )
 
 
