@@ -34,8 +34,8 @@ int default_threads() {
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
     if (*end != '\0' || n < 1 || n > kMaxThreads)
-        throw std::invalid_argument("INREACH_NUM_THREADS: expected a whole number from 1 to 1024, got '" +
-                                    std::string(text) + "'");
+        throw BadThreadCount("INREACH_NUM_THREADS: expected a whole number from 1 to 1024, got '" +
+                             std::string(text) + "'");
     return static_cast<int>(n);
 }
 

@@ -3,8 +3,14 @@
 
 #include <cstddef>
 #include <functional>
+#include <stdexcept>
 
 namespace inreach {
+
+// INREACH_NUM_THREADS holds something that is no number of threads.
+struct BadThreadCount : std::invalid_argument {
+    using std::invalid_argument::invalid_argument;
+};
 
 // Threads that parallel_for may use, the caller counted. First use reads INREACH_NUM_THREADS; without it, the
 // processors that this process may run on.
