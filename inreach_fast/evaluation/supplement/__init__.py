@@ -1,0 +1,97 @@
+"""The supplement's Tables 1 to 6 as data files, and the figures looked up in them.
+
+Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV
+2023, supplemental materials. Table 1: image AUROC of six methods; Table 2: ablation and alternative scores,
+pixel AUROC; Table 3: transpose test; Tables 4 to 6: which test images are added to each class's training set,
+in order. Class names are those of the MVTec AD folders (``metal_nut``).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ...errors import DataError, ParameterError
+
+#: The fifteen MVTec AD classes, in the tables' order.
+CLASSES = (
+    "bottle",
+    "cable",
+    "capsule",
+    "carpet",
+    "grid",
+    "hazelnut",
+    "leather",
+    "metal_nut",
+    "pill",
+    "screw",
+    "tile",
+    "toothbrush",
+    "transistor",
+    "wood",
+    "zipper",
+)
+
+_CORRUPTION_TABLES = (4, 5, 6)
+
+
+@cache
+def supplement_table(number: int) -> dict[str, Any]:
+    """Table ``number`` (1 to 6) as parsed JSON; treat it as read-only, it is shared.
+
+    Raises ParameterError for any other number.
+    """
+    if number not in (1, 2, 3, 4, 5, 6):
+        raise ParameterError(f"number: the supplement has Tables 1 to 6, not {number!r}")
+    text = files(__package__).joinpath(f"table{number}.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def corruption_list(class_name: str) -> tuple[str, ...]:
+    """The 40 test images (``"crack/007.png"``) that corrupt this class's training set; 10 are its first ten.
+
+    Raises DataError for a class that Tables 4 to 6 do not have.
+    """
+    for number in _CORRUPTION_TABLES:
+        classes = supplement_table(number)["classes"]
+        if class_name in classes:
+            return tuple(classes[class_name])
+    raise DataError(
+        f"class {class_name!r} has no corruption list in the supplement's Tables 4 to 6; evaluate it "
+        f"with corrupt=0, or choose one of {', '.join(CLASSES)}"
+    )
+
+
+def _cell(number: int, class_name: str, column: str) -> float | None:
+    table = supplement_table(number)
+    row = table["classes"].get(class_name)
+    if row is None:
+        return None
+    for place, head in enumerate(table["columns"]):
+        if head["key"] == column:
+            value: float | None = row[place]
+            return value
+    return None
+
+
+def expected_image_auroc(class_name: str, corrupt: int) -> float | None:
+    """Table 1's InReaCh figure for 0, 10 or 40 corruptions; None where the table has none."""
+    return _cell(1, class_name, f"inreach_{corrupt}")
+
+
+def expected_pixel_auroc(class_name: str, column: str = "position_embedding") -> float | None:
+    """Table 2's figure (10 corruptions) of one column, by default the proposed InReaCh; None where it has
+    none.
+    """
+    return _cell(2, class_name, column)
+
+
+def expected_transpose_score(class_name: str) -> float | None:
+    """Table 3's transpose test score in squared 8-bit intensity units; None for a class that it does not
+    have.
+    """
+    value = supplement_table(3)["classes"].get(class_name)
+    return None if value is None else float(value)
