@@ -4,15 +4,16 @@ One function per need:
 
 - :func:`evaluate_class`     one class, one corruption level, one training order -> :class:`ClassResult`
 - :func:`run_ablation`       the seven rows of the supplement's Table 2 for one class -> list of ClassResult
-- :func:`run_depth_sweep`    depths ``1..13,PC`` of the supplement's Figure 1 for one class -> list of ClassResult
+- :func:`run_depth_sweep`    depths ``1..13,PC`` of the supplement's Figure 1, likewise
 - :func:`read_dataset`       a labelled folder (``layout="mvtec"`` or ``"folder"``) -> :class:`Dataset`
 - :func:`list_classes`       the class folders below a root
 - :func:`make_training_set`  good images + corruptions, in order or shuffled, with their provenance
-- :func:`format_table`       Markdown or plain table, the supplement's figures beside
+- :func:`format_table`, :func:`format_summary`   Markdown or plain tables, the supplement's figures beside
 - :func:`write_csv`, :func:`write_json`   the same results as files (written aside, then renamed)
 - :func:`make_texture_set`   the demo's data: real textures with hidden defects and their masks
 - :func:`supplement_table`   Tables 1 to 6 of the supplement as data
-- metrics: :func:`auroc`, :func:`average_precision`, :func:`best_f1`, :func:`aupro`, :func:`nominal_precision_recall`
+- figures: :func:`auroc`, :func:`average_precision`, :func:`best_f1`, :func:`aupro`,
+  :func:`nominal_precision_recall`
 
 Names are loaded on first use: importing this package costs no scikit-learn, scipy or torch.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     )
     from .mvtec import Dataset, Sample, TrainingSet, list_classes, make_training_set, read_dataset
     from .protocol import ClassResult, Figures, evaluate_class
-    from .report import format_table, write_csv, write_json
+    from .report import format_summary, format_table, write_csv, write_json
     from .supplement import corruption_list, supplement_table
     from .synthetic import TextureSet, make_texture_set
 
@@ -58,6 +59,7 @@ _HOME = {
     "ClassResult": "protocol",
     "Figures": "protocol",
     "evaluate_class": "protocol",
+    "format_summary": "report",
     "format_table": "report",
     "write_csv": "report",
     "write_json": "report",
@@ -67,7 +69,35 @@ _HOME = {
     "make_texture_set": "synthetic",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "ABLATION_ROWS",
+    "ClassResult",
+    "Dataset",
+    "FeatureCache",
+    "Figures",
+    "Sample",
+    "TextureSet",
+    "TrainingSet",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "best_f1",
+    "corruption_list",
+    "depth_list",
+    "evaluate_class",
+    "format_summary",
+    "format_table",
+    "list_classes",
+    "make_texture_set",
+    "make_training_set",
+    "nominal_precision_recall",
+    "read_dataset",
+    "run_ablation",
+    "run_depth_sweep",
+    "supplement_table",
+    "write_csv",
+    "write_json",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,311 @@
+"""The protocol whole, on a tiny data set in MVTec's layout and a tiny untrained network."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.mvtec_tree import write_class
+from inreach_fast.alignment import rotate_mask
+from inreach_fast.backbones import Backbone
+from inreach_fast.errors import DataError, ParameterError, SaveError
+from inreach_fast.evaluation import ablation, report
+from inreach_fast.evaluation.feature_cache import FeatureCache
+from inreach_fast.evaluation.mvtec import read_dataset
+from inreach_fast.evaluation.protocol import (
+    evaluate_class,
+    figures,
+    network_mask,
+    resize_crop_mask,
+)
+from inreach_fast.preprocess import Geometry
+
+
+SMALL = {"image_size": 32, "resize": None, "dim": 8, "smoothing_sigma": 1.0, "align": "never"}
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.two = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x)))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return Backbone.from_module(Network(), ["one", "two"], name="tiny")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_class(folder, size=32, n_train=6, defect=slice(8, 20))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(root, backbone):
+    return evaluate_class(root, "bottle", corrupt=10, parameters=SMALL, backbone=backbone)
+
+
+def test_result_of_one_class(result):
+    assert result.counts["train"] == 16
+    assert result.counts["corruptions"] == len(result.overlap) == 10
+    assert result.counts["train_defective"] == result.counts["overlap_defective"] == 6
+    assert result.with_overlap.images == result.counts["test"] == 42
+    assert result.without_overlap.images == 32
+    assert result.without_overlap.defective == result.with_overlap.defective - 6
+    # A bright square on dark noise: even an untrained network finds it.
+    assert result.with_overlap.image_auroc > 0.9
+    # A patch inside the square sees less of it than one on its border.
+    assert result.with_overlap.pixel_auroc > 0.7
+    assert 0.4 < result.with_overlap.pro <= 1.0
+    assert result.nominal.patches == 16 * 64
+    # Six squares of 12 pixels from pixel 8 on cover cells 2 to 4 of the 8x8 grid.
+    assert result.nominal.true_nominal == 16 * 64 - 6 * 9
+    assert result.nominal.extracted == result.counts["nominal_patches"] > 0
+    assert result.expected == {"image_auroc": 1.0, "pixel_auroc": 0.981, "transpose_score": 123.0}
+    assert result.backbone == "tiny"
+    assert result.fit_report["images"] == 16
+    assert all(seconds >= 0 for seconds in result.seconds.values())
+
+
+def test_cache_changes_no_figure_and_saves_the_backbone(root, backbone, result, tmp_path):
+    cache = FeatureCache(tmp_path)
+    first = evaluate_class(root, "bottle", corrupt=10, parameters=SMALL, backbone=backbone, cache=cache)
+    computed = cache.misses
+    # 6 good ones and the 42 test images, the ten corruptions among them once.
+    assert computed == 48
+    second = evaluate_class(
+        root, "bottle", corrupt=40, shuffle=1, parameters=SMALL, backbone=backbone, cache=cache
+    )
+    assert cache.misses == computed
+    assert cache.hits > 0
+    assert second.counts["train"] == 46
+    for name in ("with_overlap", "without_overlap", "nominal", "transpose_score"):
+        assert getattr(first, name) == getattr(result, name)
+    # Other describe parameters are other descriptors.
+    evaluate_class(root, "bottle", parameters={**SMALL, "dim": 4}, backbone=backbone, cache=str(tmp_path))
+    evaluate_class(root, "bottle", parameters={**SMALL, "neighbourhood": 1}, backbone=backbone, cache=cache)
+    assert cache.misses == 2 * computed
+
+
+def test_nothing_overlaps_without_corruptions(root, backbone):
+    got = evaluate_class(root, "bottle", parameters=SMALL, backbone=backbone, shuffle=3)
+    assert got.overlap == ()
+    assert got.with_overlap == got.without_overlap
+    assert got.nominal.precision == 1.0
+    assert got.expected["pixel_auroc"] is None
+    assert got.expected["image_auroc"] == 0.998
+
+
+def test_masks_follow_their_images():
+    rng = np.random.default_rng(0)
+    for shape, resize, crop in [
+        ((20, 31), None, (16, 21)),
+        ((20, 31), (24, 24), (15, 20)),
+        ((9, 9), (18, 27), None),
+    ]:
+        mask = rng.random(shape) < 0.3
+        geometry = Geometry(resize=resize, crop=crop)
+        got = resize_crop_mask(mask, geometry)
+        assert got.shape == geometry.input_size
+        if resize is None:
+            as_image = np.repeat(mask[:, :, None].astype(np.uint8), 3, axis=2)
+            np.testing.assert_array_equal(got, geometry.apply(as_image)[:, :, 0] > 0)
+    # Nearest: twice the size is every pixel twice and three times.
+    np.testing.assert_array_equal(got, mask.repeat(2, axis=0).repeat(3, axis=1))
+
+
+def test_masks_turn_with_their_images(root):
+    sample = next(s for s in read_dataset(root, "bottle").test if s.defective)
+    geometry = Geometry(resize=(32, 32), crop=None)
+    upright, turned = network_mask(sample, geometry), network_mask(sample, geometry, 90)
+    np.testing.assert_array_equal(turned, rotate_mask(upright, 90))
+    np.testing.assert_array_equal(turned, np.rot90(upright))
+    assert not np.array_equal(upright, turned)
+
+
+def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monkeypatch):
+    """With alignment kept, each test mask and training mask takes its own image's angle."""
+    from inreach_fast.evaluation import protocol
+
+    write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    asked = []
+    original = protocol.network_mask
+
+    def spy(sample, geometry, degrees=0):
+        asked.append((sample.path, degrees))
+        return original(sample, geometry, degrees)
+
+    monkeypatch.setattr(protocol, "network_mask", spy)
+    # Pure noise passes at a threshold of next to nothing only after some turn; force the outcome instead.
+    from inreach_fast import estimator
+    from evaluation.mvtec_tree import write_class
+from inreach_fast.alignment import Alignment
+
+    def aligned(images, *, threshold, score_before=None, progress=None):
+        angles = np.arange(len(images), dtype=np.int64) * 90 % 360
+        return Alignment(score_before, threshold + 1, threshold, True, angles, images[0].copy())
+
+    monkeypatch.setattr(estimator, "align_images", aligned)
+    got = evaluate_class(
+        tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone
+    )
+    assert [degrees for _, degrees in asked[:16]] == [i * 90 % 360 for i in range(16)]
+    # A test image that is the reference itself is not turned; others find angles of their own.
+    assert len({degrees for _, degrees in asked[16:]}) > 5
+    assert got.positions
+    assert got.with_overlap.pixel_auroc is not None
+
+
+def test_figures_without_a_class_are_none():
+    masks, maps = [np.zeros((4, 4), bool)] * 2, [np.ones((4, 4), np.float32)] * 2
+    got = figures(np.array([False, False]), np.array([1, 2], np.float32), masks, maps)
+    assert got.image_auroc is got.pixel_auroc is got.pro is got.pixel_best_f1 is None
+    assert (got.images, got.defective) == (2, 0)
+    nothing = figures(
+        np.array([True, False]), np.array([1, 2], np.float32), masks, maps, keep=np.zeros(2, bool)
+    )
+    assert nothing.images == 0
+    assert nothing.image_auroc is None
+
+
+def test_ablation_rows_are_the_columns_of_table_2(root, backbone, tmp_path):
+    from inreach_fast.evaluation.supplement import supplement_table
+    from inreach_fast.parameters import Parameters
+
+    assert [(r.key, r.name) for r in ablation.ABLATION_ROWS] == [
+        (c["key"], c["name"]) for c in supplement_table(2)["columns"]
+    ]
+    made = {r.key: Parameters.from_preset("paper", **r.overrides) for r in ablation.ABLATION_ROWS}
+    paper = Parameters.from_preset("paper")
+    assert made["position_embedding"] == paper
+    assert made["base"].neighbourhood == 1
+    assert made["local_aggregation"].neighbourhood == 3
+    switches = [(made[r.key].span_filter, made[r.key].spread_filter) for r in ablation.ABLATION_ROWS[:5]]
+    assert switches == [(False, False), (False, False), (True, False), (True, True), (True, True)]
+    seen = []
+    got = ablation.run_ablation(
+        root,
+        "bottle",
+        rows=["base", "mahalanobis"],
+        parameters={k: v for k, v in SMALL.items() if k != "align"},
+        backbone=backbone,
+        cache=tmp_path,
+        on_result=seen.append,
+    )
+    assert got == seen
+    assert [r.label for r in got] == ["Base InReaCh", "Mahalanobis"]
+    assert [r.expected["pixel_auroc"] for r in got] == [0.977, 0.636]
+    # Table 1 is the proposed configuration's.
+    assert [r.expected["image_auroc"] for r in got] == [None, None]
+    assert got[0].parameters["neighbourhood"] == 1
+    assert got[1].parameters["score"] == "mahalanobis"
+    with pytest.raises(ParameterError, match="bogus"):
+        ablation.run_ablation(root, "bottle", rows=["bogus"])
+
+
+def test_depth_sweep(root):
+    torch.manual_seed(0)
+    network = Network()
+
+    def at(depth):
+        return Backbone.from_module(network, ["one", "two"][: int(depth)], name=f"tiny{depth}")
+
+    got = ablation.run_depth_sweep(root, "bottle", depths=[1, 2], parameters=SMALL, backbone_at=at)
+    assert [(r.label, r.backbone) for r in got] == [("depth 1", "tiny1"), ("depth 2", "tiny2")]
+    assert got[0].with_overlap != got[1].with_overlap
+
+
+def test_depth_list():
+    assert ablation.depth_list("1..13,PC") == list(ablation.FIGURE1_DEPTHS)
+    assert ablation.depth_list("3, 7,pc,3") == [3, 7, "PC"]
+    for bad in ("0", "14", "5..3", "", "x", "1..", "1...3", "1,"):
+        with pytest.raises(ParameterError, match="depth"):
+            ablation.depth_list(bad)
+
+
+def test_tables(result):
+    table = report.format_table([result])
+    head, rule, row = table.splitlines()
+    assert "(suppl.)" in head
+    assert set(rule) <= set("|-: ")
+    assert "bottle" in row
+    assert "authors'" in row
+    assert f"{result.with_overlap.image_auroc:.3f}" in row
+    assert "0.981" in row
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+    # No label, so no column for it.
+    assert "Run" not in head
+    plain = report.format_table([result], style="plain")
+    assert "|" not in plain
+    with pytest.raises(ParameterError, match="style"):
+        report.format_table([result], style="html")
+
+
+def test_averages_and_summary(result):
+    from dataclasses import replace
+
+    def with_auroc(name, value, shuffle=None):
+        figures = replace(result.with_overlap, image_auroc=value)
+        return replace(result, class_name=name, with_overlap=figures, shuffle=shuffle)
+
+    two = [with_auroc("bottle", 1.0), with_auroc("pill", 0.5)]
+    average = report.format_table(two, style="plain").splitlines()[-1]
+    assert average.startswith("Average")
+    assert "0.750" in average
+    assert "Average" not in report.format_table(two[:1])
+    gap = [two[0], with_auroc("pill", None)]
+    assert "1.000" not in report.format_table(gap, style="plain").splitlines()[-1].split("(suppl.)")[0][:40]
+    seeds = [with_auroc("pill", value, seed) for seed, value in enumerate([0.6, 0.8, 0.7])]
+    row = report.format_summary(seeds, style="plain").splitlines()[-1]
+    assert "0.700 [0.600, 0.800]" in row
+    assert len(report.format_summary(seeds).splitlines()) == 3
+
+
+def test_files(result, tmp_path):
+    path = report.write_json([result], tmp_path / "out.json")
+    (loaded,) = json.loads(path.read_text(encoding="utf-8"))
+    assert loaded["with_overlap"]["pixel_auroc"] == result.with_overlap.pixel_auroc
+    assert loaded["nominal"]["precision"] == result.nominal.precision
+    assert loaded["parameters"]["dim"] == 8
+    with report.write_csv([result], tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["with_overlap_pixel_auroc"]) == result.with_overlap.pixel_auroc
+    assert row["class_name"] == "bottle"
+    assert float(row["expected_pixel_auroc"]) == 0.981
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.json"]
+    with pytest.raises(SaveError, match="nowhere"):
+        report.write_csv([result], tmp_path / "nowhere" / "out.csv")
+
+
+def test_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(SaveError, match=r"out\.json"):
+        report.write_json([result], path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_a_class_without_its_corruption_list_is_named(root, backbone, tmp_path):
+    (root / "bottle").rename(root / "part")
+    try:
+        with pytest.raises(DataError, match="part"):
+            evaluate_class(root, "part", corrupt=10, parameters=SMALL, backbone=backbone)
+    finally:
+        (root / "part").rename(root / "bottle")
