@@ -1,0 +1,142 @@
+"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3), and where they stay.
+
+A fit keeps one buffer of descriptors and nothing else of that size: images are described into it, and once
+the nominal patches are known they are moved to its front and the rest is given back to the system.
+"""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernels
+
+if TYPE_CHECKING:
+    from .backbones import Backbone
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+
+_CHUNK_ROWS = 4096
+
+
+class DescriptorBuffer:
+    """(rows, D) float32 that can give memory back: pages are taken when written, and freed by `compact`.
+
+    Args:
+        rows: capacity. dim: values in a row.
+    """
+
+    def __init__(self, rows: int, dim: int) -> None:
+        size = max(rows * dim * 4, mmap.PAGESIZE)
+        if hasattr(mmap, "MAP_PRIVATE"):
+            # Private, not Python's default of shared memory: only private pages can be dropped.
+            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with suppress(OSError):  # a kernel without huge pages: slower, not wrong
+                    self._map.madvise(mmap.MADV_HUGEPAGE)
+        else:
+            self._map = mmap.mmap(-1, size)
+        self._array: FloatArray = np.frombuffer(self._map, dtype=np.float32, count=rows * dim).reshape(rows, dim)
+
+    @property
+    def array(self) -> FloatArray:
+        """The rows, float32 (rows, D)."""
+        return self._array
+
+    def compact(self, rows: IndexArray) -> FloatArray:
+        """Keeps the given rows alone, moved to the front; every other view of the buffer becomes meaningless.
+
+        Args:
+            rows: int64 (n,), ascending.
+
+        Returns:
+            float32 (n, D), the buffer's front; the memory behind it is the system's again.
+        """
+        array = self._array
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            part = rows[start : start + _CHUNK_ROWS]
+            # Row rows[j] >= j, so that a chunk's sources lie at or behind everything written before it.
+            array[start : start + len(part)] = array[part]
+        used = -(-len(rows) * array.shape[1] * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED") and used < len(self._map):
+            self._map.madvise(mmap.MADV_DONTNEED, used, len(self._map) - used)
+        self._array = array[: len(rows)]
+        return self._array
+
+
+def describe_images(
+    batch: UInt8Array, backbone: Backbone, *, dim: int, neighbourhood: int, backend: str
+) -> tuple[FloatArray, tuple[int, int]]:
+    """Descriptors of network inputs, without position channels.
+
+    Args:
+        batch: uint8 (B, H, W, 3) RGB.
+        backbone: the network; its first level's grid is the patches' grid.
+        dim, neighbourhood, backend: as in `Parameters`.
+
+    Returns:
+        float32 (B, P, dim), and the grid (h, w) with h * w = P. Each image passes through the network by
+        itself: convolution libraries round differently for different batch sizes, and an image's result must
+        not depend on its company.
+    """
+    out: FloatArray | None = None
+    grid = (0, 0)
+    for i in range(len(batch)):
+        levels = backbone.extract(batch[i : i + 1])
+        grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
+        rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
+        if out is None:
+            out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
+        out[i] = rows.reshape(grid[0] * grid[1], dim)
+    assert out is not None, "describe_images needs at least one image"
+    return out, grid
+
+
+def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
+    """The position channels of each patch (supplement D), float32 (P, 2): weight * row/h, weight * col/w."""
+    h, w = grid
+    row, col = np.divmod(np.arange(h * w), w)
+    return np.stack([weight * row / h, weight * col / w], axis=1).astype(np.float32)
+
+
+def append_positions(rows: FloatArray, channels: FloatArray | None) -> FloatArray:
+    """(P, dim) descriptors with (P, 2) position channels behind them, or as they are without."""
+    if channels is None:
+        return rows
+    return np.concatenate([rows, channels], axis=1)
+
+
+def check_descriptors(x: Any, name: str = "x") -> FloatArray:
+    """(N, P, D) descriptors as float32 in C order, without a copy where they are that already.
+
+    Raises:
+        MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
+        NonFiniteError: NaN or infinity; the message names image and patch.
+    """
+    from .errors import MixedSizesError, NonFiniteError
+    from .kernels.validation import as_float32
+
+    if isinstance(x, (list, tuple)):
+        shapes = {np.shape(item) for item in x}
+        if len(shapes) > 1:
+            raise MixedSizesError(
+                f"{name}: the images' descriptors differ in shape ({', '.join(map(str, sorted(shapes)))}); "
+                "bring all images to one size and grid"
+            )
+    array = as_float32(x, name, ndim=3)
+    if 0 in array.shape:
+        raise MixedSizesError(f"{name}: shape {array.shape} holds no descriptor")
+    for i, image in enumerate(array):
+        finite = np.isfinite(image).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(
+                f"{name}: image {i}, patch {int(np.argmin(finite))} holds NaN or infinity; leave that "
+                "image out or repair what made it"
+            )
+    return array

@@ -1,0 +1,252 @@
+"""Every parameter of InReaCh, its presets and its checks: one frozen dataclass.
+
+Three presets: "paper" (McIntosh and Branzan Albu, ICCV 2023, with its supplement), "reference" (the authors'
+public program, where it differs from the paper) and "default" (the paper's method, made safe for inspection:
+no border is cropped away, and seed images are drawn at random, since a folder's order may hold its defects
+together).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from .errors import ParameterError
+
+PATCHCORE_DEPTH: Final = "PC"
+REFERENCE_DEPTH: Final = "reference"
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "default": {},
+    "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto"},
+    "reference": {
+        "resize": (256, 256),
+        "normalisation": "reference",
+        "depth": REFERENCE_DEPTH,
+        "seed_selection": "first",
+        "assoc_pairs": "later",
+        "transpose_threshold": 1000.0,
+        "smoothing_sigma": 13.0,
+    },
+}
+
+_CHOICES: Final[dict[str, tuple[Any, ...]]] = {
+    "preset": tuple(PRESETS),
+    "position": ("auto", "always", "never"),
+    "align": ("never", "auto"),
+    "seed_selection": ("random", "first"),
+    "assoc_pairs": ("all", "later"),
+    "score": ("nearest", "mahalanobis", "patchcore"),
+    "distance": ("squared_l2", "l2"),
+    "normalisation": (None, "imagenet", "reference"),
+}
+# name -> (least, greatest) whole number
+_WHOLE: Final[dict[str, tuple[int, int]]] = {
+    "dim": (1, 65536),
+    "assoc_depth": (1, 1_000_000),
+    "random_state": (0, 2**32 - 1),
+    "min_channel_length": (0, 1_000_000_000),
+    "threshold_images": (2, 1_000_000),
+    "batch_size": (1, 65536),
+}
+# name -> whether zero is allowed
+_REAL: Final[dict[str, bool]] = {
+    "position_weight": True,
+    "transpose_threshold": True,
+    "max_channel_std": False,
+    "smoothing_sigma": True,
+}
+_FLAGS: Final = ("span_filter", "spread_filter")
+_LEAST_SIDE, _GREATEST_SIDE = 8, 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Parameters of `InReaCh`; section numbers are ALGORITHM's, S is the supplement.
+
+    Attributes:
+        preset: "default", "paper" or "reference": where the other values start from.
+        backbone: name of the network ("wide_resnet50_2", "efficientnet_lite2", "timm:NAME",
+            "FILE.py:FACTORY"), or the name of the `Backbone` object that the estimator was given.
+        weights: "official", "random" (seeded, for tests) or a file's path.
+        depth: feature hierarchy (section 3, S.A): 1 to 13 residual blocks, "PC" for PatchCore's pick,
+            "reference" for the authors' program's, or a tuple of level names.
+        device: torch device of the backbone.
+        neighbourhood: side of the local aggregation's window, odd; 1 switches it off (ablation).
+        dim: values in a descriptor.
+        image_size: (height, width) in pixels of the network's input; one number stands for a square.
+        resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
+            None resizes straight to ``image_size`` and crops nothing.
+        normalisation: None (the backbone's own), "imagenet" (RGB) or "reference" (BGR order under RGB's
+            statistics, as the authors' program has it).
+        position: position channels (S.D): "auto" asks the transpose test, "always", "never".
+        position_weight: their weight against the other channels.
+        transpose_threshold: least transpose score, in squared 8-bit intensity units, of consistent positions.
+        align: "auto" tries rotation alignment on a class that fails the transpose test (S.D); "never".
+        assoc_depth: number S of seed images (section 4).
+        seed_selection: "random" (seeded by ``random_state``) or "first".
+        random_state: seed of every random choice.
+        assoc_pairs: which images meet a seed image s: "all" others (paper) or those "later", i > s
+            (reference).
+        span_filter, spread_filter: the two filters of section 5, each on or off.
+        min_channel_length: a channel lives with *more* members than this, its seed patch counted.
+        max_channel_std: members farther from the channel's mean than this many standard deviations go.
+        score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C).
+        distance: "squared_l2" or "l2".
+        smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
+        threshold_images: training images scored, leave-one-image-out, to choose the threshold.
+        batch_size: images in flight through the backbone; results do not depend on it.
+        backend: kernel backend, "auto" for the fastest present; results do not depend on it.
+    """
+
+    preset: str = "default"
+    backbone: str = "wide_resnet50_2"
+    weights: str = "official"
+    depth: int | str | tuple[str, ...] = 13
+    device: str = "cpu"
+    neighbourhood: int = 3
+    dim: int = 1024
+    image_size: tuple[int, int] = (224, 224)
+    resize: tuple[int, int] | None = None
+    normalisation: str | None = None
+    position: str = "auto"
+    position_weight: float = 5.0
+    transpose_threshold: float = 600.0
+    align: str = "never"
+    assoc_depth: int = 10
+    seed_selection: str = "random"
+    random_state: int = 0
+    assoc_pairs: str = "all"
+    span_filter: bool = True
+    spread_filter: bool = True
+    min_channel_length: int = 3
+    max_channel_std: float = 5.0
+    score: str = "nearest"
+    distance: str = "squared_l2"
+    smoothing_sigma: float = 5.0
+    threshold_images: int = 64
+    batch_size: int = 8
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
+
+        for name, allowed in _CHOICES.items():
+            _check_choice(name, getattr(self, name), allowed)
+        for name, (least, greatest) in _WHOLE.items():
+            put(name, _whole(name, getattr(self, name), least, greatest))
+        for name, zero in _REAL.items():
+            put(name, _real(name, getattr(self, name), zero))
+        for name in _FLAGS:
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ParameterError(f"{name}: expected True or False, got {value!r}")
+        for name in ("backbone", "weights", "device", "backend"):
+            put(name, _text(name, getattr(self, name)))
+        put("depth", _depth(self.depth))
+        put("neighbourhood", _whole("neighbourhood", self.neighbourhood, 1, 15))
+        if self.neighbourhood % 2 == 0:
+            raise ParameterError(f"neighbourhood: expected an odd number, 1 to 15, got {self.neighbourhood}")
+        put("image_size", _size("image_size", self.image_size))
+        if self.resize is not None:
+            put("resize", _size("resize", self.resize))
+            if self.resize[0] < self.image_size[0] or self.resize[1] < self.image_size[1]:
+                raise ParameterError(
+                    f"resize: {self.resize} is smaller than image_size {self.image_size}, which is cropped "
+                    "out of it; give a larger resize, or None to crop nothing"
+                )
+
+    @classmethod
+    def from_preset(cls, preset: str = "default", **changes: Any) -> Parameters:
+        """The preset's parameters with ``changes``.
+
+        Raises:
+            ParameterError: unknown preset or parameter, or a value that is not allowed.
+        """
+        _check_choice("preset", preset, tuple(PRESETS))
+        known = {field.name for field in fields(cls)}
+        for name in changes:
+            if name not in known:
+                raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
+        return cls(**{**PRESETS[preset], **changes, "preset": preset})
+
+    def with_changes(self, **changes: Any) -> Parameters:
+        """A copy with some values changed, checked again."""
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: tuples as lists."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Parameters:
+        """The inverse of `as_dict`; unknown names raise ParameterError."""
+        changes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        preset = changes.pop("preset", "default")
+        return cls.from_preset(preset, **changes)  # type: ignore[arg-type]
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if not (value is None or isinstance(value, str)) or value not in allowed:
+        raise ParameterError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _whole(name: str, value: Any, least: int, greatest: int) -> int:
+    try:
+        number = None if isinstance(value, (bool, str)) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value or not least <= number <= greatest:
+        raise ParameterError(f"{name}: expected a whole number from {least} to {greatest}, got {value!r}")
+    return number
+
+
+def _real(name: str, value: Any, zero: bool) -> float:
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        least = "0 or more" if zero else "more than 0"
+        raise ParameterError(f"{name}: expected a finite number, {least}, got {value!r}")
+    return number
+
+
+def _text(name: str, value: Any) -> str:
+    text = str(value) if name in ("weights", "device") and value is not None else value
+    if not isinstance(text, str) or not text:
+        raise ParameterError(f"{name}: expected a name, got {value!r}")
+    return text
+
+
+def _size(name: str, value: Any) -> tuple[int, int]:
+    sides = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(sides) != 2:
+        raise ParameterError(f"{name}: expected one number of pixels or (height, width), got {value!r}")
+    try:
+        h, w = (_whole(name, side, _LEAST_SIDE, _GREATEST_SIDE) for side in sides)
+    except ParameterError:
+        raise ParameterError(
+            f"{name}: expected whole numbers of pixels from {_LEAST_SIDE} to {_GREATEST_SIDE}, got {value!r}"
+        ) from None
+    return h, w
+
+
+def _depth(value: Any) -> int | str | tuple[str, ...]:
+    if value in (PATCHCORE_DEPTH, REFERENCE_DEPTH):
+        return str(value)
+    if isinstance(value, (tuple, list)) and value and all(isinstance(v, str) and v for v in value):
+        if len(set(value)) != len(value):
+            raise ParameterError(f"depth: a level is named twice in {value!r}")
+        return tuple(value)
+    try:
+        return _whole("depth", value, 1, 13)
+    except ParameterError:
+        raise ParameterError(
+            f"depth: expected 1 to 13, {PATCHCORE_DEPTH!r}, {REFERENCE_DEPTH!r} or a tuple of level names, "
+            f"got {value!r}"
+        ) from None
