@@ -37,9 +37,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SaveError(
-                f"{self.folder}: the cache folder cannot be made ({error}); choose another"
-            ) from error
+            raise SaveError(f"{self.folder}: the cache folder cannot be made ({error}); choose another") from error
         self.hits = 0
         self.misses = 0
 

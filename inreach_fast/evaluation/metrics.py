@@ -100,9 +100,7 @@ def aupro(
     if not 0.0 < limit <= 1.0:
         raise ParameterError(f"limit: must be above 0 and at most 1, got {limit!r}")
     if len(masks) != len(maps):
-        raise MixedSizesError(
-            f"masks and maps: {len(masks)} masks for {len(maps)} maps; give one mask for each map"
-        )
+        raise MixedSizesError(f"masks and maps: {len(masks)} masks for {len(maps)} maps; give one mask for each map")
     from scipy.ndimage import label
 
     eight = np.ones((3, 3), dtype=np.int64)
@@ -125,12 +123,8 @@ def aupro(
     region, score = np.concatenate(regions), np.concatenate(scores)
     sizes = np.bincount(region, minlength=n_regions + 1)
     if sizes[0] == 0:
-        raise DataError(
-            "masks: no normal pixel in any mask; PRO needs normal pixels for its false-positive rate"
-        )
-    order = np.argsort(score)[
-        ::-1
-    ]  # ties stay together below, so their order among themselves is of no matter
+        raise DataError("masks: no normal pixel in any mask; PRO needs normal pixels for its false-positive rate")
+    order = np.argsort(score)[::-1]  # ties stay together below, so their order among themselves is of no matter
     score, region = score[order], region[order]
     del order
     last_of_tie = np.flatnonzero(np.append(score[1:] != score[:-1], True))
@@ -164,14 +158,10 @@ def nominal_precision_recall(
     h, w = grid
     images, patches = np.asarray(image_index), np.asarray(patch_index)
     if images.ndim != 1 or images.shape != patches.shape:
-        raise MixedSizesError(
-            f"image_index {images.shape} and patch_index {patches.shape} must be one (n,) each"
-        )
+        raise MixedSizesError(f"image_index {images.shape} and patch_index {patches.shape} must be one (n,) each")
     for name, values, end in (("image_index", images, len(masks)), ("patch_index", patches, h * w)):
         if values.size and (values.min() < 0 or values.max() >= end):
-            raise ParameterError(
-                f"{name}: values must be in 0..{end - 1}, got {values.min()}..{values.max()}"
-            )
+            raise ParameterError(f"{name}: values must be in 0..{end - 1}, got {values.min()}..{values.max()}")
     nominal = np.ones((len(masks), h * w), dtype=bool)
     for place, mask in enumerate(masks):
         if mask is not None:
@@ -242,9 +232,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
     positives = int(np.count_nonzero(raw))
     if positives in (0, raw.size):
         only = "good" if positives == 0 else "defective"
-        raise DataError(
-            f"labels: all {raw.size} are {only}; a ranking figure needs both good and defective ones"
-        )
+        raise DataError(f"labels: all {raw.size} are {only}; a ranking figure needs both good and defective ones")
     return raw, score
 
 

@@ -127,9 +127,7 @@ def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None
     that is absent.
     """
     if isinstance(corrupt, bool) or not isinstance(corrupt, int) or not 0 <= corrupt <= 40:
-        raise ParameterError(
-            f"corrupt: must be an integer from 0 to 40 (the paper uses 0, 10, 40), got {corrupt!r}"
-        )
+        raise ParameterError(f"corrupt: must be an integer from 0 to 40 (the paper uses 0, 10, 40), got {corrupt!r}")
     added: list[Sample] = []
     if corrupt:
         by_name = {sample.name: sample for sample in dataset.test}
@@ -165,9 +163,7 @@ def read_mask(sample: Sample) -> NDArray[np.bool_] | None:
         with Image.open(sample.mask_path) as image:
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it"
-        ) from error
+        raise ImageError(f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it") from error
     if pixels.ndim == 3:
         # Colour channels only: an alpha channel is 255 everywhere and says nothing of defects.
         colours = pixels[..., : 1 if pixels.shape[2] == 2 else 3]
@@ -181,9 +177,7 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     test_folder = _folder(base / "test", "the test images")
     kinds = sorted(p for p in test_folder.iterdir() if p.is_dir())
     if not kinds:
-        raise EmptyFolderError(
-            f"{test_folder}: holds no folder of test images (good and one for each defect type)"
-        )
+        raise EmptyFolderError(f"{test_folder}: holds no folder of test images (good and one for each defect type)")
     test: list[Sample] = []
     for kind in kinds:
         if kind.name == "good":
@@ -205,14 +199,10 @@ def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
         samples = []
         for path in _images(_folder(base / split, f"the {split} images")):
             mask = masks.pop(path.stem, None)
-            samples.append(
-                Sample(path, path.name, "good" if mask is None else "defect", mask is not None, mask)
-            )
+            samples.append(Sample(path, path.name, "good" if mask is None else "defect", mask is not None, mask))
         if masks:
             stray = sorted(masks.values())[0]
-            raise DataError(
-                f"{stray}: this mask has no image of its name in {base / split}; rename or remove it"
-            )
+            raise DataError(f"{stray}: this mask has no image of its name in {base / split}; rename or remove it")
         splits.append(samples)
     return splits[0], splits[1]
 

@@ -215,11 +215,7 @@ def figures(
     some_masks, some_maps = [masks[i] for i in chosen], [maps[i] for i in chosen]
     pixels = np.concatenate([mask.ravel() for mask in some_masks]) if len(chosen) else np.zeros(0, dtype=bool)
     pixel_both = bool(pixels.any()) and not bool(pixels.all())
-    values = (
-        np.concatenate([values.ravel() for values in some_maps])
-        if pixel_both
-        else np.zeros(0, dtype=np.float32)
-    )
+    values = np.concatenate([values.ravel() for values in some_maps]) if pixel_both else np.zeros(0, dtype=np.float32)
     return Figures(
         images=len(chosen),
         defective=int(truth.sum()),

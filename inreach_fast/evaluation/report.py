@@ -199,9 +199,7 @@ def _layout(head: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> s
     left = [head[i] in ("Class", "Run", "Order") for i in kept]
 
     def line(cells: Sequence[str]) -> list[str]:
-        return [
-            c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(cells, widths, left, strict=True)
-        ]
+        return [c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(cells, widths, left, strict=True)]
 
     if style == "plain":
         lines = ["  ".join(line(row)).rstrip() for row in table]
@@ -265,9 +263,7 @@ def _write(path: Path, text: str) -> Path:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise SaveError(
-            f"{path}: cannot be written ({error}); choose another folder or free space"
-        ) from error
+        raise SaveError(f"{path}: cannot be written ({error}); choose another folder or free space") from error
     return path
 
 

@@ -142,9 +142,7 @@ def _photographed(crop: Photo, rng: np.random.Generator) -> Image:
     """
     size = crop.shape[0]
     down, right = np.meshgrid(np.linspace(-0.5, 0.5, size), np.linspace(-0.5, 0.5, size), indexing="ij")
-    light = rng.uniform(0.95, 1.05) * (
-        1.0 + rng.uniform(-0.04, 0.04) * down + rng.uniform(-0.04, 0.04) * right
-    )
+    light = rng.uniform(0.95, 1.05) * (1.0 + rng.uniform(-0.04, 0.04) * down + rng.uniform(-0.04, 0.04) * right)
     tint = rng.uniform(0.98, 1.02, size=3)
     lit = (crop * light)[:, :, None] * tint + rng.normal(0.0, 1.5, size=(size, size, 3))
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)

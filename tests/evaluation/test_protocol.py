@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from evaluation.mvtec_tree import write_class
+
 from inreach_fast.alignment import rotate_mask
 from inreach_fast.backbones import Backbone
 from inreach_fast.errors import DataError, ParameterError, SaveError
@@ -23,7 +23,6 @@ from inreach_fast.evaluation.protocol import (
     resize_crop_mask,
 )
 from inreach_fast.preprocess import Geometry
-
 
 SMALL = {"image_size": 32, "resize": None, "dim": 8, "smoothing_sigma": 1.0, "align": "never"}
 
@@ -84,9 +83,7 @@ def test_cache_changes_no_figure_and_saves_the_backbone(root, backbone, result, 
     computed = cache.misses
     # 6 good ones and the 42 test images, the ten corruptions among them once.
     assert computed == 48
-    second = evaluate_class(
-        root, "bottle", corrupt=40, shuffle=1, parameters=SMALL, backbone=backbone, cache=cache
-    )
+    second = evaluate_class(root, "bottle", corrupt=40, shuffle=1, parameters=SMALL, backbone=backbone, cache=cache)
     assert cache.misses == computed
     assert cache.hits > 0
     assert second.counts["train"] == 46
@@ -149,17 +146,14 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Pure noise passes at a threshold of next to nothing only after some turn; force the outcome instead.
     from inreach_fast import estimator
-    from evaluation.mvtec_tree import write_class
-from inreach_fast.alignment import Alignment
+    from inreach_fast.alignment import Alignment
 
     def aligned(images, *, threshold, score_before=None, progress=None):
         angles = np.arange(len(images), dtype=np.int64) * 90 % 360
         return Alignment(score_before, threshold + 1, threshold, True, angles, images[0].copy())
 
     monkeypatch.setattr(estimator, "align_images", aligned)
-    got = evaluate_class(
-        tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone
-    )
+    got = evaluate_class(tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone)
     assert [degrees for _, degrees in asked[:16]] == [i * 90 % 360 for i in range(16)]
     # A test image that is the reference itself is not turned; others find angles of their own.
     assert len({degrees for _, degrees in asked[16:]}) > 5
@@ -172,9 +166,7 @@ def test_figures_without_a_class_are_none():
     got = figures(np.array([False, False]), np.array([1, 2], np.float32), masks, maps)
     assert got.image_auroc is got.pixel_auroc is got.pro is got.pixel_best_f1 is None
     assert (got.images, got.defective) == (2, 0)
-    nothing = figures(
-        np.array([True, False]), np.array([1, 2], np.float32), masks, maps, keep=np.zeros(2, bool)
-    )
+    nothing = figures(np.array([True, False]), np.array([1, 2], np.float32), masks, maps, keep=np.zeros(2, bool))
     assert nothing.images == 0
     assert nothing.image_auroc is None
 
