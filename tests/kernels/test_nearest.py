@@ -53,7 +53,7 @@ def test_each_family_at_a_real_dimension(
 
 def test_several_tiles_on_both_sides(engine: Engine) -> None:
     rng = np.random.default_rng(2)
-    check_nearest(engine, gaussian(rng, 1100, 24), gaussian(rng, 9000, 24), k=3)
+    check_nearest(engine, gaussian(rng, 530, 17), gaussian(rng, 4500, 17), k=3)
 
 
 def test_a_bank_that_grows_nearer_row_by_row(engine: Engine) -> None:
