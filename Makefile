@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint bench dev clean
+.PHONY: demo test lint bench dev neon-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
@@ -32,6 +32,19 @@ dev:
 	    -Dpybind11_DIR=$$($(DEV_PYTHON) -m pybind11 --cmakedir) -DINREACH_WERROR=ON
 	cmake --build build/dev --parallel
 	cmake --install build/dev --prefix .
+
+# The NEON kernels on a machine without one: cross-compiled, run under qemu-user (Debian and Ubuntu:
+# apt-get install g++-aarch64-linux-gnu qemu-user).
+NEON_CXX ?= aarch64-linux-gnu-g++
+NEON_RUN ?= qemu-aarch64
+NEON_SOURCES := tests/neon/compare.cpp $(wildcard csrc/cpu/*.cpp csrc/cpu/engine/*.cpp csrc/cpu/*/scalar.cpp csrc/cpu/*/neon.cpp)
+neon-test: build/neon/compare
+	$(NEON_RUN) $< neon
+
+build/neon/compare: $(NEON_SOURCES) $(wildcard csrc/cpu/*.h csrc/cpu/engine/*.h csrc/include/inreach/*.h)
+	mkdir -p $(@D)
+	$(NEON_CXX) -std=c++17 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -static -pthread \
+	    -Icsrc/include -Icsrc/cpu $(NEON_SOURCES) -o $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

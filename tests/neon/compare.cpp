@@ -1,0 +1,261 @@
+// Every kernel of every instruction set that this machine can run, against the scalar one, on random data:
+// EXACT kernels bit for bit, FILTER kernels within the bound that kernels.h promises. Then whole searches
+// under each of them. Needs no Python, so that it runs under qemu-user for processors that are not at hand
+// (`make neon-test`); built for the host it checks the host's own tables just so.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "dispatch.h"
+#include "engine/rounding.h"
+#include "inreach/nearest.h"
+
+namespace {
+
+using inreach::gamma32;
+using inreach::kBlockRows;
+using inreach::kCodeGroup;
+using inreach::KernelTable;
+using inreach::kTileRows;
+
+std::mt19937 generator(7);
+int failures = 0;
+long checks = 0;
+
+void expect(bool good, const std::string& what) {
+    ++checks;
+    if (good) return;
+    if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
+}
+
+std::vector<float> normal(size_t n, float scale = 1.0f) {
+    std::normal_distribution<float> distribution(0.0f, scale);
+    std::vector<float> values(n);
+    for (float& value : values) value = distribution(generator);
+    return values;
+}
+
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+void compare_sq_distance(const KernelTable& one, const KernelTable& scalar) {
+    for (const float scale : {1e-38f, 1e-3f, 1.0f, 1e30f})
+        for (size_t dim = 1; dim <= 80; ++dim) {
+            const auto a = normal(dim, scale), b = normal(dim, scale);
+            const double x = one.sq_distance(a.data(), b.data(), dim),
+                         y = scalar.sq_distance(a.data(), b.data(), dim);
+            expect(std::memcmp(&x, &y, sizeof x) == 0, "sq_distance, dim " + std::to_string(dim));
+        }
+}
+
+void compare_standardize(const KernelTable& one, const KernelTable& scalar) {
+    for (const double scale : {0.25, 1.0, 1048576.0})
+        for (size_t dim = 1; dim <= 80; ++dim) {
+            const auto row = normal(dim, 3.0f), shift = normal(dim);
+            const std::vector<double> centre(shift.begin(), shift.end());
+            std::vector<float> x(dim), y(dim);
+            const double sx = one.standardize(row.data(), centre.data(), scale, dim, x.data());
+            const double sy = scalar.standardize(row.data(), centre.data(), scale, dim, y.data());
+            expect(same_bits(x, y), "standardize: values, dim " + std::to_string(dim));
+            expect(std::abs(sx - sy) <= 2.0 * static_cast<double>(dim) * 1.2e-16 * sy, "standardize: sum");
+        }
+}
+
+// start + sum of products in float64 (error negligible), and the sum of the terms' sizes.
+struct Dot {
+    double value, size;
+};
+Dot exact_dot(const float* block, size_t depth, const float* row, size_t j, double start) {
+    Dot dot{start, std::abs(start)};
+    for (size_t d = 0; d < depth; ++d) {
+        const double term = static_cast<double>(row[d]) * block[d * kBlockRows + j];
+        dot.value += term;
+        dot.size += std::abs(term);
+    }
+    return dot;
+}
+
+void compare_tiles(const KernelTable& one) {
+    for (const size_t depth : {size_t{1}, size_t{2}, size_t{17}, size_t{33}, size_t{128}}) {
+        const size_t stride = depth + 3;
+        const auto block = normal(depth * kBlockRows), rows = normal(kTileRows * stride),
+                   init = normal(kBlockRows);
+        for (size_t count = 1; count <= static_cast<size_t>(kTileRows); ++count)
+            for (const int start : {0, 1, 2}) {  // nothing, init, what out holds
+                const auto held = normal(kTileRows * kBlockRows);
+                auto out = held;
+                one.dot_tile(block.data(), depth, rows.data(), stride, count,
+                             start == 1 ? init.data() : nullptr, start == 2, out.data());
+                for (size_t r = 0; r < static_cast<size_t>(kTileRows); ++r)
+                    for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
+                        const size_t at = r * kBlockRows + j;
+                        if (r >= count) {
+                            expect(out[at] == held[at], "dot_tile: writes past its rows");
+                            continue;
+                        }
+                        const Dot dot = exact_dot(block.data(), depth, rows.data() + r * stride, j,
+                                                  start == 0   ? 0.0
+                                                  : start == 1 ? init[j]
+                                                               : held[at]);
+                        expect(std::abs(out[at] - dot.value) <= gamma32(depth + 1) * dot.size,
+                               "dot_tile: rounding bound, depth " + std::to_string(depth));
+                    }
+            }
+        std::vector<float> out(kBlockRows);
+        const float threshold = 0.3f;
+        const uint64_t bits =
+            one.scan_block(block.data(), depth, rows.data(), threshold, init.data(), out.data());
+        for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
+            const Dot dot = exact_dot(block.data(), depth, rows.data(), j, init[j]);
+            expect(std::abs(out[j] - dot.value) <= gamma32(depth + 4) * dot.size,
+                   "scan_block: rounding bound");
+            expect(((bits >> j) & 1) == (out[j] >= threshold), "scan_block: bits");
+        }
+    }
+}
+
+void compare_at_least(const KernelTable& one, const KernelTable& scalar) {
+    for (int round = 0; round < 50; ++round) {
+        auto values = normal(kBlockRows), thresholds = normal(kBlockRows);
+        for (size_t j = 0; j < 8; ++j) values[j] = thresholds[j];  // equality counts
+        thresholds[9] = INFINITY, thresholds[10] = -INFINITY, thresholds[11] = 3.4e38f;
+        for (const float shift : {0.0f, 0.25f, -1.5f})
+            expect(one.at_least(values.data(), thresholds.data(), shift) ==
+                       scalar.at_least(values.data(), thresholds.data(), shift),
+                   "at_least");
+    }
+}
+
+void compare_code_distance(const KernelTable& one) {
+    std::uniform_int_distribution<int> code(-127, 127);
+    for (size_t groups = 0; groups <= 8; ++groups)
+        for (int round = 0; round < 20; ++round) {
+            const size_t n = groups * kCodeGroup;
+            std::vector<int8_t> codes(std::max<size_t>(1, n));
+            for (int8_t& value : codes) value = static_cast<int8_t>(code(generator));
+            const auto row = normal(std::max<size_t>(1, n), 60.0f),
+                       steps = normal(std::max<size_t>(1, groups));
+            std::vector<float> step_sq(steps.size());
+            for (size_t g = 0; g < steps.size(); ++g) step_sq[g] = steps[g] * steps[g];
+            double exact = 0.0;
+            for (size_t i = 0; i < n; ++i) {
+                const double difference = codes[i] - static_cast<double>(row[i]);
+                exact += static_cast<double>(step_sq[i / kCodeGroup]) * difference * difference;
+            }
+            const double value = one.code_distance(codes.data(), row.data(), step_sq.data(), groups);
+            expect(std::abs(value - exact) <= gamma32(48 + groups) * exact, "code_distance: rounding bound");
+        }
+}
+
+void compare_collect(const KernelTable& one) {
+    for (int round = 0; round < 50; ++round)
+        for (const size_t count : {size_t{1}, size_t{7}, size_t{16}, size_t{63}, size_t{64}}) {
+            const auto dots = normal(count);
+            auto radius = normal(count);
+            for (float& value : radius) value = std::abs(value);
+            std::vector<uint32_t> out(kBlockRows + 16);
+            const size_t found =
+                one.collect_in_reach(dots.data(), radius.data(), count, 2.0f, 0.5f, out.data());
+            size_t at = 0;
+            for (size_t i = 0; i < count; ++i) {
+                const double sq = 2.0 - 2.0 * static_cast<double>(dots[i]);
+                const double limit = std::pow(0.5 + static_cast<double>(radius[i]), 2);
+                const double doubt = 8 * inreach::kUnit32 * (2.0 + 2.0 * std::abs(dots[i]) + limit);
+                const bool in = at < found && out[at] == i;
+                if (in) ++at;
+                if (std::abs(sq - limit) > doubt) expect(in == (sq <= limit), "collect_in_reach");
+            }
+            expect(at == found, "collect_in_reach: indices out of order or twice");
+        }
+}
+
+void compare_describe(const KernelTable& one, const KernelTable& scalar) {
+    for (const size_t rows : {size_t{1}, size_t{5}, size_t{8}, size_t{33}})
+        for (const size_t columns : {size_t{1}, size_t{7}, size_t{16}, size_t{40}}) {
+            const auto src = normal(rows * (columns + 3));
+            const auto held = normal(columns * (rows + 5));
+            auto x = held, y = held;
+            one.describe.transpose(src.data(), static_cast<ptrdiff_t>(columns + 3), x.data(),
+                                   static_cast<ptrdiff_t>(rows + 5), rows, columns);
+            scalar.describe.transpose(src.data(), static_cast<ptrdiff_t>(columns + 3), y.data(),
+                                      static_cast<ptrdiff_t>(rows + 5), rows, columns);
+            expect(same_bits(x, y), "describe.transpose");
+        }
+    for (const size_t n : {size_t{16}, size_t{48}, size_t{112}, size_t{208}})
+        for (const size_t taps : {size_t{1}, size_t{2}, size_t{9}, size_t{23}})
+            for (const bool resume : {false, true}) {
+                const auto src = normal(1024), weight = normal(taps), held = normal(n);
+                std::uniform_int_distribution<int32_t> place(0, 1023 - static_cast<int32_t>(n));
+                std::vector<int32_t> offset(taps);
+                for (int32_t& value : offset) value = place(generator);
+                auto x = held, y = held;
+                one.describe.sum_taps(src.data(), offset.data(), weight.data(), taps, resume, x.data(), n);
+                scalar.describe.sum_taps(src.data(), offset.data(), weight.data(), taps, resume, y.data(), n);
+                expect(same_bits(x, y), "describe.sum_taps");
+            }
+    for (size_t n = 1; n <= 70; ++n) {
+        const auto a = normal(n), b = normal(n);
+        std::vector<float> x(n), y(n);
+        one.describe.blend(a.data(), b.data(), 0.3f, 0.7f, x.data(), n);
+        scalar.describe.blend(a.data(), b.data(), 0.3f, 0.7f, y.data(), n);
+        expect(same_bits(x, y), "describe.blend");
+    }
+}
+
+// A search under this table gives plain float64 brute force's answer, ties and all.
+void compare_search(const KernelTable& scalar) {
+    constexpr size_t kDim = 37, kRows = 300, kQueries = 100, kNearest = 3;
+    auto rows = normal(kRows * kDim);
+    std::copy(rows.begin(), rows.begin() + kDim, rows.begin() + 200 * kDim);  // an exact tie
+    auto queries = normal(kQueries * kDim);
+    std::copy(rows.begin(), rows.begin() + kDim, queries.begin());
+    inreach::RowSet a, b;
+    a.data = queries.data(), a.count = kQueries, a.dim = a.stride = kDim;
+    b.data = rows.data(), b.count = kRows, b.dim = b.stride = kDim;
+    std::vector<int64_t> index(kQueries * kNearest);
+    std::vector<float> sq_distance(kQueries * kNearest);
+    inreach::nearest_brute(a, b, kNearest, index.data(), sq_distance.data());
+    for (size_t q = 0; q < kQueries; ++q) {
+        std::vector<std::pair<double, int64_t>> all;
+        for (size_t j = 0; j < kRows; ++j)
+            all.emplace_back(scalar.sq_distance(a.row(q), b.row(j), kDim), static_cast<int64_t>(j));
+        std::sort(all.begin(), all.end());
+        for (size_t i = 0; i < kNearest; ++i)
+            expect(index[q * kNearest + i] == all[i].second &&
+                       sq_distance[q * kNearest + i] == static_cast<float>(all[i].first),
+                   "nearest_brute, query " + std::to_string(q));
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    inreach::set_isa("scalar");
+    const KernelTable scalar = inreach::kernels();
+    bool wanted_seen = argc < 2;  // an argument names the instruction set that must be among those tested
+    for (const std::string& name : inreach::isa_levels()) {
+        inreach::set_isa(name);
+        const KernelTable& one = inreach::kernels();
+        const long before = checks;
+        compare_sq_distance(one, scalar);
+        compare_standardize(one, scalar);
+        compare_tiles(one);
+        compare_at_least(one, scalar);
+        compare_code_distance(one);
+        compare_collect(one);
+        compare_describe(one, scalar);
+        compare_search(scalar);
+        std::printf("%s: %ld checks\n", name.c_str(), checks - before);
+        wanted_seen = wanted_seen || name == argv[1];
+    }
+    if (!wanted_seen) std::printf("FAILED: %s is not among the tables of this build\n", argv[1]);
+    std::printf("%d failed\n", failures);
+    return failures == 0 && wanted_seen ? 0 : 1;
+}
