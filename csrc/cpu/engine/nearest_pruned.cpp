@@ -25,7 +25,7 @@ namespace inreach {
 
 namespace {
 
-constexpr size_t kQueries = 48;     // queries that share one pass over the leaves' centres
+constexpr size_t kQueries = 48;     // queries of a task, at most 64
 constexpr size_t kFirstLeaves = 4;  // leaves read before the others are tested again
 constexpr size_t kDrainAt = 96;     // rows waiting for a decision
 constexpr size_t kPilotTasks = 4;   // tasks after which bounds and brute force are compared
@@ -36,13 +36,8 @@ struct Candidate {
 };
 
 struct ReachableLeaf {
-    float gap;  // distance to the ball
+    double gap;  // distance to the ball
     uint32_t leaf;
-};
-
-struct Visit {
-    ReachableLeaf leaf;
-    uint32_t query;
 };
 
 struct Scratch {
@@ -73,6 +68,9 @@ class QuerySearch {
         for (size_t i = 0; i < basis.head(); ++i)
             sq += static_cast<double>(coordinates_[i]) * coordinates_[i];
         head_sq_ = sq;
+        // For the leaves' balls: lowered by what rounding can do to the dot products with their centres.
+        const double norms = static_cast<double>(frame_.norm) + index.centre_norm() + frame_.error;
+        ball_sq_ = round_down(head_sq_ - 2.0 * kRoundingSlack * norms * norms);
         code_row_.resize(std::max<size_t>(1, basis.groups() * kCodeGroup));
         for (size_t g = 0; g < basis.groups(); ++g)
             for (size_t i = 0; i < kCodeGroup; ++i) {
@@ -106,20 +104,15 @@ class QuerySearch {
         read_leaf(nearest_leaf);
         drain();
 
-        const double norms = static_cast<double>(frame_.norm) + index_.centre_norm() + frame_.error;
-        const double ball_slack = 2.0 * kRoundingSlack * norms * norms;
         for (size_t b = 0; b < blocks; ++b) {
             uint32_t in[kBlockRows];
             const float* d = dots + b * block_stride;
-            // sq <= (reach + radius)^2 tested with sq lowered by its rounding.
-            const size_t found = table_.collect_in_reach(d, index_.radii(b), kBlockRows,
-                                                         round_down(head_sq_ - ball_slack), reach_up(), in);
+            const size_t found =
+                table_.collect_in_reach(d, index_.radii(b), kBlockRows, ball_sq_, reach_up(), in);
             for (size_t i = 0; i < found; ++i) {
                 const size_t leaf = b * kBlockRows + in[i];
                 if (leaf == nearest_leaf || leaf >= index_.leaves()) continue;
-                const double sq = std::max(0.0, head_sq_ - 2.0 * static_cast<double>(d[in[i]]) - ball_slack);
-                reachable.push_back({round_down(std::sqrt(sq) * (1.0 - 1e-9) - index_.radii(b)[in[i]]),
-                                     static_cast<uint32_t>(leaf)});
+                reachable.push_back({gap(leaf, d[in[i]]), static_cast<uint32_t>(leaf)});
             }
         }
         if (reachable.size() > 2 * kFirstLeaves) {
@@ -136,9 +129,9 @@ class QuerySearch {
 
     double reach() const { return reach_; }
 
-    void visit(const ReachableLeaf& leaf) {
-        if (leaf.gap > reach_) return;
-        read_leaf(leaf.leaf);
+    void visit(size_t leaf, float centre_dot) {
+        if (gap(leaf, centre_dot) > reach_) return;
+        read_leaf(leaf);
         if (candidates_.size() >= kDrainAt) drain();
     }
 
@@ -148,6 +141,13 @@ class QuerySearch {
     // Relative rounding of a dot product over head and tail in float32, its start value and the squared
     // norms.
     static constexpr double kRoundingSlack = 64 * kUnit32;
+
+    // Lower bound on the distance to every row of a leaf, from the dot product with its centre.
+    double gap(size_t leaf, float centre_dot) const {
+        const double sq = static_cast<double>(ball_sq_) - 2.0 * static_cast<double>(centre_dot);
+        return std::sqrt(std::max(0.0, sq)) * (1.0 - 1e-9) -
+               static_cast<double>(index_.radii(leaf / kBlockRows)[leaf % kBlockRows]);
+    }
 
     bool eligible(int64_t row) const { return !grouped_ || bank_.group[row] != group_; }
 
@@ -236,6 +236,7 @@ class QuerySearch {
     bool grouped_;
     int64_t group_;
     double head_sq_ = 0.0;
+    float ball_sq_ = 0.0f;
     double reach_ = 0.0;
 };
 
@@ -287,7 +288,7 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
         scratch.answers.assign(count * k, Answer());
         std::vector<QuerySearch> searches;
         searches.reserve(count);
-        std::vector<Visit> visits;
+        std::vector<uint64_t> wanted_by(index.leaves(), 0);  // a bit for each query of the task
         std::vector<ReachableLeaf> reachable;
         int64_t previous = -1;
         for (size_t i = 0; i < count; ++i) {
@@ -306,16 +307,18 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
             }
             one.start(scratch.dots.data() + i * kBlockRows, kQueries * kBlockRows, reachable);
             for (const ReachableLeaf& leaf : reachable)
-                if (leaf.gap <= one.reach()) visits.push_back({leaf, static_cast<uint32_t>(i)});
+                if (leaf.gap <= one.reach()) wanted_by[leaf.leaf] |= uint64_t{1} << i;
             const int64_t found = scratch.answers[i * k].row;
             if (found != std::numeric_limits<int64_t>::max()) previous = found;
         }
         // Neighbouring queries reach much the same leaves: leaf by leaf, each is read from memory once for
         // all.
-        std::sort(visits.begin(), visits.end(), [](const Visit& a, const Visit& b) {
-            return a.leaf.leaf < b.leaf.leaf || (a.leaf.leaf == b.leaf.leaf && a.query < b.query);
-        });
-        for (const Visit& visit : visits) searches[visit.query].visit(visit.leaf);
+        for (size_t leaf = 0; leaf < wanted_by.size(); ++leaf)
+            for (uint64_t queries_left = wanted_by[leaf]; queries_left; queries_left &= queries_left - 1) {
+                const size_t i = static_cast<size_t>(__builtin_ctzll(queries_left));
+                const size_t at = (leaf / kBlockRows * kQueries + i) * kBlockRows + leaf % kBlockRows;
+                searches[i].visit(leaf, scratch.dots[at]);
+            }
         for (size_t i = 0; i < count; ++i) {
             searches[i].finish();
             Best(scratch.answers.data() + i * k, k)
