@@ -64,10 +64,13 @@ def test_every_altered_byte_that_matters_is_told(saved: Path, tmp_path: Path) ->
         changed = bytearray(whole)
         changed[at] ^= 0x10
         altered.write_bytes(changed)
+        told = None
         try:
             meta, arrays = model_file.load_file(altered)
         except (ModelCorruptError, ModelVersionError) as error:
-            assert str(altered) in str(error)
+            told = str(error)
+        if told is not None:
+            assert str(altered) in told
         else:  # a byte between two arrays: nothing was altered that anyone reads
             padding += 1
             assert meta == META

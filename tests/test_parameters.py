@@ -58,9 +58,9 @@ def test_a_value_that_is_not_allowed_is_named(name: str, value: Any) -> None:
 
 
 def test_unknown_names_and_presets() -> None:
-    with pytest.raises(ParameterError, match="assoc_dept: no such parameter.*assoc_depth"):
+    with pytest.raises(ParameterError, match=r"assoc_dept: no such parameter.*assoc_depth"):
         Parameters.from_preset(assoc_dept=3)
-    with pytest.raises(ParameterError, match="preset: expected one of 'default', 'paper', 'reference'"):
+    with pytest.raises(ParameterError, match=r"preset: expected one of 'default', 'paper', 'reference'"):
         Parameters.from_preset("authors")
 
 
