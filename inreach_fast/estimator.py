@@ -319,7 +319,7 @@ class InReaCh:
         report.counts["seed_images"] = seeds.tolist()
         joined = np.empty((n_images, patches), dtype=np.int64)
         with report.stage("associate"):
-            associator = Associator(seeds, [images[s] for s in seeds], pairs=p.assoc_pairs, backend=p.backend)
+            associator = Associator(seeds, images, pairs=p.assoc_pairs, backend=p.backend)
             for i in range(n_images):
                 joined[i] = associator.associate(i, images[i])
                 tell("associate", i + 1, n_images)

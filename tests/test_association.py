@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inreach_fast.association import NO_CHANNEL, Associator, choose_seeds, exact_sq_distance
+from inreach_fast.association import NO_CHANNEL, Associator, choose_seeds
 from inreach_fast.kernels import available_backends
 
 
@@ -56,6 +56,14 @@ def test_order_of_the_images_does_not_matter() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
 
 
+def test_seeds_within_all_images_are_taken_without_a_copy() -> None:
+    x = np.random.default_rng(2).standard_normal((6, 9, 4)).astype(np.float32)
+    apart, within = Associator(np.array([1, 4]), [x[1], x[4]]), Associator(np.array([1, 4]), x)
+    assert np.shares_memory(within._bank.rows, x)
+    for i in range(6):
+        assert np.array_equal(apart.associate(i, x[i]), within.associate(i, x[i]))
+
+
 def test_a_seed_image_alone_meets_nobody() -> None:
     x = np.ones((1, 3, 2), np.float32)
     assert (joined(x, [0], "all") == NO_CHANNEL).all()
@@ -69,9 +77,3 @@ def test_seeds() -> None:
     assert np.array_equal(drawn, np.sort(drawn))
     assert np.array_equal(drawn, choose_seeds(50, 10, "random", 3))
     assert not np.array_equal(drawn, choose_seeds(50, 10, "random", 4))
-
-
-@pytest.mark.parametrize("dim", [1, 15, 16, 17, 40])
-def test_exact_distance_has_the_bits_of_the_reference(dim: int) -> None:
-    x, y = np.random.default_rng(dim).standard_normal((2, 20, dim)).astype(np.float32)
-    assert np.array_equal(exact_sq_distance(x, y), reference.sq_distance(x, y))

@@ -78,7 +78,7 @@ def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) 
     dim = scaled.shape[1]
     width = rank + _OVERSAMPLING
     if width * 2 >= dim:
-        values, vectors = np.linalg.eigh(scaled.T @ scaled)
+        _values, vectors = np.linalg.eigh(scaled.T @ scaled)
         return np.ascontiguousarray(vectors[:, ::-1][:, :rank].T, dtype=np.float32)
     generator = np.random.default_rng(0)  # fixed: the same rows give the same saved model
     subspace = generator.standard_normal((dim, width), dtype=np.float32)

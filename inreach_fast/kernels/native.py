@@ -134,9 +134,7 @@ def _joined(parts: list[Any]) -> Nearest:
     total = _total(*(_counts(part[2]) for part in parts))
     if len(parts) == 1:
         return Nearest(parts[0][0], parts[0][1], total)
-    return Nearest(
-        np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), total
-    )
+    return Nearest(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), total)
 
 
 def _nearest_pruned(
@@ -202,26 +200,27 @@ def nearest_answered(queries: Bank, bank: Bank, query_group: IndexArray | None) 
             hint_backward(forward, len(bank))[chosen],
         )
     else:
-        answer, _unused, counts = _core.nearest_brute(
-            bank.rows, rows, None, queries.rows, queries.index, None, 1
-        )
+        answer, _unused, counts = _core.nearest_brute(bank.rows, rows, None, queries.rows, queries.index, None, 1)
     answered[found] = answer[chosen_of, 0] == found
     return AnsweredNearest(index, sq_distance, answered, _total(forward.counts, _counts(counts)))
 
 
 def _total(*counts: SearchCounts | None) -> SearchCounts:
     known = [c for c in counts if c is not None]
-    sums = [sum(getattr(c, name) for c in known) for name in ("pairs", "bounded", "refined", "decided")]
-    return SearchCounts(*sums, brute_force=any(c.brute_force for c in known))
+    return SearchCounts(
+        pairs=sum(c.pairs for c in known),
+        bounded=sum(c.bounded for c in known),
+        refined=sum(c.refined for c in known),
+        decided=sum(c.decided for c in known),
+        brute_force=any(c.brute_force for c in known),
+    )
 
 
 def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
     """See `inreach_fast.kernels.mutual_nearest`."""
     basis = _shared_basis(a, b)
     if basis is None or basis.captured < _MIN_CAPTURED:
-        ab_index, ab_sq, ba_index, ba_sq, counts = _core.mutual_nearest_brute(
-            a.rows, a.index, b.rows, b.index
-        )
+        ab_index, ab_sq, ba_index, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
         return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, _counts(counts))
     forward = _nearest_pruned(a, b, basis, 1, None, None, None)
     backward = _nearest_pruned(b, a, basis, 1, None, None, hint_backward(forward, len(b)))

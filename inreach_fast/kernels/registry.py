@@ -61,5 +61,5 @@ def backend_module(name: str) -> SearchBackend:
         raise BackendError(
             f"backend: {name!r} {reason}; usable here: {', '.join(usable) or 'none'} (or 'auto')"
         )
-    module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)  # type: ignore[assignment]
+    module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module

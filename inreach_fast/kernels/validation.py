@@ -56,7 +56,7 @@ def _same_int(converted: FloatArray, array: npt.NDArray[Any]) -> npt.NDArray[np.
     # Through float64 integers above 2^53 would compare equal after rounding; float32 holds few of them anyway.
     wide = converted.astype(np.float64)
     fits = np.abs(wide) < 2.0**53
-    return fits & (wide == array.astype(np.float64))
+    return np.asarray(fits & (wide == array.astype(np.float64)))
 
 
 def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
