@@ -74,7 +74,7 @@ class Console:
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with NumPy types, paths and mappings made plain; NaN and infinity become null (JSON has none)."""
+    """`value` in JSON's own types: NumPy, paths and mappings made plain; NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

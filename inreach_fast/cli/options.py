@@ -1,7 +1,7 @@
 """Command-line options and the estimator's parameters.
 
-Every option of the estimator is absent (not None) unless the user gave it, so that what is not said is left to
-the preset.
+Every option of the estimator is absent (not None) unless the user gave it, so that what is not said is left
+to the preset.
 """
 
 from __future__ import annotations
@@ -15,11 +15,35 @@ from typing import Any
 _OFF_ON = argparse.BooleanOptionalAction
 
 PARAMETER_OPTIONS = (
-    "preset", "backbone", "weights", "depth", "device", "neighbourhood", "dim", "image_size", "resize",
-    "normalisation", "position", "position_weight", "transpose_threshold", "align", "assoc_depth",
-    "seed_selection", "random_state", "assoc_pairs", "span_filter", "spread_filter", "min_channel_length",
-    "max_channel_std", "score", "distance", "smoothing_sigma", "threshold_images", "batch_size", "backend",
-)  # fmt: skip
+    "preset",
+    "backbone",
+    "weights",
+    "depth",
+    "device",
+    "neighbourhood",
+    "dim",
+    "image_size",
+    "resize",
+    "normalisation",
+    "position",
+    "position_weight",
+    "transpose_threshold",
+    "align",
+    "assoc_depth",
+    "seed_selection",
+    "random_state",
+    "assoc_pairs",
+    "span_filter",
+    "spread_filter",
+    "min_channel_length",
+    "max_channel_std",
+    "score",
+    "distance",
+    "smoothing_sigma",
+    "threshold_images",
+    "batch_size",
+    "backend",
+)
 """Every parameter of `InReaCh` that the command line sets."""
 
 
@@ -30,9 +54,11 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument("-q", "--quiet", action="store_true", help="print results and errors, nothing else")
     group.add_argument("--json", action="store_true", help="machine-readable result on stdout, nothing else there")
     group.add_argument(
-        "--progress", action=_OFF_ON, default=None,
+        "--progress",
+        action=_OFF_ON,
+        default=None,
         help="progress on stderr (default: when stderr is a terminal)",
-    )  # fmt: skip
+    )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parent
@@ -55,7 +81,11 @@ def estimator_options(*, folder: bool = True, leave_out: Collection[str] = ()) -
     add("--preset", choices=("default", "paper", "reference"), help="starting values (default: default)")
     add("--assoc-depth", type=positive_int, metavar="S", help="number of seed images (10)")
     add("--seed-selection", choices=("random", "first"), help="how the seed images are chosen")
-    add("--assoc-pairs", choices=("all", "later"), help="seed images meet all other images, or later ones only")
+    add(
+        "--assoc-pairs",
+        choices=("all", "later"),
+        help="seed images meet all other images, or later ones only",
+    )
     add("--span-filter", action=_OFF_ON, help="drop channels with too few members")
     add("--spread-filter", action=_OFF_ON, help="drop members far from their channel's mean")
     add("--min-channel-length", type=int, metavar="N", help="a channel needs more members than this (3)")
@@ -67,7 +97,12 @@ def estimator_options(*, folder: bool = True, leave_out: Collection[str] = ()) -
     add("--score", choices=("nearest", "mahalanobis", "patchcore"), help="patch score (nearest)")
     add("--distance", choices=("squared_l2", "l2"), help="distance of the nearest score (squared_l2)")
     add("--smoothing-sigma", type=float, metavar="SIGMA", help="of the map's Gaussian filter, pixels (5)")
-    add("--threshold-images", type=positive_int, metavar="N", help="training images that set the threshold (64)")
+    add(
+        "--threshold-images",
+        type=positive_int,
+        metavar="N",
+        help="training images that set the threshold (64)",
+    )
     add("--seed", dest="random_state", type=int, metavar="N", help="of every random choice (0)")
 
     group = parent.add_argument_group("images and backbone")
@@ -75,7 +110,12 @@ def estimator_options(*, folder: bool = True, leave_out: Collection[str] = ()) -
     add("--resize", type=size, metavar="N|HxW", help="resize to this, then crop the centre to --image-size")
     add("--backbone", metavar="NAME", help="wide_resnet50_2, efficientnet_lite2, timm:NAME or FILE.py:FACTORY")
     add("--weights", metavar="official|random|PATH", help="of the backbone (official)")
-    add("--depth", type=depth, metavar="N|PC|reference|LEVELS", help="hierarchy: 1 to 13, PC, or level names a,b,c")
+    add(
+        "--depth",
+        type=depth,
+        metavar="N|PC|reference|LEVELS",
+        help="hierarchy: 1 to 13, PC, or level names a,b,c",
+    )
     add("--normalisation", choices=("imagenet", "reference"), help="of the input (the backbone's own)")
     add("--neighbourhood", type=positive_int, metavar="N", help="local aggregation; 1 switches it off (3)")
     add("--dim", type=positive_int, metavar="D", help="channels of a descriptor (1024)")
@@ -92,9 +132,11 @@ def estimator_options(*, folder: bool = True, leave_out: Collection[str] = ()) -
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:
     """`--skip-bad`."""
     parser.add_argument(
-        "--skip-bad", action="store_true", default=False,
+        "--skip-bad",
+        action="store_true",
+        default=False,
         help="report images that cannot be read, count them, and go on without them",
-    )  # fmt: skip
+    )
 
 
 def parameters_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -136,4 +178,3 @@ def depth(text: str) -> int | str | tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("give a depth: 1 to 13, PC, reference, or level names a,b,c")
     return names
-

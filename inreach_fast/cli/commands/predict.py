@@ -29,16 +29,23 @@ _MAP_KINDS = ("npy", "tiff")
 def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
-        "predict", parents=[common_options()], help="inspect images",
-        description="Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, "
-        "seconds, and the names of the files written; a file passed over by --skip-bad has a line with `error`.",
-    )  # fmt: skip
+        "predict",
+        parents=[common_options()],
+        help="inspect images",
+        description="Inspects images and prints one JSON line for each: file, score, threshold, "
+        "is_anomalous, seconds, and the names of the files written; a file that --skip-bad passed over has a "
+        "line with `error`.",
+    )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file, written by `inreach fit`")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="image files and folders of them")
     parser.add_argument("--recursive", action="store_true", help="take sub-folders in too")
     parser.add_argument("--maps", type=Path, metavar="DIR", help="write float32 anomaly maps in each image's frame")
     parser.add_argument(
-        "--map-format", type=_map_formats, default=("npy",), metavar="npy|tiff|npy,tiff", help="of the maps (npy)"
+        "--map-format",
+        type=_map_formats,
+        default=("npy",),
+        metavar="npy|tiff|npy,tiff",
+        help="of the maps (npy)",
     )
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="write heat-map pictures (PNG)")
     add_skip_bad(parser)
@@ -87,13 +94,20 @@ def run(args: argparse.Namespace, console: Console) -> int:
         outputs = _outputs(args, names, path)
         _write(outputs, model, path, image, prediction)
         if outputs:
-            row["outputs"] = {kind: target for kind, target in outputs}
+            row["outputs"] = dict(outputs)
         anomalous += bool(prediction.is_anomalous)
         console.row(row)
         if console.progress is not None:
             console.progress("inspection", number + 1, len(paths))
     console.close()
-    _close(console, len(paths) - skipped, anomalous, skipped, time.perf_counter() - begin, float(model.threshold_))
+    _close(
+        console,
+        len(paths) - skipped,
+        anomalous,
+        skipped,
+        time.perf_counter() - begin,
+        float(model.threshold_),
+    )
     if skipped == len(paths):
         raise DataError(f"none of the {skipped} images could be read; the first is {paths[0]}")
     return ANOMALY if args.fail_on_anomaly and anomalous else SUCCESS
@@ -132,7 +146,11 @@ def _outputs(args: argparse.Namespace, names: OutputNames, path: Path) -> list[t
 
 
 def _write(
-    outputs: list[tuple[str, Path]], model: InReaCh, path: Path, image: npt.NDArray[np.uint8], prediction: Prediction
+    outputs: list[tuple[str, Path]],
+    model: InReaCh,
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    prediction: Prediction,
 ) -> None:
     if not outputs:
         return
@@ -147,15 +165,17 @@ def _write(
             write_float_tiff(target, anomaly_map)
         else:
             picture = inspection_picture(
-                image, anomaly_map, name=str(path), score=float(prediction.score),
-                threshold=float(model.threshold_), is_anomalous=bool(prediction.is_anomalous),
-            )  # fmt: skip
+                image,
+                anomaly_map,
+                name=str(path),
+                score=float(prediction.score),
+                threshold=float(model.threshold_),
+                is_anomalous=bool(prediction.is_anomalous),
+            )
             write_png(target, picture)
 
 
-def _close(
-    console: Console, inspected: int, anomalous: int, skipped: int, seconds: float, threshold: float
-) -> None:
+def _close(console: Console, inspected: int, anomalous: int, skipped: int, seconds: float, threshold: float) -> None:
     words = f"{inspected} inspected, {anomalous} anomalous (threshold {format_number(threshold)})"
     if skipped:
         words += f", {skipped} passed over"

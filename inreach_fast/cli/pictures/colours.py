@@ -1,8 +1,8 @@
 """A perceptual colour map, by formula.
 
-"inferno" (Smith and van der Walt, matplotlib, CC0): dark is low, bright is high, lightness rises evenly, and it
-stays readable in grey and for the colour-blind. Here it is three polynomials of the seventh degree, least
-squares over its 256 colours (largest difference 6 of 255): no table to carry, no plotting library to depend on.
+"inferno" (Smith and van der Walt, matplotlib, CC0): dark is low, bright is high, lightness rises evenly, and
+it stays readable in grey and for the colour-blind. Here it is three polynomials of the seventh degree, least
+squares over its 256 colours (largest difference 6 of 255): no table to carry, no plotting library needed.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def inferno(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     rgb = np.stack([np.polynomial.polynomial.polyval(t, np.array(row)) for row in _INFERNO], axis=-1)
     colours = np.rint(np.clip(rgb, 0.0, 1.0) * 255).astype(np.uint8)
     colours[missing] = (128, 128, 128)
-    return colours
+    return np.asarray(colours)

@@ -1,7 +1,7 @@
 """Anomaly maps as colours, on one scale: 0 to twice the threshold, so that the threshold is its middle.
 
-A model's maps can then be compared between images and between runs, which a scale fitted to each image forbids:
-there the noise of a perfect part would glow as brightly as a crack.
+A model's maps can then be compared between images and between runs, which a scale fitted to each image
+forbids: there the noise of a perfect part would glow as brightly as a crack.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def blend(image: RGB, relative: npt.NDArray[np.float64]) -> RGB:
     mixed = image * (1 - opacity) + heat(relative) * opacity
     missing = np.isnan(relative)
     mixed[missing] = 0.35 * image[missing] + 0.65 * 128
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
 def outline(picture: RGB, region: npt.NDArray[np.bool_], *, colour: tuple[int, int, int], width: int) -> RGB:
@@ -55,7 +55,7 @@ def outline(picture: RGB, region: npt.NDArray[np.bool_], *, colour: tuple[int, i
         return picture
     inner = ndimage.binary_erosion(region, iterations=max(1, width), border_value=1)
     # A region thinner than the border would be all border anyway: that is what erosion leaves.
-    drawn = picture.copy()
+    drawn: RGB = picture.copy()
     drawn[region & ~inner] = colour
     return drawn
 
@@ -108,6 +108,12 @@ def colour_bar(width: int, *, text_size: int, threshold: float | None = None) ->
     if threshold is not None:
         words = f"anomaly in thresholds (1 = {threshold:.4g}); cyan: the threshold"
     draw_text(
-        draw, (width / 2, bar + tick + text_size + 4), words, size=text_size, centre=True, colour=FAINT, room=width
+        draw,
+        (width / 2, bar + tick + text_size + 4),
+        words,
+        size=text_size,
+        centre=True,
+        colour=FAINT,
+        room=width,
     )
     return picture

@@ -15,9 +15,15 @@ _NARROWEST_SHEET = 520
 
 
 def inspection_picture(
-    image: RGB, anomaly_map: npt.NDArray[np.floating], *, name: str, score: float, threshold: float,
-    is_anomalous: bool, remark: str = "",
-) -> RGB:  # fmt: skip
+    image: RGB,
+    anomaly_map: npt.NDArray[np.floating],
+    *,
+    name: str,
+    score: float,
+    threshold: float,
+    is_anomalous: bool,
+    remark: str = "",
+) -> RGB:
     """Input and heat-map overlay side by side under the verdict.
 
     Args:

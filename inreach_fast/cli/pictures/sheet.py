@@ -54,7 +54,7 @@ class SheetRow:
 
 
 def inspection_sheet(rows: Sequence[SheetRow], *, title: str, subtitle: str) -> RGB:
-    """The sheet as (h,w,3) uint8; scores and maps are in thresholds, so that rows of several models compare."""
+    """The sheet as (h,w,3) uint8; scores are in thresholds, so that rows of several models compare."""
     size = 15
     head = 78
     width = 2 * _GAP + _LABEL + len(_COLUMNS) * (_CELL + _GAP)
@@ -86,7 +86,14 @@ def _row_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
     outcome = "right" if right else ("missed defect" if defective else "false alarm")
     left, room = 2 * _GAP, _LABEL - 2 * _GAP
     draw_text(draw, (left, top + 26), row.name, size=16, room=room)
-    draw_text(draw, (left, top + 50), f"truth: {'defective' if defective else 'good'}", size=15, colour=INK, room=room)
+    draw_text(
+        draw,
+        (left, top + 50),
+        f"truth: {'defective' if defective else 'good'}",
+        size=15,
+        colour=INK,
+        room=room,
+    )
     draw_text(draw, (left, top + 82), verdict, size=20, colour=colour, room=room)
     draw_text(draw, (left, top + 110), f"{relative:.2f} x threshold", size=15, colour=INK, room=room)
     draw_text(draw, (left, top + 134), outcome, size=15, colour=FAINT if right else BAD, room=room)

@@ -43,9 +43,15 @@ def shorten(text: str, size: int, room: float) -> str:
 
 
 def draw_text(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, *, size: int, colour: Colour = INK,
-    centre: bool = False, room: float | None = None,
-) -> None:  # fmt: skip
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    *,
+    size: int,
+    colour: Colour = INK,
+    centre: bool = False,
+    room: float | None = None,
+) -> None:
     """One line of text, its top at `at`; `centre` takes the x of `at` as the middle; shortened to `room`."""
     if room is not None:
         text = shorten(text, size, room)

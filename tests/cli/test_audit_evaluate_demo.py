@@ -1,0 +1,117 @@
+"""audit, evaluate and demo on data small enough for a test."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_cases import FAST, Run, picture, save
+from PIL import Image
+
+from inreach_fast.cli import exit_codes
+from inreach_fast.cli.commands import demo
+from inreach_fast.estimator import InReaCh
+
+
+def test_audit_ranks_the_defect_first(run: Run, training: Path, tmp_path: Path) -> None:
+    files = {"--csv": tmp_path / "a.csv", "--json-file": tmp_path / "a.json", "--overlays": tmp_path / "pictures"}
+    options = [part for pair in files.items() for part in pair]
+    result = run("audit", training, *FAST, *options, "-o", tmp_path / "m", "--top", 3, "--json")
+    assert result.code == 0, result.err
+    ranking = result.json["ranking"]
+    assert Path(ranking[0]["file"]).name == "5.png"
+    assert ranking[0]["is_anomalous"]
+    scores = [row["score"] for row in ranking]
+    assert scores == sorted(scores, reverse=True)
+    assert [row["rank"] for row in ranking] == list(range(1, 9))
+    assert sorted(row["rejected_rank"] for row in ranking) == list(range(1, 9))
+    assert all(row["rejected_patches"] == round(row["rejected_share"] * row["patches"]) for row in ranking)
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [row["file"] for row in ranking]
+    assert [float(row["score"]) for row in rows] == scores
+    assert json.loads((tmp_path / "a.json").read_text())["ranking"] == ranking
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        Path(row["file"]).with_suffix(".png").name for row in ranking[:3]
+    }
+    model = InReaCh.load(tmp_path / "m")
+    assert [row["score"] for row in sorted(ranking, key=lambda row: row["image"])] == [
+        float(score) for score in model.training_scores([training / f"{i}.png" for i in range(8)])
+    ]
+
+
+def test_audit_table_and_order_by_rejected(run: Run, training: Path) -> None:
+    result = run("audit", training, *FAST, "--sort", "rejected", "--top", 2)
+    lines = result.out.splitlines()
+    assert len([line for line in lines if ".png" in line]) == 2
+    assert "above the threshold" in lines[-1]
+    ranking = run("audit", training, *FAST, "--sort", "rejected", "--json").json["ranking"]
+    assert [row["rejected_rank"] for row in ranking] == list(range(1, 9))
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """One class "part" in MVTec's layout."""
+    base = tmp_path / "data" / "part"
+    for number in range(5):
+        save(base / "train" / "good" / f"{number:03}.png", picture(number))
+    for number in range(2):
+        save(base / "test" / "good" / f"{number:03}.png", picture(10 + number))
+        save(base / "test" / "block" / f"{number:03}.png", picture(20 + number, defect=True))
+        mask = np.zeros((48, 48), dtype=np.uint8)
+        mask[16:24, 16:24] = 255
+        save(base / "ground_truth" / "block" / f"{number:03}_mask.png", mask)
+    return tmp_path / "data"
+
+
+def test_evaluate(run: Run, labelled: Path, tmp_path: Path) -> None:
+    fast = (*FAST, "--resize", 56)
+    result = run(
+        "evaluate", labelled, "--class", "all", *fast, "--shuffle", "0,1", "--json",
+        "--csv", tmp_path / "e.csv", "--json-file", tmp_path / "e.json", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    runs = result.json
+    assert [(r["class_name"], r["shuffle"]) for r in runs] == [("part", 0), ("part", 1)]
+    assert runs[0]["with_overlap"]["image_auroc"] == 1.0
+    assert runs[0]["preset"] == "paper"
+    assert json.loads((tmp_path / "e.json").read_text()) == runs
+    assert len((tmp_path / "e.csv").read_text().splitlines()) == 3
+
+
+def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
+    fast = ("--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48, "--dim", 32,
+            "--min-channel-length", 1, "--assoc-depth", 2, "--preset", "default", "--class", "part")  # fmt: skip
+    result = run("evaluate", labelled, *fast, "--depth", "1,2")
+    assert result.code == 0, result.err
+    assert "depth 1" in result.out
+    assert "depth 2" in result.out
+    assert run("evaluate", labelled, *fast, "--depth", "14").code == exit_codes.USAGE
+    assert run("evaluate", labelled, *fast, "--corrupt", "10").code == exit_codes.DATA
+    assert run("evaluate", labelled, "--class", "absent").code == exit_codes.DATA
+
+
+def test_demo(run: Run, tmp_path: Path) -> None:
+    small = ("--texture", "brick", "--images", 6, "--test-images", 6, "--image-size", 64, "--assoc-depth", 3,
+             "--weights", "random", "--out", tmp_path)  # fmt: skip
+    result = run("demo", *small, "--json")
+    assert result.code == 0, result.err
+    surface = result.json["surfaces"][0]
+    assert surface["backbone"] == "efficientnet_lite2"
+    for figure in ("image_auroc", "pixel_auroc", "nominal_precision", "nominal_recall"):
+        assert 0 <= surface[figure] <= 1
+    with Image.open(tmp_path / "inreach-demo.png") as sheet:
+        assert sheet.size[0] > 800
+    words = run("demo", *small).out
+    for word in ("image AUROC", "pixel AUROC", "nominal precision", "nominal recall", "associate", "predict"):
+        assert word in words
+
+
+def test_demo_without_its_packages(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    result = run("demo", "--out", tmp_path)
+    assert result.code == exit_codes.BACKEND
+    assert "pip install 'inreach_fast[offline]'" in result.error
