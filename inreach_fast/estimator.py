@@ -200,26 +200,27 @@ class InReaCh:
         channels: FloatArray | None = None
         grid = (0, 0)
         with report.stage("describe"):
-            for start in range(0, len(inputs), p.batch_size):
-                batch = self._base_descriptors(inputs[start : start + p.batch_size])
-                count, patches, dim = batch.shape
+            # One by one: a batch would gain nothing (see describe_images) and stand in memory beside the buffer.
+            for i in range(len(inputs)):
+                (rows,) = self._base_descriptors(inputs[i : i + 1])
+                patches, dim = rows.shape
                 if buffer is None:
                     grid = self._grid(patches)
                     channels = position_channels(grid, p.position_weight) if positions else None
                     buffer = DescriptorBuffer(len(inputs) * patches, dim + (2 if positions else 0))
-                view = buffer.array[start * patches : (start + count) * patches]
-                view[:, :dim] = batch.reshape(-1, dim)
+                view = buffer.array[i * patches : (i + 1) * patches]
+                view[:, :dim] = rows
                 if channels is not None:
-                    view[:, dim:] = np.tile(channels, (count, 1))
+                    view[:, dim:] = channels
                 if not np.isfinite(view).all():
                     raise NonFiniteError(
-                        f"images: the backbone's features of {source.names[used[start]]} or of the "
-                        f"{count - 1} after it hold NaN or infinity; check its weights and normalisation"
+                        f"images: the backbone's features of {source.names[used[i]]} hold NaN or infinity; "
+                        "check its weights and normalisation"
                     )
-                tell("describe", start + count, len(inputs))
+                tell("describe", i + 1, len(inputs))
         assert buffer is not None
         n_images = len(inputs)
-        del inputs, batch, view
+        del inputs, rows, view
         chosen, scores, sampled = self._fit_rows(buffer.array, n_images, grid, report, tell)
         with report.stage("compact"):
             patches_array = buffer.compact(chosen.rows)

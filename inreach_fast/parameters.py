@@ -97,7 +97,7 @@ class Parameters:
         distance: "squared_l2" or "l2".
         smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
         threshold_images: training images scored, leave-one-image-out, to choose the threshold.
-        batch_size: images in flight through the backbone; results do not depend on it.
+        batch_size: images of a batch that `predict` holds at a time; results do not depend on it.
         backend: kernel backend, "auto" for the fastest present; results do not depend on it.
     """
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from . import kernels
 from .errors import ParameterError
+from .kernels.distance import exact_sq_distance
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -34,7 +34,6 @@ IndexArray = npt.NDArray[np.int64]
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
 _CHUNK = 1024
-_LANES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,21 +179,3 @@ def _axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, Do
 def image_score(smoothed: npt.NDArray[np.floating]) -> float:
     """An image's score: the greatest value of its smoothed map."""
     return float(smoothed.max())
-
-
-def exact_sq_distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> DoubleArray:
-    """Squared L2 distance of matching rows, (m, D) and (m, D) -> float64 (m,), in the kernels' own order.
-
-    Sixteen virtual lanes, each product rounded before it is added, folded in a fixed tree (csrc/README.md).
-    """
-    d = x.astype(np.float64) - y.astype(np.float64)
-    d *= d
-    width = -(-d.shape[1] // _LANES) * _LANES
-    padded = np.zeros((len(d), width), dtype=np.float64)
-    padded[:, : d.shape[1]] = d
-    lanes = np.zeros((len(d), _LANES), dtype=np.float64)
-    for start in range(0, width, _LANES):
-        lanes += padded[:, start : start + _LANES]
-    for half in (8, 4, 2, 1):
-        lanes = lanes[:, :half] + lanes[:, half : 2 * half]
-    return np.asarray(lanes[:, 0])
