@@ -55,20 +55,21 @@ inline void sum_taps_block(const float* src, const int32_t* offset, const float*
 
 void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,
                size_t columns) {
-    for (size_t c = 0; c < columns; c += 8) {
-        const size_t width = columns - c < 8 ? columns - c : 8;
-        for (size_t r = 0; r < rows; r += 8) {
-            const float* const from = src + static_cast<ptrdiff_t>(r) * src_stride + c;
-            float* const to = dst + static_cast<ptrdiff_t>(c) * dst_stride + r;
-            const size_t height = rows - r < 8 ? rows - r : 8;
-            if (height == 8 && width == 8) {
-                transpose_block(from, src_stride, to, dst_stride);
-                continue;
-            }
-            for (size_t x = 0; x < width; ++x)
-                for (size_t y = 0; y < height; ++y)
-                    to[static_cast<ptrdiff_t>(x) * dst_stride + static_cast<ptrdiff_t>(y)] =
-                        from[static_cast<ptrdiff_t>(y) * src_stride + static_cast<ptrdiff_t>(x)];
+    if (rows < 8 || columns < 8) {
+        for (size_t c = 0; c < columns; ++c)
+            for (size_t r = 0; r < rows; ++r)
+                dst[static_cast<ptrdiff_t>(c) * dst_stride + static_cast<ptrdiff_t>(r)] =
+                    src[static_cast<ptrdiff_t>(r) * src_stride + static_cast<ptrdiff_t>(c)];
+        return;
+    }
+    // Along the rows of src, which are far apart. The last block overlaps the one before it instead of being
+    // cut.
+    for (size_t r = 0; r < rows; r += 8) {
+        const size_t r0 = r + 8 <= rows ? r : rows - 8;
+        for (size_t c = 0; c < columns; c += 8) {
+            const size_t c0 = c + 8 <= columns ? c : columns - 8;
+            transpose_block(src + static_cast<ptrdiff_t>(r0) * src_stride + c0, src_stride,
+                            dst + static_cast<ptrdiff_t>(c0) * dst_stride + r0, dst_stride);
         }
     }
 }

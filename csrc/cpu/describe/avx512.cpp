@@ -8,11 +8,15 @@ namespace avx512 {
 
 namespace {
 
-// dst columns of a full 16 x 16 block. Four rounds of interleaving: single floats, pairs, then quarters of
-// registers.
-inline void transpose_block(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride) {
+// A 16 x 16 block, or its upper left rows x columns. Four rounds change places: single floats, pairs, then
+// quarters of registers, twice.
+inline void transpose_block(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride,
+                            int rows, int columns) {
+    const __mmask16 used_columns = static_cast<__mmask16>((1u << columns) - 1u);
+    const __mmask16 used_rows = static_cast<__mmask16>((1u << rows) - 1u);
     __m512 r[16], t[16];
-    for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(src + i * src_stride);
+    for (int i = 0; i < 16; ++i)
+        r[i] = i < rows ? _mm512_maskz_loadu_ps(used_columns, src + i * src_stride) : _mm512_setzero_ps();
     for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
@@ -30,27 +34,13 @@ inline void transpose_block(const float* src, ptrdiff_t src_stride, float* dst, 
         const __m512 ab_odd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
         const __m512 cd_even = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
         const __m512 cd_odd = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
-        _mm512_storeu_ps(dst + c * dst_stride, _mm512_shuffle_f32x4(ab_even, cd_even, 0x88));
-        _mm512_storeu_ps(dst + (4 + c) * dst_stride, _mm512_shuffle_f32x4(ab_odd, cd_odd, 0x88));
-        _mm512_storeu_ps(dst + (8 + c) * dst_stride, _mm512_shuffle_f32x4(ab_even, cd_even, 0xdd));
-        _mm512_storeu_ps(dst + (12 + c) * dst_stride, _mm512_shuffle_f32x4(ab_odd, cd_odd, 0xdd));
+        t[c] = _mm512_shuffle_f32x4(ab_even, cd_even, 0x88);
+        t[4 + c] = _mm512_shuffle_f32x4(ab_odd, cd_odd, 0x88);
+        t[8 + c] = _mm512_shuffle_f32x4(ab_even, cd_even, 0xdd);
+        t[12 + c] = _mm512_shuffle_f32x4(ab_odd, cd_odd, 0xdd);
     }
-}
-
-// The same for a block cut at the edge: rows and columns at most 16.
-inline void transpose_edge(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride,
-                           size_t rows, size_t columns) {
-    alignas(64) float in[256], out[256];
-    const __mmask16 used_columns = static_cast<__mmask16>((1u << columns) - 1u);
-    const __mmask16 used_rows = static_cast<__mmask16>((1u << rows) - 1u);
-    for (size_t i = 0; i < rows; ++i)
-        _mm512_store_ps(in + 16 * i,
-                        _mm512_maskz_loadu_ps(used_columns, src + static_cast<ptrdiff_t>(i) * src_stride));
-    for (size_t i = rows; i < 16; ++i) _mm512_store_ps(in + 16 * i, _mm512_setzero_ps());
-    transpose_block(in, 16, out, 16);
-    for (size_t i = 0; i < columns; ++i)
-        _mm512_mask_storeu_ps(dst + static_cast<ptrdiff_t>(i) * dst_stride, used_rows,
-                              _mm512_load_ps(out + 16 * i));
+    for (int i = 0; i < 16; ++i)
+        if (i < columns) _mm512_mask_storeu_ps(dst + i * dst_stride, used_rows, t[i]);
 }
 
 template <int kVectors>
@@ -79,16 +69,16 @@ inline void sum_taps_block(const float* src, const int32_t* offset, const float*
 
 void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,
                size_t columns) {
-    for (size_t c = 0; c < columns; c += 16) {
-        const size_t width = columns - c < 16 ? columns - c : 16;
-        for (size_t r = 0; r < rows; r += 16) {
-            const float* const from = src + static_cast<ptrdiff_t>(r) * src_stride + c;
-            float* const to = dst + static_cast<ptrdiff_t>(c) * dst_stride + r;
-            const size_t height = rows - r < 16 ? rows - r : 16;
-            if (height == 16 && width == 16)
-                transpose_block(from, src_stride, to, dst_stride);
-            else
-                transpose_edge(from, src_stride, to, dst_stride, height, width);
+    const int height = rows < 16 ? static_cast<int>(rows) : 16;
+    const int width = columns < 16 ? static_cast<int>(columns) : 16;
+    // Along the rows of src, which are far apart. The last block overlaps the one before it instead of being
+    // cut.
+    for (size_t r = 0; r < rows; r += 16) {
+        const size_t r0 = r + 16 <= rows || rows < 16 ? r : rows - 16;
+        for (size_t c = 0; c < columns; c += 16) {
+            const size_t c0 = c + 16 <= columns || columns < 16 ? c : columns - 16;
+            transpose_block(src + static_cast<ptrdiff_t>(r0) * src_stride + c0, src_stride,
+                            dst + static_cast<ptrdiff_t>(c0) * dst_stride + r0, dst_stride, height, width);
         }
     }
 }
