@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 #include <utility>
 
 #include "dispatch.h"
@@ -19,6 +20,13 @@ constexpr size_t kTile = 8 * kTileRows;
 // own residue accounts for.
 constexpr double kCodeReach = 6.0;
 
+// Where nothing varies the step must still be positive.
+constexpr double kLeastStep = 1e-6;
+static_assert(kUsableNorm / kLeastStep < 1.5e19, "squares of rows in units of a step must fit float32");
+
+// nearest_pruned's allowance for rounding covers this many groups of codes.
+constexpr size_t kMostGroups = 14;
+
 }  // namespace
 
 Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation,
@@ -32,6 +40,7 @@ Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, cons
       defect_(defect),
       lipschitz_(std::sqrt(1.0 + defect * (1.0 + defect))),
       packed_(rank_ * dim) {
+    if (groups_ > kMostGroups) throw std::invalid_argument("Basis: at most 480 directions");
     for (size_t b = 0; b < rank_ / kBlockRows; ++b)
         for (size_t d = 0; d < dim; ++d)
             for (size_t j = 0; j < kBlockRows; ++j) {
@@ -45,8 +54,7 @@ Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, cons
             if (r < rank) sum += deviation[r] * deviation[r];
         }
         const double step = kCodeReach * std::sqrt(sum / kCodeGroup) / 127.0;
-        // A step of zero (nothing varies here) would divide by zero; any positive one is right.
-        step_.push_back(static_cast<float>(std::max(step, 1e-6)));
+        step_.push_back(static_cast<float>(std::max(step, kLeastStep)));
         step_sq_.push_back(step_.back() * step_.back());
     }
 }
@@ -104,8 +112,9 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, float* coord
             // |computed V s - V s|: each coordinate off by chain * |v||s|, |v| <= 1 + defect.
             const double projection = std::sqrt(static_cast<double>(rank_)) * chain * (1.0 + defect_) * norm;
             // Squared tails are off by what the defect and the projection do to |V s|^2.
-            const double tail_sq_error = sq_norm[r] * (defect_ * (1.0 + defect_) + 1e-12) +
-                                         projection * (2.0 * (1.0 + defect_) * norm + projection);
+            const double tail_sq_error =
+                sq_norm[r] * (defect_ * (1.0 + defect_) + static_cast<double>(dim_) * 0x1p-52) +
+                projection * (2.0 * (1.0 + defect_) * norm + projection);
             const double head_tail = std::sqrt(std::max(0.0, sq_norm[r] - head_sq));
             const double full_tail = std::sqrt(std::max(0.0, sq_norm[r] - full_sq));
             const auto root_error = [&](double tail) {
@@ -122,7 +131,7 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, float* coord
             // The tails themselves are rounded to float32, codes see coordinates divided by their step: 2 u
             // |s|.
             frame.error =
-                round_up(1.001 * (centring + projection + tail_error + 4.0 * kUnit32 * norm) + 1e-40);
+                round_up(1.001 * (centring + projection + tail_error + 4.0 * kUnit32 * norm) + kUnderflow);
         }
     }
 }

@@ -16,7 +16,9 @@ namespace inreach {
 
 // Standardized rows longer than this cannot be squared and summed in float32; they are decided in float64
 // alone.
-constexpr double kUsableNorm = 1e15;
+// In units of the smallest code step (basis.cpp) they must stay below the root of float32's largest value
+// too.
+constexpr double kUsableNorm = 1e12;
 
 class Frame {
   public:
@@ -30,9 +32,9 @@ class Frame {
     // scale * (row - centre) in float32 into out; returns the squared length of what was stored.
     double standardize(const float* row, float* out) const;
 
-    // >= |stored - scale * (row - centre)|: one rounding a value, and at worst the smallest subnormal.
+    // >= |stored - scale * (row - centre)|: one rounding a value, and at worst the smallest normal number.
     double error(double norm) const {
-        return 1.01 * kUnit32 * norm + 1e-44 * std::sqrt(static_cast<double>(centre_.size()));
+        return 1.01 * kUnit32 * norm + 1.2e-38 * std::sqrt(static_cast<double>(centre_.size()));
     }
 
   private:

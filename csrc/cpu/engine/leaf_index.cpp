@@ -61,7 +61,7 @@ void split(const float* heads, size_t depth, uint32_t* ids, Span span) {
 }  // namespace
 
 LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected) {
-    const size_t n = rows.count;
+    const size_t n = rows_indexed_ = rows.count;
     depth_ = basis.head() + 1;
     groups_ = basis.groups();
     code_stride_ = (groups_ * kCodeGroup + 3 * sizeof(float) + 63) / 64 * 64;

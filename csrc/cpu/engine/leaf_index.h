@@ -32,7 +32,9 @@ class LeafIndex {
     };
 
     size_t leaves() const { return leaves_; }
-    size_t depth() const { return depth_; }  // head coordinates and the tail
+    size_t rows_indexed() const { return rows_indexed_; }
+    size_t groups() const { return groups_; }  // of codes
+    size_t depth() const { return depth_; }    // head coordinates and the tail
     const float* block(size_t leaf) const { return blocks_.data() + leaf * depth_ * kBlockRows; }
     const float* start(size_t leaf) const { return starts_.data() + leaf * kBlockRows; }  // -|x|^2 / 2
     const uint32_t* rows(size_t leaf) const { return row_of_.data() + leaf * kBlockRows; }
@@ -58,7 +60,7 @@ class LeafIndex {
   private:
     void encode(const Basis& basis, uint32_t row, const float* coordinates, const RowFrame& frame);
 
-    size_t leaves_ = 0, depth_ = 0, groups_ = 0, code_stride_ = 0;
+    size_t rows_indexed_ = 0, leaves_ = 0, depth_ = 0, groups_ = 0, code_stride_ = 0;
     AlignedArray<float> blocks_, starts_, centres_, centre_starts_, radii_;
     AlignedArray<uint32_t> row_of_;
     AlignedArray<int8_t> codes_;

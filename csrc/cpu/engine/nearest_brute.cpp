@@ -70,7 +70,7 @@ class Rounding {
     double slack(double norm, double other_norm) const {
         const double larger = std::max(norm, other_norm);
         return chain_ * (norm * other_norm + 0.5 * larger * larger) +
-               1e-38;  // the rest: products that underflow
+               kUnderflow;  // the rest: products that underflow
     }
 
   private:
@@ -221,8 +221,8 @@ class Task {
         const double slack = 2.0 * rounding_.slack(norm, block.norm[j]);
         const double errors = frame_.error(norm) + frame_.error(block.norm[j]);
         const double sq = sq_norm - 2.0 * static_cast<double>(dot);
-        const double low = std::sqrt(std::max(0.0, sq - slack)) * (1.0 - 1e-12) - errors;
-        const double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + 1e-12) + errors;
+        const double low = std::sqrt(std::max(0.0, sq - slack)) * (1.0 - kDecisionSlack) - errors;
+        const double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + kDecisionSlack) + errors;
         bool keep = low <= row_reach_[i];
         row_reach_[i] = std::min(row_reach_[i], high);
         if (column_answers_ != nullptr) {
@@ -248,14 +248,14 @@ class Task {
         if (grouped_ && queries_.group[query] == bank_.group[row]) return;
         const double sq = table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim);
         ++decided_;
-        const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + 1e-12);
+        const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + kDecisionSlack);
         Best best(row_answers_ + (query - q0_) * k_, k_);
         best.offer({sq, static_cast<int64_t>(row)});
         double& reach = row_reach_[query - q0_];
         if (k_ == 1)
             reach = std::min(reach, distance);
         else if (!std::isinf(best.limit()))
-            reach = std::min(reach, std::sqrt(best.limit()) * frame_.scale() * (1.0 + 1e-12));
+            reach = std::min(reach, std::sqrt(best.limit()) * frame_.scale() * (1.0 + kDecisionSlack));
         if (column_answers_ != nullptr) {
             Best(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
             column_reach_[row - b0_] = std::min(column_reach_[row - b0_], distance);

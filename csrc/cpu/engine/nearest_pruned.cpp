@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <vector>
 
 #include "dispatch.h"
@@ -70,7 +71,7 @@ class QuerySearch {
         head_sq_ = sq;
         // For the leaves' balls: lowered by what rounding can do to the dot products with their centres.
         const double norms = static_cast<double>(frame_.norm) + index.centre_norm() + frame_.error;
-        ball_sq_ = round_down(head_sq_ - 2.0 * kRoundingSlack * norms * norms);
+        ball_sq_ = round_down(head_sq_ - 2.0 * kRoundingSlack * norms * norms - kUnderflow);
         code_row_.resize(std::max<size_t>(1, basis.groups() * kCodeGroup));
         for (size_t g = 0; g < basis.groups(); ++g)
             for (size_t i = 0; i < kCodeGroup; ++i) {
@@ -156,7 +157,8 @@ class QuerySearch {
         const double limit = best_.limit();
         reach_ = std::isinf(limit)
                      ? 1e18
-                     : basis_.lipschitz() * std::sqrt(limit) * basis_.scale() * (1.0 + 1e-12) + frame_.error;
+                     : basis_.lipschitz() * std::sqrt(limit) * basis_.scale() * (1.0 + kDecisionSlack) +
+                           frame_.error;
         reach_ = std::min(reach_, 1e18);
     }
 
@@ -170,7 +172,7 @@ class QuerySearch {
     void read_leaf(size_t leaf) {
         const double norms =
             static_cast<double>(frame_.norm) + index_.norm(leaf) + frame_.error + index_.error(leaf);
-        const double slack = kRoundingSlack * norms * norms;
+        const double slack = kRoundingSlack * norms * norms + kUnderflow;
         const double reach = reach_ + index_.error(leaf);
         const double threshold = 0.5 * (head_sq_ - reach * reach) - slack;
         float dots[kBlockRows];
@@ -195,12 +197,13 @@ class QuerySearch {
         const double full_tail = static_cast<double>(code.full_tail) - frame_.full_tail;
         const double head =
             std::max(0.0, head_sq_ - 2.0 * static_cast<double>(dot) - head_tail * head_tail - 2.0 * slack);
-        const double coded =
-            table_.code_distance(code.codes, code_row_.data(), basis_.step_sq(), basis_.groups());
+        const double coded = static_cast<double>(table_.code_distance(code.codes, code_row_.data(),
+                                                                      basis_.step_sq(), basis_.groups())) *
+                                 (1.0 - kRoundingSlack) -
+                             kUnderflow;
         ++counts_.refined;
         // The codes see all but `residue` of the row: the bound they give may be short by that much.
-        const double bound =
-            std::sqrt(head + coded * (1.0 - kRoundingSlack) + full_tail * full_tail) - code.residue;
+        const double bound = std::sqrt(head + std::max(0.0, coded) + full_tail * full_tail) - code.residue;
         // Either bound alone is right; with few coordinates the head's can be the tighter one.
         const double head_bound = std::sqrt(head + head_tail * head_tail);
         const double tightest = std::max(bound, head_bound);
@@ -263,6 +266,9 @@ double pruned_cost(const SearchCounts& counts, size_t queries, const LeafIndex& 
 SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
                             const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint,
                             int64_t* out_index, float* out_sq_distance) {
+    if (index.rows_indexed() != bank.count || index.depth() != basis.head() + 1 ||
+        index.groups() != basis.groups())
+        throw std::invalid_argument("nearest_pruned: the index belongs to another bank or basis");
     const KernelTable& table = kernels();
     const size_t blocks = (index.leaves() + kBlockRows - 1) / kBlockRows;
     const size_t depth = index.depth();

@@ -8,10 +8,21 @@ namespace inreach {
 
 constexpr double kUnit32 = 5.9604644775390625e-08;  // 2^-24, unit roundoff of float32
 
+// Products and sums below float32's normal range lose up to 2^-126 each (where a library has set the thread
+// to flush subnormals to zero; 2^-150 otherwise), whatever their size. In the frame, where data are around
+// one, an allowance for 10^7 of them is nothing.
+constexpr double kUnderflow = 1e-30;
+
+// Float64 decisions are sums of dim squares: relative error <= (dim / 16 + 12) 2^-53, far below this for any
+// dim.
+constexpr double kDecisionSlack = 1e-9;
+
 // gamma_n = n u / (1 - n u): relative error of n roundings in sequence (Higham, Accuracy and Stability of
 // Numerical Algorithms, lemma 3.1).
+// Infinite, so that nothing is passed over, where the lemma does not hold.
 inline double gamma32(size_t n) {
-    return static_cast<double>(n) * kUnit32 / (1.0 - static_cast<double>(n) * kUnit32);
+    const double nu = static_cast<double>(n) * kUnit32;
+    return nu < 0.5 ? nu / (1.0 - nu) : INFINITY;
 }
 
 // The float32 at or above / at or below x.

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -61,8 +62,12 @@ struct Job {
 class Pool {
   public:
     explicit Pool(int threads) : pid(getpid()), size(threads) {
-        for (int worker = 1; worker < threads; ++worker)
-            workers.emplace_back([this, worker] { loop(worker); });
+        try {
+            for (int worker = 1; worker < threads; ++worker)
+                workers.emplace_back([this, worker] { loop(worker); });
+        } catch (const std::system_error&) {
+            // The system gives no more threads (a container's limit): those that started do the work.
+        }
     }
 
     ~Pool() {
