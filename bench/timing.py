@@ -1,0 +1,54 @@
+"""Interleaved timing: peer, ours, peer, ours, ... so that a machine's drift hits everybody alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
+from typing import Any
+
+OURS = "inreach_fast"
+# After a parallel region OpenMP's workers spin for a while; nobody should start while another's do.
+_REST = 0.03
+
+Contestants = Mapping[str, Callable[[], object]]
+
+
+def race(
+    contestants: Contestants, *, rounds: int, budget: float = 60.0, warm: Iterable[str] | None = None
+) -> dict[str, list[float]]:
+    """Wall-clock seconds of each contestant, one entry a round.
+
+    Args:
+        contestants: name -> what to time.
+        rounds: how often; each round runs everybody once, in the order given.
+        budget: seconds; no further round is begun once they are spent (the first is always finished).
+        warm: who runs once before, untimed; everybody by default.
+    """
+    for name in contestants if warm is None else warm:
+        contestants[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    begun = time.perf_counter()
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            time.sleep(_REST)
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+        if time.perf_counter() - begun > budget:
+            break
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Median, least and greatest of some values, and the values."""
+    return {"median": median(values), "min": min(values), "max": max(values), "values": values}
+
+
+def ratios(seconds: Mapping[str, list[float]], ours: str) -> dict[str, dict[str, Any]]:
+    """How many times longer each other contestant took, round by round, then the median: above 1, ours is faster."""
+    return {
+        name: spread([peer / mine for peer, mine in zip(values, seconds[ours], strict=True)])
+        for name, values in seconds.items()
+        if name != ours
+    }

@@ -1,0 +1,128 @@
+"""What is measured on: real images where they are to be had, else textures; and the descriptors of either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import ROOT
+
+UInt8 = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.float32]
+
+DATA_VARIABLE = "INREACH_BENCH_DATA"
+_SIDE = 256
+
+
+def data_folder() -> Path:
+    """Where classes in MVTec AD's layout are looked for; it may be absent."""
+    return Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data")
+
+
+class Workload:
+    """Images, a backbone and descriptors, each made when first asked for.
+
+    Args:
+        backbone: a name that `load_backbone` knows, or "auto": the Caffe ResNet-50 of bench/backbones where
+            its weights are present, else the offline EfficientNet-Lite2.
+        weights: for a named backbone.
+        mvtec_class: which class of `data_folder`; textures where it is absent.
+        image_size: side of the network's input in pixels.
+    """
+
+    def __init__(
+        self, backbone: str = "auto", weights: str = "official", mvtec_class: str = "bottle", image_size: int = 224
+    ) -> None:
+        self._backbone_name, self._weights, self._class = backbone, weights, mvtec_class
+        self.image_size = image_size
+        self._rows: list[Rows] = []
+
+    @cached_property
+    def backbone(self) -> Any:
+        """A `Backbone` with the default preset's levels."""
+        from inreach_fast.backbones import load_backbone
+
+        from .backbones.resnet50_caffe import weights_file
+
+        if self._backbone_name != "auto":
+            return load_backbone(self._backbone_name, weights=self._weights)
+        if weights_file().is_file():
+            return load_backbone(f"{ROOT / 'bench' / 'backbones' / 'resnet50_caffe.py'}:build")
+        return load_backbone("efficientnet_lite2")
+
+    @property
+    def source(self) -> str:
+        """What the images are, in words."""
+        return f"MVTec {self._class}" if self._files("train/good") else "scikit-image textures"
+
+    @property
+    def features(self) -> str:
+        """What the descriptors are, in words."""
+        return f"{self.backbone.name} of {self.source}"
+
+    def training_images(self, count: int) -> list[UInt8]:
+        """``count`` unlabelled images, uint8 (H, W, 3) RGB; over again from the first where there are fewer."""
+        return self._images("train/good", count, seed=0)
+
+    def test_images(self, count: int) -> list[UInt8]:
+        """Images that are not among the training ones, good and defective."""
+        return self._images("test", count, seed=1)
+
+    def descriptors(self, count: int) -> Rows:
+        """(count, P, 1024) float32 of the first training images."""
+        self._rows += [self.describe(image) for image in self.training_images(count)[len(self._rows) :]]
+        return np.stack(self._rows[:count])
+
+    def drop_descriptors(self) -> None:
+        """Gives their memory back."""
+        self._rows = []
+
+    def describe(self, image: UInt8) -> Rows:
+        """(P, 1024) float32 of one image."""
+        from inreach_fast.descriptors import describe_images
+
+        batch = resize(image, self.image_size)[None]
+        return np.asarray(describe_images(batch, self.backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
+
+    def _files(self, folder: str) -> list[Path]:
+        return sorted((data_folder() / self._class / folder).rglob("*.png"))
+
+    def _images(self, folder: str, count: int, seed: int) -> list[UInt8]:
+        from inreach_fast.images import read_image
+
+        files = self._files(folder)
+        if not files:
+            return list(texture_images(count, seed))
+        if folder == "test":
+            files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
+        return [read_image(files[i % len(files)]) for i in range(count)]
+
+
+def texture_images(count: int, seed: int) -> Iterator[UInt8]:
+    """Random crops of scikit-image's brick texture, uint8 (256, 256, 3)."""
+    from skimage import data
+
+    picture = np.asarray(data.brick())
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        top, left = random.integers(0, [picture.shape[0] - _SIDE, picture.shape[1] - _SIDE])
+        crop = picture[top : top + _SIDE, left : left + _SIDE]
+        yield np.ascontiguousarray(np.repeat(crop[..., None], 3, axis=2), dtype=np.uint8)
+
+
+def resize(image: UInt8, side: int) -> UInt8:
+    """The network's input, uint8 (side, side, 3), by Pillow's bilinear filter."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def random_rows(count: int, dim: int, seed: int) -> Rows:
+    """Isotropic normal rows: nothing in them can be pruned."""
+    return np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32)
