@@ -1,0 +1,1 @@
+"""Scripts to try one kernel in a minute."""

@@ -1,0 +1,108 @@
+"""The whole job, backbone included: `fit` and `predict` against bench/baseline.py, and predict's parts."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from inreach_fast import InReaCh, kernels
+
+from . import baseline
+from .records import Case, timed_case
+from .timing import OURS, race
+from .workload import Workload, resize
+
+PEER = "baseline (the authors' way)"
+FORWARD = "backbone forward"
+
+
+def run(work: Workload, *, quick: bool = False, images: int | None = None, rounds: int | None = None) -> list[Case]:
+    """Cases: fit, predict, and predict without the backbone beside the backbone's forward pass."""
+    images = images or (8 if quick else 24)
+    rounds = rounds or (1 if quick else 3)
+    # With as many seed images as images no channel grows past the span filter.
+    depth = min(10, max(2, images // 2))
+    training, tests = work.training_images(images), work.test_images(5)
+    backbone = work.backbone
+    data = work.features
+    # Both warm: torch's convolution primitives, plans, file caches.
+    for image in training[:2]:
+        baseline.describe(backbone.extract(resize(image, work.image_size)[None]))
+        work.describe(image)
+    held: dict[str, Any] = {}
+
+    def fit_ours() -> None:
+        # Only this keeps the two alike: the authors' seed images are the first ones.
+        model = InReaCh(seed_selection="first", assoc_depth=depth, backbone=backbone, image_size=work.image_size)
+        held[OURS] = model.fit(training)
+
+    def fit_theirs() -> None:
+        held[PEER] = baseline.fit(training, backbone, size=work.image_size, assoc_depth=depth)
+
+    seconds = race({PEER: fit_theirs, OURS: fit_ours}, rounds=rounds, budget=200, warm=[])
+    model, theirs = held[OURS], held[PEER]
+    fit_case = timed_case(
+        f"fit, {images} images, {depth} seeds",
+        seconds,
+        data=data,
+        goal="3x",
+        checks={"nominal patches that both chose": _agreement(model, theirs)},
+        stages={OURS: dict(model.report_["seconds"]), PEER: theirs.seconds},
+    )
+
+    ours_next, theirs_next = cycle(tests), cycle(tests)
+    seconds = race(
+        {PEER: lambda: theirs.predict(next(theirs_next)), OURS: lambda: model.predict(next(ours_next))},
+        rounds=3 if quick else 10,
+        budget=60,
+    )
+    apart = max(_relative(model.predict(image).score, theirs.predict(image)[0]) for image in tests)
+    predict_case = timed_case(
+        f"predict, model of {images} images ({len(model.nominal_)} nominal patches)",
+        seconds,
+        data=data,
+        goal="3x",
+        checks={"largest relative difference of image scores": f"{apart:.1e}"},
+    )
+    return [fit_case, predict_case, _without_backbone(work, model, resize(tests[0], work.image_size), quick)]
+
+
+def _without_backbone(work: Workload, model: Any, image: Any, quick: bool) -> Case:
+    backbone = work.backbone
+    levels = backbone.extract(image[None])
+    grid = tuple(int(n) for n in levels[0].shape[-2:])
+    rows = kernels.describe(levels, grid=grid)[0]
+    # `score_descriptors` takes descriptors as the model holds them: with their position channels.
+    scored = baseline.append_positions(rows, grid) if model.positions_ else rows
+
+    def score() -> None:
+        model.score_descriptors(scored)
+
+    def everything() -> None:
+        kernels.describe(levels, grid=grid)
+        score()
+
+    name = "predict without the backbone"
+    seconds = race(
+        {
+            FORWARD: lambda: backbone.extract(image[None]),
+            name: everything,
+            "of it describe": lambda: kernels.describe(levels, grid=grid),
+            "of it scores and map": score,
+        },
+        rounds=3 if quick else 11,
+    )
+    return timed_case(f"{name}, beside the forward pass of {backbone.name}", seconds, data=work.features, ours=name)
+
+
+def _agreement(model: Any, theirs: baseline.Model) -> str:
+    patches = theirs.grid[0] * theirs.grid[1]
+    a = set((model.nominal_.image_index * patches + model.nominal_.patch_index).tolist())
+    b = set((theirs.image_index * patches + theirs.patch_index).tolist())
+    return f"{len(a & b) / max(len(a | b), 1):.3%} of {len(a | b)}"
+
+
+def _relative(a: float, b: float) -> float:
+    return float(np.abs(a - b) / max(abs(a), abs(b), 1e-30))

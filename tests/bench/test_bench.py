@@ -1,0 +1,226 @@
+"""The bench on tiny sizes: its schema, its ratios, and the baseline that ours is compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # last: an installed package must not be hidden by the source tree
+
+pytest.importorskip("threadpoolctl")
+
+from bench import association, baseline, environment, exact, memory_child, peers, records, search, timing, whole  # noqa: E402
+from bench.workload import random_rows  # noqa: E402
+
+faiss_missing = importlib.util.find_spec("faiss") is None
+needs_faiss = pytest.mark.skipif(faiss_missing, reason="faiss is not installed (extra 'bench')")
+
+
+@pytest.fixture(scope="module")
+def random() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    found = timing.ratios({"peer": [2.0, 9.0, 4.0], "us": [1.0, 1.0, 4.0]}, "us")
+    assert list(found) == ["peer"]
+    assert found["peer"] == {"median": 2.0, "min": 1.0, "max": 9.0, "values": [2.0, 9.0, 1.0]}
+
+
+def test_race_interleaves_and_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    order: list[str] = []
+    contestants = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = timing.race(contestants, rounds=2, warm=["b"])
+    assert order == ["b", "a", "b", "a", "b"]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_race_finishes_a_round_and_stops_when_its_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    seconds = timing.race({"a": int, "b": int}, rounds=9, budget=-1.0)
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 1, "b": 1}
+
+
+def test_exact_nearest_is_brute_force_with_the_lowest_index(random: np.random.Generator) -> None:
+    bank = random.integers(-3, 3, (60, 5)).astype(np.float32)
+    bank[40] = bank[7]
+    queries = np.concatenate([bank[[40]], random.integers(-3, 3, (9, 5)).astype(np.float32)])
+    squared = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
+    index, distance = exact.nearest(queries, bank)
+    assert index.tolist() == squared.argmin(axis=1).tolist()
+    assert distance.tolist() == squared.min(axis=1).tolist()
+    assert index[0] <= 7
+
+
+def test_peers_find_the_nearest(random: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_TORCH_BLOCK", 7)
+    bank = random_rows(40, 8, seed=1)
+    queries = bank[random.permutation(40)[:11]] + np.float32(0.01)
+    expected = exact.nearest(queries, bank)[0].tolist()
+    assert peers.torch_nearest(queries, bank)().tolist() == expected
+    assert peers.sklearn_nearest(queries, bank)().tolist() == expected
+    backward = exact.nearest(bank, queries)[0].tolist()
+    for mutual in (peers.torch_mutual, peers.sklearn_mutual):
+        assert [side.tolist() for side in mutual(queries, bank)()] == [expected, backward]
+    if not faiss_missing:
+        assert [side.tolist() for side in peers.faiss_mutual(queries, bank)()] == [expected, backward]
+
+
+def test_peers_keep_their_own_blas_and_get_the_widest_kernel() -> None:
+    before = {"OPENBLAS_CORETYPE": "Barcelona", "OPENBLAS_L2_SIZE": "512", "KEPT": "1"}
+    assert environment.peer_environment(before, {"sse2"}, None) == {"KEPT": "1"}
+    assert environment.peer_environment(before, {"avx2", "fma"}, None)["OPENBLAS_CORETYPE"] == "Haswell"
+    wide = {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}
+    assert environment.peer_environment(before, wide, None)["OPENBLAS_CORETYPE"] == "SkylakeX"
+    assert environment.peer_environment({}, set(), 2)["OMP_NUM_THREADS"] == "2"
+
+
+@needs_faiss
+def test_search_cases_have_the_schema_and_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    query, bank = random_rows(30, 16, seed=3), random_rows(200, 16, seed=4)
+    for case in (
+        search.nearest_case(query, bank, data="random", quick=True),
+        search.mutual_case(query, bank, data="random", quick=True),
+    ):
+        _check_timed(case)
+        answers = {name: value for name, value in case["checks"].items() if name.startswith("equal to float64")}
+        assert answers
+        assert set(answers.values()) <= {"30 of 30", "200 of 200"}
+
+
+def test_baseline_describes_as_the_package_does(random: np.random.Generator) -> None:
+    from inreach_fast import kernels
+
+    shapes = ((6, 8, 8), (10, 8, 8), (12, 4, 4))
+    levels = [torch.from_numpy(random.standard_normal((1, *shape)).astype(np.float32)) for shape in shapes]
+    theirs = baseline.describe(levels, dim=16)
+    np.testing.assert_allclose(theirs, kernels.describe(levels, grid=(8, 8), dim=16)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_baseline_associates_and_filters_as_the_package_does(random: np.random.Generator) -> None:
+    from inreach_fast.channels import select_nominal
+
+    places = 4 * random.standard_normal((1, 20, 12))
+    x = (places + random.standard_normal((7, 20, 12))).astype(np.float32)
+    seeds = np.arange(3)
+    joined = association.associate(x, seeds)
+    assert (joined >= 0).mean() > 0.5
+    assert baseline.associate(x, seeds.tolist()).tolist() == joined.tolist()
+    right, _, total = association.check(x, seeds, joined).partition(" of ")
+    assert right == total
+    ours = select_nominal(x.reshape(-1, 12), joined, seeds, min_length=3, max_std=5.0).rows
+    assert 0 < len(ours) < 140
+    assert baseline.filter_channels(x, joined, seeds.tolist(), 3, 5.0).tolist() == ours.tolist()
+
+
+@needs_faiss
+def test_whole_job_agrees_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    fit, predict, parts = whole.run(_TinyWork(), quick=True, images=10, rounds=1)
+    for case in (fit, predict, parts):
+        _check_timed(case)
+    assert float(fit["checks"]["nominal patches that both chose"].split("%")[0]) > 95
+    assert float(predict["checks"]["largest relative difference of image scores"]) < 0.1
+    assert set(fit["stages"][whole.PEER]) >= {"backbone", "descriptors", "association", "filters"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux' /proc")
+def test_memory_counts_what_a_call_takes() -> None:
+    size = 64 << 20
+
+    def run() -> Any:
+        return np.ones(size, dtype=np.uint8).sum()
+
+    found = memory_child.watched(run, (1, 1, size // 4))
+    assert found["descriptors"] == size
+    assert 0.9 * size < found["peak"] < 1.6 * size
+
+
+def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
+    timed = records.timed_case("nearest", {"peer": [0.2, 0.4], "us": [0.1, 0.1]}, data="random", ours="us", goal="2x")
+    value = records.value_case("fit", {"peak over descriptors": 1.1}, data="random", unit="x")
+    result = {
+        "schema": records.SCHEMA,
+        "date": "2026-01-01 00:00 UTC",
+        "seconds": 1.0,
+        "settings": {"quick": True, "features": "random", "note": environment.BLAS_NOTE},
+        "machine": environment.describe_machine(),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+        "sections": {
+            "search": {"seconds": 1.0, "cases": [timed], "notes": []},
+            "memory": {"seconds": 1.0, "cases": [value]},
+            "broken": {"seconds": 0.0, "cases": [], "error": "ValueError"},
+        },
+    }
+    records.save(result, tmp_path / "a" / "r.json", tmp_path / "b" / "r.md")
+    assert json.loads((tmp_path / "a" / "r.json").read_text()) == json.loads(json.dumps(result))
+    text = (tmp_path / "b" / "r.md").read_text()
+    assert "| peer | 300 ms (200 ms to 400 ms) | 3.00 (2.00 to 4.00) |" in text
+    assert "**us** | 100 ms" in text
+    assert "1.1 x" in text
+    assert "Did not run: ValueError" in text
+    assert str(ROOT) not in text
+
+
+def _check_timed(case: dict[str, Any]) -> None:
+    json.dumps(case)
+    assert {"name", "kind", "data", "ours", "goal", "seconds", "ratios"} <= set(case)
+    assert case["ours"] in case["seconds"]
+    assert set(case["ratios"]) == set(case["seconds"]) - {case["ours"]}
+    for name, ratio in case["ratios"].items():
+        peer, mine = case["seconds"][name]["values"], case["seconds"][case["ours"]]["values"]
+        assert ratio["values"] == [a / b for a, b in zip(peer, mine, strict=True)]
+        assert ratio["min"] <= ratio["median"] <= ratio["max"]
+
+
+class _TinyBackbone:
+    """Two levels of fixed random convolutions; enough of `Backbone` for a fit."""
+
+    name, fingerprint, spec, levels = "tiny", "0" * 64, {"rebuildable": False}, ("a", "b")
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._first = torch.randn(8, 3, 4, 4, generator=generator)
+        self._second = torch.randn(12, 8, 2, 2, generator=generator)
+
+    def extract(self, batch: np.ndarray) -> list[torch.Tensor]:
+        x = torch.from_numpy(batch.copy()).permute(0, 3, 1, 2) / 255 - 0.5
+        first = torch.nn.functional.conv2d(x, self._first, stride=4).relu()
+        return [first, torch.nn.functional.conv2d(first, self._second, stride=2).relu()]
+
+
+class _TinyWork:
+    """Images of one blurred picture with a little noise each."""
+
+    image_size, features = 32, "tiny"
+
+    def __init__(self) -> None:
+        self.backbone = _TinyBackbone()
+        random = np.random.default_rng(0)
+        self._picture = np.kron(random.integers(40, 200, (8, 8, 3)), np.ones((4, 4, 1)))
+
+    def training_images(self, count: int, seed: int = 0) -> list[np.ndarray]:
+        random = np.random.default_rng(seed)
+        # The spread filter takes channels whose members all lie equally far from their mean, as equal noise does.
+        noise = random.normal(0, 4, (count, *self._picture.shape)) * random.choice([0.2, 1, 4], (count, 1, 1, 1))
+        return list(np.clip(self._picture + noise, 0, 255).astype(np.uint8))
+
+    def test_images(self, count: int) -> list[np.ndarray]:
+        return self.training_images(count, seed=1)
+
+    def describe(self, image: np.ndarray) -> np.ndarray:
+        from inreach_fast import kernels
+
+        return kernels.describe(self.backbone.extract(image[None]), grid=(8, 8))[0]
