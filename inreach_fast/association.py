@@ -82,7 +82,7 @@ class Associator:
         bank = self._met_by(image)
         if bank is None:
             return channel
-        patches = kernels.Bank(rows, basis=self._bank if self._backend in ("auto", "native") else None)
+        patches = kernels.Bank(rows, basis=self._bank)
         found = kernels.nearest_answered(patches, bank, query_group=np.full(len(rows), image), backend=self._backend)
         channel[found.answered] = found.index[found.answered]
         return channel

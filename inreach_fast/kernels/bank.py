@@ -43,9 +43,8 @@ class Bank:
         check_not_empty(self.dim, f"{name} (second dimension)")
         check_finite(self._rows, name, self._index)
         self._prepared: dict[str, Any] = {}
-        self._basis: list[Basis] = []  # none or one; a list, so that with_groups shares it
-        if basis is not None:
-            self._basis.append(_basis_from(basis, self.dim))
+        # None or one; a list, so that banks of one frame share it whichever of them fits it.
+        self._basis: list[Basis] = [] if basis is None else _shared_list(basis, self.dim)
         self.lock = threading.RLock()
         # False for arrays wrapped for a single call: what is prepared for them must pay within it.
         self.persistent = True
@@ -116,11 +115,11 @@ class Bank:
         return other
 
 
-def _basis_from(value: Any, dim: int) -> Basis:
+def _shared_list(value: Any, dim: int) -> list[Basis]:
     from .basis import Basis
-    from .native import basis_of
 
-    basis = basis_of(value) if isinstance(value, Bank) else value
-    if not isinstance(basis, Basis) or basis.dim != dim:
-        raise ParameterError(f"basis: expected a Bank (or its basis) of {dim} values in a row, got {value!r}")
-    return basis
+    if isinstance(value, Bank) and value.dim == dim:
+        return value._basis
+    if isinstance(value, Basis) and value.dim == dim:
+        return [value]
+    raise ParameterError(f"basis: expected a Bank (or its basis) of {dim} values in a row, got {value!r}")

@@ -243,7 +243,7 @@ def _shared_basis(a: Bank, b: Bank) -> Basis | None:
     if fitted:
         basis = fitted[0]
     elif a.persistent or b.persistent:
-        basis = basis_of(a if a.persistent else b)
+        basis = basis_of(max((bank for bank in (a, b) if bank.persistent), key=len))
     elif float(len(a)) * len(b) * a.dim >= _MIN_CALL_WORK and _looks_structured(a) and _looks_structured(b):
         basis = _call_basis(a, b)
     else:
