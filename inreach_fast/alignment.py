@@ -56,9 +56,7 @@ class MeanImage:
         """
         batch = images[None] if images.ndim == 3 else images
         if batch.ndim != 4 or batch.dtype != np.uint8:
-            raise DataError(
-                f"images: {images.dtype} {images.shape} given, uint8 (h, w, 3) or (B, h, w, 3) expected."
-            )
+            raise DataError(f"images: {images.dtype} {images.shape} given, uint8 (h, w, 3) or (B, h, w, 3) expected.")
         if self._sum is None:
             self._sum = np.zeros(batch.shape[1:], np.uint64)
         elif self._sum.shape != batch.shape[1:]:
@@ -117,17 +115,13 @@ def best_rotation(image: UInt8Array, reference: UInt8Array) -> int:
     search = _search_of(image)
     _search_of(reference)
     if image.shape != reference.shape:
-        raise MixedSizesError(
-            f"image is {image.shape[:2]} and reference is {reference.shape[:2]}; give them one size."
-        )
+        raise MixedSizesError(f"image is {image.shape[:2]} and reference is {reference.shape[:2]}; give them one size.")
     return search.best(image, search.quarters(reference))
 
 
 def _search_of(image: UInt8Array) -> _RotationSearch:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 4:
-        raise DataError(
-            f"image: {image.dtype} {image.shape} given, uint8 (h, w, 3) of at least 4x4 expected."
-        )
+        raise DataError(f"image: {image.dtype} {image.shape} given, uint8 (h, w, 3) of at least 4x4 expected.")
     return _rotation_search(image.shape[0], image.shape[1])
 
 
@@ -380,15 +374,9 @@ class Alignment:
                 reference=reference,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelCorruptError(
-                f"alignment: {error!r} is missing or malformed; fit the model again."
-            ) from error
-        if reference is not None and (
-            reference.dtype != np.uint8 or reference.ndim != 3 or reference.shape[2] != 3
-        ):
-            raise ModelCorruptError(
-                "alignment: the reference is no uint8 (h, w, 3) image; fit the model again."
-            )
+            raise ModelCorruptError(f"alignment: {error!r} is missing or malformed; fit the model again.") from error
+        if reference is not None and (reference.dtype != np.uint8 or reference.ndim != 3 or reference.shape[2] != 3):
+            raise ModelCorruptError("alignment: the reference is no uint8 (h, w, 3) image; fit the model again.")
         return alignment
 
 
@@ -420,9 +408,7 @@ def align_images(
         raise ParameterError(f"threshold={threshold!r}: give a finite number (the supplement's is 600).")
     if score_before is None:
         if iter(images) is images:
-            raise ParameterError(
-                "images: an iterator can be gone over only once; give a list, or score_before."
-            )
+            raise ParameterError("images: an iterator can be gone over only once; give a list, or score_before.")
         plain = MeanImage()
         for image in images:
             plain.add(image)

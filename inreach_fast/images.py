@@ -31,10 +31,11 @@ UInt8Array = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """File name endings, in any case, that `list_images` takes for images."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")  # MPO: JPEG with a second frame, as many phones write it
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _PHOTOMETRIC_TAG = 262
+_PLANAR_TAG = 284
 _REMEDY = "Replace or remove the file, or pass over broken images with skip_bad (--skip-bad)."
 
 
@@ -64,7 +65,7 @@ def read_image(path: str | os.PathLike[str]) -> UInt8Array:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ImageError(f"{name}: cannot be read; truncated or damaged ({error}). {_REMEDY}") from error
-    return np.ascontiguousarray(_upright(_to_rgb8(samples, bits), orientation))
+    return np.array(_upright(_to_rgb8(samples, bits), orientation), order="C")
 
 
 def to_rgb8(array: npt.NDArray[Any], name: str = "image") -> UInt8Array:
@@ -94,9 +95,7 @@ def to_rgb8(array: npt.NDArray[Any], name: str = "image") -> UInt8Array:
         return np.ascontiguousarray(_to_rgb8(array, 8))
     if array.dtype == np.uint16:
         return np.ascontiguousarray(_to_rgb8(array, 16))
-    raise ImageError(
-        f"{name}: dtype {array.dtype} has no defined range; convert it to uint8 or uint16 (0..65535)."
-    )
+    raise ImageError(f"{name}: dtype {array.dtype} has no defined range; convert it to uint8 or uint16 (0..65535).")
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
@@ -131,7 +130,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key of natural order; equal only for equal texts, so that sorting by it is deterministic."""
     parts = re.split(r"([0-9]+)", text.casefold())
-    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts if p], text
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], text
 
 
 def _is_image_name(name: str) -> bool:
@@ -146,6 +145,8 @@ def _decode(image: Image.Image, name: str) -> tuple[npt.NDArray[Any], int]:
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise ImageError(f"{name}: {kind} samples have no defined range; convert the file to 8 or 16 bits.")
+    if _tiff_tag(image, _PLANAR_TAG) == 2 and _tiff_bits(image) > 8:
+        raise UnidentifiedImageError  # Pillow opens these planes and decodes them wrongly
     deep = _decode_16_bit_colour(image)
     if deep is not None:
         return deep, 16

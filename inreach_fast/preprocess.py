@@ -38,14 +38,10 @@ class Geometry:
                 continue
             ok = len(size) == 2 and all(isinstance(v, (int, np.integer)) and v > 0 for v in size)
             if not ok:
-                raise ParameterError(
-                    f"{name}={size!r}: give (height, width), two whole numbers above zero, or None."
-                )
+                raise ParameterError(f"{name}={size!r}: give (height, width), two whole numbers above zero, or None.")
             object.__setattr__(self, name, (int(size[0]), int(size[1])))
         if self.resize and self.crop and (self.crop[0] > self.resize[0] or self.crop[1] > self.resize[1]):
-            raise ParameterError(
-                f"crop={self.crop} does not fit into resize={self.resize}; make resize larger."
-            )
+            raise ParameterError(f"crop={self.crop} does not fit into resize={self.resize}; make resize larger.")
 
     @classmethod
     def paper(cls) -> Geometry:
@@ -73,9 +69,7 @@ class Geometry:
         _check_image(image)
         if self.resize is not None and image.shape[:2] != self.resize:
             height, width = self.resize
-            resized = Image.fromarray(np.ascontiguousarray(image)).resize(
-                (width, height), Image.Resampling.BILINEAR
-            )
+            resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
             image = np.asarray(resized)
         if self.crop is not None:
             top, left = self._crop_corner(image.shape[:2])
@@ -100,9 +94,7 @@ class Geometry:
                 )
         return np.stack(done)
 
-    def map_to_original(
-        self, values: npt.NDArray[np.floating], original_size: Size
-    ) -> npt.NDArray[np.float32]:
+    def map_to_original(self, values: npt.NDArray[np.floating], original_size: Size) -> npt.NDArray[np.float32]:
         """Bring a map over the network's input back into the frame of the original image.
 
         Args:
@@ -121,9 +113,10 @@ class Geometry:
         rows, row_weight, rows_in = _linear_positions(height, frame[0], top, inside[0])
         cols, col_weight, cols_in = _linear_positions(width, frame[1], left, inside[1])
         source = values.astype(np.float32, copy=False)
-        across = source[:, cols[0]] * (1 - col_weight) + source[:, cols[1]] * col_weight
-        below = row_weight[:, None]
-        out = np.asarray(across[rows[0]] * (1 - below) + across[rows[1]] * below, np.float32)
+        # a + (b - a) * w, so that a constant map stays constant to the bit.
+        across = source[:, cols[0]] + (source[:, cols[1]] - source[:, cols[0]]) * col_weight
+        above = across[rows[0]]
+        out = np.asarray(above + (across[rows[1]] - above) * row_weight[:, None], np.float32)
         out[~rows_in] = np.nan
         out[:, ~cols_in] = np.nan
         return out
@@ -138,9 +131,7 @@ class Geometry:
 
 def _linear_positions(
     n_out: int, n_frame: int, start: int, n_in: int
-) -> tuple[
-    tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.float32], npt.NDArray[np.bool_]
-]:
+) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Along one axis: the two source cells of each output pixel, the weight of the second, and whether
     inside.
     """
@@ -155,8 +146,6 @@ def _linear_positions(
 def _check_image(image: UInt8Array) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DataError(
-            f"image: {what} given, uint8 (H, W, 3) expected; inreach_fast.images.to_rgb8 converts."
-        )
+        raise DataError(f"image: {what} given, uint8 (H, W, 3) expected; inreach_fast.images.to_rgb8 converts.")
     if 0 in image.shape:
         raise DataError(f"image: shape {image.shape} has no pixels.")

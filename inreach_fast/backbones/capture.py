@@ -63,9 +63,7 @@ class HookedNetwork(LevelNetwork):
                     handle.remove()
         missing = [level for level in self._levels if level not in captured]
         if missing:
-            raise BackboneError(
-                f"{self._name}: level {missing[0]!r} is not reached by the network's forward pass."
-            )
+            raise BackboneError(f"{self._name}: level {missing[0]!r} is not reached by the network's forward pass.")
         return [captured[level] for level in self._levels]
 
 

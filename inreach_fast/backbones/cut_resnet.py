@@ -16,9 +16,7 @@ _STAGES = ("layer1", "layer2", "layer3", "layer4")
 def resnet_block_names(model: nn.Module) -> tuple[str, ...]:
     """ "layer1.0", "layer1.1", ...: the residual blocks of a network with torchvision's stage names."""
     stages = [(name, getattr(model, name, None)) for name in _STAGES]
-    return tuple(
-        f"{name}.{i}" for name, stage in stages if isinstance(stage, nn.Sequential) for i in range(len(stage))
-    )
+    return tuple(f"{name}.{i}" for name, stage in stages if isinstance(stage, nn.Sequential) for i in range(len(stage)))
 
 
 def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:

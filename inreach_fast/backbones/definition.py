@@ -29,9 +29,7 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
-            raise ParameterError(
-                f"normalisation: channel_order {self.channel_order!r} is neither 'RGB' nor 'BGR'."
-            )
+            raise ParameterError(f"normalisation: channel_order {self.channel_order!r} is neither 'RGB' nor 'BGR'.")
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
             if len(values) != 3 or any(v != v or abs(v) == float("inf") for v in values):
@@ -96,9 +94,7 @@ class BackboneDefinition:
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
-            raise ParameterError(
-                f"{self.name}: module is a {type(self.module).__name__}, not a torch.nn.Module."
-            )
+            raise ParameterError(f"{self.name}: module is a {type(self.module).__name__}, not a torch.nn.Module.")
         if not isinstance(self.normalisation, Normalisation):
             raise ParameterError(f"{self.name}: normalisation must be a Normalisation.")
         object.__setattr__(self, "levels", tuple(self.levels))
@@ -123,18 +119,14 @@ def choose_levels(
         ParameterError: out of range, or a name that the network does not have.
     """
     if isinstance(depth, bool) or not isinstance(depth, (int, str, list, tuple)):
-        raise ParameterError(
-            f"depth={depth!r}: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names."
-        )
+        raise ParameterError(f"depth={depth!r}: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names.")
     if isinstance(depth, int):
         if not 1 <= depth <= 13:
             raise ParameterError(f"depth={depth}: give 1 to 13 (how many levels, from the shallowest).")
         return tuple(levels[:depth])
     if isinstance(depth, str):
         if depth not in hierarchies:
-            raise ParameterError(
-                f"depth={depth!r}: {name} has no such hierarchy; it has {_quoted(hierarchies)}."
-            )
+            raise ParameterError(f"depth={depth!r}: {name} has no such hierarchy; it has {_quoted(hierarchies)}.")
         return tuple(hierarchies[depth])
     chosen = tuple(depth)
     if not chosen or len(set(chosen)) != len(chosen):

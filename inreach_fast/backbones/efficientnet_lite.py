@@ -70,9 +70,7 @@ class InvertedBottleneck(nn.Module):
         if self._expands:
             self._expand_conv = SamePaddingConv2d(channels, inner, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(inner, eps=_BATCH_NORM_EPS)
-        self._depthwise_conv = SamePaddingConv2d(
-            inner, inner, kernel, stride=stride, groups=inner, bias=False
-        )
+        self._depthwise_conv = SamePaddingConv2d(inner, inner, kernel, stride=stride, groups=inner, bias=False)
         self._bn1 = nn.BatchNorm2d(inner, eps=_BATCH_NORM_EPS)
         self._project_conv = SamePaddingConv2d(inner, out_channels, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(out_channels, eps=_BATCH_NORM_EPS)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import BackboneError, ParameterError
-from .backbone import Backbone
+from .backbone import Backbone, cut_network
+from .capture import HookedNetwork
 from .custom import custom_definition, is_factory_name
 from .definition import BackboneDefinition, Normalisation, as_normalisation, choose_levels
-from .offline import EFFICIENTNET_LITE2, efficientnet_lite2_definition
+from .offline import EFFICIENTNET_LITE2, efficientnet_lite2_definition, offline_weights_file
 from .timm_models import TIMM_PREFIX, timm_definition
-from .torchvision_models import WIDE_RESNET50_2, wide_resnet50_2_definition
+from .torchvision_models import WIDE_RESNET50_2, wide_resnet50_2_definition, wide_resnet50_2_weights
 from .weights import file_sha256, load_state, random_state, read_state
 
-_BUILT_IN: Mapping[str, Callable[[str, int, str | None], BackboneDefinition]] = {
-    WIDE_RESNET50_2: wide_resnet50_2_definition,
-    EFFICIENTNET_LITE2: efficientnet_lite2_definition,
+# Each: the network without weights, and where its official ones are.
+_BUILT_IN: Mapping[str, tuple[Callable[[], BackboneDefinition], Callable[[], tuple[Path, str | None]]]] = {
+    WIDE_RESNET50_2: (wide_resnet50_2_definition, wide_resnet50_2_weights),
+    EFFICIENTNET_LITE2: (efficientnet_lite2_definition, offline_weights_file),
 }
 
 
@@ -53,22 +56,29 @@ def load_backbone(
             cannot be fetched, or are not what their sha256 says. BackboneError: anything else in building it.
     """
     if not isinstance(name, str):
-        raise ParameterError(
-            f"backbone={name!r}: give a name, or a Backbone (Backbone.from_module makes one)."
-        )
+        raise ParameterError(f"backbone={name!r}: give a name, or a Backbone (Backbone.from_module makes one).")
     wanted = os.fspath(weights)
     if is_factory_name(name):
-        definition = _with_weights(custom_definition(name), wanted, seed, weights_sha256)
+        definition = custom_definition(name)
     elif name in _BUILT_IN:
-        definition = _BUILT_IN[name](wanted, seed, weights_sha256)
+        definition = _BUILT_IN[name][0]()
     elif name.startswith(TIMM_PREFIX):
-        definition = timm_definition(name.removeprefix(TIMM_PREFIX), wanted, seed, weights_sha256)
+        definition = timm_definition(name.removeprefix(TIMM_PREFIX), pretrained=wanted == "official")
     else:
         known = ", ".join(repr(n) for n in _BUILT_IN)
         raise ParameterError(f"backbone={name!r} is unknown; give {known}, 'timm:NAME' or 'FILE.py:FACTORY'.")
     hierarchies, known_levels = definition.hierarchies, definition.known_levels
     levels = choose_levels(depth, definition.levels, hierarchies, known_levels, definition.name)
     prepared = as_normalisation(normalisation, definition.normalisation)
+    network = cut_network(definition, levels)
+    target = network.body if isinstance(network, HookedNetwork) else network  # named as in files
+    if wanted == "random":
+        load_state(target, random_state(target, seed), "random")
+    elif wanted != "official":
+        load_state(target, read_state(wanted, weights_sha256), wanted)
+    elif name in _BUILT_IN:
+        path, digest = _BUILT_IN[name][1]()
+        load_state(target, read_state(path, digest), str(path))
     is_file = wanted not in ("official", "random")
     spec = {
         "backbone": os.path.abspath(name.rpartition(":")[0]) + ":" + name.rpartition(":")[2]
@@ -79,7 +89,7 @@ def load_backbone(
         "seed": seed,
         "rebuildable": True,
     }
-    return Backbone(definition, levels, device=device, normalisation=prepared, spec=spec)
+    return Backbone(definition, levels, device=device, normalisation=prepared, spec=spec, network=network)
 
 
 def backbone_from_spec(
@@ -108,9 +118,7 @@ def backbone_from_spec(
         levels, seed = tuple(spec["levels"]), int(spec["seed"])
         normalisation = Normalisation.from_json(spec["normalisation"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BackboneError(
-            f"backbone: its description is damaged ({error!r}); fit the model again."
-        ) from error
+        raise BackboneError(f"backbone: its description is damaged ({error!r}); fit the model again.") from error
     return load_backbone(
         name,
         weights=source if weights is None else weights,
@@ -120,13 +128,3 @@ def backbone_from_spec(
         normalisation=normalisation,
         seed=seed,
     )
-
-
-def _with_weights(
-    definition: BackboneDefinition, weights: str, seed: int, sha256: str | None
-) -> BackboneDefinition:
-    if weights == "random":
-        load_state(definition.module, random_state(definition.module, seed), "random")
-    elif weights != "official":
-        load_state(definition.module, read_state(weights, sha256), weights)
-    return definition

