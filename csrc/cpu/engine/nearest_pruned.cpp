@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <stdexcept>
 #include <vector>
@@ -26,10 +27,11 @@ namespace inreach {
 
 namespace {
 
-constexpr size_t kQueries = 48;     // queries of a task, at most 64
-constexpr size_t kFirstLeaves = 4;  // leaves read before the others are tested again
-constexpr size_t kDrainAt = 96;     // rows waiting for a decision
-constexpr size_t kPilotTasks = 4;   // tasks after which bounds and brute force are compared
+constexpr size_t kQueries = 48;          // queries of a task, at most 64
+constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before the others are tested again
+constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
+constexpr size_t kDrainAt = 96;          // rows waiting for a decision
+constexpr size_t kPilotTasks = 4;        // tasks after which bounds and brute force are compared
 
 struct Candidate {
     float bound;  // lower bound on the distance, in the frame, less all errors
@@ -116,16 +118,22 @@ class QuerySearch {
                 reachable.push_back({gap(leaf, d[in[i]]), static_cast<uint32_t>(leaf)});
             }
         }
-        if (reachable.size() > 2 * kFirstLeaves) {
-            std::partial_sort(reachable.begin(), reachable.begin() + kFirstLeaves, reachable.end(),
-                              [](const ReachableLeaf& a, const ReachableLeaf& b) {
-                                  return a.gap < b.gap || (a.gap == b.gap && a.leaf < b.leaf);
-                              });
-            for (size_t i = 0; i < kFirstLeaves; ++i)
-                if (reachable[i].gap <= reach_) read_leaf(reachable[i].leaf);
+        // The nearest balls first, each answer drawing the reach in. With groups the nearest hold the query's
+        // own rows, which say nothing: those are read as well, but do not count.
+        const size_t sorted = std::min(kMostFirstLeaves, reachable.size());
+        std::partial_sort(reachable.begin(), reachable.begin() + static_cast<std::ptrdiff_t>(sorted),
+                          reachable.end(), [](const ReachableLeaf& a, const ReachableLeaf& b) {
+                              return a.gap < b.gap || (a.gap == b.gap && a.leaf < b.leaf);
+                          });
+        size_t read = 0;
+        for (size_t productive = 0; read < sorted && productive < kFirstLeaves; ++read) {
+            if (reachable[read].gap > reach_) break;
+            read_leaf(reachable[read].leaf);
+            if (candidates_.empty()) continue;
             drain();
-            reachable.erase(reachable.begin(), reachable.begin() + kFirstLeaves);
+            ++productive;
         }
+        reachable.erase(reachable.begin(), reachable.begin() + static_cast<std::ptrdiff_t>(read));
     }
 
     double reach() const { return reach_; }

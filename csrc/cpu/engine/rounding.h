@@ -19,10 +19,10 @@ constexpr double kDecisionSlack = 1e-9;
 
 // gamma_n = n u / (1 - n u): relative error of n roundings in sequence (Higham, Accuracy and Stability of
 // Numerical Algorithms, lemma 3.1).
-// Infinite, so that nothing is passed over, where the lemma does not hold.
+// So large that nothing is passed over where the lemma does not hold.
 inline double gamma32(size_t n) {
     const double nu = static_cast<double>(n) * kUnit32;
-    return nu < 0.5 ? nu / (1.0 - nu) : INFINITY;
+    return nu < 0.5 ? nu / (1.0 - nu) : 1e30;
 }
 
 // The float32 at or above / at or below x.
