@@ -58,9 +58,7 @@ def check_nearest(
     bank_group: Any = None,
 ) -> kernels.Nearest:
     """`nearest` and the reference give the same bits."""
-    result = kernels.nearest(
-        queries, bank, k=k, query_group=query_group, bank_group=bank_group, backend=engine.backend
-    )
+    result = kernels.nearest(queries, bank, k=k, query_group=query_group, bank_group=bank_group, backend=engine.backend)
     index, sq_distance = reference.nearest(queries, bank, k, query_group, bank_group)
     same_bits(result.index, index)
     same_bits(result.sq_distance, sq_distance)

@@ -281,9 +281,7 @@ class Nominal(NamedTuple):
     channel_seed_patch: Int
 
 
-def nominal_patches(
-    x: ArrayLike, members: Members, min_length: int | None = 3, max_std: float | None = 5.0
-) -> Nominal:
+def nominal_patches(x: ArrayLike, members: Members, min_length: int | None = 3, max_std: float | None = 5.0) -> Nominal:
     """Section 5: the members of all living channels of (N, P, D) descriptors.
 
     A seed image's patch may be in two channels: its own and one that it joined. It is stored once, under

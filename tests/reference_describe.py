@@ -41,9 +41,7 @@ def resize_axis(x: np.ndarray, size: int, axis: int) -> np.ndarray:
     return (1 - t) * np.take(x, low, axis=axis) + t * np.take(x, high, axis=axis)
 
 
-def describe(
-    levels: list[np.ndarray], grid: tuple[int, int], dim: int = 1024, neighbourhood: int = 3
-) -> np.ndarray:
+def describe(levels: list[np.ndarray], grid: tuple[int, int], dim: int = 1024, neighbourhood: int = 3) -> np.ndarray:
     """Levels of (C, h, w) -> (P, dim) float64."""
     vectors = []
     for level in levels:

@@ -57,9 +57,7 @@ def test_association_takes_mutual_pairs_with_the_closest_seed() -> None:
 def test_a_patch_of_two_channels_is_stored_once_under_its_own() -> None:
     x = np.zeros((4, 1, 2), np.float32)
     x[:, 0, 0] = [0.0, 1.0, 2.0, 3.0]
-    both = reference.Members(
-        *np.array([[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0], [2, 0, 1, 0], [3, 0, 1, 0]]).T
-    )
+    both = reference.Members(*np.array([[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0], [2, 0, 1, 0], [3, 0, 1, 0]]).T)
     nominal = reference.nominal_patches(x, both, min_length=0, max_std=None)
     assert nominal.channel_seed_image.tolist() == [0, 1, 1, 1]
     # With its own channel too short it is stored under the other.
@@ -80,13 +78,9 @@ def test_description_is_torchs() -> None:
     unfolded = torch.nn.functional.unfold(x, 3, padding=1).reshape(1, 45, 7, 6)
     np.testing.assert_array_equal(reference.neighbourhood(x[0].numpy()), unfolded[0].numpy())
     resized = torch.nn.functional.interpolate(unfolded, size=(10, 14), mode="bilinear")
-    np.testing.assert_allclose(
-        reference.resample_bilinear(unfolded[0].numpy(), 10, 14), resized[0].numpy(), atol=1e-14
-    )
+    np.testing.assert_allclose(reference.resample_bilinear(unfolded[0].numpy(), 10, 14), resized[0].numpy(), atol=1e-14)
     pooled = torch.nn.functional.adaptive_avg_pool1d(resized.reshape(1, 45, 140).transpose(1, 2), 20)
-    np.testing.assert_allclose(
-        reference.describe([x[0].numpy()], (10, 14), dim=20), pooled[0].numpy(), atol=1e-14
-    )
+    np.testing.assert_allclose(reference.describe([x[0].numpy()], (10, 14), dim=20), pooled[0].numpy(), atol=1e-14)
 
 
 def test_positions_are_row_then_column() -> None:

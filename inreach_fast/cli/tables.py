@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,4 +49,6 @@ def format_seconds(seconds: float) -> str:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"[-+]?[\d.,]+%?", value) is not None
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

@@ -59,9 +59,7 @@ class Basis:
         if self._native is None:
             from .. import _core
 
-            self._native = _core.Basis(
-                self._centre, self._scale, self._directions, self._deviation, self._defect
-            )
+            self._native = _core.Basis(self._centre, self._scale, self._directions, self._deviation, self._defect)
         return self._native
 
 

@@ -69,17 +69,13 @@ def describe(
     device = _check_levels(levels)
     if device is not None:
         if backend not in ("auto", "torch"):
-            raise DataError(
-                f"levels: on {device}, where only the torch backend works; or move them with .cpu()"
-            )
+            raise DataError(f"levels: on {device}, where only the torch backend works; or move them with .cpu()")
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
         backend = "torch"
     module = _module(backend)
 
-    arrays = (
-        list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
-    )
+    arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
     batched = arrays[0].ndim == 4
     if not batched:
         arrays = [x[None] for x in arrays]
@@ -100,9 +96,7 @@ def describe(
     return target if batched else target[0]
 
 
-def make_plan(
-    shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: int, neighbourhood: int
-) -> Plan:
+def make_plan(shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: int, neighbourhood: int) -> Plan:
     """What a backend executes for levels of these (C, h, w)."""
     taps = level_taps(tuple(c for c, _, _ in shapes), dim, neighbourhood)
     return Plan(
@@ -139,9 +133,7 @@ def _check_grid(grid: Any) -> tuple[int, int]:
 def _check_levels(levels: Any) -> str | None:
     """The device of the levels where it is not the CPU, else None; all that they must agree in is checked."""
     if hasattr(levels, "shape") or not isinstance(levels, Sequence):
-        raise ParameterError(
-            f"levels: expected a list with one array for each level, got {type(levels).__name__}"
-        )
+        raise ParameterError(f"levels: expected a list with one array for each level, got {type(levels).__name__}")
     if not levels:
         raise ParameterError("levels: expected at least one level, got none")
     for i, level in enumerate(levels):
@@ -150,9 +142,7 @@ def _check_levels(levels: Any) -> str | None:
         if str(level.dtype) not in ("float32", "torch.float32"):
             raise DataError(f"levels[{i}]: expected float32, got {level.dtype}; convert it first")
         if len(level.shape) not in (3, 4):
-            raise DataError(
-                f"levels[{i}]: expected the shape (C, h, w) or (B, C, h, w), got {tuple(level.shape)}"
-            )
+            raise DataError(f"levels[{i}]: expected the shape (C, h, w) or (B, C, h, w), got {tuple(level.shape)}")
         if 0 in tuple(level.shape)[-3:]:
             raise DataError(f"levels[{i}]: is empty, its shape is {tuple(level.shape)}")
         if tuple(level.shape)[:-3] != tuple(levels[0].shape)[:-3]:

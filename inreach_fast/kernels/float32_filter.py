@@ -90,9 +90,7 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> Frame:
     dim = bank.dim
     own, other = _extent(bank), _extent(queries)
     centre = own.mean
-    largest = max(
-        float(np.max(np.maximum(extent.high - centre, centre - extent.low))) for extent in (own, other)
-    )
+    largest = max(float(np.max(np.maximum(extent.high - centre, centre - extent.low))) for extent in (own, other))
     scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0.0 else 1.0
     if dim >= _MAX_DIM:
         return Frame(centre, scale, 0.0, math.inf)

@@ -84,9 +84,7 @@ def nearest_answered(
     return AnsweredNearest(index, sq_distance, answered)
 
 
-def _checked(
-    queries: Any, bank: Any, query_group: Any, bank_group: Any
-) -> tuple[Bank, Bank, IndexArray | None]:
+def _checked(queries: Any, bank: Any, query_group: Any, bank_group: Any) -> tuple[Bank, Bank, IndexArray | None]:
     query_bank = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
     if not isinstance(bank, Bank):
         bank = Bank.for_call(bank, bank_group, name="bank")

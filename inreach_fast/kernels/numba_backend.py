@@ -59,9 +59,7 @@ def _threads() -> int:
         if text.isascii() and text.isdigit() and int(text) >= 1:
             return int(text)
         if text:
-            raise ParameterError(
-                f"INREACH_NUM_THREADS: expected a whole number of at least 1, got {text!r}"
-            ) from None
+            raise ParameterError(f"INREACH_NUM_THREADS: expected a whole number of at least 1, got {text!r}") from None
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -58,8 +58,6 @@ def backend_module(name: str) -> SearchBackend:
     if name not in usable:
         known = name in _BACKENDS
         reason = f"needs {_BACKENDS[name][1]}, which is not installed" if known else "is not a backend"
-        raise BackendError(
-            f"backend: {name!r} {reason}; usable here: {', '.join(usable) or 'none'} (or 'auto')"
-        )
+        raise BackendError(f"backend: {name!r} {reason}; usable here: {', '.join(usable) or 'none'} (or 'auto')")
     module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module

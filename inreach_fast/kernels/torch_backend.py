@@ -205,12 +205,8 @@ def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
                 b_original = b_side.original(start, end)
                 b_tile, b_length, b_low = b_side.tile(b_original)
                 value = _low(a_tile, a_low, b_tile, b_low)
-                across = torch.minimum(
-                    forward.limit(frame)[first:stop], _achieved(value, a_length, b_length, 1, frame)
-                )
-                down = torch.minimum(
-                    backward.limit(frame)[start:end], _achieved(value.T, b_length, a_length, 1, frame)
-                )
+                across = torch.minimum(forward.limit(frame)[first:stop], _achieved(value, a_length, b_length, 1, frame))
+                down = torch.minimum(backward.limit(frame)[start:end], _achieved(value.T, b_length, a_length, 1, frame))
                 wanted = value <= _round_up(across, device)[:, None]
                 wanted |= value <= _round_up(down, device)[None, :]
                 row, column = (x.to(a_side.decide_on) for x in torch.nonzero(wanted, as_tuple=True))
@@ -231,9 +227,7 @@ def _low(a: torch.Tensor, a_low: torch.Tensor, b: torch.Tensor, b_low: torch.Ten
     return torch.mm(a, b.T).mul_(-2.0).add_(a_low[:, None]).add_(b_low[None, :])
 
 
-def _achieved(
-    low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: int, frame: Frame
-) -> torch.Tensor:
+def _achieved(low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: int, frame: Frame) -> torch.Tensor:
     """A limit in the sense of P1 that k pairs of each row of the tile keep for certain, by P2."""
     value, column = torch.topk(low, k, dim=1, largest=False)
     value, column = value.to(length.device).double(), column.to(length.device)

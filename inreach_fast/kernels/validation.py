@@ -31,9 +31,7 @@ def as_float32(value: Any, name: str, *, ndim: int | tuple[int, ...] = 2) -> Flo
     if array.dtype == np.bool_ or not (
         np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
     ):
-        raise ParameterError(
-            f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}"
-        )
+        raise ParameterError(f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}")
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32)
     same = (
@@ -83,9 +81,7 @@ def as_ids(value: Any, name: str, count: int | None = None) -> IndexArray:
     """
     array = _as_array(value, name)
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
-        raise ParameterError(
-            f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}"
-        )
+        raise ParameterError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
     if count is not None and len(array) != count:
         raise ParameterError(f"{name}: expected {count} entries, one for each row, got {len(array)}")
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:

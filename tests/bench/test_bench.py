@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import mmap
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,13 @@ def test_memory_counts_what_a_call_takes() -> None:
     size = 64 << 20
 
     def run() -> Any:
-        return np.ones(size, dtype=np.uint8).sum()
+        # Freshly mapped pages: memory that an earlier test freed and the allocator kept would not count.
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
+            pages = np.frombuffer(fresh, dtype=np.uint8)
+            pages[:] = 1
+            total = int(pages.sum(dtype=np.int64))
+            del pages
+        return total
 
     found = memory_child.watched(run, (1, 1, size // 4))
     assert found["descriptors"] == size

@@ -95,8 +95,8 @@ def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
 
 
 def test_demo(run: Run, tmp_path: Path) -> None:
-    small = ("--texture", "brick", "--images", 6, "--test-images", 6, "--image-size", 64, "--assoc-depth", 3,
-             "--weights", "random", "--out", tmp_path)  # fmt: skip
+    small = ("--texture", "brick", "--images", 12, "--test-images", 6, "--image-size", 96, "--assoc-depth", 3,
+             "--out", tmp_path)  # fmt: skip
     result = run("demo", *small, "--json")
     assert result.code == 0, result.err
     surface = result.json["surfaces"][0]

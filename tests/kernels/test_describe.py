@@ -96,8 +96,7 @@ def test_any_shape(problem: tuple[list[Shape], tuple[int, int], int, int, int]) 
     levels = random_levels(shapes, seed)
     expected = reference_describe.describe(levels, grid, dim, k)
     results = [
-        describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=backend)
-        for backend in available_backends()
+        describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=backend) for backend in available_backends()
     ]
     np.testing.assert_allclose(results[0], expected, rtol=0, atol=2e-6)
     for other in results[1:]:

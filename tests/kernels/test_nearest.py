@@ -104,9 +104,7 @@ def test_groups_of_a_bank_are_the_default(engine: Engine) -> None:
 def test_large_and_negative_group_ids(engine: Engine) -> None:
     rng = np.random.default_rng(6)
     ids = np.array([-(2**63), -1, 0, 2**32, 2**63 - 1])
-    check_nearest(
-        engine, gaussian(rng, 20, 5), gaussian(rng, 50, 5), 2, rng.choice(ids, 20), rng.choice(ids, 50)
-    )
+    check_nearest(engine, gaussian(rng, 20, 5), gaussian(rng, 50, 5), 2, rng.choice(ids, 20), rng.choice(ids, 50))
 
 
 def test_a_subset_by_index_is_the_gathered_bank(engine: Engine) -> None:
@@ -129,10 +127,7 @@ def test_batches_of_any_size_give_the_same_bits(engine: Engine) -> None:
     queries, bank = gaussian(rng, 130, 48), kernels.Bank(gaussian(rng, 500, 48))
     whole = kernels.nearest(queries, bank, k=2, backend=engine.backend)
     for size in (1, 3, 64):
-        parts = [
-            kernels.nearest(queries[i : i + size], bank, k=2, backend=engine.backend)
-            for i in range(0, 130, size)
-        ]
+        parts = [kernels.nearest(queries[i : i + size], bank, k=2, backend=engine.backend) for i in range(0, 130, size)]
         same_bits(np.concatenate([p.index for p in parts]), whole.index)
         same_bits(np.concatenate([p.sq_distance for p in parts]), whole.sq_distance)
 

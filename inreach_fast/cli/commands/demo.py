@@ -72,7 +72,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="see `inreach fit` (efficientnet_lite2)",
     )
     add("--weights", default="official", metavar="official|random|PATH", help="of the backbone (official)")
-    add("--assoc-depth", type=positive_int, default=5, metavar="S", help="number of seed images (5)")
+    add("--assoc-depth", type=positive_int, default=10, metavar="S", help="number of seed images (10)")
     add("--seed", type=int, default=0, metavar="N", help="of the images and of the method (0)")
     parser.set_defaults(run=run)
 
@@ -251,7 +251,7 @@ def _text(results: list[dict[str, Any]]) -> str:
     for result in results:
         for name, value in [*_stages(result)]:
             stages.setdefault(name, {})[result["texture"]] = value
-    times = [[name, *(values.get(r["texture"]) for r in results)] for name, values in stages.items()]
+    times = [[name, *(f"{values.get(r['texture'], 0.0):.2f}" for r in results)] for name, values in stages.items()]
     return "\n".join(
         [
             f"backbone: {results[0]['backbone']}",

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     require_folder(args.maps)
     require_folder(args.overlays)
     model = InReaCh.load(args.model)
+    if not model._from_descriptors:
+        _ = model.backbone  # loaded (and refused, if it is another) before the first image's seconds count
 
     begin = time.perf_counter()
     anomalous = skipped = 0
