@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXTURES = ("brick", "gravel", "grass")
 _PICTURE = "inreach-demo.png"
-_TRAIN = 20
+_TRAIN = 60
 _TEST = 10
 _ROWS = 8
 
