@@ -14,8 +14,9 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
 
+# From within tests/: in the repository's root Python would import the source tree, which holds no extension.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest -q tests  # not `python -m pytest`: that would import the source tree, which holds no extension
+	cd tests && $(abspath $(BIN))/pytest -q .
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
