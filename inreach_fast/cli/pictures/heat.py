@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from ..tables import format_number
 from .colours import inferno
 from .text import FAINT, INK, draw_text
 
@@ -41,7 +42,7 @@ def blend(image: RGB, relative: npt.NDArray[np.float64]) -> RGB:
         image: (H,W,3) uint8.
         relative: (H,W) map in thresholds; NaN (not inspected) is shown as the image, greyed.
     """
-    step = np.clip((np.nan_to_num(relative) - 0.35) / 0.65, 0.0, 1.0)
+    step = np.clip((np.nan_to_num(relative) - 0.5) / 0.5, 0.0, 1.0)
     opacity = (0.75 * step * step * (3 - 2 * step))[..., None]
     mixed = image * (1 - opacity) + heat(relative) * opacity
     missing = np.isnan(relative)
@@ -82,13 +83,14 @@ def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArr
     return np.asarray(resized, dtype=bool)
 
 
-def colour_bar(width: int, *, text_size: int, threshold: float | None = None) -> Image.Image:
+def colour_bar(width: int, *, text_size: int, threshold: float | None = None, remark: str = "") -> Image.Image:
     """A horizontal colour bar with its ticks in thresholds and the threshold's own mark.
 
     Args:
         width: pixels.
         text_size: of the labels, pixels.
         threshold: the value that "1" stands for, printed too where given.
+        remark: more words below the bar.
     """
     bar, tick = text_size, max(3, text_size // 3)
     margin = 2 * text_size
@@ -106,7 +108,8 @@ def colour_bar(width: int, *, text_size: int, threshold: float | None = None) ->
     draw.line((middle, 0, middle, bar), fill=OUTLINE, width=max(2, text_size // 6))
     words = "anomaly in thresholds; cyan: the threshold"
     if threshold is not None:
-        words = f"anomaly in thresholds (1 = {threshold:.4g}); cyan: the threshold"
+        words = f"anomaly in thresholds (1 = {format_number(threshold)}); cyan: the threshold"
+    words += remark
     draw_text(
         draw,
         (width / 2, bar + tick + text_size + 4),

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ..tables import format_number
 from .heat import OUTLINE, RGB, blend, colour_bar, in_thresholds, outline, resize_image, resize_map
 from .text import BAD, FAINT, GOOD, draw_text
 
@@ -52,12 +53,13 @@ def inspection_picture(
     # Tall, narrow images still need room for the words.
     inside = max(2 * width + gap, _NARROWEST_SHEET)
     left = gap + (inside - 2 * width - gap) // 2
-    bar = colour_bar(inside, text_size=max(12, round(0.8 * size)), threshold=threshold)
+    grey = "; grey: not inspected" if np.isnan(relative).any() else ""
+    bar = colour_bar(inside, text_size=max(12, round(0.8 * size)), threshold=threshold, remark=grey)
     sheet = Image.new("RGB", (inside + 2 * gap, head + height + gap + bar.height), "white")
     draw = ImageDraw.Draw(sheet)
     room = sheet.width - 2 * gap
     verdict, colour = ("ANOMALOUS", BAD) if is_anomalous else ("nominal", GOOD)
-    words = f"{verdict}: score {score:.4g}, threshold {threshold:.4g}"
+    words = f"{verdict}: score {format_number(score)}, threshold {format_number(threshold)}"
     draw_text(draw, (gap, 0.3 * size), words, size=round(1.2 * size), colour=colour, room=room)
     draw_text(draw, (gap, 1.9 * size), f"{name}  {remark}".rstrip(), size=size, colour=FAINT, room=room)
     sheet.paste(Image.fromarray(shown), (left, head))
