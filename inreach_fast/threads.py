@@ -1,29 +1,39 @@
-"""Number of threads of the compiled engine."""
+"""Number of threads of the kernels."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from .errors import ParameterError
 
 _MAX_THREADS = 1024
+_VARIABLE = "INREACH_NUM_THREADS"
+
+# Where there is no compiled extension to keep the number: 0 until it is asked for or set.
+_kept = 0
 
 
 def set_num_threads(n: int) -> None:
     """Threads that the kernels may use, the calling one counted; results do not depend on it.
 
     The start value is the environment's INREACH_NUM_THREADS, or else the processors this process may run on.
-    The numba backend follows; torch has its own `torch.set_num_threads`.
+    The numba backend follows; torch has its own `torch.set_num_threads`. Works without the compiled extension
+    too.
 
     Raises:
         ParameterError: not a whole number from 1 to 1024.
     """
+    global _kept
     count: Any = n
     if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= int(count) <= _MAX_THREADS:
         raise ParameterError(f"set_num_threads: expected a whole number from 1 to {_MAX_THREADS}, got {n!r}")
-    from . import _core
-
-    _core.set_num_threads(int(count))
+    try:
+        from . import _core
+    except ImportError:
+        _kept = int(count)
+    else:
+        _core.set_num_threads(int(count))
 
 
 def get_num_threads() -> int:
@@ -32,9 +42,24 @@ def get_num_threads() -> int:
     Raises:
         ParameterError: INREACH_NUM_THREADS is set to something that is no whole number from 1 to 1024.
     """
-    from . import _core
-
+    global _kept
+    try:
+        from . import _core
+    except ImportError:
+        _kept = _kept or _start_value()
+        return _kept
     try:
         return int(_core.num_threads())
     except ValueError as error:
         raise ParameterError(str(error)) from error
+
+
+def _start_value() -> int:
+    """What the compiled extension starts with, where there is none."""
+    text = os.environ.get(_VARIABLE, "")
+    if not text:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(processors, _MAX_THREADS)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_THREADS):
+        raise ParameterError(f"{_VARIABLE}: expected a whole number from 1 to {_MAX_THREADS}, got {text!r}")
+    return int(text)

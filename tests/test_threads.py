@@ -94,3 +94,41 @@ def test_import_is_quick_and_loads_no_heavy_package() -> None:
     code = "import sys\nprint([m for m in ('torch', 'numba', 'scipy') if m in sys.modules])"
     done = in_new_process(code)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+WITHOUT_EXTENSION = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "inreach_fast._core":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import numpy as np
+from inreach_fast import get_num_threads, set_num_threads
+from inreach_fast.errors import ParameterError
+"""
+
+
+def test_without_the_compiled_extension_the_number_is_kept_all_the_same() -> None:
+    code = WITHOUT_EXTENSION + "print(get_num_threads()); set_num_threads(np.int64(2)); print(get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(inreach_fast.__file__).parents[1]), "INREACH_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["3", "2"]), done.stderr
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "two", "2.5", "1025", "2 3"])
+def test_without_the_compiled_extension_a_wrong_variable_is_the_same_error(text: str) -> None:
+    code = WITHOUT_EXTENSION + "try:\n    get_num_threads()\nexcept ParameterError as error:\n    print(error)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(inreach_fast.__file__).parents[1]), "INREACH_NUM_THREADS": text},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "INREACH_NUM_THREADS" in done.stdout, done.stderr

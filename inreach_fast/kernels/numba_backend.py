@@ -11,7 +11,6 @@ abort when two Python threads call at once or do not survive fork. Only the filt
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
@@ -20,7 +19,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ParameterError
+from ..threads import get_num_threads
 from .bank import Bank
 from .float32_filter import STRETCH, make_frame
 from .results import FloatArray, IndexArray, MutualNearest, Nearest, SearchCounts
@@ -49,23 +48,9 @@ def _compiled(**options: Any) -> Callable[[_Function], _Function]:
 # ----------------------------------------------------------------------------------------------- threads
 
 
-def _threads() -> int:
-    try:
-        from ..threads import get_num_threads
-
-        return get_num_threads()
-    except ImportError:  # the setting lives in the compiled extension; without that, only the variable counts
-        text = os.environ.get("INREACH_NUM_THREADS", "")
-        if text.isascii() and text.isdigit() and int(text) >= 1:
-            return int(text)
-        if text:
-            raise ParameterError(f"INREACH_NUM_THREADS: expected a whole number of at least 1, got {text!r}") from None
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run(task: Callable[[int, int], _Result], parts: Sequence[tuple[int, int]]) -> list[_Result]:
     """task(first, stop) for each part, on as many threads as are set; results in the order of the parts."""
-    threads = min(_threads(), len(parts))
+    threads = min(get_num_threads(), len(parts))
     if threads == 1:
         return [task(*part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:  # of this call alone: a fork finds nothing to break
@@ -98,7 +83,7 @@ def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -
             )
         )  # fmt: skip
 
-    size = min(_CHUNK_QUERIES, -(-m // _threads()))
+    size = min(_CHUNK_QUERIES, -(-m // get_num_threads()))
     decided = sum(_run(search, _parts(m, size)))
     return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided))
 
@@ -119,7 +104,7 @@ def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
         )  # fmt: skip
         return ba_index, ba_best, int(decided)
 
-    parts = _run(search, _parts(m, -(-m // _threads())))
+    parts = _run(search, _parts(m, -(-m // get_num_threads())))
     ba_index, ba_best, _ = parts[0]
     for other_index, other_best, _ in parts[1:]:
         closer = other_best < ba_best  # on a tie the earlier part, whose rows have the lower numbers, stays
@@ -369,7 +354,7 @@ def channel_spread(members: FloatArray, rows: IndexArray, starts: IndexArray) ->
     def spread(first: int, stop: int) -> None:
         _spread(members, rows, starts, first, stop, distance, sigma)
 
-    _run(spread, _parts(len(sigma), max(1, -(-len(sigma) // (8 * _threads())))))
+    _run(spread, _parts(len(sigma), max(1, -(-len(sigma) // (8 * get_num_threads())))))
     return distance, sigma
 
 
