@@ -57,6 +57,9 @@ def test_backends(run: Run) -> None:
     record = run("backends", "--json").json
     assert record["backends"] == list(inreach_fast.kernels.available_backends())
     assert record["backends"][0] in run("backends").out
+    if "native" in record["backends"]:
+        assert record["native"]["isa"] in record["native"]["isas"]
+        assert record["native"]["threads"] >= 1
 
 
 def test_interrupt(run: Run, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

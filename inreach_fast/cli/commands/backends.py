@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__, kernels
+from ... import __version__, get_num_threads, kernels
 from ..console import Console
 from ..exit_codes import SUCCESS
 from ..options import common_options
@@ -65,12 +65,7 @@ def _native() -> dict[str, Any] | None:
         from ... import _core
     except ImportError:
         return None
-    facts: dict[str, Any] = {}
-    for key, name in (("isa", "isa"), ("isas", "available_isas"), ("threads", "num_threads")):
-        function = getattr(_core, name, None)
-        if callable(function):
-            facts[key] = function()
-    return facts
+    return {"isa": _core.isa(), "isas": _core.isa_levels(), "threads": get_num_threads()}
 
 
 def _words(value: Any) -> str:
