@@ -79,6 +79,10 @@ class BackboneMismatchError(ModelFileError):
 class SaveError(InReachError, OSError):
     """A file could not be written (full disk, no permission); nothing half-written was left."""
 
+    def __str__(self) -> str:
+        # The sentence alone: an OSError of two arguments would put "[Errno 28]" before it.
+        return str(self.args[-1]) if self.args else ""
 
-class NotFittedError(InReachError, RuntimeError):
-    """`fit` (or `load`) has to come before this call."""
+
+class NotFittedError(InReachError, RuntimeError, AttributeError):
+    """`fit` (or `load`) has to come before this call, or before this attribute is there."""

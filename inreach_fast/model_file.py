@@ -74,11 +74,11 @@ def save_file(path: str | os.PathLike[str], meta: Mapping[str, Any], arrays: Map
         temporary = None
         _sync_folder(target.parent)
     except OSError as error:
+        _remove(temporary)  # before the message says how much room there is
         raise _save_error(target, total, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+    except BaseException:
+        _remove(temporary)
+        raise
 
 
 def load_file(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -260,6 +260,12 @@ def _save_error(target: Path, needed: int, error: OSError) -> SaveError:
     else:
         message = f"{target}: cannot be written ({reason}); check that the folder exists and may be written to"
     return SaveError(error.errno or errno.EIO, message)
+
+
+def _remove(temporary: str | None) -> None:
+    if temporary is not None:
+        with suppress(OSError):
+            os.unlink(temporary)
 
 
 def _umask() -> int:
