@@ -115,13 +115,13 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
         raise DataError(f"{root}: {what}. Give a folder of images.")
     found: list[Path] = []
     try:
-        for here, folders, files in os.walk(root):
+        for here, folders, files in os.walk(root, onerror=_raise):
             folders[:] = [f for f in folders if recursive and not f.startswith(".")]
             found += [Path(here, f) for f in files if _is_image_name(f)]
     except OSError as error:
         raise DataError(f"{root}: cannot be listed ({error}). Check its permissions.") from error
     if not found:
-        hint = "" if recursive else " Images in sub-folders count only with recursive=True."
+        hint = "" if recursive else " Images in sub-folders count only with recursive=True (--recursive)."
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise EmptyFolderError(f"{root}: holds no image ({kinds}).{hint}")
     return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
@@ -131,6 +131,10 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key of natural order; equal only for equal texts, so that sorting by it is deterministic."""
     parts = re.split(r"([0-9]+)", text.casefold())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], text
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would pass over a folder that it may not read
 
 
 def _is_image_name(name: str) -> bool:

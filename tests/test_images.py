@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -224,3 +225,12 @@ def test_natural_order_is_total(names: list[str], random) -> None:
     shuffled = names.copy()
     random.shuffle(shuffled)
     assert sorted(names, key=natural_key) == sorted(shuffled, key=natural_key)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match="cannot be listed"):
+        list_images(tmp_path)
