@@ -58,6 +58,10 @@ class Bank:
         bank.persistent = False
         return bank
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Rows travel, locks and what was prepared do not: a copy prepares anew.
+        return _rebuilt, (self._rows, self._groups, self._index)
+
     def __len__(self) -> int:
         return len(self._rows) if self._index is None else len(self._index)
 
@@ -113,6 +117,10 @@ class Bank:
         other.__dict__.update(self.__dict__)
         other._groups = None if groups is None else as_ids(groups, "groups", len(self))
         return other
+
+
+def _rebuilt(rows: FloatArray, groups: IndexArray | None, index: IndexArray | None) -> Bank:
+    return Bank(rows, groups, index=index)
 
 
 def _shared_list(value: Any, dim: int) -> list[Basis]:

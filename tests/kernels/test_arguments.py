@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
@@ -172,6 +173,16 @@ def test_results_are_immutable_and_travel(engine: Engine) -> None:
             np.testing.assert_array_equal(getattr(copy, name), getattr(result, name))
             with pytest.raises(FrozenInstanceError):
                 setattr(result, name, None)
+
+
+def test_a_pickled_bank_gives_the_same_answers() -> None:
+    rows = np.random.default_rng(5).random((30, 8), dtype=np.float32)
+    bank = kernels.Bank(rows, np.arange(20) // 5, index=np.arange(20)[::-1])
+    before = kernels.nearest(rows, bank, k=2, query_group=np.zeros(30, int))
+    for again in (pickle.loads(pickle.dumps(bank)), copy.deepcopy(bank)):
+        after = kernels.nearest(rows, again, k=2, query_group=np.zeros(30, int))
+        assert np.array_equal(before.index, after.index)
+        assert np.array_equal(before.sq_distance, after.sq_distance)
 
 
 def test_a_bank_is_immutable() -> None:
