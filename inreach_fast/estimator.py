@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,9 +85,7 @@ class InReaCh:
     def __init__(self, preset: str = "default", *, backbone: Any = None, **parameters: Any) -> None:
         self._backbone: Backbone | None = None
         if backbone is not None and not isinstance(backbone, str):
-            if not (hasattr(backbone, "extract") and hasattr(backbone, "fingerprint")):
-                raise ParameterError(f"backbone: expected a name or a Backbone, got {type(backbone).__name__}")
-            self._backbone = backbone
+            self._backbone = _as_backbone(backbone)
             backbone = backbone.name
         if backbone is not None:
             parameters["backbone"] = backbone
@@ -94,7 +93,18 @@ class InReaCh:
         self._lock = threading.RLock()
         self._spec: dict[str, Any] | None = None
         self._fingerprint: str | None = None
+        self._folder: Path | None = None
         self._fitted = False
+
+    if not TYPE_CHECKING:  # a type checker shall still tell a misspelt attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name.endswith("_") and not name.startswith("_") and not self.__dict__.get("_fitted"):
+                raise NotFittedError(f"InReaCh: {name} is there after fit, fit_descriptors or InReaCh.load")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("InReaCh is neither pickled nor copied; save(path) writes it, and InReaCh.load(path) reads it")
 
     # ------------------------------------------------------------------------------------------ parts
 
@@ -120,7 +130,7 @@ class InReaCh:
 
                 p = self.parameters
                 if self._spec is not None:
-                    backbone = backbone_from_spec(self._spec, device=p.device)
+                    backbone = backbone_from_spec(self._spec, device=p.device, folder=self._folder)
                     self._check_backbone(backbone)
                 else:
                     backbone = load_backbone(
@@ -591,18 +601,37 @@ class InReaCh:
         model_file.save_file(path, meta, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, backbone: Backbone | None = None, verify: bool = True) -> InReaCh:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backbone: Backbone | str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        backend: str | None = None,
+        verify: bool = True,
+    ) -> InReaCh:
         """Reads a saved model; its patches stay on disk, memory-mapped.
+
+        The file holds no program and no weights, but what the network is rebuilt from at the first `predict`: its
+        name, levels and normalisation, the weights file's name as it was given and its sha256. A factory,
+        FILE.py:FACTORY, is run from its recorded place: load such models only from people whom you trust.
 
         Args:
             path: the file.
-            backbone: the network, where it cannot be rebuilt by name; its fingerprint must be the model's.
-                None: rebuilt at the first `predict`.
+            backbone: the network, where it cannot be rebuilt or lies elsewhere: a `Backbone`, or a name as in
+                `Parameters`. Its fingerprint must be the model's, told here or, of a name, at the first `predict`.
+            weights: the weights file, where it is neither where it was nor beside the model.
+            device: torch device of the network, instead of the one it was fitted on.
+            backend: kernel backend, instead of the one it was fitted with.
             verify: check the whole file's sha256.
 
         Raises:
-            ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError.
+            ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError; ParameterError: an
+            argument is not as above.
         """
+        if backbone is not None and not isinstance(backbone, str):
+            backbone = _as_backbone(backbone)
         meta, arrays = model_file.load_file(path, verify=verify)
         try:
             if meta["kind"] != "InReaCh":
@@ -634,14 +663,30 @@ class InReaCh:
         self._described = None
         self._scorer = None
         self._fitted = True
-        if backbone is not None and not self._from_descriptors:
-            self._check_backbone(backbone)
-            self._backbone = backbone
+        self._folder = Path(path).parent
+        here = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}
+        self.parameters = self.parameters.with_changes(**here)
+        if self._spec is not None:
+            if isinstance(backbone, str):
+                plain = {"weights": "official", "weights_sha256": None, "seed": 0}
+                self._spec = {**plain, **self._spec, "backbone": backbone, "rebuildable": True}
+            elif backbone is not None:
+                self._check_backbone(backbone)
+                self._backbone = backbone
+            if weights is not None:
+                self._spec["weights"] = os.fspath(weights)
         return self
 
     def __repr__(self) -> str:
         state = f"{len(self.nominal_)} nominal patches" if self._fitted else "not fitted"
         return f"InReaCh(preset={self.parameters.preset!r}, backbone={self.parameters.backbone!r}, {state})"
+
+
+def _as_backbone(value: Any) -> Backbone:
+    if not (hasattr(value, "extract") and hasattr(value, "fingerprint")):
+        raise ParameterError(f"backbone: expected a name or a Backbone, got {type(value).__name__}")
+    backbone: Backbone = value
+    return backbone
 
 
 def _silent(stage: str, done: int, total: int) -> None:

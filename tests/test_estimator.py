@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
+import pickle
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from inreach_fast import InReaCh
 from inreach_fast.association import choose_seeds
 from inreach_fast.backbones import Backbone
 from inreach_fast.errors import (
+    BackboneError,
     BackboneMismatchError,
     DegenerateDataError,
     EmptyFolderError,
@@ -30,6 +33,7 @@ from inreach_fast.errors import (
     NotFittedError,
     ParameterError,
     TooFewImagesError,
+    WeightsError,
 )
 from inreach_fast.kernels import available_backends
 from inreach_fast.threshold import robust_threshold
@@ -292,6 +296,21 @@ def test_not_fitted() -> None:
             call()
 
 
+def test_an_attribute_of_the_fit_says_what_it_needs() -> None:
+    for name in ("nominal_", "threshold_", "report_"):
+        with pytest.raises(NotFittedError, match=f"{name} is there after fit"):
+            getattr(InReaCh(), name)
+        assert not hasattr(InReaCh(), name)
+    with pytest.raises(AttributeError, match="absent_"):
+        estimator().fit(pictures(6)).absent_  # noqa: B018
+
+
+def test_pickle_and_copy_say_what_to_do_instead() -> None:
+    for act in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"InReaCh\.load"):
+            act(InReaCh())
+
+
 def test_bad_training_images(tmp_path: Path) -> None:
     with pytest.raises(EmptyFolderError, match=str(tmp_path)):
         estimator().fit(tmp_path)
@@ -390,6 +409,58 @@ def test_another_backbone_is_refused(fitted: InReaCh, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     with pytest.raises(BackboneMismatchError, match="tiny"):
         InReaCh.load(tmp_path / "model", backbone=tiny_backbone(seed=1))
+
+
+FACTORY = """
+import torch
+from inreach_fast.backbones import BackboneDefinition, Normalisation
+
+def build():
+    torch.manual_seed({seed})
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 4, stride=4), torch.nn.ReLU())
+    return BackboneDefinition(torch.nn.Sequential(layer), ("0",), Normalisation((0, 0, 0), (1, 1, 1)), "mine")
+"""
+
+
+def test_a_factory_that_moved_is_given_again(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    first, second, other = tmp_path / "here" / "net.py", tmp_path / "net.py", tmp_path / "other.py"
+    first.write_text(FACTORY.format(seed=0))
+    model = estimator(backbone=f"{first}:build").fit(pictures())
+    model.save(tmp_path / "m")
+    score = model.predict(pictures(1)[0]).score
+    assert InReaCh.load(tmp_path / "m").predict(pictures(1)[0]).score == score
+    first.rename(second)
+    with pytest.raises(BackboneError, match="there is no file"):
+        InReaCh.load(tmp_path / "m").predict(pictures(1)[0])
+    again = InReaCh.load(tmp_path / "m", backbone=f"{second}:build", backend="torch", device="cpu")
+    assert again.parameters.backend == "torch"
+    assert again.predict(pictures(1)[0]).score == score
+    other.write_text(FACTORY.format(seed=1))
+    with pytest.raises(BackboneMismatchError, match="fingerprint"):
+        InReaCh.load(tmp_path / "m", backbone=f"{other}:build").predict(pictures(1)[0])
+    with pytest.raises(ParameterError, match="backbone"):
+        InReaCh.load(tmp_path / "m", backbone=5)  # type: ignore[arg-type]
+
+
+def test_weights_that_moved_are_found_beside_the_model_or_given(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    factory, weights = tmp_path / "net.py", tmp_path / "a" / "w.safetensors"
+    factory.write_text(FACTORY.format(seed=0))
+    weights.parent.mkdir()
+    state = {"0.0.weight": torch.randn(16, 3, 4, 4), "0.0.bias": torch.zeros(16)}
+    safetensors.save_file(state, str(weights))
+    model = estimator(backbone=f"{factory}:build", weights=str(weights)).fit(pictures())
+    (tmp_path / "b").mkdir()
+    model.save(tmp_path / "b" / "m")
+    score = model.predict(pictures(1)[0]).score
+    weights.rename(tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="weights=PATH"):
+        InReaCh.load(tmp_path / "b" / "m").predict(pictures(1)[0])
+    given = InReaCh.load(tmp_path / "b" / "m", weights=tmp_path / "w.safetensors")
+    assert given.predict(pictures(1)[0]).score == score
+    (tmp_path / "w.safetensors").rename(tmp_path / "b" / "w.safetensors")
+    assert InReaCh.load(tmp_path / "b" / "m").predict(pictures(1)[0]).score == score
 
 
 def test_a_model_of_descriptors_needs_no_backbone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BackboneError, ParameterError
+from ..errors import BackboneError, ParameterError, WeightsError
 from .backbone import Backbone, cut_network
 from .capture import HookedNetwork
 from .custom import custom_definition, is_factory_name
@@ -84,7 +84,7 @@ def load_backbone(
         "backbone": os.path.abspath(name.rpartition(":")[0]) + ":" + name.rpartition(":")[2]
         if is_factory_name(name)
         else name,
-        "weights": os.path.abspath(wanted) if is_file else wanted,
+        "weights": wanted,  # as given: a model file should not tell where on a machine it was made
         "weights_sha256": file_sha256(wanted) if is_file else None,
         "seed": seed,
         "rebuildable": True,
@@ -97,12 +97,18 @@ def backbone_from_spec(
     *,
     device: str | torch.device = "cpu",
     weights: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Backbone:
     """Build the backbone that a saved model was fitted with. The caller compares the fingerprints.
 
+    A factory, FILE.py:FACTORY, is run from where it lay when the model was fitted, and from nowhere else.
+
     Args:
         spec: `Backbone.spec`, as it comes out of JSON.
-        weights: a file to be used instead of the recorded one (which may lie elsewhere on this machine).
+        device: any torch device.
+        weights: a file to be used instead of the recorded one (which may lie elsewhere on this machine); its
+            sha256 must be the recorded one's.
+        folder: where a weights file is looked for by its name when it is not where it was: the model's folder.
 
     Raises:
         BackboneError: the spec is of a module of the caller's own, or malformed; and all that `load_backbone`
@@ -111,7 +117,7 @@ def backbone_from_spec(
     if not spec.get("rebuildable"):
         raise BackboneError(
             f"backbone {spec.get('name', '?')!r} was given as a module and cannot be rebuilt; "
-            "pass the same one again as backbone=..."
+            "give the same one again: InReaCh.load(path, backbone=...)"
         )
     try:
         name, source, digest = spec["backbone"], spec["weights"], spec["weights_sha256"]
@@ -119,12 +125,30 @@ def backbone_from_spec(
         normalisation = Normalisation.from_json(spec["normalisation"])
     except (KeyError, TypeError, ValueError) as error:
         raise BackboneError(f"backbone: its description is damaged ({error!r}); fit the model again.") from error
+    if weights is None:
+        is_file = digest is not None and source not in ("official", "random")
+        weights = _find_weights(source, digest, folder) if is_file else source
     return load_backbone(
         name,
-        weights=source if weights is None else weights,
+        weights=weights,
         weights_sha256=digest,
         depth=levels,
         device=device,
         normalisation=normalisation,
         seed=seed,
+    )
+
+
+def _find_weights(source: str, digest: str, folder: str | os.PathLike[str] | None) -> Path:
+    """The recorded weights file: where it was, or of the same name in ``folder``. Its sha256 is checked later."""
+    places = [Path(source).expanduser()]
+    if folder is not None:
+        places.append(Path(folder) / places[0].name)
+    for place in places:
+        if place.is_file():
+            return place
+    looked = " or ".join(str(place) for place in places)
+    raise WeightsError(
+        f"the weights that the model was fitted with are not at {looked}; give the file (sha256 {digest[:16]}...) "
+        "by InReaCh.load(path, weights=PATH) or --weights PATH."
     )

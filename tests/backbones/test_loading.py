@@ -83,11 +83,26 @@ def test_weights_from_a_file(small_file: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.pth"
     moved.write_bytes(small_file.read_bytes())
     assert same(backbone, backbone_from_spec(backbone.spec, weights=moved))
+    assert same(backbone, backbone_from_spec({**backbone.spec, "weights": "gone/elsewhere.pth"}, folder=tmp_path))
+    with pytest.raises(WeightsError, match=r"not at gone/x\.pth or .*x\.pth; give the file .*weights=PATH"):
+        backbone_from_spec({**backbone.spec, "weights": "gone/x.pth"}, folder=tmp_path)
     with moved.open("r+b") as file:
         file.seek(5000)
         file.write(b"xx")
     with pytest.raises(WeightsError, match="sha256"):
         backbone_from_spec(backbone.spec, weights=moved)
+
+
+def test_a_spec_does_not_tell_where_it_was_made(
+    small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_file.parent)
+    backbone = load_backbone(weights=small_file.name, depth=1)
+    assert str(small_file.parent) not in json.dumps(backbone.spec)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="weights=PATH"):
+        backbone_from_spec(backbone.spec)
+    assert same(backbone, backbone_from_spec(backbone.spec, folder=small_file.parent))
 
 
 def test_safetensors(factory: str, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from cli_cases import FAST, Run, picture, save
 from PIL import Image
 
+from inreach_fast.cli import exit_codes
+
 
 def test_fit_reports_and_saves(run: Run, training: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "m.inreach"
@@ -51,6 +53,15 @@ def test_predict_lines(run: Run, model: Path, training: Path) -> None:
         assert line["is_anomalous"] == (line["score"] > line["threshold"])
     assert [Path(line["file"]).name for line in result.lines] == [f"{i}.png" for i in range(8)]
     assert "8 inspected" in result.err
+
+
+def test_predict_takes_what_the_model_cannot_know(run: Run, model: Path, training: Path) -> None:
+    image = training / "0.png"
+    plain = run("predict", model, image).lines[0]["score"]
+    same = ("--backbone", "efficientnet_lite2", "--weights", "random", "--device", "cpu", "--backend", "torch")
+    assert run("predict", model, image, *same).lines[0]["score"] == plain
+    assert run("predict", model, image, "--weights", "absent.pth").code == exit_codes.BACKEND
+    assert run("predict", model, image, "--backend", "absent").code == exit_codes.BACKEND
 
 
 def test_predict_fail_on_anomaly(run: Run, model: Path, tmp_path: Path) -> None:

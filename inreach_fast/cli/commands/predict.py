@@ -49,6 +49,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="write heat-map pictures (PNG)")
     add_skip_bad(parser)
+    parser.add_argument("--backbone", metavar="NAME", help="the model's backbone, where it is not where it was")
+    parser.add_argument("--weights", type=Path, metavar="PATH", help="its weights file, likewise")
+    parser.add_argument("--device", metavar="NAME", help="torch device of the backbone (the model's)")
+    parser.add_argument("--backend", metavar="NAME", help="kernels: native, numba, torch (the model's)")
     parser.add_argument(
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY} when any image is anomalous"
     )
@@ -67,7 +71,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         _outputs(args, names, path)
     require_folder(args.maps)
     require_folder(args.overlays)
-    model = InReaCh.load(args.model)
+    model = InReaCh.load(
+        args.model, backbone=args.backbone, weights=args.weights, device=args.device, backend=args.backend
+    )
     if not model._from_descriptors:
         _ = model.backbone  # loaded (and refused, if it is another) before the first image's seconds count
 
