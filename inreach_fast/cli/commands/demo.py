@@ -28,7 +28,7 @@ TEXTURES = ("brick", "gravel", "grass")
 _PICTURE = "inreach-demo.png"
 _TRAIN = 60
 _TEST = 10
-_ROWS = 8
+_ROWS = 9
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -209,8 +209,7 @@ def _choose(surfaces: list[list[SheetRow]]) -> list[SheetRow]:
 def _picture(args: argparse.Namespace, results: list[dict[str, Any]], rows: list[SheetRow]) -> Any:
     from ..pictures.sheet import inspection_sheet
 
-    defective = sum(result["train_defective"] for result in results)
-    train = sum(result["train"] for result in results)
+    first = results[0]  # every surface has a fit of its own, of as many images
     parts = []
     for result in results:
         image, pixel = result["image_auroc"], result["pixel_auroc"]
@@ -218,7 +217,8 @@ def _picture(args: argparse.Namespace, results: list[dict[str, Any]], rows: list
             parts.append(f"{result['texture']} {image:.3f}, {pixel:.3f}")
     return inspection_sheet(
         rows,
-        title=f"InReaCh, fitted to {train} unsorted images that hide {defective} defective ones",
+        title=f"InReaCh, fitted to {first['train']} unsorted images of each surface, "
+        f"{first['train_defective']} of them defective",
         subtitle=f"{results[0]['backbone']}; AUROC of images, of pixels: {'; '.join(parts) or 'not defined'}",
     )
 
