@@ -223,10 +223,7 @@ class InReaCh:
                 if channels is not None:
                     view[:, dim:] = channels
                 if not np.isfinite(view).all():
-                    raise NonFiniteError(
-                        f"images: the backbone's features of {source.names[used[i]]} hold NaN or infinity; "
-                        "check its weights and normalisation"
-                    )
+                    raise _bad_features(source.names[used[i]])
                 tell("describe", i + 1, len(inputs))
         assert buffer is not None
         n_images = len(inputs)
@@ -407,7 +404,7 @@ class InReaCh:
 
         Raises:
             NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
-                `fit_descriptors`).
+                `fit_descriptors`), NonFiniteError (the network's features).
         """
         self._check_fitted()
         if self._from_descriptors:
@@ -433,7 +430,11 @@ class InReaCh:
                 inputs[k] = network_input
                 turns.append(degrees)
             rows = self._described_rows(inputs)
-            done += [self._predicted(rows[k], turns[k], sizes[k]) for k in range(len(numbers))]
+            for k, i in enumerate(numbers):
+                try:
+                    done.append(self._predicted(rows[k], turns[k], sizes[k]))
+                except NonFiniteError as error:
+                    raise _bad_features("the image" if source is None else source.names[i]) from error
         return done[0] if single else _stacked(done)
 
     def score_descriptors(self, x: Any) -> Prediction:
@@ -691,6 +692,12 @@ def _as_backbone(value: Any) -> Backbone:
 
 def _silent(stage: str, done: int, total: int) -> None:
     """The progress of a caller who asked for none."""
+
+
+def _bad_features(name: str) -> NonFiniteError:
+    return NonFiniteError(
+        f"images: the backbone's features of {name} hold NaN or infinity; check its weights and normalisation"
+    )
 
 
 def _check_enough(count: int) -> None:

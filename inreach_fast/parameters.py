@@ -197,7 +197,7 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _whole(name: str, value: Any, least: int, greatest: int) -> int:
     try:
-        number = None if isinstance(value, (bool, str)) else int(value)
+        number = None if isinstance(value, (bool, str)) or getattr(value, "ndim", 0) else int(value)
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None or number != value or not least <= number <= greatest:
@@ -237,8 +237,8 @@ def _size(name: str, value: Any) -> tuple[int, int]:
 
 
 def _depth(value: Any) -> int | str | tuple[str, ...]:
-    if value in (PATCHCORE_DEPTH, REFERENCE_DEPTH):
-        return str(value)
+    if isinstance(value, str) and value in (PATCHCORE_DEPTH, REFERENCE_DEPTH):
+        return value
     if isinstance(value, (tuple, list)) and value and all(isinstance(v, str) and v for v in value):
         if len(set(value)) != len(value):
             raise ParameterError(f"depth: a level is named twice in {value!r}")
