@@ -1,3 +1,5 @@
+from typing import Any, overload
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +32,11 @@ class ProjectedRows:
     def take(self, ids: _Ids) -> ProjectedRows: ...
 
 class LeafIndex:
+    @overload
     def __init__(self, basis: Basis, rows: _Floats, index: _Ids | None, projected: ProjectedRows | None) -> None: ...
+    @overload
+    def __init__(self, basis: Basis, rows: int, arrays: dict[str, npt.NDArray[Any]]) -> None: ...
+    def arrays(self) -> dict[str, npt.NDArray[Any]]: ...
     @property
     def leaves(self) -> int: ...
     @property
