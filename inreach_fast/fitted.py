@@ -29,6 +29,7 @@ UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
 _CHUNK_BYTES = 32 << 20
+_MAPPED_QUERIES = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,6 @@ def nominate(
         where = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
         for k, image in enumerate(sampled.tolist()):
             scores[k] = leave_one_out_score(scorer, image_rows(image, where), image, grid, p)
-            release_pages(patches)
             tell("threshold", k + 1, len(sampled))
     return Nominated(nominal, selection, others, scores)
 
@@ -135,7 +135,13 @@ def leave_one_out_score(
     scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
 ) -> float:
     """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
-    values, _ = scorer.patch_scores(rows, leave_out=image)
+    values = np.empty(len(rows), dtype=np.float32)
+    mapped = mapped_file(scorer.bank.rows) is not None
+    step = _MAPPED_QUERIES if mapped else len(rows)
+    for start in range(0, len(rows), step):
+        values[start : start + step], _ = scorer.patch_scores(rows[start : start + step], leave_out=image)
+        if mapped:  # rows that were looked at would stay in memory, with those around them
+            release_pages(scorer.bank.rows)
     return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
-from .errors import DataError, MixedSizesError
+from .errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -79,7 +79,13 @@ class NominalModel:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
                 prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
-                bank = self._lazy["bank"] = kernels.Bank(self.patches, self.image_index, **prepared)
+                try:
+                    bank = kernels.Bank(self.patches, self.image_index, **prepared)
+                except ParameterError as error:
+                    if not prepared:
+                        raise
+                    raise ModelCorruptError(f"the model's search index was altered ({error})") from error
+                self._lazy["bank"] = bank
         return bank
 
     def build_index(self, folder: Path | None, memory_limit: int) -> None:
@@ -87,15 +93,14 @@ class NominalModel:
 
         Args:
             folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
-            memory_limit: bytes that building it in ``folder`` may take.
+            memory_limit: bytes that building it in ``folder`` may take; without one it plays no part.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        build = getattr(self.bank, "index_arrays", None)
-        if build is not None:
-            arrays = build() if folder is None else build(folder=folder, memory_limit=memory_limit)
-            object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
+        bank = self.bank
+        arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
+        object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
 
     def counts_by_image(self, n_images: int) -> IndexArray:
         """Nominal patches of each training image, int64 (n_images,)."""

@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -158,9 +157,4 @@ def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Ar
     """A file's content as a read-only memory-mapped array; an empty one where there is nothing to map."""
     if 0 in shape:
         return np.empty(shape, dtype)
-    mapped = np.memmap(file, dtype=dtype, mode="r", shape=shape)
-    with suppress(AttributeError, OSError, ValueError):  # rows are touched here and there: no reading ahead
-        import mmap
-
-        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-    return mapped.view(np.ndarray)
+    return np.memmap(file, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
