@@ -36,6 +36,13 @@ class HookedNetwork(LevelNetwork):
         self._name = name
         self._lock = threading.Lock()  # hooks belong to the module: one forward pass at a time
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()  # of its own: it is another module
+
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         captured: dict[str, torch.Tensor] = {}
 
