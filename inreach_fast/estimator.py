@@ -17,6 +17,7 @@ from . import kernels, model_file
 from .alignment import Alignment, MeanImage, align_images, rotate, rotate_map_back, transpose_score
 from .association import Associator, choose_seeds
 from .channels import NominalRows, select_nominal
+from .compression import Compression
 from .descriptors import (
     DescriptorBuffer,
     append_positions,
@@ -638,6 +639,40 @@ class InReaCh:
         if array.shape[1:] != wanted:
             raise MixedSizesError(f"x: the model was fitted on (P, D) = {wanted}, these are {array.shape[1:]}")
 
+    # -------------------------------------------------------------------------------------- compress
+
+    def compress(
+        self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
+    ) -> InReaCh:
+        """The same fit with fewer nominal patches, whose distances grow by at most epsilon and never shrink.
+
+        `NominalModel.compress` has arguments, guarantee and proof. Image scores do not fall either, and grow from s to
+        at most (sqrt(s) + epsilon)^2, of plain distances to s + epsilon. The threshold stays the fit's, so that
+        every image that was anomalous still is; ``threshold_scores_`` and ``report_`` are the fit's too, the
+        report with an entry "compression" (epsilon, kept, of). A compressed model cannot grow.
+
+        Returns:
+            A new fitted estimator; this one stays as it is.
+
+        Raises:
+            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` other than "nearest", of which
+            the guarantee does not speak.
+        """
+        self._check_fitted()
+        if self.parameters.score != "nearest":
+            raise ParameterError(
+                f'compress: the guarantee is about score="nearest", and this model has "{self.parameters.score}"'
+            )
+        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.backend, progress=progress)
+        assert nominal.compression is not None
+        other = InReaCh()
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pace")})
+        other.nominal_ = nominal
+        other._scorer = None
+        other.report_ = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
+        other.report_.seconds.update(self.report_.seconds)
+        return other
+
     # --------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -670,6 +705,8 @@ class InReaCh:
             "alignment": None if self._alignment is None else self._alignment.to_json(),
             "report": self.report_.counts,  # not the seconds: they differ from run to run
         }
+        if self.nominal_.compression is not None:
+            meta["compression"] = self.nominal_.compression.as_dict()
         model_file.save_file(path, meta, arrays)
 
     @classmethod
@@ -710,7 +747,8 @@ class InReaCh:
                 raise ValueError(f"a model of kind {meta['kind']!r}")
             self = cls()
             self.parameters = Parameters.from_dict(meta["parameters"])
-            self.nominal_ = NominalModel(*(arrays[name] for name in _NOMINAL_ARRAYS))
+            compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
+            self.nominal_ = NominalModel(*(arrays[name] for name in _NOMINAL_ARRAYS), compression=compression)
             self.threshold_scores_ = np.array(arrays["threshold_scores"])
             self.threshold_images_ = np.array(arrays["threshold_images"])
             self.threshold_ = float(meta["threshold"])
