@@ -512,7 +512,8 @@ class InReaCh:
         """
         self._check_fitted()
         tell = progress or _silent
-        if images is None and len(self.threshold_images_) == self.n_images_:
+        whole = self.nominal_.compression is None  # a compressed model's own scores are higher than the fit's
+        if images is None and whole and len(self.threshold_images_) == self.n_images_:
             return np.array(self.threshold_scores_, dtype=np.float32)
         out = np.empty(self.n_images_, dtype=np.float32)
         if self._from_descriptors:

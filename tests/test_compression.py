@@ -310,6 +310,15 @@ def test_scores_grow_by_no_more_than_is_said(model: InReaCh) -> None:
     assert model.nominal_.compression is None
 
 
+def test_training_scores_are_the_compressed_models_own() -> None:
+    x = shared_patches(10, 36, 8, seed=5)
+    model = InReaCh(image_size=24).fit_descriptors(x, (6, 6))
+    small = model.compress(2.0)
+    assert (small.training_scores() > model.training_scores()).any()
+    assert np.array_equal(small.training_scores(), small.training_scores(x))
+    assert np.array_equal(small.threshold_scores_, model.threshold_scores_)
+
+
 def test_the_report_and_the_saved_model_tell_of_it(model: InReaCh, tmp_path: Path) -> None:
     small = model.compress(to=0.5)
     made = small.nominal_.compression
