@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from descriptor_sets import shared_patches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from loose_bounds import LooseBounds
 from numpy.typing import NDArray
 
 from inreach_fast import InReaCh, verdict
+from inreach_fast.backbones import Backbone
 from inreach_fast.errors import ParameterError
 from inreach_fast.kernels import available_backends
 from inreach_fast.prediction import Prediction
@@ -234,6 +236,60 @@ def test_a_budget_is_each_images_own(model: InReaCh, monkeypatch: pytest.MonkeyP
     with_clock(monkeypatch, LooseBounds(1.0))
     got = model.score_descriptors(batch, budget_ms=3500)  # one image needs 2.7 seconds of that clock
     assert got.complete.tolist() == [True] * 4
+
+
+# ------------------------------------------------------------------------------------------------- images
+
+
+def pictures(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :32]
+    pattern = 128 + 50 * np.sin(x / 5) + 50 * np.cos(y / 7) + y
+    noisy = [pattern[:, :, None] + random.normal(0, random.uniform(2, 20), (32, 32, 3)) for _ in range(count)]
+    return [np.clip(one, 0, 255).astype(np.uint8) for one in noisy]
+
+
+@pytest.fixture(scope="module")
+def of_images() -> InReaCh:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 4, stride=4), torch.nn.ReLU())
+    backbone = Backbone.from_module(module, levels=["1"], name="tiny")
+    return InReaCh(backbone=backbone, image_size=32, dim=16, assoc_depth=2, smoothing_sigma=1.0).fit(pictures(10))
+
+
+def test_images_have_the_limits_of_descriptors(of_images: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(5, seed=1)
+    plain = of_images.predict(images)
+    threshold = float(np.median(plain.score))
+    LooseBounds(0.8).install(monkeypatch)
+    got = of_images.predict(images, threshold=threshold)
+    assert np.array_equal(got.is_anomalous, plain.score > threshold)
+    assert got.certain.all()
+    assert (got.score_lower <= plain.score).all()
+    assert (plain.score <= got.score_upper).all()
+    assert got[2].is_anomalous == of_images.predict(images[2], threshold=threshold).is_anomalous
+    assert same(of_images.predict(images[0], budget_ms=60_000), plain[0])
+    with pytest.raises(ParameterError, match="budget_ms"):
+        of_images.predict(images[0], budget_ms=0)
+
+
+def test_the_budget_of_an_image_starts_with_its_backbone(of_images: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(3, seed=2)
+    double = with_clock(monkeypatch, LooseBounds(1.0))
+    describe, batches = of_images._described_rows, []
+
+    def slow(inputs: Any) -> Any:
+        batches.append(len(inputs))
+        double.now += 5.0 * len(inputs)
+        return describe(inputs)
+
+    monkeypatch.setattr(of_images, "_described_rows", slow)
+    # Backbone 5 s and glance 1 s; the search of 64 patches 0.64 s. Images take turns, so that none waits for another.
+    assert of_images.predict(images, budget_ms=8000).complete.tolist() == [True] * 3
+    assert batches == [1] * 3
+    double.searched.clear()
+    assert not of_images.predict(images, budget_ms=5500).complete.any()
+    assert double.searched == []
 
 
 # ---------------------------------------------------------------------------------------- what comes back
