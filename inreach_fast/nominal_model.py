@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels
 from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size
-from .errors import DataError, MixedSizesError, ParameterError
+from .errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -26,6 +29,8 @@ class NominalModel:
         image_index: int64 (n,), training image of each patch.
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
         channel_seed_image, channel_seed_patch: int64 (n,), the channel that vouches for it.
+        index_arrays: the prepared search index by name, as `kernels.Bank.index_arrays` gives it (see `build_index`);
+            None where it is built when it is first needed.
         compression: `Compression`, what `compress` left out; None where nothing was. A compressed model cannot
             grow.
 
@@ -38,6 +43,7 @@ class NominalModel:
     patch_index: IndexArray
     channel_seed_image: IndexArray
     channel_seed_patch: IndexArray
+    index_arrays: Mapping[str, npt.NDArray[Any]] | None = None
     compression: Compression | None = field(default=None, kw_only=True)
     _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -77,8 +83,29 @@ class NominalModel:
         with self._lock:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
-                bank = self._lazy["bank"] = kernels.Bank(self.patches, self.image_index)
+                prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
+                try:
+                    bank = kernels.Bank(self.patches, self.image_index, **prepared)
+                except ParameterError as error:
+                    if not prepared:
+                        raise
+                    raise ModelCorruptError(f"the model's search index was altered ({error})") from error
+                self._lazy["bank"] = bank
         return bank
+
+    def build_index(self, folder: Path | None, memory_limit: int) -> None:
+        """Builds the search index, so that it can be saved with the model, which then need not build it again.
+
+        Args:
+            folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
+            memory_limit: bytes that building it in ``folder`` may take; without one it plays no part.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        bank = self.bank
+        arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
+        object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
 
     def compress(
         self,
