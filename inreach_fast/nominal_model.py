@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,8 @@ class NominalModel:
         image_index: int64 (n,), training image of each patch.
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
         channel_seed_image, channel_seed_patch: int64 (n,), the channel that vouches for it.
+        index_arrays: the prepared search index by name, as `kernels.Bank.index_arrays` gives it (see `build_index`);
+            None where it is built when it is first needed.
 
     Raises:
         MixedSizesError: arrays of different lengths. DataError: no patch.
@@ -34,6 +39,7 @@ class NominalModel:
     patch_index: IndexArray
     channel_seed_image: IndexArray
     channel_seed_patch: IndexArray
+    index_arrays: Mapping[str, npt.NDArray[Any]] | None = None
     _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -72,8 +78,24 @@ class NominalModel:
         with self._lock:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
-                bank = self._lazy["bank"] = kernels.Bank(self.patches, self.image_index)
+                prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
+                bank = self._lazy["bank"] = kernels.Bank(self.patches, self.image_index, **prepared)
         return bank
+
+    def build_index(self, folder: Path | None, memory_limit: int) -> None:
+        """Builds the search index, so that it can be saved with the model, which then need not build it again.
+
+        Args:
+            folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
+            memory_limit: bytes that building it in ``folder`` may take.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        build = getattr(self.bank, "index_arrays", None)
+        if build is not None:
+            arrays = build() if folder is None else build(folder=folder, memory_limit=memory_limit)
+            object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
 
     def counts_by_image(self, n_images: int) -> IndexArray:
         """Nominal patches of each training image, int64 (n_images,)."""
