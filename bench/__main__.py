@@ -57,9 +57,17 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder for large and cached files ($INREACH_BENCH_SCRATCH, else bench/results/tmp)",
     )
+    parser.add_argument("--keep", action="store_true", help="scale: leave the descriptors' file for the next run")
+    parser.add_argument("--sizes", type=_numbers, help="scale: sizes of the bank, with commas between")
+    parser.add_argument("--anomalib-python", type=Path, help="patchcore: the Python of an environment with anomalib")
+    parser.add_argument("--images", type=int, help="fit_large: how many (4000)")
     parser.add_argument("--json", type=Path, help="where the raw figures go (bench/results/quick|full.json)")
     parser.add_argument("--markdown", type=Path, help="where the table goes (beside the JSON)")
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(sorted(int(float(part)) for part in text.split(",")))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[records.Case]]], Any]:
     # Imported here: `relaunch` has to come before anything that loads an OpenBLAS.
-    from . import association, describe_cases, memory, search, whole
+    from . import association, describe_cases, fit_large, memory, patchcore, scale, search, whole
     from .workload import Workload
 
     if options.threads is not None:
@@ -110,6 +118,9 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "describe": lambda: describe_cases.run(quick=quick),
         "whole": lambda: whole.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
+        "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
+        "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
+        "fit_large": lambda: fit_large.run(quick=quick, images=options.images, extra=extra),
     }, work
 
 

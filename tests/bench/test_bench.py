@@ -25,10 +25,10 @@ from bench import (  # noqa: E402
     baseline,
     environment,
     exact,
-    memory_child,
     panorama,
     peers,
     records,
+    resident,
     search,
     timing,
     tuned,
@@ -224,9 +224,12 @@ def test_memory_counts_what_a_call_takes() -> None:
             del pages
         return total
 
-    found = memory_child.watched(run, (1, 1, size // 4))
-    assert found["descriptors"] == size
+    total, found = resident.watched(run)
+    assert total == size
     assert 0.9 * size < found["peak"] < 1.6 * size
+    now = resident.split()
+    assert 0 < now["anonymous"] < now["resident"]
+    assert now["anonymous"] + now["files"] <= now["resident"]
 
 
 def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
