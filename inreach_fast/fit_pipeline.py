@@ -27,7 +27,7 @@ from .errors import (
     TooFewImagesError,
 )
 from .fit_report import FitReport
-from .fitted import Fitted, Progress, nominate
+from .fitted import FILTER_PARAMETERS, Fitted, Progress, nominate
 from .growth_state import RESERVE, GrowthState, whole_image
 from .image_association import ImageAssociation, ImageMembers, ImageTask, described_rows, members_of
 from .image_source import ImageSource
@@ -48,8 +48,9 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
-# What a spool's configuration leaves out: parameters on which no result depends.
-_WITHOUT_EFFECT = ("batch_size", "backend")
+# What a spool's configuration leaves out: parameters on which its data do not depend, so that a fit whose filters
+# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: fitted.py.)
+_WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
 
 
 @dataclass(frozen=True)

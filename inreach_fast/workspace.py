@@ -112,6 +112,10 @@ class Workspace:
             shutil.rmtree(self._index_folder, ignore_errors=True)
             self._index_folder = None
 
+    def give_up(self, error: BaseException) -> None:
+        """Ends a fit that failed."""
+        self.close()
+
     def write_error(self, error: OSError, needed: int = 0) -> SpoolWriteError:
         """The error for a write of ``needed`` bytes that failed, with what the user can do about it."""
         return SpoolWriteError(error.errno or errno.EIO, self._sentence(error, needed))
