@@ -27,6 +27,7 @@ from .errors import (
     NotFittedError,
     ParameterError,
 )
+from .executors import make_executor
 from .fit_pipeline import Network, StoredImages, fit_images, fit_rows
 from .fit_report import FitReport
 from .fitted import Fitted, leave_one_out_score
@@ -44,7 +45,6 @@ from .growth_state import GrowthState
 from .image_association import bad_features
 from .image_ids import image_numbers
 from .image_source import ImageSource, as_image, open_images
-from .local_executor import make_executor
 from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters

@@ -9,7 +9,7 @@ beyond, so that memory does not grow with the number of images.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -345,11 +345,15 @@ def gather(
     """Takes in what comes of the images; the time it takes is parted as the workers parted theirs."""
     begin = time.perf_counter()
     describing = associating = 0.0
-    for found in results:
-        describing += found.seconds[0]
-        associating += found.seconds[1]
-        store.append(found)
-        tell("associate", store.done, n_images)
+    try:
+        for found in results:
+            describing += found.seconds[0]
+            associating += found.seconds[1]
+            store.append(found)
+            tell("associate", store.done, n_images)
+    finally:
+        if isinstance(results, Generator):
+            results.close()  # ends the workers at once where something failed
     wall = time.perf_counter() - begin
     share = describing / (describing + associating) if describing else 0.0
     if describing:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .alignment import Alignment
 from .channels import Members, Selection, select_members, spread_in_memory, spread_streamed
-from .errors import SpoolCorruptError, SpoolMismatchError
+from .errors import SpoolCorruptError, SpoolMismatchError, SpoolWriteError
 from .fit_report import FitReport
 from .growth_state import GrowthState
 from .member_rows import ArrayRows, MemberRows, SplitRows
@@ -120,7 +120,12 @@ def nominate(
     )
     with report.stage("index"):
         on_disk = mapped_file(patches) is not None
-        nominal.build_index(workspace.index_folder() if on_disk else None, workspace.budget.index)
+        try:
+            nominal.build_index(workspace.index_folder() if on_disk else None, workspace.budget.index)
+        except OSError as error:
+            if isinstance(error, SpoolWriteError):
+                raise
+            raise workspace.write_error(error, patches.nbytes // 4) from error
         release_pages(patches)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)

@@ -163,7 +163,8 @@ class Spool(Workspace):
 
     def give_up(self, error: BaseException) -> None:
         """Ends a fit that failed: the spool stays, unless this process began it and nothing came of it yet."""
-        if self._fresh and not self.of_kind("image") and not isinstance(error, SpoolWriteError):
+        begun_here = self._fresh or self._configuration is None
+        if begun_here and not self.of_kind("image") and not isinstance(error, SpoolWriteError):
             self.remove()
         else:
             self.close()

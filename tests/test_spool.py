@@ -352,7 +352,7 @@ def test_a_full_disk_keeps_what_was_done(folder: Path, whole: bytes, tmp_path: P
 
 
 def test_a_full_disk_under_the_temporary_files(folder: Path, small_disk: Path) -> None:
-    model = estimator(**SETTINGS)
+    model = estimator(**{**SETTINGS, "memory_limit": 2 * TIGHT})
     model.use_scratch(small_disk)
     with pytest.raises(SpoolWriteError, match=r"disk is full.*greater memory_limit"):
         model.fit(pictures(60))
