@@ -48,6 +48,7 @@ from .image_source import ImageSource, as_image, open_images
 from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters
+from .plan import FitPlan, plan_fit
 from .prediction import Prediction
 from .preprocess import Geometry
 from .scoring import Scorer, anomaly_map, image_score
@@ -217,6 +218,24 @@ class InReaCh:
         self._executor = make_executor(value)
 
     # -------------------------------------------------------------------------------------------- fit
+
+    def plan(self, images: Any, *, seeds: Any = None, progress: Progress | None = None) -> FitPlan:
+        """Says how much memory, disk and time a fit will take, from a measurement of a few images.
+
+        Args:
+            images, seeds: as `fit` will be given them; broken images are passed over.
+            progress: called as progress("plan", done, total).
+
+        Returns:
+            `FitPlan`; ``print(plan)`` says it in words.
+
+        Raises:
+            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError.
+        """
+        budget = self._workspace().budget
+        tell = progress or _silent
+        source = open_images(images)
+        return plan_fit(source, self.parameters, self.geometry, self._network(), budget.limit, seeds=seeds, tell=tell)
 
     def fit(
         self,

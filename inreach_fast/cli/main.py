@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from .. import __version__
 from . import exit_codes
-from .commands import add, audit, backends, demo, evaluate, fit, forget, info, predict
+from .commands import add, audit, backends, demo, evaluate, fit, forget, info, plan, predict
 from .console import Console
 
-_COMMANDS = (demo, fit, predict, add, forget, audit, evaluate, info, backends)
+_COMMANDS = (demo, plan, fit, predict, add, forget, audit, evaluate, info, backends)
 
 
 class _Parser(argparse.ArgumentParser):
