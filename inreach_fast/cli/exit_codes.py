@@ -43,6 +43,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.SaveError, OUTPUT),
     (errors.ParameterError, USAGE),
     (errors.DataError, DATA),
+    (errors.SpoolError, OUTPUT),
+    (errors.GrowthError, MODEL),
     (errors.ModelFileError, MODEL),
     (errors.NotFittedError, MODEL),
     (errors.BackboneError, BACKEND),
