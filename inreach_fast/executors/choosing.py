@@ -36,7 +36,7 @@ def make_executor(executor: Any, *, workers: int | None = None) -> Executor:
             and not installed.
     """
     if not isinstance(executor, str):
-        if callable(getattr(executor, "run", None)):
+        if callable(getattr(executor, "run", None)) and not isinstance(executor, type):
             chosen: Executor = executor
             return chosen
         raise ParameterError(f"executor: expected {_KINDS}, got {type(executor).__name__}")

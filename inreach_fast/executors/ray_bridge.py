@@ -28,7 +28,6 @@ from .spec_file import map_buffers
 from .wire import Closed, Kind, Message, send
 
 _PROBE_EVERY: Final = 2.0
-_SILENT: Final = 20.0  # seconds without an answer of the head; after 60 Ray ends this process
 _SHUTDOWN: Final = 8.0
 
 
@@ -146,14 +145,15 @@ class _Bridge:
     def _watch(self, address: str) -> None:
         """Tells when the cluster's head has not answered for some time."""
         host, _, port = address.removeprefix("ray://").rpartition(":")
+        silent = self._settings["silent"]
         answered = time.monotonic()
-        while time.monotonic() - answered < _SILENT:
+        while time.monotonic() - answered < silent:
             time.sleep(_PROBE_EVERY)
             with suppress(OSError):
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_EVERY).close()
                 answered = time.monotonic()
         error = ClusterError(
-            f"Ray cluster {address}: its head has not answered for {_SILENT:.0f} s; start it again, or give "
+            f"Ray cluster {address}: its head has not answered for {silent:.0f} s; start it again, or give "
             "executor='processes'"
         )
         self.lost = True
@@ -317,7 +317,8 @@ def _actor_class() -> type:
 
             from inreach_fast.executors import payload
 
-            succeeded, parts = payload.perform(self.function, task)
+            own = [numpy.array(part) for part in task]  # the object store's are read-only
+            succeeded, parts = payload.perform(self.function, own)
             return succeeded, [numpy.frombuffer(part, dtype=numpy.uint8) for part in parts]
 
     return InReaChWorker

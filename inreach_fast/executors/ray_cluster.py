@@ -37,6 +37,8 @@ LOCAL_START_SECONDS: Final = 120.0
 """In which one that we start here must be up."""
 PLACE_SECONDS: Final = 120.0
 """Without any worker that was placed and answers: the cluster is full, or gone."""
+SILENT_SECONDS: Final = 20.0
+"""Without an answer of the cluster's head until it counts as lost; after 60, Ray would end the bridge."""
 _PROBE_SECONDS: Final = 5.0
 _END_SECONDS: Final = 10.0
 _LEAST_SOCKET_ROOM: Final = 40  # of a folder's path: Unix sockets' own may have 107 bytes, Ray adds up to 70
@@ -125,6 +127,7 @@ class RayTransport:
             "folder": self._folder,
             "environment": {name: value for name, value in os.environ.items() if name.startswith("INREACH_")},
             "versions": _versions(),
+            "silent": SILENT_SECONDS,
         }
         output = self._output.fileno()
         self._bridge = Child("inreach_fast.executors.ray_bridge", settings, inherit=[self._spec.fileno], output=output)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console
+from ..executor_options import executor_of, executor_options, told
 from ..exit_codes import SUCCESS
 from ..options import add_memory_limit, common_options, estimator_options, parameters_of
 from ..outputs import require_writable
@@ -22,7 +23,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
         "fit",
-        parents=[estimator_options(), common_options()],
+        parents=[estimator_options(), executor_options(), common_options()],
         help="learn from a folder of images",
         description="Fits a model to a folder of images. The folder may hold defective images: nobody needs "
         "to sort it. Defaults in brackets are those of the default preset.",
@@ -74,16 +75,17 @@ def fit_folder(args: argparse.Namespace, console: Console, spool: Path | None = 
     from ...estimator import InReaCh
     from ...images import list_images
 
-    model = InReaCh(memory_limit=getattr(args, "memory_limit", None), **parameters_of(args))
+    model = InReaCh(memory_limit=getattr(args, "memory_limit", None), executor=executor_of(args), **parameters_of(args))
     paths = list_images(args.folder, recursive=args.recursive)
-    model.fit(
-        paths,
-        skip_bad=args.skip_bad,
-        spool=spool,
-        resume=resume,
-        keep_spool=spool is not None,
-        progress=console.progress,
-    )
+    with told(console):
+        model.fit(
+            paths,
+            skip_bad=args.skip_bad,
+            spool=spool,
+            resume=resume,
+            keep_spool=spool is not None,
+            progress=console.progress,
+        )
     console.close()
     note_skipped(console, model.report_["skipped_names"])
     return model
