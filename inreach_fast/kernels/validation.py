@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
+from .mapping import is_file_mapping
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
@@ -105,7 +106,7 @@ def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -
     except ImportError:
         bad = _first_nonfinite_row(rows, index)
     else:
-        bad = _core.first_nonfinite_row(rows, index)
+        bad = _core.first_nonfinite_row(rows, index, is_file_mapping(rows))
     if bad >= 0:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
