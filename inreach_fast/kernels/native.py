@@ -119,7 +119,8 @@ def _written(folder: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[An
 def _mapped(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.size == 0:  # nothing to map
         return array
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return mapped
 
 
 def adopt_index(bank: Bank, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

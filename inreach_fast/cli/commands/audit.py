@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console
-from ..exit_codes import SUCCESS
 from ..executor_options import executor_options
+from ..exit_codes import SUCCESS
 from ..options import common_options, estimator_options, positive_int
 from ..outputs import OutputNames, require_folder, require_writable, write_csv, write_json, write_png
 from ..tables import format_number, format_table
