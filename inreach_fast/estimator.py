@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import model_file
+from . import kernels, model_file
 from .alignment import Alignment, rotate, rotate_map_back
+from .compression import Compression
 from .descriptors import append_positions, check_descriptors, describe_images, position_channels
 from .errors import (
     BackboneMismatchError,
@@ -27,6 +29,7 @@ from .errors import (
     NotFittedError,
     ParameterError,
 )
+from .executors import make_executor
 from .fit_pipeline import Network, StoredImages, fit_images, fit_rows
 from .fit_report import FitReport
 from .fitted import Fitted, leave_one_out_score
@@ -44,15 +47,16 @@ from .growth_state import GrowthState
 from .image_association import bad_features
 from .image_ids import image_numbers
 from .image_source import ImageSource, as_image, open_images
-from .local_executor import make_executor
 from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters
+from .plan import FitPlan, plan_fit
 from .prediction import Prediction
 from .preprocess import Geometry
-from .scoring import Scorer, anomaly_map, image_score
+from .scoring import Scorer, anomaly_map
 from .spool import Spool
 from .threshold import robust_threshold
+from .verdict import Limits, Pace, bounded_scores, whole_scores
 from .workspace import Budget, Workspace
 
 if TYPE_CHECKING:
@@ -122,6 +126,7 @@ class InReaCh:
         self._spec: dict[str, Any] | None = None
         self._fingerprint: str | None = None
         self._folder: Path | None = None
+        self._pace = Pace()
         self._scratch: Path | None = None  # where temporary files go; None: the system's place
         self._spool: Spool | None = None  # of a fit that is to be saved before its spool is removed
         self._fitted = False
@@ -218,6 +223,24 @@ class InReaCh:
 
     # -------------------------------------------------------------------------------------------- fit
 
+    def plan(self, images: Any, *, seeds: Any = None, progress: Progress | None = None) -> FitPlan:
+        """Says how much memory, disk and time a fit will take, from a measurement of a few images.
+
+        Args:
+            images, seeds: as `fit` will be given them; broken images are passed over.
+            progress: called as progress("plan", done, total).
+
+        Returns:
+            `FitPlan`; ``print(plan)`` says it in words.
+
+        Raises:
+            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError.
+        """
+        budget = self._workspace().budget
+        tell = progress or _silent
+        source = open_images(images)
+        return plan_fit(source, self.parameters, self.geometry, self._network(), budget.limit, seeds=seeds, tell=tell)
+
     def fit(
         self,
         images: Any,
@@ -226,6 +249,7 @@ class InReaCh:
         skip_bad: bool = False,
         spool: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        keep_spool: bool = False,
         progress: Progress | None = None,
     ) -> InReaCh:
         """Finds the nominal patches of unsorted training images (paper, section 3).
@@ -241,6 +265,7 @@ class InReaCh:
                 fit that was killed goes on from it, and gives the same model, bit for bit. Without one, what
                 outgrows ``memory_limit`` goes to temporary files.
             resume: go on from what lies in ``spool`` (where nothing does, begin).
+            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say.
             progress: called as progress(stage, done, total).
 
         Returns:
@@ -255,8 +280,22 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: there is nothing to go on from without spool=DIR")
         source = open_images(images)
-        self._fit_source(source, seeds=seeds, skip_bad=skip_bad, spool=spool, resume=resume, progress=progress)
+        self._fit_source(
+            source,
+            seeds=seeds,
+            skip_bad=skip_bad,
+            spool=spool,
+            resume=resume,
+            keep_spool=keep_spool,
+            progress=progress,
+        )
         return self
+
+    def remove_spool(self) -> None:
+        """Removes the spool that `fit` left because of ``keep_spool``; nothing happens where there is none."""
+        if self._spool is not None:
+            self._spool.remove()
+            self._spool = None
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
@@ -323,8 +362,8 @@ class InReaCh:
                 explicit_limit=self._memory_limit is not None,
                 tell=progress or _silent,
             )
-        except BaseException:
-            workspace.close()
+        except BaseException as error:
+            workspace.give_up(error)
             raise
         if not isinstance(workspace, Spool):
             workspace.close()
@@ -335,6 +374,10 @@ class InReaCh:
         self._take(fitted)
         self._from_descriptors = False
         self._described = None
+
+    def use_scratch(self, folder: str | os.PathLike[str] | None) -> None:
+        """Where temporary files go that outgrow ``memory_limit``; None: the system's place for such files."""
+        self._scratch = None if folder is None else Path(folder)
 
     def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
         budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)
@@ -481,8 +524,8 @@ class InReaCh:
         state = self._growth_state()
         if state is None:
             raise FinalModelError(
-                f"{call}: the model does not keep what growing needs (it was saved with final=True or by an older "
-                "version, or its patches were replaced); fit again, or use the model that was saved without final=True"
+                f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by an "
+                "older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
         try:
             state.check()
@@ -530,22 +573,37 @@ class InReaCh:
 
     # ---------------------------------------------------------------------------------------- predict
 
-    def predict(self, images: Any) -> Prediction:
+    def predict(self, images: Any, *, threshold: float | None = None, budget_ms: float | None = None) -> Prediction:
         """Scores one image or a batch (paper, section 3.4).
+
+        With a ``threshold`` or a budget the search ends before every patch is proven (docs/serving.md); without
+        either it is whole.
 
         Args:
             images: one image (path, uint8 (H, W, 3) or (H, W) array, PIL image, tensor (C, H, W)), or a batch
                 (list of them, array (B, H, W, 3), folder, Dataset). An image's result is the same, to the
                 bit, alone and in any batch.
+            threshold: decide against this score instead of ``threshold_``, and stop as soon as the verdict is
+                certain. It is the whole search's verdict, always.
+            budget_ms: milliseconds that each image may take from the call on (in a batch, from when its turn
+                comes), reading and backbone included. What is left for the search is spent on the patches that matter
+                most; the score comes with certified bounds. Backbone and a first glance at the patches are
+                always done, even where they alone exceed the budget, and a backend without
+                `kernels.nearest_bounds` of its own searches at a glance. The first image of a process also
+                loads the network and prepares the search: `prepare` does so beforehand.
 
         Returns:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
 
         Raises:
             NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
-                `fit_descriptors`), NonFiniteError (the network's features).
+                `fit_descriptors`), NonFiniteError (the network's features). ParameterError: a threshold that
+                is no finite number, a budget that is not above 0, or a budget with a ``score`` other than
+                "nearest" (the others have no bounds; with a threshold they are searched whole).
         """
+        begun = time.perf_counter()
         self._check_fitted()
+        limits = self._limits(threshold, budget_ms)
         if self._from_descriptors:
             raise BackboneMismatchError(
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
@@ -556,8 +614,10 @@ class InReaCh:
         count = 1 if source is None else len(source)
         geometry = self.geometry
         done: list[Prediction] = []
-        for start in range(0, count, self.parameters.batch_size):
-            numbers = range(start, min(start + self.parameters.batch_size, count))
+        step = self.parameters.batch_size if limits.budget is None else 1  # a budget is each image's own
+        for start in range(0, count, step):
+            begun = time.perf_counter() if start else begun
+            numbers = range(start, min(start + step, count))
             inputs = np.empty((len(numbers), *self.parameters.image_size, 3), dtype=np.uint8)
             sizes, turns = [], []
             for k, i in enumerate(numbers):
@@ -571,26 +631,46 @@ class InReaCh:
             rows = self._described_rows(inputs)
             for k, i in enumerate(numbers):
                 try:
-                    done.append(self._predicted(rows[k], turns[k], sizes[k]))
+                    done.append(self._predicted(rows[k], turns[k], sizes[k], limits, begun))
                 except NonFiniteError as error:
                     raise bad_features("the image" if source is None else source.names[i]) from error
         return done[0] if single else _stacked(done)
 
-    def score_descriptors(self, x: Any) -> Prediction:
+    def prepare(self) -> InReaCh:
+        """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
+
+        Raises:
+            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be had.
+        """
+        self._check_fitted()
+        if not self._from_descriptors:
+            _ = self.backbone
+        nominal = self.nominal_
+        kernels.nearest_bounds(nominal.patches[:1], nominal.bank, backend=self.parameters.backend)
+        return self
+
+    def score_descriptors(
+        self, x: Any, *, threshold: float | None = None, budget_ms: float | None = None
+    ) -> Prediction:
         """Scores descriptors as `predict` scores images.
 
         Args:
             x: (P, D) for one image or (B, P, D), float32, of the grid and dimension of the fit (position
                 channels included, where the fit has them).
+            threshold, budget_ms: as in `predict`.
 
         Raises:
             NotFittedError, ParameterError, MixedSizesError, NonFiniteError.
         """
+        begun = time.perf_counter()
         self._check_fitted()
+        limits = self._limits(threshold, budget_ms)
         single = np.ndim(x) == 2
         array = check_descriptors(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x)
         self._check_shape(array)
-        done = [self._predicted(rows, 0, None) for rows in array]
+        done = []
+        for i, rows in enumerate(array):
+            done.append(self._predicted(rows, 0, None, limits, time.perf_counter() if i else begun))
         return done[0] if single else _stacked(done)
 
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
@@ -610,7 +690,8 @@ class InReaCh:
         """
         self._check_fitted()
         tell = progress or _silent
-        if images is None and len(self.threshold_images_) == self.n_images_:
+        whole = self.nominal_.compression is None  # a compressed model's own scores are higher than the fit's
+        if images is None and whole and len(self.threshold_images_) == self.n_images_:
             return np.array(self.threshold_scores_, dtype=np.float32)
         out = np.empty(self.n_images_, dtype=np.float32)
         rows_of = self._training_rows(images)
@@ -689,19 +770,50 @@ class InReaCh:
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
         return [append_positions(rows, channels) for rows in self._base_descriptors(inputs)]
 
-    def _predicted(self, rows: FloatArray, degrees: int, size: tuple[int, int] | None) -> Prediction:
-        values, nearest = self._get_scorer().patch_scores(rows)
-        values = values.reshape(self.grid_)
-        smoothed = self._map(values)
-        score = image_score(smoothed)
+    def _limits(self, threshold: float | None, budget_ms: float | None) -> Limits:
+        limits = Limits.of(threshold, budget_ms)
+        if limits.budget is not None and self.parameters.score != "nearest":
+            raise ParameterError(
+                f'budget_ms: score="{self.parameters.score}" has no bounds to stop at; leave the budget out, or fit '
+                'with score="nearest"'
+            )
+        return limits
+
+    def _predicted(
+        self, rows: FloatArray, degrees: int, size: tuple[int, int] | None, limits: Limits, begun: float
+    ) -> Prediction:
+        threshold = self.threshold_ if limits.threshold is None else limits.threshold
+        scorer = self._get_scorer()
+        if limits.any and scorer.score == "nearest":
+            p = self.parameters
+            found = bounded_scores(
+                scorer,
+                rows,
+                self.grid_,
+                p.image_size,
+                p.smoothing_sigma,
+                self._map,
+                threshold=limits.threshold,
+                deadline=None if limits.budget is None else begun + limits.budget,
+                pace=self._pace,
+            )
+        else:
+            found = whole_scores(scorer, rows, lambda values: self._map(values.reshape(self.grid_)))
+        smoothed, score = found.anomaly_map, found.score_upper
         return Prediction(
             score=score,
-            is_anomalous=score > self.threshold_,
+            is_anomalous=score > threshold,
             anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
-            patch_scores=values,
-            nearest=nearest.reshape(self.grid_),
+            patch_scores=found.upper.reshape(self.grid_),
+            nearest=found.nearest.reshape(self.grid_),
             rotation=float(degrees),
             original_size=size,
+            score_lower=found.score_lower,
+            score_upper=found.score_upper,
+            certain=found.certain(threshold),
+            complete=found.complete,
+            patch_scores_lower=found.lower.reshape(self.grid_),
+            counts=found.counts,
         )
 
     def _get_scorer(self) -> Scorer:
@@ -725,6 +837,40 @@ class InReaCh:
         wanted = (self.grid_[0] * self.grid_[1], self.nominal_.patches.shape[1])
         if array.shape[1:] != wanted:
             raise MixedSizesError(f"x: the model was fitted on (P, D) = {wanted}, these are {array.shape[1:]}")
+
+    # -------------------------------------------------------------------------------------- compress
+
+    def compress(
+        self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
+    ) -> InReaCh:
+        """The same fit with fewer nominal patches, whose distances grow by at most epsilon and never shrink.
+
+        `NominalModel.compress` has arguments, guarantee and proof. Image scores do not fall either, and grow from s to
+        at most (sqrt(s) + epsilon)^2, of plain distances to s + epsilon. The threshold stays the fit's, so that
+        every image that was anomalous still is; ``threshold_scores_`` and ``report_`` are the fit's too, the
+        report with an entry "compression" (epsilon, kept, of). A compressed model cannot grow.
+
+        Returns:
+            A new fitted estimator; this one stays as it is.
+
+        Raises:
+            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` other than "nearest", of which
+            the guarantee does not speak.
+        """
+        self._check_fitted()
+        if self.parameters.score != "nearest":
+            raise ParameterError(
+                f'compress: the guarantee is about score="nearest", and this model has "{self.parameters.score}"'
+            )
+        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.backend, progress=progress)
+        assert nominal.compression is not None
+        other = InReaCh()
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pace")})
+        other.nominal_ = nominal
+        other._scorer = other._growth = other._spool = None
+        other.report_ = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
+        other.report_.seconds.update(self.report_.seconds)
+        return other
 
     # --------------------------------------------------------------------------------- save and load
 
@@ -770,6 +916,8 @@ class InReaCh:
             "alignment": None if self._alignment is None else self._alignment.to_json(),
             "report": self.report_.counts,  # not the seconds: they differ from run to run
         }
+        if self.nominal_.compression is not None:
+            meta["compression"] = self.nominal_.compression.as_dict()
         model_file.save_file(path, meta, arrays)
 
     @classmethod
@@ -811,8 +959,12 @@ class InReaCh:
                 raise ValueError(f"a model of kind {meta['kind']!r}")
             self = cls()
             self.parameters = Parameters.from_dict(meta["parameters"])
-            index = _parts(arrays, "index.")
-            self.nominal_ = NominalModel(**{name: arrays[name] for name in _NOMINAL_ARRAYS}, index_arrays=index or None)
+            compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
+            self.nominal_ = NominalModel(
+                **{name: arrays[name] for name in _NOMINAL_ARRAYS},
+                index_arrays=_parts(arrays, "index.") or None,
+                compression=compression,
+            )
             self.threshold_scores_ = np.array(arrays["threshold_scores"])
             self.threshold_images_ = np.array(arrays["threshold_images"])
             self.threshold_ = float(meta["threshold"])
@@ -921,4 +1073,10 @@ def _stacked(done: list[Prediction]) -> Prediction:
         nearest=np.stack([p.nearest for p in done]),
         rotation=np.array([p.rotation for p in done], dtype=np.float64),
         original_size=None if done[0].original_size is None else tuple(p.original_size for p in done),
+        score_lower=np.array([p.score_lower for p in done], dtype=np.float32),
+        score_upper=np.array([p.score_upper for p in done], dtype=np.float32),
+        certain=np.array([p.certain for p in done], dtype=bool),
+        complete=np.array([p.complete for p in done], dtype=bool),
+        patch_scores_lower=np.stack([p.patch_scores_lower for p in done]),
+        counts=None if done[0].counts is None else tuple(p.counts for p in done),
     )

@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -113,9 +112,13 @@ class Workspace:
             shutil.rmtree(self._index_folder, ignore_errors=True)
             self._index_folder = None
 
+    def give_up(self, error: BaseException) -> None:
+        """Ends a fit that failed."""
+        self.close()
+
     def write_error(self, error: OSError, needed: int = 0) -> SpoolWriteError:
         """The error for a write of ``needed`` bytes that failed, with what the user can do about it."""
-        return SpoolWriteError(error.errno or errno.EIO, self._sentence(error, needed))
+        return SpoolWriteError(error.errno or errno.ENOSPC, self._sentence(error, needed))
 
     def _sentence(self, error: OSError, needed: int) -> str:
         remedy = "give another place by spool=DIR, or a greater memory_limit"
@@ -124,7 +127,8 @@ class Workspace:
 
 def write_failure(folder: Path, error: OSError, needed: int) -> str:
     """What went wrong in writing, in words."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    # NumPy's own "requested and written" comes without a number.
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
         return f"cannot be written ({error.strerror or error})"
     try:
         free = format_bytes(shutil.disk_usage(folder).free)
@@ -158,9 +162,4 @@ def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Ar
     """A file's content as a read-only memory-mapped array; an empty one where there is nothing to map."""
     if 0 in shape:
         return np.empty(shape, dtype)
-    mapped = np.memmap(file, dtype=dtype, mode="r", shape=shape)
-    with suppress(AttributeError, OSError, ValueError):  # rows are touched here and there: no reading ahead
-        import mmap
-
-        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-    return mapped.view(np.ndarray)
+    return np.memmap(file, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
