@@ -524,8 +524,8 @@ class InReaCh:
         state = self._growth_state()
         if state is None:
             raise FinalModelError(
-                f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by an "
-                "older version, or its patches were replaced); fit again, or use the model saved without final=True"
+                f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
+                "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
         try:
             state.check()

@@ -96,6 +96,14 @@ def check_index(index: IndexArray, rows: int, name: str) -> None:
         raise ParameterError(f"{name}: entries must lie in [0, {rows}), got {index.min()} to {index.max()}")
 
 
+def as_hint(value: Any, name: str, queries: int, rows: int) -> IndexArray:
+    """``value`` as one bank row for each query, int64 (queries,), -1 for none; ParameterError otherwise."""
+    hint = as_ids(value, name, queries)
+    if hint.size and (int(hint.min()) < -1 or int(hint.max()) >= rows):
+        raise ParameterError(f"{name}: entries must lie in [-1, {rows}), got {hint.min()} to {hint.max()}")
+    return hint
+
+
 def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -> None:
     """Raises NonFiniteError naming the first row that holds NaN or infinity.
 
