@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
+from ..memory import mapped_file, release_pages
 from .mapping import is_file_mapping
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
+_MAPPED_BYTES = 64 << 20
 
 
 def as_float32(value: Any, name: str, *, ndim: int | tuple[int, ...] = 2) -> FloatArray:
@@ -112,14 +114,26 @@ def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -
     try:
         from .. import _core
     except ImportError:
-        bad = _first_nonfinite_row(rows, index)
+        mapped = index is None and mapped_file(rows) is not None
+        bad = _first_nonfinite_mapped_row(rows) if mapped else _first_nonfinite_row(rows, index)
     else:
-        bad = _core.first_nonfinite_row(rows, index, is_file_mapping(rows))
+        bad = int(_core.first_nonfinite_row(rows, index, is_file_mapping(rows)))
     if bad >= 0:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
             "(distances to it have no meaning)"
         )
+
+
+def _first_nonfinite_mapped_row(rows: FloatArray) -> int:
+    step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        bad = _first_nonfinite_row(part, None)
+        release_pages(part)  # they would all stay in memory, for one look at each
+        if bad >= 0:
+            return start + bad
+    return -1
 
 
 def _first_nonfinite_row(rows: FloatArray, index: IndexArray | None) -> int:
