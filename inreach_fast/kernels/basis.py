@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..memory import release_pages
-from .mapping import is_file_mapping
+from ..memory import mapped_file, release_pages
 from .results import FloatArray, IndexArray
 
 _OVERSAMPLING = 8
@@ -112,7 +111,7 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
     total = len(rows) if index is None else len(index)
     picked = np.unique(np.linspace(0, total - 1, num=min(count, total)).astype(np.int64))
     numbers = picked if index is None else index[picked]
-    if not is_file_mapping(rows):
+    if mapped_file(rows) is None:
         chosen: FloatArray = rows[numbers]
         return chosen
     # The system brings in the neighbours of each row that is read: of a file in memory all of it would be mapped.
