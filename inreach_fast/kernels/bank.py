@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..errors import ParameterError
-from .mapping import is_file_mapping
+from ..memory import mapped_file
 from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index, check_not_empty
 
@@ -60,7 +60,7 @@ class Bank:
         check_not_empty(self.dim, f"{name} (second dimension)")
         if not index_arrays:
             check_finite(self._rows, name, self._index)
-        self._mapped = is_file_mapping(self._rows)
+        self._mapped = mapped_file(self._rows) is not None
         self._prepared: dict[str, Any] = {}
         # None or one; a list, so that banks of one frame share it whichever of them fits it.
         self._basis: list[Basis] = [] if basis is None else _shared_list(basis, self.dim)
