@@ -30,7 +30,9 @@ def compiler() -> str | None:
 @cache
 def library(kernels: Path = KERNELS) -> Path:
     """The shared library for the kernels in this folder, from the cache where it has been built before."""
-    sources = sorted(kernels.glob("*.cuh")) + [HERE / "executor.cpp", HERE / "host_cuda.h"]
+    folders = {kernels, KERNELS}  # test kernels use portable.cuh as well
+    sources = [p for folder in sorted(folders) for p in sorted(folder.glob("*.cuh"))]
+    sources += [HERE / "executor.cpp", HERE / "host_cuda.h"]
     digest = hashlib.sha256("\n".join(FLAGS).encode())
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -43,7 +45,7 @@ def library(kernels: Path = KERNELS) -> Path:
         work = Path(scratch)
         (work / "kernel_list.inc").write_text(_kernel_list(kernels))
         built = work / "executor.so"
-        includes = [f"-I{HERE}", f"-I{kernels}", f"-I{work}"]
+        includes = [f"-I{HERE}", f"-I{kernels}", f"-I{KERNELS}", f"-I{work}"]
         _run([*FLAGS, *includes, str(HERE / "executor.cpp"), "-o", str(built)])
         built.replace(target)  # whole or not at all: several test processes may build at once
     return target
@@ -51,7 +53,8 @@ def library(kernels: Path = KERNELS) -> Path:
 
 def _kernel_list(kernels: Path) -> str:
     """One entry for each `extern "C"` function of all.cuh, found after preprocessing: macros make some of them."""
-    text = _run(["-std=c++17", "-E", "-P", "-include", str(HERE / "host_cuda.h"), "-x", "c++", str(kernels / "all.cuh")])
+    options = ["-std=c++17", "-E", "-P", f"-I{KERNELS}", "-include", str(HERE / "host_cuda.h"), "-x", "c++"]
+    text = _run([*options, str(kernels / "all.cuh")])
     names = re.findall(r'extern "C"\s+void\s+(\w+)\s*\(', text)
     assert len(names) == len(set(names)) > 0
     return "".join(f'    kernel("{name}", {name}),\n' for name in names)

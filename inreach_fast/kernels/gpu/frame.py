@@ -1,4 +1,4 @@
-"""Rows on a device, and in the frame of a search (docs/search.md, sections 2 and 12).
+"""Rows on a device, and in the frame of a search (docs/search.md, section 2, and docs/gpu.md, section 3).
 
 Any centre, any power-of-two scale and any orthonormal directions give right bounds; these are taken from a sample, on
 the host, once for each bank.

@@ -1,4 +1,4 @@
-"""Formats and tiles of the filters, and the constants of their bounds (docs/search.md, section 12)."""
+"""Formats and tiles of the filters, and the constants of their bounds (docs/gpu.md, section 3)."""
 
 from __future__ import annotations
 
