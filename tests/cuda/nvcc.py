@@ -113,7 +113,9 @@ def parsed(report: str) -> dict[str, Usage]:
         name = re.match(r"'(\w+)'", part)
         registers, shared = re.search(r"Used (\d+) registers", part), re.search(r"(\d+) bytes smem", part)
         memory = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part)
-        assert name and registers and memory, part
+        assert name is not None, part
+        assert registers is not None, part
+        assert memory is not None, part
         stack, stores, loads = map(int, memory.groups())
         result[name.group(1)] = Usage(
             int(registers.group(1)), int(shared.group(1)) if shared else 0, stores + loads, stack

@@ -97,8 +97,9 @@ class Frame:
 
     @property
     def sq_scale(self) -> np.float64:
-        """Square of the scale, with room for what a decided distance differs from the real one."""
-        return np.float64(self.scale * self.scale)
+        """Square of the scale: a power of two as well."""
+        square: np.float64 = np.float64(self.scale) ** 2
+        return square
 
     def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
         """``rows`` stored in a format."""

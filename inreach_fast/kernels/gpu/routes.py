@@ -107,4 +107,5 @@ class Route:
 
 def _rounded_up(value: float) -> np.float32:
     near = np.float32(value)
-    return near if float(near) >= value else np.nextafter(near, np.float32(np.inf))
+    above: np.float32 = np.nextafter(near, np.float32(np.inf))
+    return near if float(near) >= value else above

@@ -4,9 +4,9 @@
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank               k > 1
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
 
-The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed is
-decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
+The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was
+listed is decided; then the range of bank rows is halved and both halves are searched again under the lower
+reaches. Deciding a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
 """
 
 from __future__ import annotations
