@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from functools import cache
 from typing import Protocol
 
@@ -61,3 +62,8 @@ def backend_module(name: str) -> SearchBackend:
         raise BackendError(f"backend: {name!r} {reason}; usable here: {', '.join(usable) or 'none'} (or 'auto')")
     module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module
+
+
+def takes_hints(module: SearchBackend) -> bool:
+    """Whether the backend's ``nearest`` has an argument ``hint``: guesses that can save it time."""
+    return "hint" in inspect.signature(module.nearest).parameters
