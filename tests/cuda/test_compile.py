@@ -63,6 +63,8 @@ def _nvrtc() -> ctypes.CDLL | None:
     folders = [Path(place) for place in spec.submodule_search_locations or []] if spec else []
     for folder in folders:
         for found in sorted(folder.glob("*/lib/libnvrtc.so*")):
+            for builtins in sorted(found.parent.glob("libnvrtc-builtins.so*")):
+                ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # looked for by name, where a wheel does not put it
             return ctypes.CDLL(str(found))
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:
