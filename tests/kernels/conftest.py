@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cuda_host.backend
+import cuda_host.build
 import pytest
 from kernel_cases import Engine, engines
 
@@ -15,12 +17,20 @@ import inreach_fast
 
 
 def _name(engine: Engine) -> str:
+    if engine.case is not None:
+        return f"{engine.backend}-{engine.case.name}"
     return "-".join(filter(None, (engine.backend, engine.isa, "pruned" if engine.pruned else None)))
 
 
 @pytest.fixture(params=engines(), ids=_name)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     chosen: Engine = request.param
+    if chosen.case is not None:
+        if cuda_host.build.compiler() is None:
+            pytest.skip("NO C++ COMPILER: the CUDA kernels were not run on the CPU")
+        with cuda_host.backend.registered(chosen.case):
+            yield chosen
+        return
     if chosen.isa is None:
         yield chosen
         return

@@ -69,14 +69,15 @@ advance(const u64* best, u64* seen, u64* nearest, u32* reach, double sq_scale, i
 // The lowest row among the candidates at a query's least distance; grid-stride. by_row: the other direction.
 INREACH_KERNEL(256)
 pick(const u32* candidate_query, const u32* candidate_row, const u64* candidate_sq,
-     const u32* candidate_count, u32 capacity, u32 row_base, int by_row, const u64* best, u64* nearest) {
+     const u32* candidate_count, u32 capacity, u32 row_base, u32 query_base, int by_row, const u64* best,
+     u64* nearest) {
     const u32 count = held_candidates(candidate_count, capacity);
     for (u32 at = static_cast<u32>(global_thread()); at < count; at += static_cast<u32>(thread_count())) {
         const u32 row = candidate_row[at], query = candidate_query[at];
         const u32 owner = by_row ? row - row_base : query;
         const u64 sq = candidate_sq[at];
         if (sq != kNone && sq == best[owner])
-            atomicMin(nearest + owner, static_cast<u64>(by_row ? query : row));
+            atomicMin(nearest + owner, static_cast<u64>(by_row ? query_base + query : row));
     }
 }
 

@@ -7,11 +7,11 @@
 
 #include "tile.cuh"
 
-template <int kTileRows_, int kTileColumns_, int kRows_, int kColumns_>
+template <int kTileRows_, int kTileColumns_, int kRows_, int kColumns_, int kChunk_>
 struct Float32Tile {
     static const int kTileRows = kTileRows_, kTileColumns = kTileColumns_, kRows = kRows_,
                      kColumns = kColumns_;
-    static const int kChunk = 16;
+    static const int kChunk = kChunk_;
     static const int kAcross = kTileColumns / kColumns;  // threads along a row
     static const int kThreads = (kTileRows / kRows) * kAcross;
     static const int kRowLanes = kAcross < 32 ? kAcross : 32;
@@ -38,16 +38,24 @@ struct Float32Tile {
     static const int kRowLoads = kTileRows * kChunk / 4 / kThreads;
     static const int kColumnLoads = kTileColumns * kChunk / 4 / kThreads;
 
+    // Where the rows that this thread fetches begin, in units of 16 bytes: 32 bits reach over 64 GB, and take
+    // half of a pointer's registers.
     template <int kLoads>
-    INREACH_DEVICE void fetch(const float* rows, int first, int count, int depth, int d,
-                              float4 (&held)[kLoads]) {
+    INREACH_DEVICE void find(int first, int count, int depth, u32 (&at)[kLoads]) {
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
-            const int at = threadIdx.x + i * kThreads, r = first + at / (kChunk / 4),
-                      k = at % (kChunk / 4) * 4;
-            held[i] = r < count ? *reinterpret_cast<const float4*>(rows + static_cast<i64>(r) * depth + d + k)
-                                : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            const int mine = threadIdx.x + i * kThreads;
+            at[i] =
+                static_cast<u32>(present(first + mine / (kChunk / 4), count)) * static_cast<u32>(depth / 4) +
+                mine % (kChunk / 4);
         }
+    }
+
+    template <int kLoads>
+    INREACH_DEVICE void fetch(const float* rows, const u32 (&at)[kLoads], int d, float4 (&held)[kLoads]) {
+#pragma unroll
+        for (int i = 0; i < kLoads; ++i)
+            held[i] = *reinterpret_cast<const float4*>(rows + static_cast<u64>(at[i]) * 4 + d);
     }
 
     template <int kLoads, int kStride>
@@ -75,7 +83,8 @@ struct Float32Tile {
     }
 
     INREACH_DEVICE void multiply(const Operands& operands, int half, float (&sum)[kRows][kColumns]) {
-#pragma unroll
+// More at once, and the sums no longer fit into 128 registers beside what is fetched.
+#pragma unroll 2
         for (int k = 0; k < kChunk; ++k) {
             float a[kRows], b[kColumns];
             take<kRows, kRowStep>(operands.row[half][k], thread_row(), a);
@@ -100,15 +109,18 @@ struct Float32Tile {
 #pragma unroll
                 for (int j = 0; j < kColumns; ++j) sum[i][j] = 0.0f;
             float4 row_held[kRowLoads], column_held[kColumnLoads];
-            fetch(q.rows, q0, q.count, depth, 0, row_held);
-            fetch(x.rows, x0, x.count, depth, 0, column_held);
+            u32 row_at[kRowLoads], column_at[kColumnLoads];
+            find(q0, q.count, depth, row_at);
+            find(x0, x.count, depth, column_at);
+            fetch(q.rows, row_at, 0, row_held);
+            fetch(x.rows, column_at, 0, column_held);
             put(row_held, shared.operands.row[0]);
             put(column_held, shared.operands.column[0]);
             __syncthreads();
             int half = 0;
             for (int d = kChunk; d < depth; d += kChunk) {
-                fetch(q.rows, q0, q.count, depth, d, row_held);
-                fetch(x.rows, x0, x.count, depth, d, column_held);
+                fetch(q.rows, row_at, d, row_held);
+                fetch(x.rows, column_at, d, column_held);
                 multiply(shared.operands, half, sum);
                 half ^= 1;
                 put(row_held, shared.operands.row[half]);
@@ -129,7 +141,7 @@ struct Float32Tile {
         name##_tile::run(shared, q, x, depth, wanted);                                 \
     }
 
-typedef Float32Tile<128, 128, 8, 8> filter_f32_128_tile;
-typedef Float32Tile<64, 64, 8, 4> filter_f32_64_tile;
+typedef Float32Tile<128, 128, 8, 8, 8> filter_f32_128_tile;
+typedef Float32Tile<64, 64, 8, 4, 16> filter_f32_64_tile;
 INREACH_FILTER_F32(filter_f32_128)
 INREACH_FILTER_F32(filter_f32_64)

@@ -3,6 +3,7 @@
 // multiplied.
 #pragma once
 
+#include "copy.cuh"
 #include "mma.cuh"
 #include "tile.cuh"
 
@@ -39,24 +40,26 @@ struct TensorTile {
     static const int kRowLoads = kTileRows * kChunk / 8 / kThreads;
     static const int kColumnLoads = kTileColumns * kChunk / 8 / kThreads;
 
+    // Where the rows that this thread fetches begin, in units of 16 bytes: 32 bits reach over 64 GB, and take
+    // half of a pointer's registers.
     template <int kLoads>
-    INREACH_DEVICE void fetch(const u16* rows, int first, int count, int depth, int d,
-                              uint4 (&held)[kLoads]) {
+    INREACH_DEVICE void find(int first, int count, int depth, u32 (&at)[kLoads]) {
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
-            const int at = threadIdx.x + i * kThreads, r = first + at / (kChunk / 8),
-                      k = at % (kChunk / 8) * 8;
-            held[i] = r < count ? *reinterpret_cast<const uint4*>(rows + static_cast<i64>(r) * depth + d + k)
-                                : make_uint4(0u, 0u, 0u, 0u);
+            const int mine = threadIdx.x + i * kThreads;
+            at[i] =
+                static_cast<u32>(present(first + mine / (kChunk / 8), count)) * static_cast<u32>(depth / 8) +
+                mine % (kChunk / 8);
         }
     }
 
     template <int kLoads, int kLines>
-    INREACH_DEVICE void put(const uint4 (&held)[kLoads], u16 (&target)[kLines][kLine]) {
+    INREACH_DEVICE void fetch(const u16* rows, const u32 (&at)[kLoads], int d, u16 (&target)[kLines][kLine]) {
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
-            const int at = threadIdx.x + i * kThreads;
-            *reinterpret_cast<uint4*>(&target[at / (kChunk / 8)][at % (kChunk / 8) * 8]) = held[i];
+            const int mine = threadIdx.x + i * kThreads;
+            copy_16_bytes(&target[mine / (kChunk / 8)][mine % (kChunk / 8) * 8],
+                          rows + static_cast<u64>(at[i]) * 8 + d);
         }
     }
 
@@ -98,21 +101,21 @@ struct TensorTile {
             for (int i = 0; i < kRows; ++i)
 #pragma unroll
                 for (int j = 0; j < kColumns; ++j) sum[i][j] = 0.0f;
-            uint4 row_held[kRowLoads], column_held[kColumnLoads];
-            fetch(q.rows, q0, q.count, depth, 0, row_held);
-            fetch(x.rows, x0, x.count, depth, 0, column_held);
-            put(row_held, shared.operands.row[0]);
-            put(column_held, shared.operands.column[0]);
-            __syncthreads();
             int half = 0;
+            u32 row_at[kRowLoads], column_at[kColumnLoads];
+            find(q0, q.count, depth, row_at);
+            find(x0, x.count, depth, column_at);
+            fetch(q.rows, row_at, 0, shared.operands.row[half]);
+            fetch(x.rows, column_at, 0, shared.operands.column[half]);
+            copies_done();
+            __syncthreads();
             for (int d = kChunk; d < depth; d += kChunk) {
-                fetch(q.rows, q0, q.count, depth, d, row_held);
-                fetch(x.rows, x0, x.count, depth, d, column_held);
+                fetch(q.rows, row_at, d, shared.operands.row[half ^ 1]);
+                fetch(x.rows, column_at, d, shared.operands.column[half ^ 1]);
                 multiply(shared.operands, half, sum);
-                half ^= 1;
-                put(row_held, shared.operands.row[half]);
-                put(column_held, shared.operands.column[half]);
+                copies_done();
                 __syncthreads();
+                half ^= 1;
             }
             multiply(shared.operands, half, sum);
             finish_tile(shared.tile, place, sum, q, x, q0, x0, task);

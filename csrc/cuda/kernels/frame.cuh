@@ -161,7 +161,7 @@ INREACH_DEVICE void project_tile(ProjectShared& shared, const float* rows, const
 }
 
 #define INREACH_PROJECT_ROWS(name, Format)                                                             \
-    INREACH_KERNEL(kProjectThreads)                                                                    \
+    INREACH_TILE_KERNEL(kProjectThreads)                                                               \
     name(const float* rows, const i64* index, i64 first, int count, int dim, const double* centre,     \
          double scale, const double* directions, int rank, double defect, double error, double weight, \
          Format::type* out, float* low) {                                                              \

@@ -10,11 +10,13 @@ typedef unsigned short u16;
 #define INREACH_DEVICE static __device__ __forceinline__
 // Shared memory of a block. The host executor places it before a guarded page and fills it with NaN.
 #define INREACH_SHARED(type, name) __shared__ type name
-#endif  // the host executor defines both in a file that it includes first
+#endif  // the host executor defines them in a file that it includes first
 
 #define INREACH_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
-// For tiles: two of 256 threads or four of 128 a multiprocessor, that is 128 registers a thread.
-#define INREACH_TILE_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 512 / (threads))
+// For tiles. Without the second number the compiler holds blocks of 256 threads to fewer registers than their
+// sums take.
+#define INREACH_TILE_KERNEL(threads) \
+    extern "C" __global__ void __launch_bounds__(threads, (threads) > 128 ? 1 : 4)
 
 const u32 kFullMask = 0xffffffffu;
 const u32 kInfinity = 0x7f800000u;              // bits of float32 infinity

@@ -8,30 +8,22 @@
 
 const int kSelectThreads = 256;
 
-struct SelectShared {
-    u32 count;
-};
-
-// reach[q] = min(reach[q], the k-th least of values[q * width ...]); a block a query. Bit by bit from above:
+// reach[q] = min(reach[q], the k-th least of values[q * width ...]); a warp a query. Bit by bit from above:
 // how many values have the prefix so far, or less?
 INREACH_KERNEL(kSelectThreads)
-kth_least(const u32* values, int width, int k, u32* reach) {
-    INREACH_SHARED(SelectShared, shared);
-    const u32* const own = values + static_cast<i64>(blockIdx.x) * width;
+kth_least(const u32* values, int width, int k, int count, u32* reach) {
+    const i64 q = global_thread() / 32;
+    if (q >= count || width < k) return;  // whole warps
+    const u32* const own = values + q * width;
     u32 found = 0;
     for (int bit = 31; bit >= 0; --bit) {
-        if (threadIdx.x == 0) shared.count = 0;
-        __syncthreads();
         const u32 most = found | ((1u << bit) - 1u);
-        u32 count = 0;
-        for (int i = threadIdx.x; i < width; i += kSelectThreads) count += own[i] <= most ? 1u : 0u;
-        if (count) atomicAdd(&shared.count, count);
-        __syncthreads();
-        const u32 below = shared.count;
-        __syncthreads();
-        if (below < static_cast<u32>(k)) found |= 1u << bit;
+        int below = 0;
+        for (int i = threadIdx.x % 32; i < width; i += 32) below += own[i] <= most ? 1 : 0;
+        for (int step = 16; step > 0; step >>= 1) below += __shfl_xor_sync(kFullMask, below, step);
+        if (below < k) found |= 1u << bit;
     }
-    if (threadIdx.x == 0 && width >= k && found < reach[blockIdx.x]) reach[blockIdx.x] = found;
+    if (threadIdx.x % 32 == 0 && found < reach[q]) reach[q] = found;
 }
 
 // The k best so far (rows ~0 for none) join the candidates, decided as they are; a thread each of count * k.

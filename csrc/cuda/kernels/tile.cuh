@@ -11,7 +11,10 @@ const int kTaskNearest = 0;  // lower the queries' reaches, collect candidates
 const int kTaskMutual = 1;   // the same for both sides
 const int kTaskCollect = 2;  // collect candidates under the reaches as they are
 const int kTaskLeast = 3;    // write least upper bounds, for the k-th best of many
-const int kTaskArgmin = 4;   // the row of the least `low` of each query
+const int kTaskArgmin = 4;   // the row of the least `low` of each query, among rows that have bounds
+
+// Any sum with the `low` of a row without bounds is below this (frame.cuh, no_bounds).
+const float kNoBound = -1e29f;
 
 template <class T>
 struct Side {
@@ -62,6 +65,10 @@ template <class T>
 INREACH_DEVICE bool same_group(const Side<T>& q, const Side<T>& x, i64 row_group, i64 column_group) {
     return q.group && x.group && row_group == column_group;
 }
+
+// Which row a thread fetches: one that is there. Its products are not looked at where it stands for an absent
+// one.
+INREACH_DEVICE int present(int row, int count) { return row < count ? row : count - 1; }
 
 // Lower a reach; the one in force afterwards.
 INREACH_DEVICE u32 lowered(u32* reach, u32 value) {
@@ -118,7 +125,7 @@ INREACH_DEVICE void finish_tile(TileShared<Place::kTileRows, Place::kTileColumns
             for (int j = 0; j < Place::kColumns; ++j) {
                 const u64 packed = (static_cast<u64>(float_order(value[i][j])) << 32) |
                                    (task.base + static_cast<u32>(x0 + place.column(j)));
-                if (value[i][j] < infinity && packed < least) least = packed;
+                if (value[i][j] < infinity && value[i][j] > kNoBound && packed < least) least = packed;
             }
             if (least != kNone) atomicMin(&shared.row_argmin[place.row(i)], least);
         }
@@ -150,9 +157,6 @@ INREACH_DEVICE void finish_tile(TileShared<Place::kTileRows, Place::kTileColumns
 
     const bool mutual = task.task == kTaskMutual;
     if (task.task != kTaskCollect) {
-        float column_least[Place::kColumns];
-#pragma unroll
-        for (int j = 0; j < Place::kColumns; ++j) column_least[j] = infinity;
 #pragma unroll
         for (int i = 0; i < Place::kRows; ++i) {
             const int row = place.row(i);
@@ -163,7 +167,6 @@ INREACH_DEVICE void finish_tile(TileShared<Place::kTileRows, Place::kTileColumns
                     const float upper = upper_of(value[i][j], shared.row_extra[row],
                                                  shared.column_extra[place.column(j)], task);
                     least = upper < least ? upper : least;
-                    column_least[j] = upper < column_least[j] ? upper : column_least[j];
                 }
             for (int step = Place::kRowLanes / 2; step > 0; step >>= 1) {
                 const float other = __shfl_xor_sync(kFullMask, least, step);
@@ -172,11 +175,21 @@ INREACH_DEVICE void finish_tile(TileShared<Place::kTileRows, Place::kTileColumns
             if (threadIdx.x % Place::kRowLanes == 0 && least < infinity)
                 atomicMin(&shared.row_least[row], __float_as_uint(least));
         }
-        if (mutual)
+        if (mutual)  // the same sums once more: to keep both minima at once would take registers that are not
+                     // there
 #pragma unroll
-            for (int j = 0; j < Place::kColumns; ++j)
-                if (column_least[j] < infinity)
-                    atomicMin(&shared.column_least[place.column(j)], __float_as_uint(column_least[j]));
+            for (int j = 0; j < Place::kColumns; ++j) {
+                const int column = place.column(j);
+                float least = infinity;
+#pragma unroll
+                for (int i = 0; i < Place::kRows; ++i)
+                    if (value[i][j] < infinity) {
+                        const float upper = upper_of(value[i][j], shared.row_extra[place.row(i)],
+                                                     shared.column_extra[column], task);
+                        least = upper < least ? upper : least;
+                    }
+                if (least < infinity) atomicMin(&shared.column_least[column], __float_as_uint(least));
+            }
         __syncthreads();
         for (int i = threadIdx.x; i < Place::kTileRows; i += Place::kThreads)
             if (q0 + i < q.count)
