@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from . import baseline
 from .memory import OURS, OURS_ROWS, PEER
+from .resident import watched
 from .workload import Workload, resize
 
 GRID = (56, 56)
@@ -52,7 +51,7 @@ def of_descriptors(images: int, grid: tuple[int, int] = GRID) -> dict[str, Any]:
     def run() -> Any:
         return InReaCh(assoc_depth=_depth(images)).fit_descriptors(synthetic(*shape[:2]), grid)
 
-    return {"data": "synthetic rows", **watched(run, shape)}
+    return {"data": "synthetic rows", **_figures(run, shape)}
 
 
 def of_images(what: str, images: int, work: Workload) -> dict[str, Any]:
@@ -73,7 +72,11 @@ def of_images(what: str, images: int, work: Workload) -> dict[str, Any]:
 
     if what == OURS:
         _warm_up()
-    return {"data": work.features, **watched(run, shape)}
+    return {"data": work.features, **_figures(run, shape)}
+
+
+def _figures(run: Callable[[], Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    return {"patches": shape[1], "descriptors": int(np.prod(shape, dtype=np.int64)) * 4, **watched(run)[1]}
 
 
 def _depth(images: int) -> int:
@@ -101,64 +104,6 @@ def synthetic(images: int, patches: int, dim: int = DIM) -> npt.NDArray[np.float
             part = image[start : start + 256]
             part += 0.2 * random.standard_normal((len(part), 16), dtype=np.float32) @ directions
     return x
-
-
-def watched(run: Callable[[], Any], shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Runs it; bytes resident before and at the peak above that, and the descriptors' size."""
-    before = resident()
-    peak = [before]
-    exact = reset_high_water()
-    stop = threading.Event()
-
-    def sample() -> None:
-        while not stop.wait(0.002):
-            peak[0] = max(peak[0], resident())
-
-    watcher = threading.Thread(target=sample, daemon=True)
-    watcher.start()
-    start = time.perf_counter()
-    result = run()
-    seconds = time.perf_counter() - start
-    stop.set()
-    watcher.join()
-    highest = high_water() if exact else peak[0]
-    del result
-    return {
-        "patches": shape[1],
-        "descriptors": int(np.prod(shape, dtype=np.int64)) * 4,
-        "before": before,
-        "peak": max(highest, peak[0]) - before,
-        "sampled_peak": peak[0] - before,
-        "seconds": seconds,
-    }
-
-
-def resident() -> int:
-    """Resident bytes of this process now."""
-    return _status("VmRSS")
-
-
-def high_water() -> int:
-    """Greatest resident bytes since the last `reset_high_water`."""
-    return _status("VmHWM")
-
-
-def reset_high_water() -> bool:
-    """Sets the kernel's mark to the present value; False where that isn't allowed (then samples must do)."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":

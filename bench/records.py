@@ -9,12 +9,19 @@ from typing import Any
 
 from .timing import OURS, ratios, spread
 
-SCHEMA = 1
+SCHEMA = 2
 Case = dict[str, Any]
+Goal = dict[str, Any]
 
 
 def timed_case(
-    name: str, seconds: Mapping[str, list[float]], *, data: str, ours: str = OURS, goal: str = "", **more: Any
+    name: str,
+    seconds: Mapping[str, list[float]],
+    *,
+    data: str,
+    ours: str = OURS,
+    goals: Mapping[str, float] | None = None,
+    **more: Any,
 ) -> Case:
     """A race's outcome.
 
@@ -23,26 +30,71 @@ def timed_case(
         seconds: from `timing.race`.
         data: on what.
         ours: the contestant that the others are compared with.
-        goal: what the project has promised for this case, if anything.
+        goals: peer -> how many times its time is to be ours, at least: what the project has promised.
         more: JSON-able extras ("checks", "stages", ...).
     """
+    found = ratios(seconds, ours)
     return {
         "name": name,
         "kind": "time",
         "data": data,
         "ours": ours,
-        "goal": goal,
+        "goals": [
+            goal(f"{least:g}x {peer}", found[peer]["median"], least=least, unit="x", who=peer)
+            for peer, least in (goals or {}).items()
+            if peer in found
+        ],
         "seconds": {who: spread(values) for who, values in seconds.items()},
-        "ratios": ratios(seconds, ours),
+        "ratios": found,
         **more,
     }
 
 
-def value_case(name: str, values: Mapping[str, float], *, data: str, unit: str, goal: str = "", **more: Any) -> Case:
-    """A case whose outcome is one number for each party, such as bytes over bytes."""
+def value_case(
+    name: str,
+    values: Mapping[str, float],
+    *,
+    data: str,
+    unit: str,
+    limits: Mapping[str, float] | None = None,
+    **more: Any,
+) -> Case:
+    """A case whose outcome is one number for each party, such as bytes over bytes.
+
+    Args:
+        name, data: as in `timed_case`.
+        values: party -> its number.
+        unit: of all of them.
+        limits: party -> what its number is to stay under.
+        more: JSON-able extras.
+    """
     return {
-        "name": name, "kind": "value", "data": data, "unit": unit, "goal": goal, "values": dict(values), **more,
-    }  # fmt: skip
+        "name": name,
+        "kind": "value",
+        "data": data,
+        "unit": unit,
+        "goals": [
+            goal(f"{who} under {most:g} {unit}", values[who], most=most, unit=f" {unit}", who=who)
+            for who, most in (limits or {}).items()
+        ],
+        "values": dict(values),
+        **more,
+    }
+
+
+def goal(
+    text: str, figure: float, *, who: str, unit: str, least: float | None = None, most: float | None = None
+) -> Goal:
+    """What was promised beside what was measured.
+
+    Args:
+        text: the promise.
+        figure: what was measured, in ``unit`` (appended to the number as it is).
+        who: the row of the case's table that it belongs to.
+        least, most: one of them; the figure is to reach the one, or to stay under the other.
+    """
+    met = figure >= least if least is not None else most is not None and figure < most
+    return {"goal": text, "figure": f"{figure:.3g}{unit}", "met": bool(met), "who": who}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -64,6 +116,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "- Seconds are medians (least to greatest) of interleaved rounds. A ratio is the median over the rounds of "
         "the peer's time over ours: above 1, ours is faster.",
     ]
+    lines += _goals(result["sections"])
     for name, section in result["sections"].items():
         lines += ["", f"## {name}", ""]
         if section.get("error"):
@@ -74,15 +127,26 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _goals(sections: Mapping[str, Any]) -> list[str]:
+    lines = ["", "## Goals", "", "| case | data | goal: figure | met |", "|---" * 4 + "|"]
+    found = [
+        f"| {case['name']} | {case['data']} | {goal['goal']}: {goal['figure']} | {'yes' if goal['met'] else '**no**'} |"
+        for section in sections.values()
+        for case in section["cases"]
+        for goal in case["goals"]
+    ]
+    return lines + found if found else []
+
+
 def _table(cases: list[Case]) -> list[str]:
     lines = ["| case | data | who | median (min to max) | ratio to ours | goal | checks |", "|---" * 7 + "|"]
     for case in cases:
         checks = "; ".join(f"{name}: {value}" for name, value in case.get("checks", {}).items())
-        head = [case["name"], case["data"]]
-        tail = [case["goal"], checks]
+        goals = {goal["who"]: f"{goal['goal']}: {goal['figure']}" for goal in case["goals"]}
+        head, tail = [case["name"], case["data"]], checks
         for who, figure, ratio in _rows(case):
-            lines.append("| " + " | ".join([*head, who, figure, ratio, *tail]) + " |")
-            head, tail = ["", ""], ["", ""]
+            lines.append("| " + " | ".join([*head, who, figure, ratio, goals.get(who.strip("*"), ""), tail]) + " |")
+            head, tail = ["", ""], ""
     return lines
 
 

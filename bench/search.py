@@ -1,8 +1,9 @@
-"""`nearest` and `mutual_nearest` against torch.cdist, faiss and scikit-learn, on random rows and on features."""
+"""`nearest` and `mutual_nearest` against torch.cdist, faiss' indexes and scikit-learn, on features and on noise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,28 +11,41 @@ import numpy.typing as npt
 
 from inreach_fast import kernels
 
-from . import exact, peers
+from . import approximate, exact, panorama, peers
 from .records import Case, timed_case
 from .timing import OURS, race
-from .workload import Workload, random_rows
+from .tuned import Tuned
+from .workload import Workload, random_rows, scratch_folder
 
 Rows = npt.NDArray[np.float32]
 
 OURS_COLD = "inreach_fast, plain arrays"
 RANDOM = "random, isotropic"
-_GOAL = "faiss 1x, torch 2x"
+# Times a peer's time is to be ours: at the size that the goals name, at others, and on noise.
+GOALS = {peers.FAISS: 25.0, panorama.NAME: 6.0, approximate.HNSW: 1.0}
+GOALS_SMALLER = {peers.FAISS: 1.0, peers.TORCH: 2.0}
+GOALS_NOISE = {peers.FAISS: 0.95}
+_GOAL_SIZE = 300_000
+# Larger than this, torch and scikit-learn would take most of the bench's time.
+_SLOW_PEERS = 100_000
 
 
 def run(
-    work: Workload, *, quick: bool = False, queries: int | None = None, banks: tuple[int, ...] | None = None
+    work: Workload,
+    *,
+    quick: bool = False,
+    queries: int | None = None,
+    banks: tuple[int, ...] | None = None,
+    scratch: Path | None = None,
 ) -> list[Case]:
     """All cases; ``queries`` and ``banks`` (sizes) override the ones that ``quick`` implies."""
-    banks = banks or ((10_000,) if quick else (10_000, 100_000, 300_000))
+    banks = banks or ((10_000, 30_000) if quick else (10_000, 100_000, 300_000))
+    scratch = scratch or scratch_folder()
     cases: list[Case] = []
     for data, query, other, bank in _inputs(work, queries, max(banks)):
         cases.append(mutual_case(query, other, data=data, quick=quick))
         for size in banks:
-            cases.append(nearest_case(query, bank[:size], data=data, quick=quick))
+            cases.append(nearest_case(query, bank[:size], data=data, quick=quick, scratch=scratch))
     return cases
 
 
@@ -48,20 +62,29 @@ def _inputs(work: Workload, queries: int | None, bank_size: int) -> Iterator[tup
     yield RANDOM, random_rows(rows, dim, seed=1), bank[:rows], bank
 
 
-def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False) -> Case:
-    """Nearest bank row of each query; the bank prepared (faiss: added) before, and once from plain arrays."""
+def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False, scratch: Path | None = None) -> Case:
+    """Nearest bank row of each query; the bank prepared (faiss: added) before, and once from plain arrays.
+
+    Panorama and the approximate indexes take part where the data have structure: on noise they are slower than a
+    flat index (the one) and do not reach the recall (the others).
+    """
     prepared = kernels.Bank(bank)
+    found = kernels.nearest(query, prepared)
+    noise = data == RANDOM
+    flat = peers.faiss_index(bank)
     contestants: dict[str, Any] = {
-        peers.FAISS: peers.faiss_nearest(query, bank),
+        peers.FAISS: lambda: np.asarray(flat.search(query, 1)[1][:, 0]),
         OURS: lambda: kernels.nearest(query, prepared),
-        peers.TORCH: peers.torch_nearest(query, bank),
-        OURS_COLD: lambda: kernels.nearest(query, bank),
     }
-    if len(bank) <= 10_000:
+    tuned = {} if noise else _tuned(query, bank, found.index, flat, scratch or scratch_folder())
+    contestants.update({name: peer.run for name, peer in tuned.items()})
+    if not noise or len(bank) <= _SLOW_PEERS:
+        contestants[peers.TORCH] = peers.torch_nearest(query, bank)
+    contestants[OURS_COLD] = lambda: kernels.nearest(query, bank)
+    if len(bank) <= (10_000 if noise else _SLOW_PEERS):
         contestants[peers.SKLEARN] = peers.sklearn_nearest(query, bank)
     rounds, warm = _effort(len(bank), quick)
-    seconds = race(contestants, rounds=rounds, budget=45, warm=contestants if warm else [OURS])
-    found = kernels.nearest(query, prepared)
+    seconds = race(contestants, rounds=rounds, budget=60, warm=contestants if warm else [OURS, *tuned])
     checks = _check(query, bank, found.index, found.sq_distance, len(bank))
     rows = exact.sample(len(query), 32)
     truth = exact.nearest(query[rows], bank)[0]
@@ -70,10 +93,28 @@ def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False) -> 
         f"nearest, {len(query)} x {len(bank)} x {query.shape[1]}",
         seconds,
         data=data,
-        goal=_GOAL,
-        checks={**checks, "faiss indices that float64 disagrees with": f"{wrong} of {len(rows)}"},
+        goals=GOALS_NOISE if noise else GOALS if len(bank) >= _GOAL_SIZE else GOALS_SMALLER,
+        checks={
+            **checks,
+            "faiss indices that float64 disagrees with": f"{wrong} of {len(rows)}",
+            **{name: peer.words() for name, peer in tuned.items()},
+        },
         counts=_counts(found),
+        peers={
+            name: {"setting": peer.setting, "recall": peer.recall, "tried": peer.tried} for name, peer in tuned.items()
+        },
     )
+
+
+def _tuned(query: Rows, bank: Rows, truth: Any, flat: Any, scratch: Path) -> dict[str, Tuned]:
+    """The peers whose settings have to be searched for; ``truth`` is checked against brute force by the case."""
+    found = {
+        approximate.HNSW: approximate.hnsw(query, bank, truth, scratch, storage=flat),
+        approximate.IVF: approximate.ivf(query, bank, truth, scratch),
+    }
+    if panorama.available():
+        found[panorama.NAME] = panorama.fastest(query, bank, truth)
+    return found
 
 
 def mutual_case(a: Rows, b: Rows, *, data: str, quick: bool = False) -> Case:
@@ -94,7 +135,7 @@ def mutual_case(a: Rows, b: Rows, *, data: str, quick: bool = False) -> Case:
         f"mutual_nearest, {len(a)} x {len(b)} x {a.shape[1]}",
         seconds,
         data=data,
-        goal=_GOAL,
+        goals=GOALS_NOISE if data == RANDOM else GOALS_SMALLER,
         checks={f"{key}, {way}": v for way, d in (("a to b", forward), ("b to a", backward)) for key, v in d.items()},
         counts=_counts(found),
     )

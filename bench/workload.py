@@ -17,12 +17,18 @@ UInt8 = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
 DATA_VARIABLE = "INREACH_BENCH_DATA"
+SCRATCH_VARIABLE = "INREACH_BENCH_SCRATCH"
 _SIDE = 256
 
 
 def data_folder() -> Path:
     """Where classes in MVTec AD's layout are looked for; it may be absent."""
     return Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data")
+
+
+def scratch_folder() -> Path:
+    """Where large or slowly built files go (banks, faiss' graphs, models): bench/results/tmp if not told."""
+    return Path(os.environ.get(SCRATCH_VARIABLE) or ROOT / "bench" / "results" / "tmp")
 
 
 class Workload:

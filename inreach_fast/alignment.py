@@ -319,6 +319,8 @@ class Alignment:
         angles: int64 (N,), degrees by training image; zeros unless kept.
         reference: uint8 (h, w, 3), the first training image, which test images are turned to; None unless
         kept.
+        searched: int64 (N,), the angles that the search found, kept or not; None where it was not needed. No part of
+        a saved alignment.
     """
 
     score_before: float
@@ -327,6 +329,7 @@ class Alignment:
     kept: bool
     angles: Int64Array
     reference: UInt8Array | None
+    searched: Int64Array | None = None
 
     @property
     def positions_consistent(self) -> bool:
@@ -385,6 +388,7 @@ def align_images(
     *,
     threshold: float = SUPPLEMENT_THRESHOLD,
     score_before: float | None = None,
+    known: Int64Array | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Alignment:
     """Decide about positions and alignment for a training set (supplement D).
@@ -398,6 +402,8 @@ def align_images(
             is held at a time.
         threshold: the transpose score to be exceeded.
         score_before: transpose score of the set, where the caller has it already.
+        known: int64 (N,), the angle of each image where an earlier search with the same first image has found it, -1
+            for the others.
         progress: called as progress("align", done, total); total is 0 where it is not known.
 
     Raises:
@@ -418,7 +424,8 @@ def align_images(
         return Alignment(score_before, None, threshold, False, np.zeros(total, np.int64), None)
 
     total = len(images) if isinstance(images, Sized) else 0
-    turned, angles = MeanImage(), []
+    turned = MeanImage()
+    angles: list[int] = []
     reference: UInt8Array | None = None
     quarters: npt.NDArray[np.float64] | None = None
     for image in images:
@@ -427,11 +434,14 @@ def align_images(
             reference, quarters = image.copy(), search.quarters(image)
         if image.shape != reference.shape:
             raise MixedSizesError(f"images: size {image.shape[:2]} after images of {reference.shape[:2]}.")
-        angles.append(search.best(image, quarters))
+        place = len(angles)
+        found_before = known is not None and known[place] >= 0
+        angles.append(int(known[place]) if known is not None and found_before else search.best(image, quarters))
         turned.add(rotate(image, angles[-1]))
         if progress is not None:
             progress("align", len(angles), total)
     score_after = transpose_score(turned.mean)
     kept = score_after > threshold
-    found = np.asarray(angles, np.int64) if kept else np.zeros(len(angles), np.int64)
-    return Alignment(score_before, score_after, threshold, kept, found, reference if kept else None)
+    searched = np.asarray(angles, np.int64)
+    found = searched if kept else np.zeros(len(angles), np.int64)
+    return Alignment(score_before, score_after, threshold, kept, found, reference if kept else None, searched)

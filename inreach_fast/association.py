@@ -8,11 +8,14 @@ so that the seeds alone need to stay in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .errors import ParameterError
+from .image_ids import image_numbers
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -29,6 +32,24 @@ def choose_seeds(n_images: int, depth: int, selection: str, random_state: int) -
     return np.sort(chosen).astype(np.int64)
 
 
+def given_seeds(seeds: Any, names: Sequence[str], used: Sequence[int]) -> IndexArray:
+    """Seed images that a caller chose, as training indices, ascending, int64 (S,).
+
+    Args:
+        seeds: numbers or names, as `image_numbers` takes them, of the images given.
+        names: of all images given. used: the numbers of those that could be read, in the order of training.
+
+    Raises:
+        ParameterError: no such image, or one that could not be read.
+    """
+    chosen = image_numbers(seeds, names, "seeds")
+    place = {number: training for training, number in enumerate(used)}
+    for number in chosen.tolist():
+        if number not in place:
+            raise ParameterError(f"seeds: {names[number]} could not be read and was passed over; choose another")
+    return np.array([place[number] for number in chosen.tolist()], dtype=np.int64)
+
+
 class Associator:
     """The seed images, prepared once; `associate` takes one image at a time, in any order.
 
@@ -38,8 +59,8 @@ class Associator:
 
     Args:
         seed_images: int64 (S,), training index of each seed image, ascending.
-        seed_rows: S arrays of (P, D) float32, the seed images' descriptors; or all images' (N, P, D) float32, of
-            which the seeds' are taken without a copy.
+        seed_rows: the seed images' descriptors, (S, P, D) float32 or S arrays of (P, D); or all images'
+            (N, P, D) float32, of which the seeds' are taken. Of one array nothing is copied.
         pairs: "all": an image meets every seed image but itself (paper); "later": only those with a lower
             training index (reference).
         backend: kernel backend.
@@ -57,12 +78,14 @@ class Associator:
         self._patches = len(seed_rows[0])
         self._pairs = pairs
         self._backend = backend
+        own = np.arange(len(self._seed_images))
         if isinstance(seed_rows, np.ndarray):
             self._rows = seed_rows.reshape(-1, seed_rows.shape[2])
-            first = self._seed_images * self._patches
+            # As many images as seeds: they are the seeds, whatever they are numbered in the training set.
+            first = (own if len(seed_rows) == len(own) else self._seed_images) * self._patches
         else:
             self._rows = np.concatenate(list(seed_rows))
-            first = np.arange(len(self._seed_images)) * self._patches
+            first = own * self._patches
         # Where each seed image's patches lie among the rows, (S, P).
         self._places = first[:, None] + np.arange(self._patches)
         self._bank = self._bank_of(len(self._seed_images))

@@ -16,6 +16,10 @@ class ParameterError(InReachError, ValueError):
     """An argument has a value, type, dtype or shape that is not allowed; the message names the argument."""
 
 
+class MemoryLimitError(ParameterError):
+    """``memory_limit`` is too small for the fit; the message says how much it takes."""
+
+
 class DataError(InReachError, ValueError):
     """The images, descriptors or other data given cannot be used; the message names the file or argument."""
 
@@ -102,6 +106,54 @@ class SaveError(InReachError, OSError):
     def __str__(self) -> str:
         # The sentence alone: an OSError of two arguments would put "[Errno 28]" before it.
         return str(self.args[-1]) if self.args else ""
+
+
+class SpoolError(InReachError, RuntimeError):
+    """The spool of a fit (what it keeps on disk to go on from) cannot be used; the message names its folder."""
+
+
+class SpoolExistsError(SpoolError):
+    """The spool holds an unfinished fit and nobody asked to resume it, or the folder holds something else."""
+
+
+class SpoolMismatchError(SpoolError):
+    """The spool is of another configuration: parameters, backbone, seeds or version; the message says which."""
+
+
+class SpoolImagesChangedError(SpoolError, DataError):
+    """An image is not what it was when the spool was begun, or images came or went; the message names it."""
+
+
+class SpoolBusyError(SpoolError):
+    """Another process is fitting with this spool."""
+
+
+class SpoolCorruptError(SpoolError):
+    """The spool's journal or data were altered since they were written."""
+
+
+class SpoolWriteError(SaveError, SpoolError):
+    """The spool cannot be written (full disk, no permission); what was done stays in it, to be resumed."""
+
+
+class GrowthError(InReachError, RuntimeError):
+    """A fitted model cannot take images in or give them up; it stays as it was."""
+
+
+class FinalModelError(GrowthError):
+    """The model was saved without what growing needs (``final=True``, or by an older version)."""
+
+
+class SeedImageError(GrowthError):
+    """A seed image cannot be forgotten without a refit."""
+
+
+class RefitNeededError(GrowthError):
+    """With the new set of images the position test or the alignment decides otherwise: all has to be fitted anew."""
+
+
+class DescriptorsNeededError(GrowthError):
+    """The descriptors of images that the threshold is chosen from are no longer at hand; give them."""
 
 
 class NotFittedError(InReachError, RuntimeError, AttributeError):

@@ -4,45 +4,59 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import model_file
-from .alignment import Alignment, MeanImage, align_images, rotate, rotate_map_back, transpose_score
-from .association import Associator, choose_seeds
-from .channels import NominalRows, select_nominal
-from .descriptors import (
-    DescriptorBuffer,
-    append_positions,
-    check_descriptors,
-    describe_images,
-    position_channels,
-)
+from . import kernels, model_file
+from .alignment import Alignment, rotate, rotate_map_back
+from .compression import Compression
+from .descriptors import append_positions, check_descriptors, describe_images, position_channels
 from .errors import (
     BackboneMismatchError,
-    DegenerateDataError,
-    ImageError,
+    DescriptorsNeededError,
+    FinalModelError,
+    GrowthError,
     MixedSizesError,
     ModelCorruptError,
     NonFiniteError,
     NotFittedError,
     ParameterError,
-    TooFewImagesError,
 )
+from .fit_pipeline import Network, StoredImages, fit_images, fit_rows
 from .fit_report import FitReport
+from .fitted import Fitted, leave_one_out_score
+from .growth import (
+    ManyInputs,
+    Setting,
+    add_images,
+    add_rows,
+    forget_images,
+    forget_rows,
+    names_without,
+    read_added,
+)
+from .growth_state import GrowthState
+from .image_association import bad_features
+from .image_ids import image_numbers
 from .image_source import ImageSource, as_image, open_images
-from .kernels import Bank
+from .local_executor import make_executor
+from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters
 from .prediction import Prediction
 from .preprocess import Geometry
-from .scoring import Scorer, anomaly_map, image_score
-from .threshold import robust_threshold, sample_images
+from .scoring import Scorer, anomaly_map
+from .spool import Spool
+from .threshold import robust_threshold
+from .verdict import Limits, Pace, bounded_scores, whole_scores
+from .workspace import Budget, Workspace
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -51,6 +65,7 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
+Reference = tuple["weakref.ref[Any]", int]
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
@@ -61,6 +76,11 @@ class InReaCh:
     Args:
         preset: "default", "paper" or "reference".
         backbone: a name (see `Parameters`) or a `Backbone`.
+        memory_limit: bytes that a fit may take beyond its seed images and one image at a time, as a whole number or
+            as in "2GB"; what outgrows it goes to files (docs/training.md). None: half of the machine's memory. No
+            result depends on it, and it is not saved.
+        executor: where a fit describes and associates images: "local", this process, or what
+            `executors.make_executor` takes. No result depends on it, and it is not saved.
         parameters: any of `Parameters`, by keyword.
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
@@ -69,6 +89,7 @@ class InReaCh:
             leave-one-image-out scores of a seeded sample of ``threshold_images`` training images, by a rule
             that withstands 40 % of defective images: `threshold` gives the rule and its reason.
         report_: `FitReport`: counts and seconds of each stage.
+        seed_images_: int64 (S,), the training images whose patches found the channels, ascending.
         n_images_: int, training images used. image_names_: their names, list of str.
         grid_: (h, w) patches of an image. positions_: bool, whether position channels are in use.
         transpose_score_: float, in squared 8-bit units (NaN after `fit_descriptors`).
@@ -82,7 +103,17 @@ class InReaCh:
         ParameterError: unknown parameter or value that is not allowed; the message names it.
     """
 
-    def __init__(self, preset: str = "default", *, backbone: Any = None, **parameters: Any) -> None:
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        backbone: Any = None,
+        memory_limit: int | str | None = None,
+        executor: Any = "local",
+        **parameters: Any,
+    ) -> None:
+        self.memory_limit = memory_limit
+        self.executor = executor
         self._backbone: Backbone | None = None
         if backbone is not None and not isinstance(backbone, str):
             self._backbone = _as_backbone(backbone)
@@ -94,6 +125,9 @@ class InReaCh:
         self._spec: dict[str, Any] | None = None
         self._fingerprint: str | None = None
         self._folder: Path | None = None
+        self._pace = Pace()
+        self._scratch: Path | None = None  # where temporary files go; None: the system's place
+        self._spool: Spool | None = None  # of a fit that is to be saved before its spool is removed
         self._fitted = False
 
     if not TYPE_CHECKING:  # a type checker shall still tell a misspelt attribute
@@ -168,16 +202,49 @@ class InReaCh:
         _, h, w = self.backbone.level_shapes(height, width)[0]
         return h, w
 
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that a fit may take beyond its seed images and one image at a time; None: half of the machine's."""
+        return self._memory_limit
+
+    @memory_limit.setter
+    def memory_limit(self, value: int | str | None) -> None:
+        self._memory_limit = None if value is None else parse_bytes(value)
+
+    @property
+    def executor(self) -> Any:
+        """Where a fit describes and associates images; see the class."""
+        return self._executor
+
+    @executor.setter
+    def executor(self, value: Any) -> None:
+        self._executor = make_executor(value)
+
     # -------------------------------------------------------------------------------------------- fit
 
-    def fit(self, images: Any, *, skip_bad: bool = False, progress: Progress | None = None) -> InReaCh:
+    def fit(
+        self,
+        images: Any,
+        *,
+        seeds: Any = None,
+        skip_bad: bool = False,
+        spool: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> InReaCh:
         """Finds the nominal patches of unsorted training images (paper, section 3).
 
         Args:
             images: a folder; a list of paths or of images (uint8 (H, W, 3) or (H, W), PIL images, tensors
                 (C, H, W)); an array (N, H, W, 3); or a torch Dataset. Sizes may differ: all are resized.
+            seeds: the seed images, by number among ``images`` or by name; None: ``assoc_depth`` of them, as
+                ``seed_selection`` says.
             skip_bad: pass over images that cannot be read, and count them in ``report_["skipped"]``, instead
                 of raising ImageError.
+            spool: a folder for what the fit has done so far, made where it is not there and removed at the end. A
+                fit that was killed goes on from it, and gives the same model, bit for bit. Without one, what
+                outgrows ``memory_limit`` goes to temporary files.
+            resume: go on from what lies in ``spool`` (where nothing does, begin).
             progress: called as progress(stage, done, total).
 
         Returns:
@@ -185,69 +252,25 @@ class InReaCh:
 
         Raises:
             EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
-            NonFiniteError (the network's features), NoChannelsError.
+            NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
+            SpoolError in its kinds: another configuration, changed images, in use, altered, unfinished and not
+            resumed, not to be written. The model, if there was one, is then as it was.
         """
-        p = self.parameters
-        if self._spec is not None and self._backbone is None:
-            self._spec = self._fingerprint = None  # a loaded model fitted anew: its old backbone binds no more
-        tell = progress or _silent
-        report = FitReport()
+        if resume and spool is None:
+            raise ParameterError("resume: there is nothing to go on from without spool=DIR")
         source = open_images(images)
-        report.counts.update(images=len(source), skipped=0)
-        _check_enough(len(source))
-        with report.stage("read"):
-            inputs, used, skipped = self._read(source, skip_bad, tell)
-        report.counts.update(skipped=len(skipped), skipped_names=skipped)
-        _check_enough(len(inputs))
-        if all(np.array_equal(inputs[0], other) for other in inputs[1:]):
-            raise DegenerateDataError(
-                f"images: all {len(inputs)} training images are identical, so that nothing can be learnt "
-                "from their differences; give different images"
-            )
-        with report.stage("align"):
-            alignment, positions = self._align(inputs, tell)
-        buffer: DescriptorBuffer | None = None
-        channels: FloatArray | None = None
-        grid = (0, 0)
-        with report.stage("describe"):
-            # One by one: a batch would gain nothing (see describe_images) and stand in memory beside the buffer.
-            for i in range(len(inputs)):
-                (rows,) = self._base_descriptors(inputs[i : i + 1])
-                patches, dim = rows.shape
-                if buffer is None:
-                    grid = self._grid(patches)
-                    channels = position_channels(grid, p.position_weight) if positions else None
-                    buffer = DescriptorBuffer(len(inputs) * patches, dim + (2 if positions else 0))
-                view = buffer.array[i * patches : (i + 1) * patches]
-                view[:, :dim] = rows
-                if channels is not None:
-                    view[:, dim:] = channels
-                if not np.isfinite(view).all():
-                    raise _bad_features(source.names[used[i]])
-                tell("describe", i + 1, len(inputs))
-        assert buffer is not None
-        n_images = len(inputs)
-        del inputs, rows, view
-        chosen, scores, sampled = self._fit_rows(buffer.array, n_images, grid, report, tell)
-        with report.stage("compact"):
-            patches_array = buffer.compact(chosen.rows)
-        self._finish(patches_array, chosen, n_images, grid, scores, sampled, report)
-        self.positions_ = positions
-        self.transpose_score_ = alignment.score_before
-        self._alignment: Alignment | None = alignment if alignment.kept else None
-        self.rotations_ = alignment.angles.astype(np.float64) if alignment.kept else None
-        self.image_names_ = [source.names[i] for i in used]
-        self._training: tuple[ImageSource, list[int]] | None = (source, used)
-        self._described: weakref.ref[Any] | None = None
-        self._from_descriptors = False
+        self._fit_source(source, seeds=seeds, skip_bad=skip_bad, spool=spool, resume=resume, progress=progress)
         return self
 
-    def fit_descriptors(self, x: Any, grid: Sequence[int], *, progress: Progress | None = None) -> InReaCh:
+    def fit_descriptors(
+        self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
+    ) -> InReaCh:
         """Fits descriptors of the caller's own backbone, taken as they are: nothing is appended.
 
         Args:
             x: (N, P, D) float32 in C order (read in place, never altered), or what converts without loss.
             grid: (h, w) with h * w = P. Maps have the size of the parameter ``image_size``.
+            seeds: the seed images, by number; None: ``assoc_depth`` of them, as ``seed_selection`` says.
             progress: called as progress(stage, done, total).
 
         Returns:
@@ -255,158 +278,293 @@ class InReaCh:
 
         Raises:
             ParameterError, MixedSizesError (ragged), NonFiniteError, TooFewImagesError, DegenerateDataError,
-            NoChannelsError.
+            NoChannelsError, MemoryLimitError, SpoolWriteError (temporary files).
         """
         report = FitReport()
         with report.stage("read"):
             array = check_descriptors(x)
-        n_images, patches, dim = array.shape
-        h, w = _check_grid(grid, patches)
-        report.counts.update(images=n_images, skipped=0, skipped_names=[])
-        _check_enough(n_images)
-        if all(np.array_equal(array[0], other) for other in array[1:]):
-            raise DegenerateDataError(
-                f"x: the descriptors of all {n_images} images are identical; give different images"
+        shape = _check_grid(grid, array.shape[1])
+        with closing(self._workspace()) as workspace:
+            fitted = fit_rows(
+                array,
+                shape,
+                self.parameters,
+                workspace,
+                report,
+                seeds=seeds,
+                explicit_limit=self._memory_limit is not None,
+                tell=progress or _silent,
             )
-        rows = array.reshape(-1, dim)
-        chosen, scores, sampled = self._fit_rows(rows, n_images, (h, w), report, progress or _silent)
-        self._finish(rows[chosen.rows], chosen, n_images, (h, w), scores, sampled, report)
-        self.positions_ = False
-        self.transpose_score_ = float("nan")
-        self._alignment = None
-        self.rotations_ = None
-        self.image_names_ = [f"x[{i}]" for i in range(n_images)]
-        self._training = None
-        self._described = weakref.ref(x) if isinstance(x, np.ndarray) else None
+        self._take(fitted)
         self._from_descriptors = True
+        self._described: list[Reference | None] | None = _references(x, len(array))
         return self
 
-    def _read(self, source: ImageSource, skip_bad: bool, tell: Progress) -> tuple[UInt8Array, list[int], list[str]]:
-        geometry = self.geometry
-        inputs = np.empty((len(source), *self.parameters.image_size, 3), dtype=np.uint8)
-        used: list[int] = []
-        skipped: list[str] = []
-        for i in range(len(source)):
-            try:
-                inputs[len(used)] = geometry.apply(source.load(i))
-                used.append(i)
-            except ImageError:
-                if not skip_bad:
-                    raise
-                skipped.append(source.names[i])
-            tell("read", i + 1, len(source))
-        return inputs[: len(used)], used, skipped
-
-    def _align(self, inputs: UInt8Array, tell: Progress) -> tuple[Alignment, bool]:
-        """Position test and alignment (supplement D); turns ``inputs`` in place where alignment is kept."""
-        p = self.parameters
-        mean = MeanImage()
-        for image in inputs:
-            mean.add(image)
-        score = transpose_score(mean.mean)
-        if p.align == "auto" and p.position != "never" and score <= p.transpose_threshold:
-            alignment = align_images(list(inputs), threshold=p.transpose_threshold, score_before=score, progress=tell)
-        else:
-            none = np.zeros(len(inputs), dtype=np.int64)
-            alignment = Alignment(score, None, p.transpose_threshold, False, none, None)
-        if alignment.kept:
-            for i, angle in enumerate(alignment.angles.tolist()):
-                inputs[i] = rotate(inputs[i], angle)
-        positions = p.position == "always" or (p.position == "auto" and alignment.positions_consistent)
-        return alignment, positions
-
-    def _fit_rows(
-        self, rows: FloatArray, n_images: int, grid: tuple[int, int], report: FitReport, tell: Progress
-    ) -> tuple[NominalRows, FloatArray, IndexArray]:
-        """Association, filters and the threshold's scores over (N * P, D) descriptors, only read."""
-        p = self.parameters
-        patches = len(rows) // n_images
-        report.counts["patches"] = len(rows)
-        images = rows.reshape(n_images, patches, rows.shape[1])
-        seeds = choose_seeds(n_images, p.assoc_depth, p.seed_selection, p.random_state)
-        report.counts["seed_images"] = seeds.tolist()
-        joined = np.empty((n_images, patches), dtype=np.int64)
-        with report.stage("associate"):
-            associator = Associator(seeds, images, pairs=p.assoc_pairs, backend=p.backend)
-            for i in range(n_images):
-                joined[i] = associator.associate(i, images[i])
-                tell("associate", i + 1, n_images)
-            del associator
-        with report.stage("filter"):
-            chosen = select_nominal(
-                rows,
-                joined,
-                seeds,
-                min_length=p.min_channel_length if p.span_filter else None,
-                max_std=p.max_channel_std if p.spread_filter else None,
-                backend=p.backend,
+    def _fit_source(
+        self,
+        source: ImageSource | StoredImages,
+        *,
+        seeds: Any = None,
+        skip_bad: bool = False,
+        spool: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        keep_spool: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        if self._spec is not None and self._backbone is None and not isinstance(source, StoredImages):
+            self._spec = self._fingerprint = None  # a loaded model fitted anew: its old backbone binds no more
+        workspace = self._workspace(spool, resume)
+        try:
+            fitted = fit_images(
+                source,
+                self.parameters,
+                self.geometry,
+                self._network(),
+                workspace,
+                self._executor,
+                seeds=seeds,
+                skip_bad=skip_bad,
+                explicit_limit=self._memory_limit is not None,
+                tell=progress or _silent,
             )
-        report.counts.update(chosen.counts)
-        tell("filter", 1, 1)
-        with report.stage("threshold"):
-            sampled = sample_images(n_images, p.threshold_images, p.random_state)
-            report.counts["threshold_images"] = len(sampled)
-            bank = Bank(rows, chosen.rows // patches, index=chosen.rows)
-            channel = chosen.channel_seed_image * patches + chosen.channel_seed_patch
-            scorer = Scorer(bank, lambda: channel, p.score, p.distance, p.backend)
-            scores = np.empty(len(sampled), dtype=np.float32)
-            for k, i in enumerate(sampled.tolist()):
-                scores[k] = self._loo_score(scorer, images[i], i, grid)
-                tell("threshold", k + 1, len(sampled))
-        return chosen, scores, sampled
+        except BaseException:
+            workspace.close()
+            raise
+        if not isinstance(workspace, Spool):
+            workspace.close()
+        elif keep_spool:
+            self._spool = workspace
+        else:
+            workspace.remove()
+        self._take(fitted)
+        self._from_descriptors = False
+        self._described = None
 
-    def _loo_score(self, scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int]) -> float:
-        values, _ = scorer.patch_scores(rows, leave_out=image)
-        return image_score(self._map(values.reshape(grid)))
+    def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
+        budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)
+        return Workspace(budget, self._scratch) if spool is None else Spool(spool, budget, resume=resume)
+
+    def _network(self) -> Network:
+        return Network(lambda: self.backbone, self._base_descriptors, self._grid)
+
+    def _take(self, fitted: Fitted) -> None:
+        """Makes a fit's outcome this model's."""
+        alignment = fitted.alignment
+        self.nominal_ = fitted.nominal
+        self.grid_ = fitted.grid
+        self.n_images_ = len(fitted.image_names)
+        self.image_names_ = fitted.image_names
+        self.seed_images_ = fitted.seed_images
+        self.positions_ = fitted.positions
+        self.transpose_score_ = float("nan") if alignment is None else alignment.score_before
+        self._alignment: Alignment | None = alignment if alignment is not None and alignment.kept else None
+        self.rotations_ = None if self._alignment is None else self._alignment.angles.astype(np.float64)
+        self.threshold_scores_ = fitted.threshold_scores
+        self.threshold_images_ = fitted.threshold_images
+        self.threshold_ = robust_threshold(fitted.threshold_scores)
+        self.report_ = fitted.report
+        self._growth: GrowthState | None = fitted.growth
+        self._grown_nominal: NominalModel | None = fitted.nominal
+        self._scorer: Scorer | None = None
+        self._fitted = True
+
+    # ------------------------------------------------------------------------------- growing and shrinking
+
+    def partial_fit(
+        self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
+    ) -> InReaCh:
+        """Adds images to the fitted model, without reading the old ones again.
+
+        The model is then, bit for bit, the one that ``fit`` makes of the old images and the new ones behind them with
+        the same ``seeds`` (docs/training.md says why).
+
+        Args:
+            images, skip_bad, progress: as for `fit`.
+            refit: fit all images anew instead, with seed images chosen anew: from the network inputs that the model
+                keeps.
+
+        Returns:
+            self.
+
+        Raises:
+            NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
+            position test or the alignment decides otherwise); GrowthError (a model of descriptors); and what `fit`
+            raises. The model is then as it was.
+        """
+        state = self._growing("partial_fit", descriptors=False)
+        source = open_images(images)
+        with closing(self._workspace()) as workspace:
+            setting = self._setting(workspace, progress)
+            if refit:
+                added, names, _ = read_added(self._current(state), source, setting, skip_bad=skip_bad)
+                inputs = ManyInputs([(state.inputs, range(self.n_images_)), (added, range(len(added)))])
+                self._fit_source(StoredImages(inputs, names), progress=progress)
+            else:
+                self._take(add_images(self._current(state), source, setting, skip_bad=skip_bad))
+        return self
+
+    def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> InReaCh:
+        """Adds images, given as descriptors, to a model of `fit_descriptors`; otherwise as `partial_fit`.
+
+        Args:
+            x: (n, P, D) float32, of the fit's grid and dimension. progress: as for `fit`.
+
+        Raises:
+            NotFittedError, FinalModelError, GrowthError (a model of images), DescriptorsNeededError; and what
+            `fit_descriptors` raises. The model is then as it was.
+        """
+        state = self._growing("partial_fit_descriptors", descriptors=True)
+        array = check_descriptors(x)
+        self._check_shape(array)
+        described = [*(self._described or [None] * self.n_images_), *_references(x, len(array))]
+        with closing(self._workspace()) as workspace:
+            setting = self._setting(workspace, progress)
+            self._take(add_rows(self._current(state), array, setting, lambda i: _referenced(described[i])))
+        self._described = described
+        return self
+
+    def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> InReaCh:
+        """Takes training images out of the fitted model: a defect, say, that was found in training later.
+
+        The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds``. Images
+        behind those that went are numbered anew.
+
+        Args:
+            ids: a number or name (`image_names_`), or several.
+            x: of a model of `fit_descriptors`: the descriptors of all its images, (N, P, D) in their order; needed
+                where the threshold is to be chosen from images whose descriptors are no longer at hand.
+            refit: fit the other images anew, with seed images chosen anew: from the network inputs that the model
+                keeps, or from ``x``. It is the way to forget a seed image.
+            progress: as for `fit`.
+
+        Returns:
+            self.
+
+        Raises:
+            NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
+            FinalModelError (saved with ``final=True``); RefitNeededError (without these images the position test or
+            the alignment decides otherwise); DescriptorsNeededError; TooFewImagesError, DegenerateDataError,
+            NoChannelsError (of what would be left). The model is then as it was.
+        """
+        state = self._growing("forget", descriptors=None)
+        numbers = image_numbers(ids, self.image_names_, "ids")
+        left = np.setdiff1d(np.arange(self.n_images_), numbers)
+        array = None if x is None else self._all_descriptors(x)
+        with closing(self._workspace()) as workspace:
+            setting = self._setting(workspace, progress)
+            if not self._from_descriptors:
+                if refit:
+                    names, _ = names_without(self.image_names_, self.report_["skipped_names"], numbers)
+                    inputs = ManyInputs([(state.inputs, left.tolist())])
+                    self._fit_source(StoredImages(inputs, names), progress=progress)
+                else:
+                    self._take(forget_images(self._current(state), numbers, setting))
+                return self
+            if refit:
+                if array is None:
+                    raise DescriptorsNeededError("x: a refit needs the descriptors of all images of the model")
+                return self.fit_descriptors(array[left], self.grid_, progress=progress)
+            before = self._described or [None] * self.n_images_
+            described = [before[i] for i in left.tolist()]
+
+            def at_hand(image: int) -> FloatArray | None:
+                return array[int(left[image])] if array is not None else _referenced(described[image])
+
+            self._take(forget_rows(self._current(state), numbers, setting, at_hand))
+        self._described = described
+        return self
+
+    def _growing(self, call: str, *, descriptors: bool | None) -> GrowthState:
+        """What growing needs, looked at before it is trusted."""
+        self._check_fitted()
+        if descriptors is not None and descriptors != self._from_descriptors:
+            fitted, other = (
+                ("descriptors", "partial_fit_descriptors") if self._from_descriptors else ("images", "partial_fit")
+            )
+            raise GrowthError(f"{call}: this is a model of {fitted}; give them to {other}")
+        state = self._growth_state()
+        if state is None:
+            raise FinalModelError(
+                f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
+                "version, or its patches were replaced); fit again, or use the model saved without final=True"
+            )
+        try:
+            state.check()
+        except (ValueError, IndexError) as error:
+            raise ModelCorruptError(f"{call}: {error}; fit and save the model again") from error
+        return state
+
+    def _growth_state(self) -> GrowthState | None:
+        """What growing needs, as long as it is of the patches that the model has."""
+        return self._growth if self.nominal_ is self._grown_nominal else None
+
+    def _setting(self, workspace: Workspace, progress: Progress | None) -> Setting:
+        return Setting(self.parameters, self.geometry, self._network(), workspace, self._executor, progress or _silent)
+
+    def _current(self, state: GrowthState) -> Fitted:
+        """This model, as a fit would have handed it over."""
+        return Fitted(
+            self.nominal_,
+            self.grid_,
+            self.image_names_,
+            self.seed_images_,
+            self.positions_,
+            self._alignment,
+            self.threshold_scores_,
+            self.threshold_images_,
+            self.report_,
+            state,
+        )
+
+    def _all_descriptors(self, x: Any) -> FloatArray:
+        """The descriptors of all images of a model of descriptors, checked."""
+        if not self._from_descriptors:
+            raise ParameterError("x: this is a model of images, which keeps what it needs; leave x out")
+        array = check_descriptors(x)
+        self._check_shape(array)
+        if len(array) != self.n_images_:
+            raise ParameterError(f"x: the model has {self.n_images_} images, these are {len(array)}")
+        return array
+
+    def _loo_score(self, scorer: Scorer, rows: FloatArray, image: int) -> float:
+        return leave_one_out_score(scorer, rows, image, self.grid_, self.parameters)
 
     def _map(self, patch_scores: FloatArray) -> FloatArray:
         return anomaly_map(patch_scores, self.parameters.image_size, self.parameters.smoothing_sigma)
 
-    def _finish(
-        self,
-        patches: FloatArray,
-        chosen: NominalRows,
-        n_images: int,
-        grid: tuple[int, int],
-        scores: FloatArray,
-        sampled: IndexArray,
-        report: FitReport,
-    ) -> None:
-        per_image = grid[0] * grid[1]
-        self.nominal_ = NominalModel(
-            patches,
-            chosen.rows // per_image,
-            chosen.rows % per_image,
-            chosen.channel_seed_image,
-            chosen.channel_seed_patch,
-        )
-        self.grid_ = grid
-        self.n_images_ = n_images
-        self.threshold_scores_ = scores
-        self.threshold_images_ = sampled
-        self.threshold_ = robust_threshold(scores)
-        self.report_ = report
-        self._scorer: Scorer | None = None
-        self._fitted = True
-
     # ---------------------------------------------------------------------------------------- predict
 
-    def predict(self, images: Any) -> Prediction:
+    def predict(self, images: Any, *, threshold: float | None = None, budget_ms: float | None = None) -> Prediction:
         """Scores one image or a batch (paper, section 3.4).
+
+        With a ``threshold`` or a budget the search ends before every patch is proven (docs/serving.md); without
+        either it is whole.
 
         Args:
             images: one image (path, uint8 (H, W, 3) or (H, W) array, PIL image, tensor (C, H, W)), or a batch
                 (list of them, array (B, H, W, 3), folder, Dataset). An image's result is the same, to the
                 bit, alone and in any batch.
+            threshold: decide against this score instead of ``threshold_``, and stop as soon as the verdict is
+                certain. It is the whole search's verdict, always.
+            budget_ms: milliseconds that each image may take from the call on (in a batch, from when its turn
+                comes), reading and backbone included. What is left for the search is spent on the patches that matter
+                most; the score comes with certified bounds. Backbone and a first glance at the patches are
+                always done, even where they alone exceed the budget, and a backend without
+                `kernels.nearest_bounds` of its own searches at a glance. The first image of a process also
+                loads the network and prepares the search: `prepare` does so beforehand.
 
         Returns:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
 
         Raises:
             NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
-                `fit_descriptors`), NonFiniteError (the network's features).
+                `fit_descriptors`), NonFiniteError (the network's features). ParameterError: a threshold that
+                is no finite number, a budget that is not above 0, or a budget with a ``score`` other than
+                "nearest" (the others have no bounds; with a threshold they are searched whole).
         """
+        begun = time.perf_counter()
         self._check_fitted()
+        limits = self._limits(threshold, budget_ms)
         if self._from_descriptors:
             raise BackboneMismatchError(
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
@@ -417,8 +575,10 @@ class InReaCh:
         count = 1 if source is None else len(source)
         geometry = self.geometry
         done: list[Prediction] = []
-        for start in range(0, count, self.parameters.batch_size):
-            numbers = range(start, min(start + self.parameters.batch_size, count))
+        step = self.parameters.batch_size if limits.budget is None else 1  # a budget is each image's own
+        for start in range(0, count, step):
+            begun = time.perf_counter() if start else begun
+            numbers = range(start, min(start + step, count))
             inputs = np.empty((len(numbers), *self.parameters.image_size, 3), dtype=np.uint8)
             sizes, turns = [], []
             for k, i in enumerate(numbers):
@@ -432,26 +592,46 @@ class InReaCh:
             rows = self._described_rows(inputs)
             for k, i in enumerate(numbers):
                 try:
-                    done.append(self._predicted(rows[k], turns[k], sizes[k]))
+                    done.append(self._predicted(rows[k], turns[k], sizes[k], limits, begun))
                 except NonFiniteError as error:
-                    raise _bad_features("the image" if source is None else source.names[i]) from error
+                    raise bad_features("the image" if source is None else source.names[i]) from error
         return done[0] if single else _stacked(done)
 
-    def score_descriptors(self, x: Any) -> Prediction:
+    def prepare(self) -> InReaCh:
+        """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
+
+        Raises:
+            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be had.
+        """
+        self._check_fitted()
+        if not self._from_descriptors:
+            _ = self.backbone
+        nominal = self.nominal_
+        kernels.nearest_bounds(nominal.patches[:1], nominal.bank, backend=self.parameters.backend)
+        return self
+
+    def score_descriptors(
+        self, x: Any, *, threshold: float | None = None, budget_ms: float | None = None
+    ) -> Prediction:
         """Scores descriptors as `predict` scores images.
 
         Args:
             x: (P, D) for one image or (B, P, D), float32, of the grid and dimension of the fit (position
                 channels included, where the fit has them).
+            threshold, budget_ms: as in `predict`.
 
         Raises:
             NotFittedError, ParameterError, MixedSizesError, NonFiniteError.
         """
+        begun = time.perf_counter()
         self._check_fitted()
+        limits = self._limits(threshold, budget_ms)
         single = np.ndim(x) == 2
         array = check_descriptors(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x)
         self._check_shape(array)
-        done = [self._predicted(rows, 0, None) for rows in array]
+        done = []
+        for i, rows in enumerate(array):
+            done.append(self._predicted(rows, 0, None, limits, time.perf_counter() if i else begun))
         return done[0] if single else _stacked(done)
 
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
@@ -459,8 +639,8 @@ class InReaCh:
 
         Args:
             images: the training images in the order of the fit (after `fit_descriptors`: the (N, P, D)
-                descriptors). None: those that `fit` was given, which are read again; a loaded model does not
-                have them.
+                descriptors). None: the network inputs that the model keeps (the descriptors, as long as the array
+                that `fit_descriptors` was given is there); a model saved with ``final=True`` has none.
             progress: called as progress("score", done, total).
 
         Returns:
@@ -471,46 +651,67 @@ class InReaCh:
         """
         self._check_fitted()
         tell = progress or _silent
-        if images is None and len(self.threshold_images_) == self.n_images_:
+        whole = self.nominal_.compression is None  # a compressed model's own scores are higher than the fit's
+        if images is None and whole and len(self.threshold_images_) == self.n_images_:
             return np.array(self.threshold_scores_, dtype=np.float32)
         out = np.empty(self.n_images_, dtype=np.float32)
-        if self._from_descriptors:
-            given = images if images is not None or self._described is None else self._described()
-            if given is None:
-                raise ParameterError("images: give the descriptors that fit_descriptors was given; they are not kept")
-            array = check_descriptors(given, "images")
-            self._check_shape(array)
-            if len(array) != self.n_images_:
-                raise ParameterError(f"images: the fit had {self.n_images_} images, these are {len(array)}")
-            for i, rows in enumerate(array):
-                out[i] = self._loo_score(self._get_scorer(), rows, i, self.grid_)
-                tell("score", i + 1, self.n_images_)
-            return out
-        source, used = self._training_source(images)
-        geometry = self.geometry
-        for i, number in enumerate(used):
-            network_input = geometry.apply(source.load(number))
-            if self._alignment is not None:
-                network_input = rotate(network_input, int(self._alignment.angles[i]))
-            rows = self._described_rows(np.array(network_input[None]))[0]
-            out[i] = self._loo_score(self._get_scorer(), rows, i, self.grid_)
+        rows_of = self._training_rows(images)
+        for i in range(self.n_images_):
+            out[i] = self._loo_score(self._get_scorer(), rows_of(i), i)
             tell("score", i + 1, self.n_images_)
         return out
 
-    def _training_source(self, images: Any) -> tuple[ImageSource, list[int]]:
+    def _training_rows(self, images: Any) -> Callable[[int], FloatArray]:
+        """The descriptors of training image i, from what the caller gives or from what is at hand."""
+        if self._from_descriptors:
+            if images is not None:
+                array = check_descriptors(images, "images")
+                self._check_shape(array)
+                if len(array) != self.n_images_:
+                    raise ParameterError(f"images: the fit had {self.n_images_} images, these are {len(array)}")
+                return lambda i: array[i]
+            references = self._described or [None]
+
+            def referenced(i: int) -> FloatArray:
+                rows = _referenced(references[i])
+                if rows is None:
+                    raise ParameterError(
+                        "images: give the descriptors that fit_descriptors was given; they are not kept"
+                    )
+                return rows
+
+            referenced(0)
+            return referenced
+        read = self._training_inputs(images)
+        alignment = self._alignment
+
+        def described(i: int) -> FloatArray:
+            network_input = read(i)
+            if alignment is not None:
+                network_input = rotate(network_input, int(alignment.angles[i]))
+            return self._described_rows(np.array(network_input[None]))[0]
+
+        return described
+
+    def _training_inputs(self, images: Any) -> Callable[[int], UInt8Array]:
+        """The network input of training image i."""
+        state = self._growth
         if images is None:
-            if self._training is None:
-                raise ParameterError("images: a loaded model does not have its training images; give them")
-            return self._training
+            if state is None or state.inputs is None:
+                raise ParameterError("images: a model saved with final=True keeps no training images; give them")
+            inputs = state.inputs
+            return lambda i: np.array(inputs[i])
         source = open_images(images)
         if len(source) == self.n_images_:
-            return source, list(range(len(source)))
-        place = {name: i for i, name in enumerate(source.names)}
-        if not all(name in place for name in self.image_names_):
-            raise ParameterError(
-                f"images: the fit had {self.n_images_} images, these are {len(source)}; give the same ones"
-            )
-        return source, [place[name] for name in self.image_names_]
+            used = list(range(self.n_images_))
+        else:
+            place = {name: i for i, name in enumerate(source.names)}
+            if not all(name in place for name in self.image_names_):
+                raise ParameterError(
+                    f"images: the fit had {self.n_images_} images, these are {len(source)}; give the same ones"
+                )
+            used = [place[name] for name in self.image_names_]
+        return lambda i: self.geometry.apply(source.load(used[i]))
 
     def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
         """A map of the network's input, (H, W), in the frame of the picture as it was read.
@@ -530,19 +731,50 @@ class InReaCh:
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
         return [append_positions(rows, channels) for rows in self._base_descriptors(inputs)]
 
-    def _predicted(self, rows: FloatArray, degrees: int, size: tuple[int, int] | None) -> Prediction:
-        values, nearest = self._get_scorer().patch_scores(rows)
-        values = values.reshape(self.grid_)
-        smoothed = self._map(values)
-        score = image_score(smoothed)
+    def _limits(self, threshold: float | None, budget_ms: float | None) -> Limits:
+        limits = Limits.of(threshold, budget_ms)
+        if limits.budget is not None and self.parameters.score != "nearest":
+            raise ParameterError(
+                f'budget_ms: score="{self.parameters.score}" has no bounds to stop at; leave the budget out, or fit '
+                'with score="nearest"'
+            )
+        return limits
+
+    def _predicted(
+        self, rows: FloatArray, degrees: int, size: tuple[int, int] | None, limits: Limits, begun: float
+    ) -> Prediction:
+        threshold = self.threshold_ if limits.threshold is None else limits.threshold
+        scorer = self._get_scorer()
+        if limits.any and scorer.score == "nearest":
+            p = self.parameters
+            found = bounded_scores(
+                scorer,
+                rows,
+                self.grid_,
+                p.image_size,
+                p.smoothing_sigma,
+                self._map,
+                threshold=limits.threshold,
+                deadline=None if limits.budget is None else begun + limits.budget,
+                pace=self._pace,
+            )
+        else:
+            found = whole_scores(scorer, rows, lambda values: self._map(values.reshape(self.grid_)))
+        smoothed, score = found.anomaly_map, found.score_upper
         return Prediction(
             score=score,
-            is_anomalous=score > self.threshold_,
+            is_anomalous=score > threshold,
             anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
-            patch_scores=values,
-            nearest=nearest.reshape(self.grid_),
+            patch_scores=found.upper.reshape(self.grid_),
+            nearest=found.nearest.reshape(self.grid_),
             rotation=float(degrees),
             original_size=size,
+            score_lower=found.score_lower,
+            score_upper=found.score_upper,
+            certain=found.certain(threshold),
+            complete=found.complete,
+            patch_scores_lower=found.lower.reshape(self.grid_),
+            counts=found.counts,
         )
 
     def _get_scorer(self) -> Scorer:
@@ -567,10 +799,49 @@ class InReaCh:
         if array.shape[1:] != wanted:
             raise MixedSizesError(f"x: the model was fitted on (P, D) = {wanted}, these are {array.shape[1:]}")
 
+    # -------------------------------------------------------------------------------------- compress
+
+    def compress(
+        self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
+    ) -> InReaCh:
+        """The same fit with fewer nominal patches, whose distances grow by at most epsilon and never shrink.
+
+        `NominalModel.compress` has arguments, guarantee and proof. Image scores do not fall either, and grow from s to
+        at most (sqrt(s) + epsilon)^2, of plain distances to s + epsilon. The threshold stays the fit's, so that
+        every image that was anomalous still is; ``threshold_scores_`` and ``report_`` are the fit's too, the
+        report with an entry "compression" (epsilon, kept, of). A compressed model cannot grow.
+
+        Returns:
+            A new fitted estimator; this one stays as it is.
+
+        Raises:
+            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` other than "nearest", of which
+            the guarantee does not speak.
+        """
+        self._check_fitted()
+        if self.parameters.score != "nearest":
+            raise ParameterError(
+                f'compress: the guarantee is about score="nearest", and this model has "{self.parameters.score}"'
+            )
+        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.backend, progress=progress)
+        assert nominal.compression is not None
+        other = InReaCh()
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pace")})
+        other.nominal_ = nominal
+        other._scorer = other._growth = other._spool = None
+        other.report_ = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
+        other.report_.seconds.update(self.report_.seconds)
+        return other
+
     # --------------------------------------------------------------------------------- save and load
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, final: bool = False) -> None:
         """Writes the fitted model to one file (format: `model_file`); the same fit gives the same bytes.
+
+        Args:
+            path: where to.
+            final: leave out what only `partial_fit` and `forget` need. A model saved without it holds the *training
+                images* as the network sees them: save the model that you hand out with ``final=True``.
 
         Raises:
             NotFittedError. SaveError: full disk, no permission; an older file of that name is left as it was.
@@ -584,6 +855,13 @@ class InReaCh:
         arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self.nominal_, name) for name in _NOMINAL_ARRAYS}
         arrays["threshold_scores"] = self.threshold_scores_
         arrays["threshold_images"] = self.threshold_images_
+        arrays["seed_images"] = self.seed_images_
+        if self.nominal_.index_arrays is None:
+            self.nominal_.build_index(None, 0)
+        arrays.update({f"index.{name}": array for name, array in sorted((self.nominal_.index_arrays or {}).items())})
+        state = None if final else self._growth_state()
+        if state is not None:
+            arrays.update({f"growth.{name}": array for name, array in state.to_arrays().items()})
         if self._alignment is not None:
             arrays.update({f"alignment.{k}": v for k, v in self._alignment.to_arrays().items()})
         meta = {
@@ -599,6 +877,8 @@ class InReaCh:
             "alignment": None if self._alignment is None else self._alignment.to_json(),
             "report": self.report_.counts,  # not the seconds: they differ from run to run
         }
+        if self.nominal_.compression is not None:
+            meta["compression"] = self.nominal_.compression.as_dict()
         model_file.save_file(path, meta, arrays)
 
     @classmethod
@@ -625,7 +905,8 @@ class InReaCh:
             weights: the weights file, where it is neither where it was nor beside the model.
             device: torch device of the network, instead of the one it was fitted on.
             backend: kernel backend, instead of the one it was fitted with.
-            verify: check the whole file's sha256.
+            verify: check the whole file's sha256: reads it once, at the disk's speed. Without it loading takes a moment
+                however large the model is, and what an altered file makes of a search is not told.
 
         Raises:
             ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError; ParameterError: an
@@ -639,7 +920,12 @@ class InReaCh:
                 raise ValueError(f"a model of kind {meta['kind']!r}")
             self = cls()
             self.parameters = Parameters.from_dict(meta["parameters"])
-            self.nominal_ = NominalModel(*(arrays[name] for name in _NOMINAL_ARRAYS))
+            compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
+            self.nominal_ = NominalModel(
+                **{name: arrays[name] for name in _NOMINAL_ARRAYS},
+                index_arrays=_parts(arrays, "index.") or None,
+                compression=compression,
+            )
             self.threshold_scores_ = np.array(arrays["threshold_scores"])
             self.threshold_images_ = np.array(arrays["threshold_images"])
             self.threshold_ = float(meta["threshold"])
@@ -651,16 +937,22 @@ class InReaCh:
             self.report_ = FitReport(meta["report"])
             self._alignment = None
             if meta["alignment"] is not None:
-                parts = {k.removeprefix("alignment."): v for k, v in arrays.items() if k.startswith("alignment.")}
-                self._alignment = Alignment.from_parts(parts, meta["alignment"])
+                self._alignment = Alignment.from_parts(_parts(arrays, "alignment."), meta["alignment"])
             self.rotations_ = None if self._alignment is None else self._alignment.angles.astype(np.float64)
+            seeds = arrays["seed_images"] if "seed_images" in arrays else self.report_["seed_images"]
+            self.seed_images_ = np.array(seeds, dtype=np.int64)
+            growth = _parts(arrays, "growth.")
+            patches = self.grid_[0] * self.grid_[1]
+            self._growth = (
+                GrowthState.from_arrays(growth, self.seed_images_, patches, len(self.nominal_)) if growth else None
+            )
+            self._grown_nominal = self.nominal_
             self._from_descriptors = meta["backbone"] is None
             if meta["backbone"] is not None:
                 self._spec = dict(meta["backbone"]["spec"])
                 self._fingerprint = str(meta["backbone"]["fingerprint"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelCorruptError(f"{path}: lacks or garbles a part ({error}); fit and save it again") from error
-        self._training = None
         self._described = None
         self._scorer = None
         self._fitted = True
@@ -694,18 +986,20 @@ def _silent(stage: str, done: int, total: int) -> None:
     """The progress of a caller who asked for none."""
 
 
-def _bad_features(name: str) -> NonFiniteError:
-    return NonFiniteError(
-        f"images: the backbone's features of {name} hold NaN or infinity; check its weights and normalisation"
-    )
+def _parts(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _check_enough(count: int) -> None:
-    if count < 2:
-        raise TooFewImagesError(
-            f"images: {count} usable image; InReaCh compares images with each other and needs at least 2 "
-            "(and more than min_channel_length to form a channel)"
-        )
+def _references(x: Any, count: int) -> list[Reference | None]:
+    """Where the descriptors of each image are, as long as the caller keeps them."""
+    return [(weakref.ref(x), i) for i in range(count)] if isinstance(x, np.ndarray) else [None] * count
+
+
+def _referenced(reference: Reference | None) -> FloatArray | None:
+    """An image's descriptors, where they are still there."""
+    array = None if reference is None else reference[0]()
+    return None if array is None or reference is None else np.ascontiguousarray(array[reference[1]], np.float32)
 
 
 def _check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
@@ -740,4 +1034,10 @@ def _stacked(done: list[Prediction]) -> Prediction:
         nearest=np.stack([p.nearest for p in done]),
         rotation=np.array([p.rotation for p in done], dtype=np.float64),
         original_size=None if done[0].original_size is None else tuple(p.original_size for p in done),
+        score_lower=np.array([p.score_lower for p in done], dtype=np.float32),
+        score_upper=np.array([p.score_upper for p in done], dtype=np.float32),
+        certain=np.array([p.certain for p in done], dtype=bool),
+        complete=np.array([p.complete for p in done], dtype=bool),
+        patch_scores_lower=np.stack([p.patch_scores_lower for p in done]),
+        counts=None if done[0].counts is None else tuple(p.counts for p in done),
     )

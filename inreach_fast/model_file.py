@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
+from .memory import release_pages
 
 MAGIC: Final = b"INREACH\0"
 VERSION: Final = 1
@@ -55,18 +56,23 @@ def save_file(path: str | os.PathLike[str], meta: Mapping[str, Any], arrays: Map
     """
     target = Path(path)
     little = {name: _little(array) for name, array in arrays.items()}
-    header = _header(meta, little)
-    prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(header))
-    total = _layout(len(header), little)[1]
+    # The digests stand before the arrays, but their length is known: room is left for them, so that arrays, which may
+    # be larger than memory, are read once.
+    digests = dict.fromkeys(little, "0" * 64)
+    length = len(_header(meta, little, digests))
+    places, total = _layout(length, little)
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(prefix + hashlib.sha256(prefix + header).digest() + header)
-            for (offset, _), array in zip(_layout(len(header), little)[0], little.values(), strict=True):
+            file.write(b"\0" * (_HEADER_AT + length))
+            for (offset, _), (name, array) in zip(places, little.items(), strict=True):
                 file.write(b"\0" * (offset - file.tell()))
-                for block in _blocks(array):
-                    file.write(block)
+                digests[name] = _write_array(file, array)
+            header = _header(meta, little, digests)
+            prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(header))
+            file.seek(0)
+            file.write(prefix + hashlib.sha256(prefix + header).digest() + header)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -131,8 +137,7 @@ def _layout(header_length: int, arrays: Mapping[str, Array]) -> tuple[list[tuple
     return out, at
 
 
-def _header(meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
-    digests = {name: _sha256(array) for name, array in arrays.items()}
+def _header(meta: Mapping[str, Any], arrays: Mapping[str, Array], digests: Mapping[str, str]) -> bytes:
     length = 0
     while True:  # the offsets stand in the header and depend on its length; a few rounds settle it
         places, total = _layout(length, arrays)
@@ -215,13 +220,17 @@ def _count(shape: tuple[int, ...]) -> int:
 def _blocks(array: Array) -> Any:
     flat = array.reshape(-1).view(np.uint8)
     for start in range(0, len(flat), _BLOCK):
-        yield flat[start : start + _BLOCK].data
+        block = flat[start : start + _BLOCK]
+        yield block.data
+        release_pages(block)  # of a model that lies on disk itself: it may be larger than memory
 
 
-def _sha256(array: Array) -> str:
+def _write_array(file: BinaryIO, array: Array) -> str:
+    """Writes an array's bytes; their sha256, hex."""
     digest = hashlib.sha256()
     for block in _blocks(array):
         digest.update(block)
+        file.write(block)
     return digest.hexdigest()
 
 

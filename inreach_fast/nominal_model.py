@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels
-from .errors import DataError, MixedSizesError
+from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size
+from .errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -24,6 +29,10 @@ class NominalModel:
         image_index: int64 (n,), training image of each patch.
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
         channel_seed_image, channel_seed_patch: int64 (n,), the channel that vouches for it.
+        index_arrays: the prepared search index by name, as `kernels.Bank.index_arrays` gives it (see `build_index`);
+            None where it is built when it is first needed.
+        compression: `Compression`, what `compress` left out; None where nothing was. A compressed model cannot
+            grow.
 
     Raises:
         MixedSizesError: arrays of different lengths. DataError: no patch.
@@ -34,6 +43,8 @@ class NominalModel:
     patch_index: IndexArray
     channel_seed_image: IndexArray
     channel_seed_patch: IndexArray
+    index_arrays: Mapping[str, npt.NDArray[Any]] | None = None
+    compression: Compression | None = field(default=None, kw_only=True)
     _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -72,8 +83,81 @@ class NominalModel:
         with self._lock:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
-                bank = self._lazy["bank"] = kernels.Bank(self.patches, self.image_index)
+                prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
+                try:
+                    bank = kernels.Bank(self.patches, self.image_index, **prepared)
+                except ParameterError as error:
+                    if not prepared:
+                        raise
+                    raise ModelCorruptError(f"the model's search index was altered ({error})") from error
+                self._lazy["bank"] = bank
         return bank
+
+    def build_index(self, folder: Path | None, memory_limit: int) -> None:
+        """Builds the search index, so that it can be saved with the model, which then need not build it again.
+
+        Args:
+            folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
+            memory_limit: bytes that building it in ``folder`` may take; without one it plays no part.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        bank = self.bank
+        arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
+        object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
+
+    def compress(
+        self,
+        epsilon: float | None = None,
+        *,
+        to: int | float | None = None,
+        backend: str = "auto",
+        progress: Progress | None = None,
+    ) -> NominalModel:
+        """A model of fewer patches, whose distances grow by at most epsilon and never shrink.
+
+        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. Proof: each patch x that is left out has
+        a kept one c with |x - c| <= epsilon; with x the nearest of all to q, d(q, kept) <= |q - c| <= |q - x| + |x
+        - c| <= d(q, all) + epsilon. The kept ones are a subset, hence the left side. (`compression` has it with all
+        roundings, and what follows for maps and scores.)
+
+        Args:
+            epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out nothing but
+                exact duplicates.
+            to: instead of epsilon, how many patches to keep at most: a number, or a float in (0, 1) for a share.
+                The epsilon that this takes is looked for, and stands in ``compression``. Duplicates go first.
+            backend: kernel backend; what is kept does not depend on it.
+            progress: called as progress("compress", done, total), for each pass.
+
+        Returns:
+            The model of what is kept, in (image, patch) order, each with its provenance. Of a model that was
+            compressed before, ``compression`` adds the epsilons up.
+
+        Raises:
+            ParameterError: not exactly one of epsilon and to; one that is negative, no number, or no size.
+        """
+        if (epsilon is None) == (to is None):
+            raise ParameterError("compress: give either epsilon or to, exactly one of them")
+        if epsilon is not None:
+            reached = check_epsilon(epsilon)
+            kept = cover(self.patches, reached, backend=backend, progress=progress)
+        else:
+            size = check_size(to, len(self))
+            kept, reached = cover_of_size(self.patches, size, backend=backend, progress=progress)
+        before = self.compression
+        return NominalModel(
+            self.patches[kept],
+            self.image_index[kept],
+            self.patch_index[kept],
+            self.channel_seed_image[kept],
+            self.channel_seed_patch[kept],
+            compression=Compression(
+                epsilon=reached if before is None else math.nextafter(before.epsilon + reached, math.inf),
+                kept=len(kept),
+                of=len(self) if before is None else before.of,
+            ),
+        )
 
     def counts_by_image(self, n_images: int) -> IndexArray:
         """Nominal patches of each training image, int64 (n_images,)."""

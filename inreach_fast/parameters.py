@@ -197,7 +197,7 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _whole(name: str, value: Any, least: int, greatest: int) -> int:
     try:
-        number = None if isinstance(value, (bool, str)) or getattr(value, "ndim", 0) else int(value)
+        number = None if isinstance(value, (bool, str)) or getattr(value, "ndim", None) else int(value)
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None or number != value or not least <= number <= greatest:

@@ -28,6 +28,15 @@ class Prediction:
         rotation: degrees by which alignment turned the image before scoring; 0.0 without alignment.
         original_size: (height, width) in pixels of the picture as it was given, for a batch a tuple of them;
             None where descriptors were scored.
+        score_lower, score_upper: float, or float32 (B,): certified bounds of the score that plain `predict` gives;
+            equal to ``score`` unless a threshold or a budget ended the search early.
+        certain: bool, or bool (B,): ``is_anomalous`` is proven to be plain `predict`'s for that threshold.
+        complete: bool, or bool (B,): every patch was searched, and all the above is plain `predict`'s, to the
+            bit. Where it is False, ``patch_scores``, ``anomaly_map`` and ``score`` are upper bounds (of the distance
+            to the ``nearest`` found so far).
+        patch_scores_lower: float32 (h, w): lower bound of each patch's score, equal to ``patch_scores`` where
+            that is proven.
+        counts: `kernels.SearchCounts` of the search, for a batch a tuple of them; None where not counted.
     """
 
     score: Any
@@ -37,6 +46,24 @@ class Prediction:
     nearest: IndexArray
     rotation: Any = 0.0
     original_size: Any = None
+    score_lower: Any = None
+    score_upper: Any = None
+    certain: Any = None
+    complete: Any = None
+    patch_scores_lower: Any = None
+    counts: Any = None
+
+    def __post_init__(self) -> None:
+        proven = np.ones(len(self), dtype=bool) if self.is_batch else True
+        for name, value in (
+            ("score_lower", self.score),
+            ("score_upper", self.score),
+            ("certain", proven),
+            ("complete", proven),
+            ("patch_scores_lower", self.patch_scores),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
 
     @property
     def is_batch(self) -> bool:
@@ -61,4 +88,10 @@ class Prediction:
             nearest=self.nearest[i],
             rotation=float(np.asarray(self.rotation)[i]),
             original_size=None if sizes is None else sizes[i],
+            score_lower=float(self.score_lower[i]),
+            score_upper=float(self.score_upper[i]),
+            certain=bool(self.certain[i]),
+            complete=bool(self.complete[i]),
+            patch_scores_lower=self.patch_scores_lower[i],
+            counts=None if self.counts is None else self.counts[i],
         )

@@ -66,13 +66,21 @@ class Scorer:
         """
         group = None if leave_out is None else np.full(len(rows), leave_out, dtype=np.int64)
         found = kernels.nearest(rows, self.bank, query_group=group, backend=self.backend)
+        return self.scores_of(rows, found, leave_out), found.index
+
+    def scores_of(self, rows: FloatArray, found: kernels.Nearest, leave_out: int | None = None) -> FloatArray:
+        """Scores of patches, float32 (m,), whose nearest bank rows were found already; see `patch_scores`."""
         squared = found.sq_distance
         if self.score == "mahalanobis":
             squared = self._mahalanobis(rows, found.index, leave_out)
-        values = squared if self.distance == "squared_l2" else np.sqrt(squared)
+        values = self.of_squared(squared)
         if self.score == "patchcore":
             values = values * self._patchcore_weight(rows, found, leave_out)
-        return values.astype(np.float32, copy=False), found.index
+        return values.astype(np.float32, copy=False)
+
+    def of_squared(self, squared: FloatArray) -> FloatArray:
+        """Squared distances, float32, as scores: themselves or their roots. Monotone, rounding included."""
+        return squared if self.distance == "squared_l2" else np.sqrt(squared)
 
     def _patchcore_weight(self, rows: FloatArray, found: kernels.Nearest, leave_out: int | None) -> FloatArray:
         weight = np.ones(len(rows), dtype=np.float32)
@@ -159,6 +167,18 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
     for j, (low, high, column) in enumerate(columns):
         full[low:high] += column[:, None] * half[j]
     return np.ascontiguousarray(full.T.astype(np.float32))
+
+
+def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma: float) -> DoubleArray:
+    """For each patch of ``grid`` the sum of the (H, W) pixels' values under its weights in `anomaly_map`: (h, w).
+
+    That is A^T v B, the transpose of the map.
+    """
+    height, width = pixels.shape
+    rows, columns = _axis_operator(height, grid[0], smoothing_sigma), _axis_operator(width, grid[1], smoothing_sigma)
+    half = np.stack([(column[:, None] * pixels[low:high]).sum(axis=0) for low, high, column in rows])
+    half = np.ascontiguousarray(half.T)
+    return np.stack([(column[:, None] * half[low:high]).sum(axis=0) for low, high, column in columns], axis=1)
 
 
 @lru_cache(maxsize=32)

@@ -22,6 +22,7 @@ of new good images exceed it, 3 % or less from 64 images on.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -36,13 +37,25 @@ LEAST_DEVIATION = 0.1
 SMALL_SAMPLE = 1.5
 
 
-def sample_images(n_images: int, count: int, random_state: int) -> npt.NDArray[np.int64]:
-    """The training images to be scored: a seeded choice of ``count`` (all if fewer), ascending."""
-    if n_images <= count:
-        return np.arange(n_images, dtype=np.int64)
-    # A stream of its own: the same seed has drawn the seed images already.
-    random = np.random.default_rng([random_state, 1])
-    return np.sort(random.choice(n_images, size=count, replace=False)).astype(np.int64)
+def ranked_images(digests: npt.NDArray[np.uint8], random_state: int) -> npt.NDArray[np.int64]:
+    """All training images in the order in which they are drawn for scoring, int64 (N,).
+
+    The order is by the sha256 of ``random_state`` and of the image's own digest, ties by image number: a draw that
+    depends on what an image shows and not on its number, so that it is the same, image for image, however the set
+    came together, and one more image or one less changes the sample by one.
+
+    Args:
+        digests: uint8 (N, 32), sha256 of each image's bytes.
+        random_state: the seed.
+    """
+    start = random_state.to_bytes(8, "little")
+    keys = [hashlib.sha256(start + digest.tobytes()).digest() for digest in digests]
+    return np.array(sorted(range(len(keys)), key=lambda i: (keys[i], i)), dtype=np.int64)
+
+
+def sample_images(digests: npt.NDArray[np.uint8], count: int, random_state: int) -> npt.NDArray[np.int64]:
+    """The training images to be scored, ascending: the first ``count`` (all if fewer) of `ranked_images`."""
+    return np.sort(ranked_images(digests, random_state)[:count])
 
 
 def robust_threshold(scores: Any) -> float:

@@ -16,10 +16,10 @@ import torch
 from descriptor_sets import shared_patches
 from numpy.typing import NDArray
 from PIL import Image
+from small_fits import estimator, pictures, tiny_backbone
 
 from inreach_fast import InReaCh
 from inreach_fast.association import choose_seeds
-from inreach_fast.backbones import Backbone
 from inreach_fast.errors import (
     BackboneError,
     BackboneMismatchError,
@@ -39,41 +39,6 @@ from inreach_fast.kernels import available_backends
 from inreach_fast.threshold import robust_threshold
 
 Pixels = NDArray[np.uint8]
-
-
-def tiny_backbone(seed: int = 0) -> Backbone:
-    """Two levels of 8x8 and 4x4 for an input of 32x32."""
-    torch.manual_seed(seed)
-    first = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 4, stride=4), torch.nn.ReLU())
-    second = torch.nn.Sequential(torch.nn.Conv2d(16, 24, 3, stride=2, padding=1), torch.nn.ReLU())
-    module = torch.nn.Sequential()
-    module.add_module("a", first)
-    module.add_module("b", second)
-    return Backbone.from_module(module, levels=["a", "b"], name="tiny")
-
-
-def pictures(count: int = 10, size: tuple[int, int] = (40, 36), seed: int = 0) -> list[Pixels]:
-    """One pattern, under noise of another strength in each picture."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[: size[0], : size[1]]
-    pattern = 128 + 50 * np.sin(x / 5) + 50 * np.cos(y / 7) + y
-    images = []
-    for _ in range(count):
-        noise = random.normal(0, random.uniform(2, 20), (*size, 3))
-        images.append(np.clip(pattern[:, :, None] + noise, 0, 255).astype(np.uint8))
-    return images
-
-
-def estimator(**changes: Any) -> InReaCh:
-    parameters: dict[str, Any] = {
-        "backbone": tiny_backbone(),
-        "image_size": 32,
-        "dim": 24,
-        "assoc_depth": 2,
-        "smoothing_sigma": 1.0,
-        **changes,
-    }
-    return InReaCh(**parameters)
 
 
 @pytest.fixture(scope="module")

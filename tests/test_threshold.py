@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from inreach_fast.errors import ParameterError
-from inreach_fast.threshold import DEVIATIONS, LEAST_DEVIATION, SMALL_SAMPLE, robust_threshold, sample_images
+from inreach_fast.threshold import (
+    DEVIATIONS,
+    LEAST_DEVIATION,
+    SMALL_SAMPLE,
+    ranked_images,
+    robust_threshold,
+    sample_images,
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -65,10 +74,34 @@ def test_scores_that_are_none(bad: list[float]) -> None:
         robust_threshold(bad)
 
 
+def digests_of(*contents: str) -> NDArray[np.uint8]:
+    return np.stack([np.frombuffer(hashlib.sha256(c.encode()).digest(), np.uint8) for c in contents])
+
+
 def test_sample_is_seeded_and_ascending() -> None:
-    assert sample_images(5, 64, 0).tolist() == [0, 1, 2, 3, 4]
-    drawn = sample_images(100, 10, 0)
+    assert sample_images(digests_of(*"abcde"), 64, 0).tolist() == [0, 1, 2, 3, 4]
+    many = digests_of(*map(str, range(100)))
+    drawn = sample_images(many, 10, 0)
     assert len(set(drawn.tolist())) == 10
     assert (np.diff(drawn) > 0).all()
-    assert np.array_equal(drawn, sample_images(100, 10, 0))
-    assert not np.array_equal(drawn, sample_images(100, 10, 1))
+    assert np.array_equal(drawn, sample_images(many, 10, 0))
+    assert not np.array_equal(drawn, sample_images(many, 10, 1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=st.permutations(range(12)), left_out=st.integers(0, 11), random_state=st.integers(0, 2**32 - 1))
+def test_sample_depends_on_the_images_and_not_on_their_numbers(
+    order: list[int], left_out: int, random_state: int
+) -> None:
+    digests = digests_of(*map(str, range(12)))
+    drawn = set(sample_images(digests, 5, random_state).tolist())
+    assert {order[i] for i in sample_images(digests[order], 5, random_state).tolist()} == drawn
+    others = [i for i in range(12) if i != left_out]
+    less = {others[i] for i in sample_images(digests[others], 5, random_state).tolist()}
+    assert drawn - {left_out} <= less
+
+
+def test_equal_images_are_drawn_by_number() -> None:
+    digests = digests_of("a", "a", "a", "a")
+    assert ranked_images(digests, 7).tolist() == [0, 1, 2, 3]
+    assert sample_images(digests, 2, 7).tolist() == [0, 1]

@@ -1,6 +1,7 @@
 #include "inreach/filter_channels.h"
 
 #include <stdexcept>
+#include <vector>
 
 #include "bindings.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 using Rows = py::array_t<float, py::array::c_style>;
 using Ids = py::array_t<int64_t, py::array::c_style>;
+using Sums = py::array_t<double, py::array::c_style>;
 
 // kernels/filtering.py has sorted and checked all of this; here nothing is read outside of an array, that is
 // all.
@@ -34,6 +36,23 @@ ChannelMembers channel_members(const Rows& members, const Ids& rows, const Ids& 
     return view;
 }
 
+// Rows of one image: a channel named twice would be written to by two threads at once.
+void check_slots(const Rows& rows, const Ids& slots, const Sums& sums) {
+    if (rows.ndim() != 2 || slots.ndim() != 1 || sums.ndim() != 2 || rows.shape(0) != slots.size() ||
+        rows.shape(1) != sums.shape(1))
+        throw std::invalid_argument("channel_add, channel_distances: shapes do not fit");
+    std::vector<bool> named(static_cast<size_t>(sums.shape(0)), false);
+    for (py::ssize_t i = 0; i < slots.size(); ++i) {
+        const int64_t slot = slots.data()[i];
+        if (slot < 0) continue;
+        if (slot >= sums.shape(0))
+            throw std::invalid_argument("channel_add, channel_distances: no such slot");
+        if (named[static_cast<size_t>(slot)])
+            throw std::invalid_argument("channel_add, channel_distances: a slot is named twice");
+        named[static_cast<size_t>(slot)] = true;
+    }
+}
+
 }  // namespace
 
 void bind_filter_channels(py::module_& module) {
@@ -52,6 +71,30 @@ void bind_filter_channels(py::module_& module) {
             return py::make_tuple(distance, sigma);
         },
         py::arg("members"), py::arg("rows"), py::arg("starts"));
+    module.def(
+        "channel_add",
+        [](const Rows& rows, const Ids& slots, Sums& sums) {
+            check_slots(rows, slots, sums);
+            double* const out = sums.mutable_data();
+            const py::gil_scoped_release release;
+            channel_add(rows.data(), static_cast<size_t>(rows.shape(0)), static_cast<size_t>(rows.shape(1)),
+                        slots.data(), out);
+        },
+        py::arg("rows"), py::arg("slots"), py::arg("sums").noconvert());
+    module.def(
+        "channel_distances",
+        [](const Rows& rows, const Ids& slots, const Sums& means) {
+            check_slots(rows, slots, means);
+            py::array_t<double> distance(slots.size());
+            double* const out = distance.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                channel_distances(rows.data(), static_cast<size_t>(rows.shape(0)),
+                                  static_cast<size_t>(rows.shape(1)), slots.data(), means.data(), out);
+            }
+            return distance;
+        },
+        py::arg("rows"), py::arg("slots"), py::arg("means"));
 }
 
 }  // namespace inreach

@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -46,6 +48,73 @@ RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::opt
 void check(const RowSet& a, const RowSet& b, size_t k) {
     if (a.dim != b.dim || k == 0) throw std::invalid_argument("rows differ in length, or k is 0");
     if (b.count > 0xfffffffeull) throw std::invalid_argument("a bank holds at most 4294967294 rows");
+}
+
+// Arrays of a LeafIndex by name, in the dtypes that model files know: unsigned row numbers travel as int32,
+// codes as uint8, bit for bit.
+template <typename Visit>
+void visit_arrays(Visit&& visit) {
+    visit("leaf_heads", &LeafIndex::Arrays::blocks);
+    visit("leaf_starts", &LeafIndex::Arrays::starts);
+    visit("leaf_errors", &LeafIndex::Arrays::errors);
+    visit("leaf_norms", &LeafIndex::Arrays::norms);
+    visit("leaf_rows", &LeafIndex::Arrays::row_of);
+    visit("ball_centres", &LeafIndex::Arrays::centres);
+    visit("ball_starts", &LeafIndex::Arrays::centre_starts);
+    visit("ball_radii", &LeafIndex::Arrays::radii);
+    visit("codes", &LeafIndex::Arrays::codes);
+    visit("unbounded", &LeafIndex::Arrays::unbounded);
+}
+
+template <typename T>
+struct Exported {
+    using type = T;
+};
+template <>
+struct Exported<uint32_t> {
+    using type = int32_t;
+};
+template <>
+struct Exported<int8_t> {
+    using type = uint8_t;
+};
+
+py::dict index_arrays(const py::object& self) {
+    const LeafIndex::Arrays& arrays = self.cast<const LeafIndex&>().arrays();
+    py::dict out;
+    visit_arrays([&](const char* name, auto member) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype((arrays.*member).data())>>;
+        using E = typename Exported<T>::type;
+        const auto& stored = arrays.*member;
+        // `self` owns the memory; an empty array may have none.
+        py::array_t<E> view = stored.size() == 0
+                                  ? py::array_t<E>(0)
+                                  : py::array_t<E>(static_cast<py::ssize_t>(stored.size()),
+                                                   reinterpret_cast<const E*>(stored.data()), self);
+        py::setattr(view.attr("flags"), "writeable", py::bool_(false));
+        out[name] = view;
+    });
+    return out;
+}
+
+std::unique_ptr<LeafIndex> mapped_index(const Basis& basis, size_t rows, const py::dict& given) {
+    LeafIndex::Arrays arrays;
+    visit_arrays([&](const char* name, auto member) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype((arrays.*member).data())>>;
+        using E = typename Exported<T>::type;
+        const std::string prefix = std::string("LeafIndex: array '") + name + "' ";
+        if (!given.contains(name)) throw std::invalid_argument(prefix + "is missing");
+        const py::object value = given[name];
+        // Not converted: what is converted is a copy that nobody would keep alive.
+        if (!py::isinstance<py::array_t<E>>(value)) throw std::invalid_argument(prefix + "has another dtype");
+        const auto array = py::reinterpret_borrow<py::array>(value);
+        constexpr int kPlain =
+            py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+        if ((array.flags() & kPlain) != kPlain || array.ndim() != 1)
+            throw std::invalid_argument(prefix + "must be a plain vector");
+        arrays.*member = {reinterpret_cast<const T*>(array.data()), static_cast<size_t>(array.size())};
+    });
+    return std::make_unique<LeafIndex>(basis, rows, std::move(arrays));
 }
 
 py::tuple counts_tuple(const SearchCounts& counts) {
@@ -90,6 +159,8 @@ void bind_nearest(py::module_& module) {
             const py::gil_scoped_release release;
             return std::make_unique<LeafIndex>(basis, set, projected);
         }))
+        .def(py::init(&mapped_index), py::keep_alive<1, 4>())
+        .def("arrays", [](const py::object& self) { return index_arrays(self); })
         .def_property_readonly("leaves", &LeafIndex::leaves)
         .def_property_readonly("nbytes", &LeafIndex::bytes);
 

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from .. import __version__
 from . import exit_codes
-from .commands import audit, backends, demo, evaluate, fit, info, predict
+from .commands import audit, backends, compress, demo, evaluate, fit, info, predict
 from .console import Console
 
-_COMMANDS = (demo, fit, predict, audit, evaluate, info, backends)
+_COMMANDS = (demo, fit, predict, audit, evaluate, compress, info, backends)
 
 
 class _Parser(argparse.ArgumentParser):

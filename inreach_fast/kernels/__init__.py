@@ -10,9 +10,9 @@ from __future__ import annotations
 from .bank import Bank
 from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
-from .nearest import mutual_nearest, nearest, nearest_answered
+from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
 from .registry import available_backends
-from .results import AnsweredNearest, MutualNearest, Nearest, SearchCounts
+from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
 
 __all__ = [
     "AnsweredNearest",
@@ -20,6 +20,7 @@ __all__ = [
     "ChannelFilterResult",
     "MutualNearest",
     "Nearest",
+    "NearestBounds",
     "SearchCounts",
     "available_backends",
     "describe",
@@ -27,4 +28,5 @@ __all__ = [
     "mutual_nearest",
     "nearest",
     "nearest_answered",
+    "nearest_bounds",
 ]

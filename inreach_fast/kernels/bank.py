@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from ..errors import ParameterError
 from .gpu_devices.interop import lives_on_gpu
@@ -28,9 +32,14 @@ class Bank:
             without a copy. Results number the bank's rows, 0 to n-1.
         basis: a `Bank` (or its ``basis``) whose frame this one shares, so that neither has to be projected
             again when the two meet. A matter of speed alone.
+        index_arrays: what `index_arrays` gave for the same rows, kept by reference (they may be memory-mapped):
+            nothing is built then, and the rows are not read, so that they are not checked for NaN either. Sizes
+            and row numbers are checked; whether the numbers are those of these rows is for whoever kept them
+            to know (a model file has checksums): with other rows' arrays the answers are wrong.
 
     Raises:
-        ParameterError: wrong dtype, shape or length. NonFiniteError: NaN or infinity. DataError: no rows.
+        ParameterError: wrong dtype, shape or length, or arrays that cannot be an index of these rows.
+        NonFiniteError: NaN or infinity. DataError: no rows.
     """
 
     def __new__(cls, rows: Any = None, *_arguments: Any, **_named: Any) -> Bank:
@@ -42,7 +51,14 @@ class Bank:
         return object.__new__(cls)
 
     def __init__(
-        self, rows: Any, groups: Any = None, *, index: Any = None, basis: Any = None, name: str = "bank"
+        self,
+        rows: Any,
+        groups: Any = None,
+        *,
+        index: Any = None,
+        basis: Any = None,
+        index_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        name: str = "bank",
     ) -> None:
         self._rows = as_float32(rows, name)
         self._index = None if index is None else as_ids(index, "index")
@@ -51,7 +67,8 @@ class Bank:
         self._groups = None if groups is None else as_ids(groups, "groups", len(self))
         check_not_empty(len(self), name)
         check_not_empty(self.dim, f"{name} (second dimension)")
-        check_finite(self._rows, name, self._index)
+        if not index_arrays:
+            check_finite(self._rows, name, self._index)
         self._prepared: dict[str, Any] = {}
         # None or one; a list, so that banks of one frame share it whichever of them fits it.
         self._basis: list[Basis] = [] if basis is None else _shared_list(basis, self.dim)
@@ -60,6 +77,10 @@ class Bank:
         self.persistent = True
         # True: coordinates in the basis stay in memory once computed (a quarter of the rows' size or less).
         self.keep_projected = False
+        if index_arrays:
+            native = _native_backend()
+            if native is not None:
+                native.adopt_index(self, index_arrays)
 
     @classmethod
     def for_call(cls, rows: Any, groups: Any = None, *, name: str) -> Bank:
@@ -117,6 +138,36 @@ class Bank:
                 self._prepared[backend] = make()
             return self._prepared[backend]
 
+    def index_arrays(
+        self, *, folder: str | os.PathLike[str] | None = None, memory_limit: int | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The search index as plain arrays to be kept beside the rows, built now if it was not yet.
+
+        ``Bank(rows, groups, index_arrays=...)`` takes them back without a copy. On one machine the
+        same rows give the same bytes, whatever ``folder``, ``memory_limit`` and `set_num_threads`.
+
+        Args:
+            folder: where to write the arrays, as one file each; they are then memory-mapped, not held.
+            memory_limit: bytes that the build may take beside the rows; needs ``folder``. What does not fit
+                goes through files in it.
+
+        Returns:
+            Arrays of float32, float64, int32 or uint8 by name, read-only; none where no index would be built:
+            few rows, rows without structure, or no compiled engine.
+
+        Raises:
+            ParameterError: a limit without a folder. OSError: the folder cannot be written, or the disk is full.
+        """
+        if memory_limit is not None and folder is None:
+            raise ParameterError("memory_limit: needs a folder for what memory may not hold; give folder as well")
+        native = _native_backend()
+        if native is None:
+            return {}
+        arrays: dict[str, npt.NDArray[Any]] = native.index_arrays(
+            self, None if folder is None else Path(folder), memory_limit
+        )
+        return arrays
+
     def gathered(self) -> FloatArray:
         """The bank's rows as one (n, D) float32 array: ``rows`` itself where there is no ``index``."""
         return self._rows if self._index is None else self._rows[self._index]
@@ -127,6 +178,17 @@ class Bank:
         other.__dict__.update(self.__dict__)
         other._groups = None if groups is None else as_ids(groups, "groups", len(self))
         return other
+
+
+def _native_backend() -> Any:
+    """The compiled engine, or None where it is not installed."""
+    from .registry import available_backends
+
+    if "native" not in available_backends():
+        return None
+    from . import native
+
+    return native
 
 
 def _rebuilt(rows: FloatArray, groups: IndexArray | None, index: IndexArray | None) -> Bank:

@@ -6,6 +6,7 @@ and the rounding here decide how fast a search is, and never what it answers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,18 +49,63 @@ class Basis:
             total = float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64)) / len(scaled)
             self._deviation = np.sqrt(variance)
             self.captured = float(min(1.0, variance[:_LEADING].sum() / total)) if total > 0.0 else 0.0
+        self._native: Any = None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The basis as plain arrays, float32 and float64, from which `from_arrays` makes it again."""
+        return {
+            "basis_centre": self._centre,
+            "basis_deviation": self._deviation,
+            "basis_directions": self._directions.reshape(-1),
+            "basis_numbers": np.array([self._scale, self.captured]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], dim: int) -> Basis:
+        """The basis that gave `arrays`, for rows of ``dim`` values.
+
+        Raises:
+            ValueError: arrays are missing or cannot be a basis'.
+        """
+        wanted = {"basis_centre": np.float64, "basis_deviation": np.float64}
+        wanted |= {"basis_directions": np.float32, "basis_numbers": np.float64}
+        for name, dtype in wanted.items():
+            array = arrays.get(name)
+            if array is None or array.dtype != dtype or array.ndim != 1 or not np.isfinite(array).all():
+                raise ValueError(f"basis: array {name!r} is missing, not finite, or of another dtype or shape")
+        basis = object.__new__(cls)
+        basis.dim, basis.rank = dim, len(arrays["basis_deviation"])
+        shapes_fit = (
+            len(arrays["basis_centre"]) == dim
+            and 1 <= basis.rank <= dim
+            and len(arrays["basis_directions"]) == basis.rank * dim
+            and len(arrays["basis_numbers"]) == 2
+        )
+        if not shapes_fit:
+            raise ValueError(f"basis: its arrays do not fit each other, or rows of {dim} values")
+        scale, captured = (float(value) for value in arrays["basis_numbers"])
+        if scale <= 0.0 or np.frexp(scale)[0] != 0.5 or (arrays["basis_deviation"] < 0.0).any():
+            raise ValueError("basis: the scale must be a power of two, and deviations not negative")
+        basis._centre = np.array(arrays["basis_centre"])
+        basis._deviation = np.array(arrays["basis_deviation"])
+        basis._directions = np.ascontiguousarray(arrays["basis_directions"].reshape(basis.rank, dim))
+        basis._scale, basis.captured = scale, captured
+        basis._native = None
+        return basis
+
+    def _defect(self) -> float:
+        """How far the directions are from orthonormal: Frobenius norm of V V' - 1."""
         wide = self._directions.astype(np.float64)
         gap = wide @ wide.T - np.eye(self.rank)
         # Entries of the product are themselves off by up to dim * 2^-53.
-        self._defect = float(np.sqrt(np.einsum("ij,ij->", gap, gap))) + self.rank * self.dim * 2.0**-52
-        self._native: Any = None
+        return float(np.sqrt(np.einsum("ij,ij->", gap, gap))) + self.rank * self.dim * 2.0**-52
 
     def native(self) -> Any:
         """The compiled engine's form of this basis."""
         if self._native is None:
             from .. import _core
 
-            self._native = _core.Basis(self._centre, self._scale, self._directions, self._deviation, self._defect)
+            self._native = _core.Basis(self._centre, self._scale, self._directions, self._deviation, self._defect())
         return self._native
 
 

@@ -7,12 +7,16 @@ falls back to brute force where bounds turn out not to pay.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _core
+from ..errors import ParameterError
 from .bank import Bank
 from .basis import Basis, sample_rows
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, SearchCounts
@@ -58,6 +62,35 @@ def _leaf_index(bank: Bank, basis: Basis) -> Any:
             projected = kept[1] if kept is not None and kept[0] is basis else None
             state.index = _core.LeafIndex(basis.native(), bank.rows, bank.index, projected)
     return state.index
+
+
+def index_arrays(bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, npt.NDArray[Any]]:
+    """See `Bank.index_arrays`."""
+    if len(bank) < _MIN_BANK_ROWS:
+        return {}
+    basis = basis_of(bank)
+    if basis.captured < _MIN_CAPTURED:
+        return {}
+    arrays: dict[str, npt.NDArray[Any]] = {**basis.arrays(), **_leaf_index(bank, basis).arrays()}
+    if folder is not None:
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+            if array.size:
+                arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def adopt_index(bank: Bank, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Makes ``arrays`` the bank's index. Raises ParameterError where they cannot be."""
+    try:
+        basis = Basis.from_arrays(arrays, bank.dim)
+        index = _core.LeafIndex(basis.native(), len(bank), dict(arrays))
+    except ValueError as error:
+        raise ParameterError(f"index_arrays: {error}; leave them out, so that the index is built anew") from error
+    bank.basis_or(lambda: basis)
+    _prepared(bank).index = index
 
 
 def _projected(queries: Bank, basis: Basis, first: int, last: int) -> Any:

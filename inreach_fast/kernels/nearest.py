@@ -1,19 +1,29 @@
-"""Exact nearest neighbours: one direction, and both."""
+"""Exact nearest neighbours, one direction and both; and bounds on their distances."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any
+=======
+from typing import Any, cast
+>>>>>>> main
 
 import numpy as np
 
 from ..errors import ParameterError
 from .bank import Bank
+<<<<<<< HEAD
 from .gpu_bank import GpuBank
 from .gpu_devices.interop import lives_on_gpu
 from .registry import backend_module
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
 from .validation import as_ids, check_k, check_same_dim
+=======
+from .registry import backend_module, takes_hints
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds
+from .validation import as_hint, as_ids, check_k, check_same_dim
+>>>>>>> main
 
 if TYPE_CHECKING:
     from .on_card import Call, CallOnCpu
@@ -26,6 +36,7 @@ def nearest(
     k: int = 1,
     query_group: Any = None,
     bank_group: Any = None,
+    hint: Any = None,
     backend: str = "auto",
 ) -> Nearest:
     """The ``k`` nearest bank rows of each query, exactly (ALGORITHM section 6).
@@ -40,11 +51,17 @@ def nearest(
         k: neighbours for each query, at least 1.
         query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
+<<<<<<< HEAD
         backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 
     Arrays on a card (torch, CuPy, anything with DLPack) are searched there without a copy, on their library's current
     stream, and results are arrays of the same kind there; the other side is on that card too, or a `Bank`.
+=======
+        hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
+            time; no guess, however bad, changes the answer.
+        backend: "auto" or one of `available_backends`.
+>>>>>>> main
 
     Returns:
         `Nearest` with arrays of shape (m,) for ``k=1``, else (m, k). Fewer than ``k`` eligible rows: index -1
@@ -61,10 +78,46 @@ def nearest(
         return replace(there, index=there.index[:, 0], sq_distance=there.sq_distance[:, 0]) if k == 1 else there
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
-    result = module.nearest(query_bank, bank, k, group)
+    hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
+    if hints is not None and takes_hints(module):
+        result: Nearest = cast(Any, module).nearest(query_bank, bank, k, group, hint=hints)
+    else:
+        result = module.nearest(query_bank, bank, k, group)
     if k == 1:
         result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
     return result
+
+
+def nearest_bounds(
+    queries: Any,
+    bank: Any,
+    *,
+    hint: Any = None,
+    query_group: Any = None,
+    bank_group: Any = None,
+    backend: str = "auto",
+) -> NearestBounds:
+    """Certified bounds on what `nearest` would answer for ``k=1``, at a small part of its cost.
+
+    Each query gets a bank row with its exact distance, which bounds the answer from above, and a proven bound
+    from below (docs/search.md). How tight they are depends on the backend and its instruction set; that they
+    hold does not. A backend without cheap bounds searches: its bounds are equal.
+
+    Args, errors: as `nearest`.
+
+    Returns:
+        `NearestBounds` of arrays (m,).
+    """
+    module = backend_module(backend)
+    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
+    hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
+    own = getattr(module, "nearest_bounds", None)
+    if own is not None:
+        bounds: NearestBounds = own(query_bank, bank, group, hints)
+        return bounds
+    found = module.nearest(query_bank, bank, 1, group)
+    sq_distance = found.sq_distance[:, 0]
+    return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
 
 
 def nearest_answered(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 from collections.abc import Iterator
 from functools import cache
@@ -137,3 +138,8 @@ def operation_module(name: str, modules: dict[str, str]) -> Any:
     found = backend_module(name)  # raises where it is unknown or not usable
     name = chosen_backend(name)
     return importlib.import_module(f".{modules[name]}", __package__) if name in modules else found
+
+
+def takes_hints(module: SearchBackend) -> bool:
+    """Whether the backend's ``nearest`` has an argument ``hint``: guesses that can save it time."""
+    return "hint" in inspect.signature(module.nearest).parameters

@@ -48,6 +48,29 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class NearestBounds:
+    """Certified bounds on the distance from each query to its nearest bank row, and a row that is near.
+
+    ``sq_lower <= Nearest.sq_distance <= sq_upper`` for every query, as float32 numbers. Equal bounds are the
+    answer's distance; ``index`` may then still be another row than `nearest`'s, at the same distance.
+
+    Attributes:
+        index: int64 (m,), a bank row near the query; -1 where none is eligible.
+        sq_upper: float32 (m,), the exact squared L2 distance to that row, as `nearest` would give it; infinity
+            where ``index`` is -1.
+        sq_lower: float32 (m,), no eligible row is nearer than this; infinity where ``index`` is -1.
+        counts: what was looked at, where the backend counts it.
+        exact: True where the backend searched: bounds are equal and ``index`` is `nearest`'s.
+    """
+
+    index: IndexArray
+    sq_upper: FloatArray
+    sq_lower: FloatArray
+    counts: SearchCounts | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True)
 class MutualNearest:
     """Nearest rows in both directions between two sets (paper, section 3.2; ALGORITHM section 4).
 

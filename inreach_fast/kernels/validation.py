@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from .gpu_devices.interop import library_of, lives_on_gpu
+from ..memory import mapped_file, release_pages
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
+_MAPPED_BYTES = 64 << 20
 
 
 def as_float32(value: Any, name: str, *, ndim: int | tuple[int, ...] = 2) -> FloatArray:
@@ -101,22 +103,47 @@ def check_index(index: IndexArray, rows: int, name: str) -> None:
         raise ParameterError(f"{name}: entries must lie in [0, {rows}), got {index.min()} to {index.max()}")
 
 
+def as_hint(value: Any, name: str, queries: int, rows: int) -> IndexArray:
+    """``value`` as one bank row for each query, int64 (queries,), -1 for none; ParameterError otherwise."""
+    hint = as_ids(value, name, queries)
+    if hint.size and (int(hint.min()) < -1 or int(hint.max()) >= rows):
+        raise ParameterError(f"{name}: entries must lie in [-1, {rows}), got {hint.min()} to {hint.max()}")
+    return hint
+
+
 def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -> None:
     """Raises NonFiniteError naming the first row that holds NaN or infinity.
 
     ``rows`` is (n, D) float32; with ``index`` only those rows are looked at.
     """
-    try:
-        from .. import _core
-    except ImportError:
-        bad = _first_nonfinite_row(rows, index)
+    if index is None and mapped_file(rows) is not None:
+        bad = _first_nonfinite_mapped_row(rows)
     else:
-        bad = _core.first_nonfinite_row(rows, index)
+        bad = _first_nonfinite(rows, index)
     if bad >= 0:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
             "(distances to it have no meaning)"
         )
+
+
+def _first_nonfinite_mapped_row(rows: FloatArray) -> int:
+    step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        bad = _first_nonfinite(part, None)
+        release_pages(part)  # they would all stay in memory, for one look at each
+        if bad >= 0:
+            return start + bad
+    return -1
+
+
+def _first_nonfinite(rows: FloatArray, index: IndexArray | None) -> int:
+    try:
+        from .. import _core
+    except ImportError:
+        return _first_nonfinite_row(rows, index)
+    return int(_core.first_nonfinite_row(rows, index))
 
 
 def _first_nonfinite_row(rows: FloatArray, index: IndexArray | None) -> int:

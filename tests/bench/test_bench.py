@@ -19,7 +19,21 @@ if str(ROOT) not in sys.path:
 
 pytest.importorskip("threadpoolctl")
 
-from bench import association, baseline, environment, exact, memory_child, peers, records, search, timing, whole  # noqa: E402
+from bench import (  # noqa: E402
+    approximate,
+    association,
+    baseline,
+    environment,
+    exact,
+    panorama,
+    peers,
+    records,
+    resident,
+    search,
+    timing,
+    tuned,
+    whole,
+)
 from bench.workload import random_rows  # noqa: E402
 
 faiss_missing = importlib.util.find_spec("faiss") is None
@@ -86,14 +100,75 @@ def test_peers_keep_their_own_blas_and_get_the_widest_kernel() -> None:
     assert environment.peer_environment({}, set(), 2)["OMP_NUM_THREADS"] == "2"
 
 
+def test_recall_takes_equally_near_rows_for_right() -> None:
+    bank = np.array([[0, 0], [3, 4], [3, -4], [9, 9]], dtype=np.float32)
+    queries = np.array([[3, 0], [9, 8], [0, 1], [1, 0]], dtype=np.float32)
+    truth = np.array([0, 3, 0, 0])
+    assert tuned.recall(queries, bank, truth, truth) == 1.0
+    assert tuned.recall(queries, bank, np.array([1, 3, -1, 0]), truth) == 0.5  # a miss, and no answer at all
+    assert tuned.recall(queries[:1] * 0, bank[1:], np.array([1]), np.array([0])) == 1.0  # as near as the other
+
+
+def test_least_effort_is_found_by_doubling_and_halving() -> None:
+    bank = np.arange(100, dtype=np.float32)[:, None]
+    asked: list[int] = []
+
+    def search_with(effort: int) -> np.ndarray:
+        asked.append(effort)
+        return np.arange(100) if effort >= 21 else np.zeros(100, dtype=np.int64)
+
+    effort, reached, tried = approximate._least_effort(search_with, bank, bank, np.arange(100), 0.99, 4, 1000)
+    assert asked == [4, 8, 16, 32, 24, 20, 22]
+    assert (effort, reached) == (22, 1.0)
+    assert tried["20"] == 0.01
+    effort, reached, _ = approximate._least_effort(lambda _: np.zeros(100, int), bank, bank, np.arange(100), 0.99, 4, 9)
+    assert (effort, reached) == (4, 0.01)  # out of reach: no more effort than helps
+
+
 @needs_faiss
-def test_search_cases_have_the_schema_and_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("peer", [approximate.hnsw, approximate.ivf])
+def test_approximate_peers_are_read_again(peer: Any, tmp_path: Path) -> None:
+    bank = random_rows(300, 8, seed=1)
+    queries = bank[::7] + np.float32(0.01)
+    truth = exact.nearest(queries, bank)[0]
+    built = peer(queries, bank, truth, tmp_path)
+    again = peer(queries, bank, truth, tmp_path)
+    assert (built.cached, again.cached) == (False, True)
+    assert built.recall >= 0.99
+    assert (again.setting, again.recall) == (built.setting, built.recall)
+    assert again.run().tolist() == built.run().tolist()
+    other = peer(queries, bank[:-1], np.minimum(truth, 298), tmp_path)
+    assert not other.cached
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@needs_faiss
+def test_panorama_rotates_without_changing_the_answer(random: np.random.Generator) -> None:
+    if not panorama.available():
+        pytest.skip("this faiss has no IndexFlatL2Panorama")
+    bank = (random_rows(400, 32, seed=1) @ random.standard_normal((32, 32)) + 50).astype(np.float32)
+    queries = bank[random.permutation(400)[:40]] + np.float32(0.1)
+    mean, directions = frame = panorama.principal_frame(bank)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(32), atol=1e-5)
+    spread = panorama.rotate(bank, frame).var(axis=0)
+    assert (np.diff(spread) < 1e-3 * spread[0]).all()
+    assert np.abs(mean - bank.mean(axis=0)).max() < 1e-3
+    found = panorama.fastest(queries, bank, exact.nearest(queries, bank)[0], levels=(4, 8, 64), tried=16)
+    assert found.recall == 1.0
+    assert len(found.tried) == 4  # two levels (64 is more than there are values), then two more batches
+
+
+@needs_faiss
+def test_search_cases_have_the_schema_and_right_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(timing, "_REST", 0.0)
     query, bank = random_rows(30, 16, seed=3), random_rows(200, 16, seed=4)
-    for case in (
-        search.nearest_case(query, bank, data="random", quick=True),
-        search.mutual_case(query, bank, data="random", quick=True),
-    ):
+    noise = search.nearest_case(query, bank, data=search.RANDOM, quick=True, scratch=tmp_path)
+    features = search.nearest_case(query, bank, data="features", quick=True, scratch=tmp_path)
+    assert not list(set(noise["seconds"]) & {panorama.NAME, approximate.HNSW, approximate.IVF})
+    assert [goal["goal"] for goal in noise["goals"]] == [f"0.95x {peers.FAISS}"]
+    assert {approximate.HNSW, approximate.IVF} <= set(features["seconds"])
+    assert all(peer["recall"] >= 0.99 for peer in features["peers"].values())
+    for case in (noise, features, search.mutual_case(query, bank, data="random", quick=True)):
         _check_timed(case)
         answers = {name: value for name, value in case["checks"].items() if name.startswith("equal to float64")}
         assert answers
@@ -149,14 +224,18 @@ def test_memory_counts_what_a_call_takes() -> None:
             del pages
         return total
 
-    found = memory_child.watched(run, (1, 1, size // 4))
-    assert found["descriptors"] == size
+    total, found = resident.watched(run)
+    assert total == size
     assert 0.9 * size < found["peak"] < 1.6 * size
+    now = resident.split()
+    assert 0 < now["anonymous"] < now["resident"]
+    assert now["anonymous"] + now["files"] <= now["resident"]
 
 
 def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
-    timed = records.timed_case("nearest", {"peer": [0.2, 0.4], "us": [0.1, 0.1]}, data="random", ours="us", goal="2x")
-    value = records.value_case("fit", {"peak over descriptors": 1.1}, data="random", unit="x")
+    seconds = {"peer": [0.2, 0.4], "us": [0.1, 0.1]}
+    timed = records.timed_case("nearest", seconds, data="random", ours="us", goals={"peer": 2, "absent": 9})
+    value = records.value_case("fit", {"peak": 1.1, "disk": 7}, data="random", unit="GB", limits={"peak": 1})
     result = {
         "schema": records.SCHEMA,
         "date": "2026-01-01 00:00 UTC",
@@ -176,14 +255,17 @@ def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
     text = (tmp_path / "b" / "r.md").read_text()
     assert "| peer | 300 ms (200 ms to 400 ms) | 3.00 (2.00 to 4.00) |" in text
     assert "**us** | 100 ms" in text
-    assert "1.1 x" in text
+    assert "1.1 GB" in text
+    assert "| nearest | random | 2x peer: 3x | yes |" in text
+    assert "| fit | random | peak under 1 GB: 1.1 GB | **no** |" in text
+    assert "absent" not in text
     assert "Did not run: ValueError" in text
     assert str(ROOT) not in text
 
 
 def _check_timed(case: dict[str, Any]) -> None:
     json.dumps(case)
-    assert {"name", "kind", "data", "ours", "goal", "seconds", "ratios"} <= set(case)
+    assert {"name", "kind", "data", "ours", "goals", "seconds", "ratios"} <= set(case)
     assert case["ours"] in case["seconds"]
     assert set(case["ratios"]) == set(case["seconds"]) - {case["ours"]}
     for name, ratio in case["ratios"].items():

@@ -21,7 +21,7 @@ from inreach_fast.parameters import Parameters
 def test_version_and_help(run: Run) -> None:
     result = run("--version")
     assert (result.code, result.out.strip()) == (0, f"inreach_fast {inreach_fast.__version__}")
-    for command in ("demo", "fit", "predict", "audit", "evaluate", "info", "backends"):
+    for command in ("demo", "fit", "predict", "audit", "evaluate", "compress", "info", "backends"):
         assert run(command, "--help").code == 0
         assert command in run("--help").out
 

@@ -1,4 +1,4 @@
-// A plain array on a cache line's boundary, not initialised.
+// Plain arrays: on a cache line's boundary and not initialised, or somebody else's.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +30,25 @@ class AlignedArray {
         void operator()(T* pointer) const { std::free(pointer); }
     };
     std::unique_ptr<T, Free> data_;
+    size_t count_ = 0;
+};
+
+// An array that is its own, or a view of memory that the caller keeps alive (a mapped file).
+template <typename T>
+class StoredArray {
+  public:
+    StoredArray() = default;
+    explicit StoredArray(size_t count) : own_(count), data_(own_.data()), count_(count) {}
+    StoredArray(const T* borrowed, size_t count) : data_(borrowed), count_(count) {}
+
+    const T* data() const { return data_; }
+    size_t size() const { return count_; }
+    const T& operator[](size_t i) const { return data_[i]; }
+    T* own() { return own_.data(); }  // null where it is a view
+
+  private:
+    AlignedArray<T> own_;
+    const T* data_ = nullptr;
     size_t count_ = 0;
 };
 

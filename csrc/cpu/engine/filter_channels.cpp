@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "engine/threads.h"
@@ -67,6 +68,32 @@ void channel_spread(const ChannelMembers& members, double* out_distance, double*
                 out_distance[i] = std::sqrt(sq_distance(row, mean.data(), members.dim));
             }
             out_sigma[c] = population_std(out_distance + begin, end - begin);
+        }
+    });
+}
+
+void channel_add(const float* rows, size_t count, size_t dim, const int64_t* slots, double* sums) {
+    constexpr size_t kChunk = 32;
+    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+        const size_t last = std::min(count, (chunk + 1) * kChunk);
+        for (size_t i = chunk * kChunk; i < last; ++i) {
+            if (slots[i] < 0) continue;
+            const float* const row = rows + i * dim;
+            double* const sum = sums + static_cast<size_t>(slots[i]) * dim;
+            for (size_t d = 0; d < dim; ++d) sum[d] += static_cast<double>(row[d]);
+        }
+    });
+}
+
+void channel_distances(const float* rows, size_t count, size_t dim, const int64_t* slots, const double* means,
+                       double* out) {
+    constexpr size_t kChunk = 32;
+    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+        const size_t last = std::min(count, (chunk + 1) * kChunk);
+        for (size_t i = chunk * kChunk; i < last; ++i) {
+            const double* const mean = slots[i] < 0 ? nullptr : means + static_cast<size_t>(slots[i]) * dim;
+            out[i] = mean == nullptr ? std::numeric_limits<double>::quiet_NaN()
+                                     : std::sqrt(sq_distance(rows + i * dim, mean, dim));
         }
     });
 }

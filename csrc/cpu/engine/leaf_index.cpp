@@ -4,6 +4,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "engine/rounding.h"
 #include "engine/threads.h"
@@ -13,6 +16,7 @@ namespace {
 
 constexpr size_t kProjectRows = 192;
 constexpr size_t kVarianceSample = 512;
+constexpr float kAbsentStart = -1e37f;
 
 // Coordinate with the largest spread over (at most kVarianceSample of) the rows.
 size_t widest(const float* heads, size_t depth, const uint32_t* ids, size_t count) {
@@ -61,11 +65,9 @@ void split(const float* heads, size_t depth, uint32_t* ids, Span span) {
 }  // namespace
 
 LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected) {
-    const size_t n = rows_indexed_ = rows.count;
-    depth_ = basis.head() + 1;
-    groups_ = basis.groups();
-    code_stride_ = (groups_ * kCodeGroup + 3 * sizeof(float) + 63) / 64 * 64;
-    codes_ = AlignedArray<int8_t>(n * code_stride_);
+    const size_t n = rows.count;
+    lay_out(basis, n);
+    arrays_.codes = StoredArray<int8_t>(n * code_stride_);
 
     AlignedArray<float> heads(n * depth_);
     std::vector<RowFrame> own_frames(projected ? 0 : n);
@@ -84,17 +86,17 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows
             float* head = heads.data() + (first + i) * depth_;
             std::copy(z, z + basis.head(), head);
             head[basis.head()] = frames[first + i].head_tail;
-            encode(basis, static_cast<uint32_t>(first + i), z, frames[first + i]);
+            encode(basis, z, frames[first + i], arrays_.codes.own() + (first + i) * code_stride_);
         }
     });
 
-    std::vector<uint32_t> ids;
+    std::vector<uint32_t> ids, unbounded;
     ids.reserve(n);
     for (uint32_t i = 0; i < n; ++i) {
         if (frames[i].usable)
             ids.push_back(i);
         else
-            unbounded_.push_back(i);
+            unbounded.push_back(i);
     }
     // Halve breadth-first until there is work for every thread, then each piece on its own.
     std::vector<Span> pieces{{0, ids.size()}};
@@ -116,29 +118,32 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows
 
     leaves_ = (ids.size() + kBlockRows - 1) / kBlockRows;
     const size_t centre_blocks = (leaves_ + kBlockRows - 1) / kBlockRows;
-    blocks_ = AlignedArray<float>(leaves_ * depth_ * kBlockRows);
-    starts_ = AlignedArray<float>(leaves_ * kBlockRows);
-    row_of_ = AlignedArray<uint32_t>(leaves_ * kBlockRows);
-    errors_.assign(leaves_, 0.0f);
-    norms_.assign(leaves_, 0.0f);
-    centres_ = AlignedArray<float>(centre_blocks * depth_ * kBlockRows);
-    centre_starts_ = AlignedArray<float>(centre_blocks * kBlockRows);
-    radii_ = AlignedArray<float>(centre_blocks * kBlockRows);
-    std::fill(centres_.data(), centres_.data() + centres_.size(), 0.0f);
+    arrays_.unbounded = StoredArray<uint32_t>(unbounded.size());
+    std::copy(unbounded.begin(), unbounded.end(), arrays_.unbounded.own());
+    arrays_.blocks = StoredArray<float>(leaves_ * depth_ * kBlockRows);
+    arrays_.starts = StoredArray<float>(leaves_ * kBlockRows);
+    arrays_.row_of = StoredArray<uint32_t>(leaves_ * kBlockRows);
+    arrays_.errors = StoredArray<float>(leaves_);
+    arrays_.norms = StoredArray<float>(leaves_);
+    arrays_.centres = StoredArray<float>(centre_blocks * depth_ * kBlockRows);
+    arrays_.centre_starts = StoredArray<float>(centre_blocks * kBlockRows);
+    arrays_.radii = StoredArray<float>(centre_blocks * kBlockRows);
+    std::fill_n(arrays_.errors.own(), leaves_, 0.0f);
+    std::fill_n(arrays_.norms.own(), leaves_, 0.0f);
+    std::fill_n(arrays_.centres.own(), arrays_.centres.size(), 0.0f);
     // Places without a leaf are as far off as can be: their start makes every dot product hopeless.
-    std::fill(centre_starts_.data(), centre_starts_.data() + centre_starts_.size(), -1e37f);
-    std::fill(radii_.data(), radii_.data() + radii_.size(), 0.0f);
+    std::fill_n(arrays_.centre_starts.own(), arrays_.centre_starts.size(), kAbsentStart);
+    std::fill_n(arrays_.radii.own(), arrays_.radii.size(), 0.0f);
 
-    std::vector<float> centre_norms(leaves_);
     parallel_for(leaves_, [&](size_t leaf, int) {
         const size_t first = leaf * kBlockRows;
         const size_t count = std::min<size_t>(kBlockRows, ids.size() - first);
-        float* block = blocks_.data() + leaf * depth_ * kBlockRows;
+        float* block = arrays_.blocks.own() + leaf * depth_ * kBlockRows;
         std::vector<double> centre(depth_, 0.0);
         for (size_t j = 0; j < kBlockRows; ++j) {
             const bool present = j < count;
             const uint32_t id = present ? ids[first + j] : kNoRow;
-            row_of_[first + j] = id;
+            arrays_.row_of.own()[first + j] = id;
             double sq = 0.0;
             for (size_t d = 0; d < depth_; ++d) {
                 const float value = present ? heads[id * depth_ + d] : 0.0f;
@@ -146,15 +151,16 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows
                 centre[d] += value;
                 sq += static_cast<double>(value) * value;
             }
-            starts_[first + j] = present ? static_cast<float>(-0.5 * sq) : -std::numeric_limits<float>::max();
+            arrays_.starts.own()[first + j] =
+                present ? static_cast<float>(-0.5 * sq) : -std::numeric_limits<float>::max();
             if (present) {
-                errors_[leaf] = std::max(errors_[leaf], frames[id].error);
-                norms_[leaf] = std::max(norms_[leaf], frames[id].norm);
+                arrays_.errors.own()[leaf] = std::max(arrays_.errors[leaf], frames[id].error);
+                arrays_.norms.own()[leaf] = std::max(arrays_.norms[leaf], frames[id].norm);
             }
         }
         double centre_sq = 0.0, radius_sq = 0.0;
         std::vector<float> stored(depth_);
-        float* column = centres_.data() + leaf / kBlockRows * depth_ * kBlockRows + leaf % kBlockRows;
+        float* column = arrays_.centres.own() + leaf / kBlockRows * depth_ * kBlockRows + leaf % kBlockRows;
         for (size_t d = 0; d < depth_; ++d) {
             stored[d] = static_cast<float>(centre[d] / static_cast<double>(count));
             column[d * kBlockRows] = stored[d];
@@ -168,15 +174,71 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows
             }
             radius_sq = std::max(radius_sq, sq);
         }
-        centre_starts_[leaf] = static_cast<float>(-0.5 * centre_sq);
-        radii_[leaf] = round_up(std::sqrt(radius_sq) * (1.0 + 1e-9) + errors_[leaf]);
-        centre_norms[leaf] = round_up(std::sqrt(centre_sq) * (1.0 + 1e-9));
+        arrays_.centre_starts.own()[leaf] = static_cast<float>(-0.5 * centre_sq);
+        arrays_.radii.own()[leaf] = round_up(std::sqrt(radius_sq) * (1.0 + 1e-9) + arrays_.errors[leaf]);
     });
-    for (const float norm : centre_norms) centre_norm_ = std::max(centre_norm_, norm);
+    centre_norm_ = largest_centre_norm();
 }
 
-void LeafIndex::encode(const Basis& basis, uint32_t row, const float* coordinates, const RowFrame& frame) {
-    int8_t* const record = codes_.data() + row * code_stride_;
+LeafIndex::LeafIndex(const Basis& basis, size_t rows, Arrays arrays) : arrays_(std::move(arrays)) {
+    lay_out(basis, rows);
+    leaves_ = arrays_.errors.size();
+    const size_t centre_blocks = (leaves_ + kBlockRows - 1) / kBlockRows;
+    const auto require = [](bool right, const char* what) {
+        if (!right) throw std::invalid_argument(std::string("LeafIndex: ") + what);
+    };
+    require(arrays_.norms.size() == leaves_ && arrays_.starts.size() == leaves_ * kBlockRows &&
+                arrays_.row_of.size() == leaves_ * kBlockRows &&
+                arrays_.blocks.size() == leaves_ * depth_ * kBlockRows &&
+                arrays_.centres.size() == centre_blocks * depth_ * kBlockRows &&
+                arrays_.centre_starts.size() == centre_blocks * kBlockRows &&
+                arrays_.radii.size() == centre_blocks * kBlockRows &&
+                arrays_.codes.size() == rows * code_stride_,
+            "the sizes of its arrays do not fit each other, the basis or the number of rows");
+    const auto finite = [](const StoredArray<float>& values) {
+        return std::all_of(values.data(), values.data() + values.size(),
+                           [](float value) { return std::isfinite(value); });
+    };
+    require(finite(arrays_.errors) && finite(arrays_.norms) && finite(arrays_.centres) &&
+                finite(arrays_.centre_starts) && finite(arrays_.radii),
+            "a ball is not finite");
+    std::vector<bool> met(rows, false);
+    const auto meet = [&](uint32_t row) {
+        require(row < rows && !met[row], "a row number occurs twice or is none");
+        met[row] = true;
+    };
+    size_t seen = arrays_.unbounded.size();
+    for (size_t i = 0; i < arrays_.unbounded.size(); ++i) meet(arrays_.unbounded[i]);
+    for (size_t i = 0; i < arrays_.row_of.size(); ++i) {
+        if (arrays_.row_of[i] == kNoRow) continue;
+        meet(arrays_.row_of[i]);
+        ++seen;
+    }
+    require(seen == rows, "some rows are in no leaf");
+    centre_norm_ = largest_centre_norm();
+}
+
+void LeafIndex::lay_out(const Basis& basis, size_t rows) {
+    rows_indexed_ = rows;
+    depth_ = basis.head() + 1;
+    groups_ = basis.groups();
+    code_stride_ = (groups_ * kCodeGroup + 3 * sizeof(float) + 63) / 64 * 64;
+}
+
+float LeafIndex::largest_centre_norm() const {
+    double largest = 0.0;
+    for (size_t leaf = 0; leaf < leaves_; ++leaf) {
+        const float* const column = centres(leaf / kBlockRows) + leaf % kBlockRows;
+        double sq = 0.0;
+        for (size_t d = 0; d < depth_; ++d)
+            sq += static_cast<double>(column[d * kBlockRows]) * column[d * kBlockRows];
+        largest = std::max(largest, sq);
+    }
+    return round_up(std::sqrt(largest) * (1.0 + 1e-9));
+}
+
+void LeafIndex::encode(const Basis& basis, const float* coordinates, const RowFrame& frame,
+                       int8_t* record) const {
     double residue_sq = 0.0;
     for (size_t g = 0; g < groups_; ++g) {
         const double step = basis.step()[g];
@@ -190,21 +252,24 @@ void LeafIndex::encode(const Basis& basis, uint32_t row, const float* coordinate
     }
     const float floats[3] = {frame.head_tail, frame.full_tail,
                              round_up(std::sqrt(residue_sq) * (1.0 + 1e-9))};
-    std::memcpy(record + groups_ * kCodeGroup, floats, sizeof floats);
+    int8_t* const end = record + groups_ * kCodeGroup;
+    std::memcpy(end, floats, sizeof floats);
+    std::memset(end + sizeof floats, 0, code_stride_ - groups_ * kCodeGroup - sizeof floats);
 }
 
 LeafIndex::CodeRecord LeafIndex::code(uint32_t row) const {
-    const int8_t* const record = codes_.data() + row * code_stride_;
+    const int8_t* const record = arrays_.codes.data() + row * code_stride_;
     float floats[3];
     std::memcpy(floats, record + groups_ * kCodeGroup, sizeof floats);
     return {record, floats[0], floats[1], floats[2]};
 }
 
 size_t LeafIndex::bytes() const {
-    return (blocks_.size() + starts_.size() + centres_.size() + centre_starts_.size() + radii_.size()) *
+    return (arrays_.blocks.size() + arrays_.starts.size() + arrays_.centres.size() +
+            arrays_.centre_starts.size() + arrays_.radii.size() + arrays_.errors.size() +
+            arrays_.norms.size()) *
                sizeof(float) +
-           row_of_.size() * sizeof(uint32_t) + codes_.size() +
-           (errors_.size() + norms_.size()) * sizeof(float);
+           (arrays_.row_of.size() + arrays_.unbounded.size()) * sizeof(uint32_t) + arrays_.codes.size();
 }
 
 }  // namespace inreach

@@ -26,6 +26,21 @@ class LeafIndex {
     // `projected`: the same rows in the same basis, where they were projected already.
     LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected = nullptr);
 
+    // An index as plain arrays, to be kept in a file and mapped again. What they must hold stands beside the
+    // members below.
+    struct Arrays {
+        StoredArray<float> blocks, starts, errors, norms, centres, centre_starts, radii;
+        StoredArray<uint32_t> row_of, unbounded;
+        StoredArray<int8_t> codes;
+    };
+
+    // An index of `rows` rows from its arrays, which are views of memory that outlives it. Sizes and row
+    // numbers are checked, so that no search can read outside of an array; whether the numbers are those of
+    // the rows cannot be told without reading them. Throws std::invalid_argument.
+    LeafIndex(const Basis& basis, size_t rows, Arrays arrays);
+
+    const Arrays& arrays() const { return arrays_; }
+
     struct CodeRecord {
         const int8_t* codes;  // basis.groups() * kCodeGroup
         float head_tail, full_tail, residue;
@@ -35,38 +50,38 @@ class LeafIndex {
     size_t rows_indexed() const { return rows_indexed_; }
     size_t groups() const { return groups_; }  // of codes
     size_t depth() const { return depth_; }    // head coordinates and the tail
-    const float* block(size_t leaf) const { return blocks_.data() + leaf * depth_ * kBlockRows; }
-    const float* start(size_t leaf) const { return starts_.data() + leaf * kBlockRows; }  // -|x|^2 / 2
-    const uint32_t* rows(size_t leaf) const { return row_of_.data() + leaf * kBlockRows; }
-    float error(size_t leaf) const { return errors_[leaf]; }
-    float norm(size_t leaf) const { return norms_[leaf]; }
+    const float* block(size_t leaf) const { return arrays_.blocks.data() + leaf * depth_ * kBlockRows; }
+    const float* start(size_t leaf) const { return arrays_.starts.data() + leaf * kBlockRows; }  // -|x|^2 / 2
+    const uint32_t* rows(size_t leaf) const { return arrays_.row_of.data() + leaf * kBlockRows; }
+    float error(size_t leaf) const { return arrays_.errors[leaf]; }
+    float norm(size_t leaf) const { return arrays_.norms[leaf]; }
     // Balls, 64 leaves a block: centres as in block(), -|centre|^2 / 2, radius with the members' errors in
     // it.
-    const float* centres(size_t block) const { return centres_.data() + block * depth_ * kBlockRows; }
-    const float* centre_starts(size_t block) const { return centre_starts_.data() + block * kBlockRows; }
-    const float* radii(size_t block) const { return radii_.data() + block * kBlockRows; }
+    const float* centres(size_t block) const { return arrays_.centres.data() + block * depth_ * kBlockRows; }
+    const float* centre_starts(size_t block) const {
+        return arrays_.centre_starts.data() + block * kBlockRows;
+    }
+    const float* radii(size_t block) const { return arrays_.radii.data() + block * kBlockRows; }
     float centre_norm() const { return centre_norm_; }
     CodeRecord code(uint32_t row) const;
     void prefetch(uint32_t row) const {
-        const int8_t* const record = codes_.data() + row * code_stride_;
+        const int8_t* const record = arrays_.codes.data() + row * code_stride_;
         for (size_t at = 0; at < code_stride_; at += 64) __builtin_prefetch(record + at);
     }
     size_t bytes() const;
     // Rows too far outside the frame to be bounded: every query decides them in float64.
-    const std::vector<uint32_t>& unbounded() const { return unbounded_; }
+    const StoredArray<uint32_t>& unbounded() const { return arrays_.unbounded; }
 
     static constexpr uint32_t kNoRow = 0xffffffffu;
 
   private:
-    void encode(const Basis& basis, uint32_t row, const float* coordinates, const RowFrame& frame);
+    float largest_centre_norm() const;
+    void lay_out(const Basis& basis, size_t rows);
+    void encode(const Basis& basis, const float* coordinates, const RowFrame& frame, int8_t* record) const;
 
     size_t rows_indexed_ = 0, leaves_ = 0, depth_ = 0, groups_ = 0, code_stride_ = 0;
-    AlignedArray<float> blocks_, starts_, centres_, centre_starts_, radii_;
-    AlignedArray<uint32_t> row_of_;
-    AlignedArray<int8_t> codes_;
-    std::vector<float> errors_, norms_;
-    std::vector<uint32_t> unbounded_;
     float centre_norm_ = 0.0f;
+    Arrays arrays_;
 };
 
 }  // namespace inreach

@@ -94,7 +94,7 @@ class QuerySearch {
     void start(const float* dots, size_t block_stride, std::vector<ReachableLeaf>& reachable) {
         reachable.clear();
         const size_t blocks = (index_.leaves() + kBlockRows - 1) / kBlockRows;
-        for (const uint32_t row : index_.unbounded()) offer(row);
+        for (size_t i = 0; i < index_.unbounded().size(); ++i) offer(index_.unbounded()[i]);
         if (index_.leaves() == 0) return;
         size_t nearest_leaf = 0;
         float largest = -std::numeric_limits<float>::infinity();

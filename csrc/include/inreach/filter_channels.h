@@ -22,4 +22,17 @@ struct ChannelMembers {
 // only scratch memory is one mean a thread.
 void channel_spread(const ChannelMembers& members, double* out_distance, double* out_sigma);
 
+// The same in steps, for members that are met image by image and never stand in memory together. `rows` are
+// count float32 rows of dim values; row i belongs to channel slots[i], or to none where that is negative, and
+// no channel is named twice: so each channel's sums are in the order in which its members are met, as
+// channel_spread's are, and rows can be taken in parallel.
+
+// sums[slots[i]] += rows[i], in float64; sums has dim values a channel.
+void channel_add(const float* rows, size_t count, size_t dim, const int64_t* slots, double* sums);
+
+// out[i]: distance of rows[i] to means[slots[i]], as in channel_spread; NaN where the row belongs to no
+// channel.
+void channel_distances(const float* rows, size_t count, size_t dim, const int64_t* slots, const double* means,
+                       double* out);
+
 }  // namespace inreach

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     meta, _ = model_file.load_file(args.model, verify=False)
     backbone = meta["backbone"] or {"name": "the caller's own descriptors", "fingerprint": None}
     height, width = model.grid_
+    compression = model.nominal_.compression
     record = {
         "model": args.model,
         "bytes": args.model.stat().st_size,
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "images": model.n_images_,
         "grid": [height, width],
         "nominal_patches": len(model.nominal_),
+        "compression": None if compression is None else compression.as_dict(),
         "dimensions": int(model.nominal_.patches.shape[1]),
         "positions": model.positions_,
         "transpose_score": model.transpose_score_,
@@ -61,6 +63,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ["threshold", format_number(model.threshold_)],
         ["images", f"{model.n_images_} of {height}x{width} patches"],
         ["nominal", f"{len(model.nominal_):,} of {patches:,} patches, {record['dimensions']} dimensions"],
+        [
+            "compressed",
+            "no"
+            if compression is None
+            else f"from {compression.of:,} patches, distances grown by at most {format_number(compression.epsilon)}",
+        ],
         ["positions", "embedded" if model.positions_ else "not embedded"],
         ["aligned", "yes" if record["aligned"] else "no"],
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ...estimator import InReaCh
     from ...prediction import Prediction
+    from ...verdict import Limits
     from . import Subparsers
 
 _MAP_KINDS = ("npy", "tiff")
@@ -34,7 +35,8 @@ def add_parser(subparsers: Subparsers) -> None:
         help="inspect images",
         description="Inspects images and prints one JSON line for each: file, score, threshold, "
         "is_anomalous, seconds, and the names of the files written; a file that --skip-bad passed over has a "
-        "line with `error`.",
+        "line with `error`. With --threshold or --budget-ms also score_lower and score_upper, between which the "
+        "whole search's score lies, certain (the verdict is proven) and complete (the score is).",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file, written by `inreach fit`")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="image files and folders of them")
@@ -48,6 +50,19 @@ def add_parser(subparsers: Subparsers) -> None:
         help="of the maps (npy)",
     )
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="write heat-map pictures (PNG)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="decide against this score (the model's own threshold), and stop searching once the verdict is "
+        "certain; maps and overlays are whole nevertheless",
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        metavar="B",
+        help="milliseconds for each image; its score comes with the bounds that could be proven until then",
+    )
     add_skip_bad(parser)
     parser.add_argument("--backbone", metavar="NAME", help="the model's backbone, where it is not where it was")
     parser.add_argument("--weights", type=Path, metavar="PATH", help="its weights file, likewise")
@@ -63,7 +78,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Inspect every image in turn."""
     from ...estimator import InReaCh
     from ...images import read_image
+    from ...verdict import Limits
 
+    limits = Limits.of(args.threshold, args.budget_ms)
     paths = expand(args.images, recursive=args.recursive)
     names = OutputNames(paths)
     # Names are settled and folders tried before the first image, not after an hour.
@@ -76,6 +93,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     if not model._from_descriptors:
         _ = model.backbone  # loaded (and refused, if it is another) before the first image's seconds count
+    if limits.any:
+        model.prepare()
+    threshold = float(model.threshold_ if limits.threshold is None else limits.threshold)
 
     begin = time.perf_counter()
     anomalous = skipped = 0
@@ -90,20 +110,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.note(f"inreach: passed over: {error}")
             console.row({"file": path, "error": str(error)})
             continue
-        prediction = model.predict(image)
+        outputs = _outputs(args, names, path)
+        prediction = _predicted(model, image, limits, bool(outputs), start)
         seconds = time.perf_counter() - start
+        is_anomalous = float(prediction.score) > threshold
         row: dict[str, Any] = {
             "file": path,
             "score": float(prediction.score),
-            "threshold": float(model.threshold_),
-            "is_anomalous": bool(prediction.is_anomalous),
+            "threshold": threshold,
+            "is_anomalous": is_anomalous,
             "seconds": round(seconds, 4),
         }
-        outputs = _outputs(args, names, path)
-        _write(outputs, model, path, image, prediction)
+        if limits.any:
+            row |= {
+                "score_lower": float(prediction.score_lower),
+                "score_upper": float(prediction.score_upper),
+                "certain": bool(prediction.score_lower > threshold or prediction.score_upper <= threshold),
+                "complete": bool(prediction.complete),
+            }
+        _write(outputs, model, path, image, prediction, threshold)
         if outputs:
             row["outputs"] = dict(outputs)
-        anomalous += bool(prediction.is_anomalous)
+        anomalous += is_anomalous
         console.row(row)
         if console.progress is not None:
             console.progress("inspection", number + 1, len(paths))
@@ -114,11 +142,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         anomalous,
         skipped,
         time.perf_counter() - begin,
-        float(model.threshold_),
+        threshold,
     )
     if skipped == len(paths):
         raise DataError(f"none of the {skipped} images could be read; the first is {paths[0]}")
     return ANOMALY if args.fail_on_anomaly and anomalous else SUCCESS
+
+
+def _predicted(
+    model: InReaCh, image: npt.NDArray[np.uint8], limits: Limits, with_outputs: bool, start: float
+) -> Prediction:
+    if limits.budget is None:
+        # A map that a file is made of is proven, unless there is no time for it.
+        return model.predict(image, threshold=None if with_outputs else limits.threshold)
+    left = limits.budget - (time.perf_counter() - start)  # reading the file counts too
+    return model.predict(image, threshold=None if with_outputs else limits.threshold, budget_ms=max(left, 1e-6) * 1e3)
 
 
 def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
@@ -159,6 +197,7 @@ def _write(
     path: Path,
     image: npt.NDArray[np.uint8],
     prediction: Prediction,
+    threshold: float,
 ) -> None:
     if not outputs:
         return
@@ -177,8 +216,8 @@ def _write(
                 anomaly_map,
                 name=str(path),
                 score=float(prediction.score),
-                threshold=float(model.threshold_),
-                is_anomalous=bool(prediction.is_anomalous),
+                threshold=threshold,
+                is_anomalous=float(prediction.score) > threshold,
             )
             write_png(target, picture)
 

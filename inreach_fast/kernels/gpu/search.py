@@ -76,7 +76,9 @@ class Answers:
     @staticmethod
     def none(device: Device, count: int) -> Answers:
         """Nothing is known yet."""
-        answers = Answers(device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3)))
+        answers = Answers(
+            device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3))
+        )
         fill(device, answers.reach, _INFINITY)
         for array in (answers.best, answers.seen, answers.nearest):
             fill(device, array, _NONE)
@@ -333,7 +335,9 @@ class Search:
                 counts.filtered += rows.count * piece.count
         return self.finish(best, nearest)
 
-    def _reach_of_kth(self, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray) -> None:
+    def _reach_of_kth(
+        self, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray
+    ) -> None:
         width = blocks(piece.count, self.route.tile) * self.route.strips
         if width < k:
             return  # too few groups to say anything of k different rows
@@ -470,7 +474,9 @@ class _Ranked:
         fill(device, self.length, 0)
         device.launch("segment_lengths", (spread,), 256, (query, sq, held, capacity, self.length))
         device.launch("segment_begins", (1,), 256, (self.length, count, self.begin, self.filled))
-        device.launch("segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
+        device.launch(
+            "segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member)
+        )
         fill(device, self.best, _NONE)
         fill(device, self.nearest, _NONE)
         device.launch(

@@ -1,0 +1,134 @@
+"""One party of the scaling bench in a process of its own: `python -m bench.scale_child PARTY FILES ...`.
+
+It makes its bank ready and then searches whenever a line comes in, telling seconds and memory as a line of JSON: so
+that parties can take turns while each one's memory is its own. Ours maps rows and index from disk and imports
+neither torch nor faiss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import resident
+from .children import speaker
+from .timing import OURS
+
+Rows = npt.NDArray[np.float32]
+MANIFEST = "index.json"
+BUILD = "build"
+_ADDED_AT_ONCE = 65_536
+
+
+def main() -> None:
+    """Parses, prepares, answers one line with one line until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("party", help=f"{BUILD}, {OURS!r} or a peer")
+    parser.add_argument("--rows", type=Path, required=True, help="raw float32 rows")
+    parser.add_argument("--count", type=int, required=True, help="how many of them are the bank")
+    parser.add_argument("--dim", type=int, required=True)
+    parser.add_argument("--queries", type=Path, required=True, help="raw float32 rows")
+    parser.add_argument("--index", type=Path, required=True, help="folder of our index")
+    parser.add_argument("--answers", type=Path, help="where index and distance of the last search go (.npz)")
+    parser.add_argument("--scratch", type=Path, help="where built peers are cached")
+    parser.add_argument("--memory-limit", type=int, default=1 << 30, help="bytes, while our index is built")
+    options = parser.parse_args()
+    tell = speaker()
+    bank = np.memmap(options.rows, dtype=np.float32, mode="r", shape=(options.count, options.dim))
+    if options.party == BUILD:
+        _, memory = resident.watched(lambda: build(bank, options.index, options.memory_limit))
+        tell({**memory, "bytes": sum(file.stat().st_size for file in options.index.glob("*"))})
+        return
+    queries = np.fromfile(options.queries, dtype=np.float32).reshape(-1, options.dim)
+    start = time.perf_counter()
+    search, words = prepare(options.party, bank, queries, options)
+    tell({"prepare_seconds": time.perf_counter() - start, "words": words, **resident.split()})
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        found = search()
+        seconds = time.perf_counter() - start
+        if options.answers and options.party == OURS:
+            np.savez(options.answers, index=found.index, sq_distance=found.sq_distance)
+        told = {"seconds": seconds, "peak": resident.high_water(), **resident.split()}
+        if options.party == OURS and found.counts is not None:
+            told["counts"] = vars(found.counts)
+            told["modules"] = [name for name in ("torch", "faiss") if name in sys.modules]
+        tell(told)
+
+
+def build(bank: Rows, folder: Path, memory_limit: int) -> None:
+    """Our index of the rows, as files in ``folder`` and a list of them; nothing where the engine wants no index."""
+    from inreach_fast import kernels
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = kernels.Bank(bank).index_arrays(folder=folder, memory_limit=memory_limit)
+    listed = {}
+    for name, array in arrays.items():
+        file = getattr(array, "filename", None)
+        if file is None or Path(file).parent.resolve() != folder.resolve():
+            file, offset = folder / f"{name}.bin", 0
+            array.tofile(file)
+        else:
+            offset = int(getattr(array, "offset", 0))
+        listed[name] = {
+            "file": os.path.basename(file), "dtype": array.dtype.str, "shape": array.shape, "offset": offset,
+        }  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(listed), encoding="utf-8")
+
+
+def mapped_index(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """What `build` left, memory-mapped."""
+    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return {name: _mapped(folder / entry.pop("file"), **entry) for name, entry in listed.items()}
+
+
+def _mapped(file: Path, dtype: str, shape: list[int], offset: int) -> npt.NDArray[Any]:
+    if 0 in shape:
+        return np.empty(shape, dtype=dtype)
+    return np.memmap(file, dtype=dtype, mode="r", shape=tuple(shape), offset=offset)
+
+
+def prepare(party: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callable[[], Any], str]:
+    """What searches all queries, and its setting in words."""
+    if party == OURS:
+        from inreach_fast import kernels
+
+        if (options.index / MANIFEST).is_file():
+            prepared = kernels.Bank(bank, index_arrays=mapped_index(options.index))
+        else:
+            prepared = kernels.Bank(bank)
+        return lambda: kernels.nearest(queries, prepared), ""
+    from . import approximate, panorama, peers
+
+    if party == peers.FAISS:
+        import faiss
+
+        flat = faiss.IndexFlatL2(bank.shape[1])
+        for first in range(0, len(bank), _ADDED_AT_ONCE):
+            flat.add(np.ascontiguousarray(bank[first : first + _ADDED_AT_ONCE]))
+        return lambda: flat.search(queries, 1), ""
+    if party == peers.TORCH:
+        return peers.torch_nearest(queries, np.array(bank)), ""
+    if party == peers.SKLEARN:
+        return peers.sklearn_nearest(queries, np.array(bank)), ""
+    truth = np.load(options.answers)["index"]
+    rows = np.array(bank)
+    tuned = {
+        panorama.NAME: lambda: panorama.fastest(queries, rows, truth),
+        approximate.HNSW: lambda: approximate.hnsw(queries, rows, truth, options.scratch),
+        approximate.IVF: lambda: approximate.ivf(queries, rows, truth, options.scratch),
+    }[party]()
+    return tuned.run, tuned.words()
+
+
+if __name__ == "__main__":
+    main()

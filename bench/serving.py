@@ -1,0 +1,57 @@
+"""What bench/compression.py and bench/verdict.py share: a fitted model and an unseen test set of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import ROOT
+from .backbones.resnet50_caffe import weights_file
+from .workload import data_folder
+
+Rows = npt.NDArray[np.float32]
+
+
+def available(name: str) -> bool:
+    """Whether the class's images and the ResNet-50's weights are at hand."""
+    return (data_folder() / name / "train" / "good").is_dir() and weights_file().is_file()
+
+
+def fitted(name: str, kept_in: Path | None = None) -> Any:
+    """`InReaCh` fitted on all good training images of a class, with the Caffe ResNet-50.
+
+    Args:
+        name: a class of `data_folder`.
+        kept_in: folder where the model is looked for, and left once fitted.
+    """
+    from inreach_fast import InReaCh
+    from inreach_fast.backbones import load_backbone
+
+    backbone = load_backbone(f"{ROOT / 'bench' / 'backbones' / 'resnet50_caffe.py'}:build")
+    path = None if kept_in is None else kept_in / f"{name}.inreach"
+    if path is not None and path.is_file():
+        return InReaCh.load(path, backbone=backbone)
+    model = InReaCh(backbone=backbone).fit(data_folder() / name / "train" / "good")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+    return model
+
+
+def test_files(name: str) -> tuple[list[Path], list[bool]]:
+    """The class's test images, and which of them show a defect."""
+    files = sorted((data_folder() / name / "test").rglob("*.png"))
+    return files, [file.parent.name != "good" for file in files]
+
+
+def descriptors(model: Any, files: list[Path]) -> Iterator[Rows]:
+    """(P, D) float32 of each image, as `InReaCh.score_descriptors` takes them."""
+    from inreach_fast.images import read_image
+
+    for file in files:
+        network_input = model.geometry.apply(read_image(file))
+        yield model._described_rows(np.array(network_input[None]))[0]

@@ -1,0 +1,199 @@
+"""The work that a fit does for each image, as a job that any process can do: describe it, let its patches join.
+
+`ImageAssociation` is the job's description, sent once to each worker; it can be pickled. `build` makes the worker from
+it, and the worker takes one `ImageTask` after another. Images do not depend on each other, so that any number of
+workers gives what one gives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .association import NO_CHANNEL, Associator
+from .descriptors import append_positions, describe_images
+from .errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from .backbones import Backbone
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+Describe = Callable[[UInt8Array], FloatArray]
+
+
+class ImageTask(NamedTuple):
+    """One image.
+
+    Attributes:
+        number: its training index.
+        pixels: uint8 (H, W, 3), the network's input, turned if alignment is kept; None for a seed image, whose
+            descriptors every worker has.
+        whole: whether the patches that join no channel are wanted as well.
+        name: for errors.
+    """
+
+    number: int
+    pixels: UInt8Array | None
+    whole: bool
+    name: str
+
+
+class ImageMembers(NamedTuple):
+    """What an image gives to the channels.
+
+    Attributes:
+        patch: int32 (m,), patch numbers of its members, ascending: those that joined; of a seed image all.
+        joined: int64 (m,), the channel that each joined, or -1.
+        rows: float32 (m, D), their descriptors.
+        rest: float32 (P - m, D), the other patches in their order, where the whole image was wanted.
+        seconds: describing and associating, wall clock.
+    """
+
+    patch: npt.NDArray[np.int32]
+    joined: IndexArray
+    rows: FloatArray
+    rest: FloatArray | None
+    seconds: tuple[float, float]
+
+
+def members_of(associator: Associator, number: int, rows: FloatArray, *, is_seed: bool, whole: bool) -> ImageMembers:
+    """Lets the patches of one image, (P, D) float32, join channels; for the arguments see `ImageTask`."""
+    begin = time.perf_counter()
+    joined = associator.associate(number, rows)
+    member = np.full(len(joined), True) if is_seed else joined != NO_CHANNEL
+    patch = np.flatnonzero(member)
+    rest = rows[~member] if whole else None
+    seconds = time.perf_counter() - begin
+    return ImageMembers(patch.astype(np.int32), joined[patch], rows[patch], rest, (0.0, seconds))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAssociation:
+    """Everything that a worker needs to know.
+
+    Attributes:
+        seed_images: int64 (S,), ascending. seed_rows: float32 (S, P, D), position channels included.
+        positions: float32 (P, 2) position channels, or None.
+        pairs, dim, neighbourhood, backend: as in `Parameters`.
+        backbone: the network, or its spec (`Backbone.spec`) with its device and the folder of its weights: what is
+            sent to another process.
+        torch_threads: torch's threads: features may differ in their last bits between two numbers of them.
+        describe: in this process, what describes a batch (a cache may stand before the network); not sent.
+    """
+
+    seed_images: IndexArray
+    seed_rows: FloatArray
+    positions: FloatArray | None
+    pairs: str
+    dim: int
+    neighbourhood: int
+    backend: str
+    backbone: Backbone | BackboneSource | None
+    torch_threads: int
+    describe: Describe | None = field(default=None, compare=False)
+
+    def build(self) -> Worker:
+        """The worker, with its network and its prepared seeds."""
+        if self.describe is not None:
+            return Worker(self, self.describe)
+        import torch
+
+        torch.set_num_threads(self.torch_threads)
+        backbone = self.backbone.load() if isinstance(self.backbone, BackboneSource) else self.backbone
+        assert backbone is not None
+        network: Backbone = backbone
+
+        def describe(batch: UInt8Array) -> FloatArray:
+            rows, _ = describe_images(
+                batch, network, dim=self.dim, neighbourhood=self.neighbourhood, backend=self.backend
+            )
+            return rows
+
+        return Worker(self, describe)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        backbone = self.backbone
+        if backbone is not None and not isinstance(backbone, BackboneSource) and backbone.spec.get("rebuildable"):
+            backbone = BackboneSource(dict(backbone.spec), str(backbone.device), None, backbone.fingerprint)
+        sent = replace(self, describe=None, backbone=backbone)
+        return _rebuilt, (dict(sent.__dict__),)
+
+
+def _rebuilt(values: dict[str, Any]) -> ImageAssociation:
+    return ImageAssociation(**values)
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """Where a backbone is rebuilt from: see `backbone_from_spec`."""
+
+    spec: dict[str, Any]
+    device: str
+    folder: str | None
+    fingerprint: str
+
+    def load(self) -> Backbone:
+        """The backbone.
+
+        Raises:
+            BackboneMismatchError: another one is found there. BackboneError, WeightsError: it cannot be had.
+        """
+        from .backbones import backbone_from_spec
+        from .errors import BackboneMismatchError
+
+        backbone = backbone_from_spec(self.spec, device=self.device, folder=self.folder)
+        if backbone.fingerprint != self.fingerprint:
+            raise BackboneMismatchError(
+                f"backbone: {self.spec.get('name', '?')!r} of fingerprint {self.fingerprint[:12]} is "
+                f"{backbone.fingerprint[:12]} in a worker; every worker needs the same weights"
+            )
+        return backbone
+
+
+class Worker:
+    """Takes images, gives their members; made by `ImageAssociation.build`."""
+
+    def __init__(self, spec: ImageAssociation, describe: Describe) -> None:
+        self._spec = spec
+        self._describe = describe
+        self._associator = Associator(spec.seed_images, spec.seed_rows, pairs=spec.pairs, backend=spec.backend)
+        self._slot = {image: slot for slot, image in enumerate(spec.seed_images.tolist())}
+
+    def __call__(self, task: ImageTask) -> ImageMembers:
+        """Does one image.
+
+        Raises:
+            NonFiniteError: the network's features; names the image.
+        """
+        begin = time.perf_counter()
+        slot = self._slot.get(task.number)
+        rows = self._spec.seed_rows[slot] if slot is not None else self._described(task)
+        described = time.perf_counter() - begin
+        found = members_of(self._associator, task.number, rows, is_seed=slot is not None, whole=task.whole)
+        return found._replace(seconds=(described, found.seconds[1]))
+
+    def _described(self, task: ImageTask) -> FloatArray:
+        assert task.pixels is not None
+        return described_rows(self._describe, task.pixels, self._spec.positions, task.name)
+
+
+def described_rows(describe: Describe, pixels: UInt8Array, positions: FloatArray | None, name: str) -> FloatArray:
+    """Descriptors of one network input, (P, D) float32, position channels included; NonFiniteError names it."""
+    rows = append_positions(describe(pixels[None])[0], positions)
+    if not np.isfinite(rows).all():
+        raise bad_features(name)
+    return rows
+
+
+def bad_features(name: str) -> NonFiniteError:
+    """The error for an image of which the network makes no numbers."""
+    return NonFiniteError(
+        f"images: the backbone's features of {name} hold NaN or infinity; check its weights and normalisation"
+    )

@@ -1,0 +1,100 @@
+"""Amounts of memory: as a caller writes them, as people read them, and what this machine has."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ParameterError
+
+_UNITS: Final = {
+    "": 1,
+    "K": 1000,
+    "M": 1000**2,
+    "G": 1000**3,
+    "T": 1000**4,
+    "KI": 1024,
+    "MI": 1024**2,
+    "GI": 1024**3,
+    "TI": 1024**4,
+}
+_AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+# Where neither the system nor a container tells: what a small machine has.
+_UNKNOWN_MEMORY: Final = 4 << 30
+_CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def parse_bytes(value: Any, name: str = "memory_limit") -> int:
+    """A number of bytes from an int or a string such as "2GB", "1.5 GiB", "512MiB", "800000".
+
+    Raises:
+        ParameterError: something else, or nothing (0); the message calls it ``name``.
+    """
+    amount = 0
+    if isinstance(value, str):
+        found = _AMOUNT.fullmatch(value)
+        if found and found[2].upper() in _UNITS:
+            amount = int(float(found[1]) * _UNITS[found[2].upper()])
+    elif hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
+        amount = int(value)
+    if amount < 1:
+        raise ParameterError(f"{name}: expected bytes, as a whole number or as in '2GB' or '512MiB', got {value!r}")
+    return amount
+
+
+def format_bytes(amount: float) -> str:
+    """Bytes for a reader: "512 B", "1.5 MB", "12.0 GB" (powers of 1000)."""
+    for unit, size in (("TB", 1000**4), ("GB", 1000**3), ("MB", 1000**2), ("kB", 1000)):
+        if amount >= size:
+            return f"{amount / size:.1f} {unit}"
+    return f"{int(amount)} B"
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may have: the machine's, or its container's where that is less."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        total = _UNKNOWN_MEMORY
+    for place in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            total = min(total, int(Path(place).read_text()))
+    return total
+
+
+def release_pages(array: npt.NDArray[Any]) -> None:
+    """Takes the pages of a memory-mapped file that ``array`` looks at out of this process's memory.
+
+    What was read through a map stays resident until the system needs the room, and counts as the process's. The
+    array stays as usable as it was: pages are read again when they are touched. Arrays that are no map are left
+    alone.
+    """
+    mapped = mapped_file(array)
+    if mapped is None or not hasattr(mmap, "MADV_DONTNEED") or array.nbytes == 0:
+        return
+    mapping = mapped._mmap  # type: ignore[attr-defined]
+    base = np.frombuffer(mapping, dtype=np.uint8)
+    low = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    first = low // mmap.PAGESIZE * mmap.PAGESIZE
+    last = min(len(mapping), low + array.nbytes)
+    with suppress(OSError, ValueError):  # advice only
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def mapped_file(array: npt.NDArray[Any]) -> np.memmap[Any, Any] | None:
+    """The memory map that ``array`` is a contiguous view of; None where it is none, or may be written to."""
+    if not array.flags.c_contiguous or array.flags.writeable:
+        return None
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap):
+            return base if base.mode == "r" else None
+        base = base.base
+    return None
