@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any
-=======
-from typing import Any, cast
->>>>>>> main
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..errors import ParameterError
 from .bank import Bank
-<<<<<<< HEAD
 from .gpu_bank import GpuBank
 from .gpu_devices.interop import lives_on_gpu
-from .registry import backend_module
-from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
-from .validation import as_ids, check_k, check_same_dim
-=======
 from .registry import backend_module, takes_hints
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds
 from .validation import as_hint, as_ids, check_k, check_same_dim
->>>>>>> main
 
 if TYPE_CHECKING:
     from .on_card import Call, CallOnCpu
@@ -51,17 +41,13 @@ def nearest(
         k: neighbours for each query, at least 1.
         query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
-<<<<<<< HEAD
+        hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
+            time; no guess, however bad, changes the answer.
         backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 
     Arrays on a card (torch, CuPy, anything with DLPack) are searched there without a copy, on their library's current
     stream, and results are arrays of the same kind there; the other side is on that card too, or a `Bank`.
-=======
-        hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
-            time; no guess, however bad, changes the answer.
-        backend: "auto" or one of `available_backends`.
->>>>>>> main
 
     Returns:
         `Nearest` with arrays of shape (m,) for ``k=1``, else (m, k). Fewer than ``k`` eligible rows: index -1
@@ -108,6 +94,11 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
+    on_card = _on_card(backend, queries, bank)
+    if on_card is not None:
+        there = on_card.nearest(queries, bank, 1, query_group, bank_group)
+        distance = there.sq_distance[:, 0]
+        return NearestBounds(there.index[:, 0], distance, distance, there.counts, exact=True)
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
