@@ -90,7 +90,11 @@ def describe_images(
     for i in range(len(batch)):
         levels = backbone.extract(batch[i : i + 1])
         grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
+        if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_card_name(backend)):
+            levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a card
         rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
+        if not isinstance(rows, np.ndarray):
+            rows = rows.cpu().numpy()
         if out is None:
             out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
         out[i] = rows.reshape(grid[0] * grid[1], dim)

@@ -144,6 +144,11 @@ class CardDevice:
             with typed_errors(self.name):
                 self.card.copy_in(to.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8), self.stream)
 
+    def copy_out(self, to: npt.NDArray[np.uint8], array: DeviceArray) -> None:
+        """Memory of the device into a host array of as many bytes, which holds it after `synchronize`."""
+        with typed_errors(self.name):
+            self.card.copy_out(to, array.address, self.stream, False)
+
     def download(self, array: DeviceArray) -> npt.NDArray[Any]:
         """See `Device`."""
         result = np.empty(array.shape, array.dtype)
