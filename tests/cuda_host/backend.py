@@ -28,7 +28,7 @@ class Case:
 
 def _case(name: str, form: str, tile: int, order: int, **options: object) -> Case:
     route = Route(form, tile)
-    chosen = {"heads": False, "head_route": route, **options}
+    chosen = {"heads": False, "head_route": route, "capacity": 1 << 14, **options}
     return Case(name, Options(route=route, **chosen), order)  # type: ignore[arg-type]
 
 

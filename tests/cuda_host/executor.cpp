@@ -1,8 +1,8 @@
-// Runs CUDA kernels on the CPU, to find out whether they are right: blocks one after the other, a fibre for each
-// thread, which runs until it meets others. Who goes on next is decided by a seed, so that a missing barrier shows as a
-// wrong answer under some seed; shared memory starts as NaN, and so does every buffer; reading or writing outside of
-// buffers and shared memory hits a guarded page; undefined behaviour traps. All of it ends the launch with a message
-// that names kernel, block and thread.
+// Runs CUDA kernels on the CPU, to find out whether they are right: blocks one after the other, a fibre for
+// each thread, which runs until it meets others. Who goes on next is decided by a seed, so that a missing
+// barrier shows as a wrong answer under some seed; shared memory starts as NaN, and so does every buffer;
+// reading or writing outside of buffers and shared memory hits a guarded page; undefined behaviour traps. All
+// of it ends the launch with a message that names kernel, block and thread.
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
@@ -62,8 +62,8 @@ struct Fibre {
     bool begun = false;
     State state = State::kReady;
     unsigned number = 0;
-    int line = 0;         // where it waits
-    unsigned mask = 0;    // for whom
+    int line = 0;       // where it waits
+    unsigned mask = 0;  // for whom
     const void* own = nullptr;
     size_t size = 0;
     const unsigned char* received = nullptr;
@@ -137,7 +137,8 @@ unsigned next_ready() {
     std::vector<unsigned>& ready = launch.ready;
     size_t chosen = ready.size() - 1;
     if (launch.order > 1) {
-        launch.random ^= launch.random << 13, launch.random ^= launch.random >> 7, launch.random ^= launch.random << 17;
+        launch.random ^= launch.random << 13, launch.random ^= launch.random >> 7,
+            launch.random ^= launch.random << 17;
         chosen = launch.random % ready.size();
     }
     std::swap(ready[chosen], ready.back());
@@ -156,7 +157,8 @@ void release_block() {
     for (unsigned i = 0; i < launch.threads; ++i)
         if (fibres[i]->line != line) {
             running = fibres[i];
-            host::fail("waits at the __syncthreads of line %d, thread 0 at that of line %d", fibres[i]->line, line);
+            host::fail("waits at the __syncthreads of line %d, thread 0 at that of line %d", fibres[i]->line,
+                       line);
         }
     launch.at_block = 0;
     if (launch.order == 1)
@@ -170,12 +172,13 @@ void release_warp(const Fibre& last) {
     const unsigned first = last.number / 32 * 32, warp = last.number / 32, mask = last.mask;
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1u)) continue;
-        if (first + i >= launch.threads) host::fail("the mask %08x names lanes that the block does not have", mask);
+        if (first + i >= launch.threads)
+            host::fail("the mask %08x names lanes that the block does not have", mask);
         const Fibre& other = *fibres[first + i];
-        if (other.state != State::kAtWarp) return;
-        if (other.mask != mask || other.line != last.line || other.size != last.size)
-            host::fail("waits for the lanes %08x at line %d, lane %u for %08x at line %d", mask, last.line, i,
-                       other.mask, other.line);
+        if (other.state != State::kAtWarp || other.mask != mask) return;  // it has to meet others first
+        if (other.line != last.line || other.size != last.size)
+            host::fail("waits for the lanes %08x at line %d, lane %u for the same at line %d", mask,
+                       last.line, i, other.line);
     }
     unsigned char* const slot = slots.data() + (warp * kRing + exchanges[warp]++ % kRing) * 32 * host::kSlot;
     for (unsigned i = 32; i-- > 0;) {
@@ -203,22 +206,28 @@ void run_block() {
             case State::kAtBlock:
                 if (++launch.at_block == launch.threads) release_block();
                 break;
-            case State::kAtWarp: release_warp(*fibre); break;
-            case State::kDone: ++launch.done; break;
-            case State::kReady: break;
+            case State::kAtWarp:
+                release_warp(*fibre);
+                break;
+            case State::kDone:
+                ++launch.done;
+                break;
+            case State::kReady:
+                break;
         }
     }
     if (launch.done == launch.threads) return;
     for (unsigned i = 0; i < launch.threads; ++i) {
         running = fibres[i];
         if (running->state == State::kAtWarp)
-            host::fail("waits for the lanes %08x at line %d, and not all of them come", running->mask, running->line);
+            host::fail("waits for the lanes %08x at line %d, and not all of them come", running->mask,
+                       running->line);
     }
     for (unsigned i = 0; i < launch.threads; ++i) {
         running = fibres[i];
         if (running->state == State::kAtBlock)
-            host::fail("waits at the __syncthreads of line %d; %u of %u threads have ended", running->line, launch.done,
-                       launch.threads);
+            host::fail("waits at the __syncthreads of line %d; %u of %u threads have ended", running->line,
+                       launch.done, launch.threads);
     }
 }
 
@@ -234,7 +243,8 @@ std::string place_of(const void* address) {
     const auto at = static_cast<const unsigned char*>(address);
     char text[128];
     if (shared_end && at >= shared_end && at < shared_end + page()) {
-        std::snprintf(text, sizeof text, "%zu bytes past the end of shared memory", static_cast<size_t>(at - shared_end));
+        std::snprintf(text, sizeof text, "%zu bytes past the end of shared memory",
+                      static_cast<size_t>(at - shared_end));
         return text;
     }
     for (const auto& entry : buffers) {
@@ -243,8 +253,8 @@ std::string place_of(const void* address) {
             std::snprintf(text, sizeof text, "%zu bytes past the end of a buffer of %zu bytes",
                           static_cast<size_t>(at - end), entry.second.bytes);
         else if (at < begin && at + 2 * page() > begin)
-            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes", static_cast<size_t>(begin - at),
-                          entry.second.bytes);
+            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes",
+                          static_cast<size_t>(begin - at), entry.second.bytes);
         else
             continue;
         return text;
@@ -377,8 +387,9 @@ HOST_API int host_free(void* begin) {
     if (found == buffers.end()) return 2;
     const Buffer buffer = found->second;
     int spoilt = 0;
-    for (unsigned char* at = buffer.pages; at < buffer.pages + buffer.pages_bytes; ++at)
-        if ((at < found->first || at >= found->first + buffer.bytes) && *at != 0xff) spoilt = 1;
+    for (unsigned char* at = buffer.pages; at < found->first; ++at) spoilt |= *at != 0xff;
+    for (unsigned char* at = found->first + buffer.bytes; at < buffer.pages + buffer.pages_bytes; ++at)
+        spoilt |= *at != 0xff;
     munmap(buffer.pages - page(), buffer.pages_bytes + 2 * page());
     buffers.erase(found);
     return spoilt;
@@ -396,15 +407,17 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
         return 1;
     }
     if (wanted->kinds != kinds) {
-        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds.c_str(), kinds);
+        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds.c_str(),
+                      kinds);
         return 1;
     }
     const unsigned threads = block[0] * block[1] * block[2];
-    const bool sizes_good = threads > 0 && threads <= kMaxThreads && threads % 32 == 0 && grid[0] && grid[1] &&
-                            grid[2] && grid[0] <= 0x7fffffffu && grid[1] <= 65535 && grid[2] <= 65535;
+    const bool sizes_good = threads > 0 && threads <= kMaxThreads && threads % 32 == 0 && grid[0] &&
+                            grid[1] && grid[2] && grid[0] <= 0x7fffffffu && grid[1] <= 65535 &&
+                            grid[2] <= 65535;
     if (!sizes_good) {
-        std::snprintf(message, message_size, "%s: grid (%u, %u, %u) of blocks of (%u, %u, %u)", name, grid[0], grid[1],
-                      grid[2], block[0], block[1], block[2]);
+        std::snprintf(message, message_size, "%s: grid (%u, %u, %u) of blocks of (%u, %u, %u)", name, grid[0],
+                      grid[1], grid[2], block[0], block[1], block[2]);
         return 1;
     }
     if (!shared_end) {
@@ -464,8 +477,8 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
         what = "reads or writes " + place_of(fault_address);
     else if (fault_signal)
         what = "undefined behaviour (an index out of range, a shift, an alignment, an overflow)";
-    std::snprintf(message, message_size, "%s: thread (%u, %u, %u) of block (%u, %u, %u) %s", name, at.thread.x,
-                  at.thread.y, at.thread.z, at.block.x, at.block.y, at.block.z, what.c_str());
+    std::snprintf(message, message_size, "%s: thread (%u, %u, %u) of block (%u, %u, %u) %s", name,
+                  at.thread.x, at.thread.y, at.thread.z, at.block.x, at.block.y, at.block.z, what.c_str());
     for (Fibre* fibre : fibres) fibre->begun = false;  // their stacks hold a launch that will not go on
     return 1;
 }

@@ -1,7 +1,7 @@
 // CUDA as the kernels of csrc/cuda/kernels see it, for a plain C++ compiler: included before them.
 //
-// A thread of a block is a fibre (executor.cpp). Where threads meet (__syncthreads, the *_sync operations) a fibre
-// pauses until exactly those have arrived that must; where it did so, by line, has to agree.
+// A thread of a block is a fibre (executor.cpp). Where threads meet (__syncthreads, the *_sync operations) a
+// fibre pauses until exactly those have arrived that must; where it did so, by line, has to agree.
 #pragma once
 
 #include <cmath>
@@ -90,7 +90,8 @@ inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
-// Fused or not: the filters that use it allow for both, and a call of the library for each would take minutes.
+// Fused or not: the filters that use it allow for both, and a call of the library for each would take
+// minutes.
 inline float __fmaf_rn(float a, float b, float c) { return a * b + c; }
 
 // ------------------------------------------------------------------------------------------------- meetings
@@ -111,7 +112,8 @@ inline T from_lane(const unsigned char* slots, unsigned lane) {
 inline unsigned lane() { return threadIdx.x % 32; }
 // A lane that did not take part has nothing to give.
 inline unsigned source(unsigned mask, unsigned from) {
-    if (!(mask >> from & 1u)) fail("lane %u reads from lane %u, which is not in the mask %08x", lane(), from, mask);
+    if (!(mask >> from & 1u))
+        fail("lane %u reads from lane %u, which is not in the mask %08x", lane(), from, mask);
     return from;
 }
 }  // namespace host
@@ -131,7 +133,8 @@ inline T __shfl_xor_sync(unsigned mask, T value, int step, int width = 32, int l
 }
 
 template <class T>
-inline T __shfl_down_sync(unsigned mask, T value, unsigned step, int width = 32, int line = __builtin_LINE()) {
+inline T __shfl_down_sync(unsigned mask, T value, unsigned step, int width = 32,
+                          int line = __builtin_LINE()) {
     const unsigned char* const all = host::meet_warp(mask, &value, sizeof value, line);
     const unsigned from = host::lane() + step;
     return from / width == host::lane() / width ? host::from_lane<T>(all, host::source(mask, from)) : value;
@@ -161,7 +164,8 @@ inline const T* host_exchange(unsigned mask, const T& own, int line = __builtin_
 namespace host {
 template <class T>
 inline T exchange(T* at, T value) {
-    if (reinterpret_cast<uintptr_t>(at) % sizeof(T)) fail("an atomic operation on an address that is not aligned");
+    if (reinterpret_cast<uintptr_t>(at) % sizeof(T))
+        fail("an atomic operation on an address that is not aligned");
     const T before = *at;
     *at = value;
     return before;

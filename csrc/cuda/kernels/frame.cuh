@@ -1,4 +1,4 @@
-// Rows into the frame of a search (docs/search.md, section 12): s(x) = scale (x - centre), computed in
+// Rows into the frame of a search (docs/gpu.md, section 3): s(x) = scale (x - centre), computed in
 // float64 and stored in float32, fp16 or bf16. What storing loses is measured, row by row, and goes into the
 // row's bounds.
 #pragma once
@@ -82,9 +82,9 @@ INREACH_FRAME_ROWS(frame_rows_bf16, Bf16)
 
 // ------------------------------------------------------------------------------------- leading directions
 
-// Rows into Phi (docs/search.md, sections 3 and 12): their coordinates in `rank` orthonormal directions, and
-// the length of what these miss. Products are float64, so that all that is lost is lost in storing. A tile of
-// 16 rows and 64 directions a block.
+// Rows into Phi (docs/search.md, section 3, and docs/gpu.md, section 3): their coordinates in `rank`
+// orthonormal directions, and the length of what these miss. Products are float64, so that all that is lost
+// is lost in storing. A tile of 16 rows and 64 directions a block.
 const int kProjectThreads = 256;
 const int kProjectRows = 16;
 const int kProjectRank = 63;  // with the tail: 64 values

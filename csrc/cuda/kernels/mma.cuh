@@ -8,7 +8,7 @@
 //     c[0], c[1] = C[g][2t, 2t+1]                       c[2], c[3] = C[g+8][2t, 2t+1]
 //
 // FILTER. The instruction's order and rounding are the hardware's own; what is assumed of them, and where it
-// is used, stands in docs/search.md, section 12: products exact, sums off by (16 + 1) 2^-22 of all terms'
+// is used, stands in docs/gpu.md, section 3: products exact, sums off by (16 + 1) 2^-22 of all terms'
 // sizes at most.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""The operations of `inreach_fast.kernels` on a `Device`, from and to NumPy arrays: what a GPU backend module offers."""
+"""The operations of `inreach_fast.kernels` on a `Device`, from and to NumPy: what a GPU backend module offers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ class GpuBackend:
             state = self._prepared(b, search)
             pieces = self._pieces(b, search, replace_directions(state), None)
             found = search.mutual(state.frame, self._upload(a, 0, len(a), None), pieces, len(b), counts)
-            return MutualNearest(*(device.download(x) for x in found), self._counts(counts, len(a) * len(b)))
+            ab_index, ab_sq, ba_index, ba_sq = (device.download(x) for x in found)
+            return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, self._counts(counts, len(a) * len(b)))
 
     def _counts(self, counts: Counts, pairs: int) -> SearchCounts:
         decided, refined = (int(self.device.download(x)[0]) for x in (counts.decided, counts.refined))

@@ -38,7 +38,8 @@ class DescribeTables:
         self.plan = plan
         stages = plan.stages()
         segments: list[tuple[int, int, int, int]] = []
-        segment_begin, sum_begin, sum_stage = [0], [0], []
+        segment_begin, sum_begin = [0], [0]
+        sum_stage: list[int] = []
         parts: list[list[int]] = [[] for _ in range(plan.dim)]
         tap_offset = np.cumsum([0] + [len(level.taps.weights) for level in plan.levels])
         for number, stage in enumerate(stages):

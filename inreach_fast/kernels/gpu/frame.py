@@ -1,4 +1,4 @@
-"""Rows on a device, and in the frame of a search (docs/search.md, sections 2 and 12).
+"""Rows on a device, and in the frame of a search (docs/search.md, section 2, and docs/gpu.md, section 3).
 
 Any centre, any power-of-two scale and any orthonormal directions give right bounds; these are taken from a sample, on
 the host, once for each bank.
@@ -97,8 +97,9 @@ class Frame:
 
     @property
     def sq_scale(self) -> np.float64:
-        """Square of the scale, with room for what a decided distance differs from the real one."""
-        return np.float64(self.scale * self.scale)
+        """Square of the scale: a power of two as well."""
+        square: np.float64 = np.float64(self.scale) ** 2
+        return square
 
     def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
         """``rows`` stored in a format."""

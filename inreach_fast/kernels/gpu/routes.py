@@ -1,4 +1,4 @@
-"""Formats and tiles of the filters, and the constants of their bounds (docs/search.md, section 12)."""
+"""Formats and tiles of the filters, and the constants of their bounds (docs/gpu.md, section 3)."""
 
 from __future__ import annotations
 
@@ -107,4 +107,5 @@ class Route:
 
 def _rounded_up(value: float) -> np.float32:
     near = np.float32(value)
-    return near if float(near) >= value else np.nextafter(near, np.float32(np.inf))
+    above: np.float32 = np.nextafter(near, np.float32(np.inf))
+    return near if float(near) >= value else above

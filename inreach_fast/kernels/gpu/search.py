@@ -1,12 +1,12 @@
-"""Exact nearest neighbours: the order of launches (docs/search.md, section 12; csrc/cuda/kernels/README.md).
+"""Exact nearest neighbours: the order of launches (docs/gpu.md, section 3; csrc/cuda/kernels/README.md).
 
     frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ finish                       k = 1, and both directions
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank               k > 1
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
 
-The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed is
-decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
+The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was
+listed is decided; then the range of bank rows is halved and both halves are searched again under the lower
+reaches. Deciding a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ class Answers:
     @staticmethod
     def none(device: Device, count: int) -> Answers:
         """Nothing is known yet."""
-        answers = Answers(
-            device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3))
-        )
+        answers = Answers(device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3)))
         fill(device, answers.reach, _INFINITY)
         for array in (answers.best, answers.seen, answers.nearest):
             fill(device, array, _NONE)
@@ -335,9 +333,7 @@ class Search:
                 counts.filtered += rows.count * piece.count
         return self.finish(best, nearest)
 
-    def _reach_of_kth(
-        self, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray
-    ) -> None:
+    def _reach_of_kth(self, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray) -> None:
         width = blocks(piece.count, self.route.tile) * self.route.strips
         if width < k:
             return  # too few groups to say anything of k different rows
@@ -474,9 +470,7 @@ class _Ranked:
         fill(device, self.length, 0)
         device.launch("segment_lengths", (spread,), 256, (query, sq, held, capacity, self.length))
         device.launch("segment_begins", (1,), 256, (self.length, count, self.begin, self.filled))
-        device.launch(
-            "segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member)
-        )
+        device.launch("segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
         fill(device, self.best, _NONE)
         fill(device, self.nearest, _NONE)
         device.launch(

@@ -59,9 +59,7 @@ def launch_smooth(
     device.launch("greatest_value", (blocks(batch, 256),), 256, (order, np.int32(batch), greatest))
 
 
-def anomaly_maps(
-    device: Device, tables: SmoothTables, scores: DeviceArray
-) -> tuple[DeviceArray, DeviceArray]:
+def anomaly_maps(device: Device, tables: SmoothTables, scores: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
     """Maps float32 (B, H, W) and image scores float32 (B,) of patch scores float32 (B, h, w)."""
     batch = scores.shape[0]
     smoothed = device.empty((batch, *tables.size), np.float32)
