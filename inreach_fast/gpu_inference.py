@@ -3,9 +3,9 @@
     pixels ── network ── levels ── describe ── nearest ── smoothed map ── maximum
                     graph 1      │                  graph 2
 
-Everything is enqueued on one stream. Shapes are fixed, so that after two rehearsals both halves are captured (on a card
-as CUDA graphs) and an image costs a copy in, two replays and a copy out. Descriptors, map and score have the bits of the
-CPU's kernels, given the same levels; the levels themselves are the network's, whose sums round differently on a card.
+Everything is enqueued on one stream. Shapes are fixed, so that after a rehearsal both halves are captured (on a card
+as CUDA graphs) and an image costs a copy in, two replays and a copy out. Descriptors, map and score have the bits of
+the CPU's kernels, given the same levels; the levels are the network's, whose sums round differently on a card.
 
 The list of candidates between filter and decision has a fixed size. How many there were comes back with the score, and
 an image whose list was too short is searched again, in parts (`kernels.gpu.search`).
@@ -13,6 +13,7 @@ an image whose list was too short is searched again, in parts (`kernels.gpu.sear
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -20,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .errors import NonFiniteError
+from .errors import GpuError, GpuLostError, NonFiniteError
 from .kernels import Bank
 from .kernels.describe_plan import Plan
 from .kernels.describing import make_plan
@@ -40,10 +41,11 @@ UInt8Array = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 _NONE = 2**64 - 1
+_log = logging.getLogger("inreach_fast")
 
 
 class Network(Protocol):
-    """A network whose input and levels stay where they are on the card."""
+    """A network whose input and levels stay in their places on the card, run after run."""
 
     def feed(self, image: UInt8Array) -> None:
         """The next input, uint8 (H, W, 3), in the order of the stream."""
@@ -120,9 +122,7 @@ class _Result:
         first = 0
         for name, (shape, kind) in parts.items():
             nbytes = int(np.prod(shape)) * np.dtype(kind).itemsize
-            self.on_card[name] = DeviceArray(
-                self.block.address + first, shape, np.dtype(kind), self.block.owner
-            )
+            self.on_card[name] = DeviceArray(self.block.address + first, shape, np.dtype(kind), self.block.owner)
             self.on_host[name] = self.bytes[first : first + nbytes].view(kind).reshape(shape)
             first += nbytes
 
@@ -239,10 +239,16 @@ class CardInference:
         self._levels = self._device.upload(level_table(levels))
         self._after_network()
         self._device.synchronize()
-        levels, again = self._capture(self._network.compute)
-        # Where the captured network leaves its levels.
-        self._levels = self._device.upload(level_table(levels))
-        _, rest = self._capture(self._after_network)
+        try:
+            _, again = self._capture(self._network.compute)
+            _, rest = self._capture(self._after_network)
+        except GpuLostError:
+            raise
+        except (RuntimeError, GpuError) as error:  # a network that cannot be captured: it waits, or branches on values
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            _log.warning("no CUDA graph of this network, its launches are made one by one: %s", first)
+            _, again = repeat_calls(self._network.compute)
+            _, rest = repeat_calls(self._after_network)
         self._replays = [again, rest]
         for replay in self._replays:
             replay()
@@ -274,6 +280,7 @@ class CardInference:
         device, search = self._device, self._search
         state, patches = self._state, len(self._rows)
         piece = state.piece
+        assert piece is not None
         rows = DeviceRows(self._rows, None, 0, patches)
         answers = Answers.none(device, patches)
         candidates = Candidates(device, search.capacity)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from .backbones import Backbone
+from .gpu_inference import Capture
 from .kernels.gpu.describe import LevelView
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -53,7 +54,12 @@ class TorchNetwork:
         height, width = self._size
         with torch.inference_mode(), full_float32():
             x = self._pixels.to(torch.float32).sub_(self._shift).div_(self._spread)
-            self._levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2))
+            levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2))
+            if not self._levels:
+                self._levels = levels
+            else:  # every run leaves them in the same place, captured or not
+                for held, level in zip(self._levels, levels, strict=True):
+                    held.copy_(level)
         return [LevelView(x.data_ptr(), tuple(x.stride()), tuple(x.shape)) for x in self._levels]  # type: ignore[arg-type]
 
 
@@ -62,7 +68,7 @@ def full_float32() -> Any:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def captured(stream: Any) -> Callable[[Callable[[], T]], tuple[T, Callable[[], None]]]:
+def captured(stream: Any) -> Capture:
     """`Capture` by CUDA graphs on a torch stream."""
 
     def capture(work: Callable[[], T]) -> tuple[T, Callable[[], None]]:

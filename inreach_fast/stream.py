@@ -10,12 +10,44 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from .errors import NonFiniteError
+from .image_association import bad_features
+
+UInt8Array = npt.NDArray[np.uint8]
 Image = TypeVar("Image")
 Read = TypeVar("Read")
 Started = TypeVar("Started")
 Done = TypeVar("Done")
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """An image that is read.
+
+    Attributes:
+        network_input: uint8 (H, W, 3). degrees: by which alignment turned it.
+        size: (height, width) of the image as it was given.
+    """
+
+    network_input: UInt8Array
+    degrees: int
+    size: tuple[int, int]
+
+
+@contextmanager
+def named_features(name: str) -> Iterator[None]:
+    """Says whose features are not finite."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise bad_features(name) from error
 
 
 def in_stream(

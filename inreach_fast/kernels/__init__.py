@@ -11,8 +11,8 @@ from __future__ import annotations
 from .bank import Bank
 from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
-from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
 from .gpu_devices.opening import is_card_name
+from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
 from .registry import available_backends, backend_for
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
 

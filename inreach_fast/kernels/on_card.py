@@ -112,7 +112,8 @@ class Call:
             counts = search.counts()
             found = search.mutual(state.frame, rows, pieces, len(whole), counts)
             totals = self.backend._counts(counts, rows.count * len(whole))
-            return MutualNearest(*(self.caller.give(x) for x in found), totals)
+            ab, ab_distance, ba, ba_distance = (self.caller.give(x) for x in found)
+            return MutualNearest(ab, ab_distance, ba, ba_distance, totals)
 
     def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
         """See `kernels.nearest_answered`."""
@@ -223,8 +224,9 @@ class CallOnCpu:
     def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
         """See `kernels.mutual_nearest`."""
         found = mutual_nearest(self._cpu(a), self._cpu(b))
-        arrays = (found.ab_index, found.ab_sq_distance, found.ba_index, found.ba_sq_distance)
-        return MutualNearest(*(self._back(x) for x in arrays), found.counts)
+        ab, ba = self._back(found.ab_index), self._back(found.ba_index)
+        ab_distance, ba_distance = self._back(found.ab_sq_distance), self._back(found.ba_sq_distance)
+        return MutualNearest(ab, ab_distance, ba, ba_distance, found.counts)
 
     def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
         """See `kernels.nearest_answered`."""
@@ -279,7 +281,7 @@ def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
 
 
 def _array_of(value: Any) -> Any:
-    return value.rows.held.owner if isinstance(value, GpuBank) else None if isinstance(value, Bank) else value
+    return value.held.owner if isinstance(value, GpuBank) else None if isinstance(value, Bank) else value
 
 
 __all__ = ["Call", "CallOnCpu", "call_for"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +88,7 @@ class SharedBank:
         def make() -> list[tuple[int, Bank]]:
             count = min(len(self.workers), len(bank))
             ends = [len(bank) * i // count for i in range(count + 1)]
-            return [(first, _part(bank, first, stop)) for first, stop in zip(ends, ends[1:], strict=False)]
+            return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
         parts: list[tuple[int, Bank]] = bank.prepared(f"shared {self.name}", make)
         groups = bank.groups

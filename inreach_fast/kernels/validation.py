@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
-from .gpu_devices.interop import library_of, lives_on_gpu
 from ..memory import mapped_file, release_pages
+from .gpu_devices.interop import library_of, lives_on_gpu
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096

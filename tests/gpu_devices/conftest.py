@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cuda_host.build
 import pytest
 from gpu_fakes.cards import HostCard
@@ -13,7 +11,7 @@ from inreach_fast.kernels.gpu_devices import extension, interop, opening
 
 
 @pytest.fixture
-def host_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[HostCard]]:
+def host_cards(monkeypatch: pytest.MonkeyPatch) -> list[HostCard]:
     """Two cards behind backend "cuda"; arrays of torch count as lying on the first."""
     if cuda_host.build.compiler() is None:
         pytest.skip("NO C++ COMPILER: the CUDA kernels were not run on the CPU")
@@ -29,4 +27,4 @@ def host_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[HostCard]]:
     monkeypatch.setattr(extension, "_cards", dict(enumerate(cards)))
     monkeypatch.setattr(gpu_backends, "_backends", {})
     monkeypatch.setattr(gpu_backends, "_singles", {})
-    yield cards
+    return cards

@@ -114,7 +114,7 @@ def test_float16_is_taken_and_what_does_not_fit_is_refused(host_cards: list[Host
 
 def test_arrays_on_two_devices_are_told(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(6, 16)
-    with pytest.raises(errors.DeviceMismatchError, match="bank: in the CPU's memory.*card 0"):
+    with pytest.raises(errors.DeviceMismatchError, match=r"bank: in the CPU's memory.*card 0"):
         kernels.nearest(rows, rows.numpy())
     with pytest.raises(errors.DeviceMismatchError, match="does not name card 0"):
         kernels.nearest(rows, rows, backend="cuda:1")
@@ -123,7 +123,7 @@ def test_arrays_on_two_devices_are_told(host_cards: list[HostCard], monkeypatch:
     monkeypatch.setattr(
         interop.TorchLibrary, "ordinal", lambda self, x: 1 if x.data_ptr() == other.data_ptr() else ordinal(self, x)
     )
-    with pytest.raises(errors.DeviceMismatchError, match="bank: on card 1.*card 0"):
+    with pytest.raises(errors.DeviceMismatchError, match=r"bank: on card 1.*card 0"):
         kernels.nearest(rows, other)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..gpu.sources import NVRTC_OPTIONS, kernel_source
 from .card import Card
 from .driver_errors import typed_errors
-from .source import NVRTC_OPTIONS, translation_unit
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _cards: dict[int, Card] = {}
@@ -34,7 +34,8 @@ class CupyCard:
         self._held: dict[int, Any] = {}
         self._functions: dict[str, Any] = {}
         with self._device:
-            self._module = cupy.RawModule(code=translation_unit(), options=NVRTC_OPTIONS, backend="nvrtc")
+            # One text without includes: CuPy keeps compiled kernels by their text, and would not see a header change.
+            self._module = cupy.RawModule(code=kernel_source(), options=NVRTC_OPTIONS, backend="nvrtc")
 
     def allocate(self, nbytes: int) -> int:
         """See `Card`; from CuPy's current allocator."""

@@ -20,8 +20,8 @@ def extension_card(ordinal: int) -> Card:
     """
     with _lock:
         if ordinal not in _cards:
-            from ... import _cuda
+            from ..._cuda import Card as ExtensionCard
 
             with typed_errors(f"cuda:{ordinal}"):
-                _cards[ordinal] = _cuda.Card(ordinal, fatbin())
+                _cards[ordinal] = ExtensionCard(ordinal, fatbin())
         return _cards[ordinal]

@@ -1,8 +1,8 @@
 """Arrays of others, in and out without a copy, in the order of their current stream.
 
 torch tensors and CuPy arrays are taken as they are, and results are of the same kind. Anything else that lives on a
-card and has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), whose arrays results then are;
-its own library takes those with its ``from_dlpack``.
+card and has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), whose arrays results then
+are; its own library takes those with its ``from_dlpack``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class TorchLibrary:
         """See `Library`; torch tells the producer its current stream."""
         if isinstance(value, self._torch.Tensor):
             return value
-        return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
+        from torch.utils.dlpack import from_dlpack
+
+        return from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
 
     def ordinal(self, value: Any) -> int:
         """See `Library`."""
@@ -198,7 +200,7 @@ class CupyLibrary:
     def strided(self, value: Any) -> LevelView:
         """See `Library`."""
         strides = tuple(int(s) // value.itemsize for s in value.strides)
-        return LevelView(int(value.data.ptr), strides, tuple(value.shape))  # type: ignore[arg-type]
+        return LevelView(int(value.data.ptr), strides, tuple(value.shape))
 
     def to_host(self, value: Any, key: Any) -> npt.NDArray[Any]:
         """See `Library`."""
@@ -284,10 +286,10 @@ class Caller:
             where = f"on card {self.ordinal}"
             raise DeviceMismatchError(f"{name}: on the CPU, where the call's other arrays are {where}; move it there")
         mine = self.library.adopt(value)
-        where = self.library.ordinal(mine)
-        if where != self.ordinal:
+        card = self.library.ordinal(mine)
+        if card != self.ordinal:
             raise DeviceMismatchError(
-                f"{name}: on card {where}, where the call's other arrays are on card {self.ordinal}; move it there"
+                f"{name}: on card {card}, where the call's other arrays are on card {self.ordinal}; move it there"
             )
         allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
         if len(mine.shape) not in allowed:

@@ -46,7 +46,8 @@ def current_card() -> int:
     """The card that torch calls current, where torch uses CUDA already; else the first."""
     import torch
 
-    return int(torch.cuda.current_device()) if torch.cuda.is_available() and torch.cuda.is_initialized() else 0
+    cuda: Any = torch.cuda
+    return int(cuda.current_device()) if cuda.is_available() and cuda.is_initialized() else 0
 
 
 def open_card(kind: str, ordinal: int) -> Card:
