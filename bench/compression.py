@@ -114,9 +114,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
             ha="left",
         )
     top.set_ylabel("image AUROC")
+    top.set_ylim(top=1.01)
     top.set_title("Compressed nominal models: size, AUROC, guarantee")
-    top.legend(loc="lower left", frameon=False)
-    bottom.set_ylabel("epsilon (L2): greatest growth of a distance")
+    top.legend(loc="center left", frameon=False)
+    bottom.set_ylabel("epsilon: most that a distance grows")
     bottom.set_xlabel("nominal patches kept, % of the fit (logarithmic)")
     bottom.set_xscale("log")
     bottom.set_ylim(bottom=0)

@@ -59,8 +59,8 @@ def main() -> None:
         if options.answers and options.party == OURS:
             np.savez(options.answers, index=found.index, sq_distance=found.sq_distance)
         told = {"seconds": seconds, "peak": resident.high_water(), **resident.split()}
-        if options.party == OURS and found.counts is not None:
-            told["counts"] = vars(found.counts)
+        if options.party == OURS:
+            told["counts"] = found.counts and vars(found.counts)
             told["modules"] = [name for name in ("torch", "faiss") if name in sys.modules]
         tell(told)
 

@@ -76,6 +76,18 @@ class DeviceMismatchError(ParameterError):
     """Arrays that meet in one call are on different devices; the message names them."""
 
 
+class ExecutorError(InReachError, RuntimeError):
+    """Work could not be spread over workers (`inreach_fast.executors`)."""
+
+
+class WorkerLostError(ExecutorError):
+    """Workers were lost again and again; the message names the task that took them along, if one did."""
+
+
+class ClusterError(ExecutorError):
+    """A cluster cannot be joined, was lost whole, or has other versions on it; the message says which."""
+
+
 class BackboneError(InReachError, RuntimeError):
     """A backbone cannot be built, loaded or run."""
 

@@ -29,6 +29,7 @@ from .errors import (
     NotFittedError,
     ParameterError,
 )
+from .executors import make_executor
 from .fit_pipeline import Network, StoredImages, fit_images, fit_rows
 from .fit_report import FitReport
 from .fitted import Fitted, leave_one_out_score
@@ -46,10 +47,10 @@ from .growth_state import GrowthState
 from .image_association import bad_features
 from .image_ids import image_numbers
 from .image_source import ImageSource, as_image, open_images
-from .local_executor import make_executor
 from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters
+from .plan import FitPlan, plan_fit
 from .prediction import Prediction
 from .preprocess import Geometry
 from .scoring import Scorer, anomaly_map
@@ -228,6 +229,24 @@ class InReaCh:
 
     # -------------------------------------------------------------------------------------------- fit
 
+    def plan(self, images: Any, *, seeds: Any = None, progress: Progress | None = None) -> FitPlan:
+        """Says how much memory, disk and time a fit will take, from a measurement of a few images.
+
+        Args:
+            images, seeds: as `fit` will be given them; broken images are passed over.
+            progress: called as progress("plan", done, total).
+
+        Returns:
+            `FitPlan`; ``print(plan)`` says it in words.
+
+        Raises:
+            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError.
+        """
+        budget = self._workspace().budget
+        tell = progress or _silent
+        source = open_images(images)
+        return plan_fit(source, self.parameters, self.geometry, self._network(), budget.limit, seeds=seeds, tell=tell)
+
     def fit(
         self,
         images: Any,
@@ -236,6 +255,7 @@ class InReaCh:
         skip_bad: bool = False,
         spool: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        keep_spool: bool = False,
         progress: Progress | None = None,
     ) -> InReaCh:
         """Finds the nominal patches of unsorted training images (paper, section 3).
@@ -251,6 +271,7 @@ class InReaCh:
                 fit that was killed goes on from it, and gives the same model, bit for bit. Without one, what
                 outgrows ``memory_limit`` goes to temporary files.
             resume: go on from what lies in ``spool`` (where nothing does, begin).
+            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say.
             progress: called as progress(stage, done, total).
 
         Returns:
@@ -265,8 +286,22 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: there is nothing to go on from without spool=DIR")
         source = open_images(images)
-        self._fit_source(source, seeds=seeds, skip_bad=skip_bad, spool=spool, resume=resume, progress=progress)
+        self._fit_source(
+            source,
+            seeds=seeds,
+            skip_bad=skip_bad,
+            spool=spool,
+            resume=resume,
+            keep_spool=keep_spool,
+            progress=progress,
+        )
         return self
+
+    def remove_spool(self) -> None:
+        """Removes the spool that `fit` left because of ``keep_spool``; nothing happens where there is none."""
+        if self._spool is not None:
+            self._spool.remove()
+            self._spool = None
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
@@ -333,8 +368,8 @@ class InReaCh:
                 explicit_limit=self._memory_limit is not None,
                 tell=progress or _silent,
             )
-        except BaseException:
-            workspace.close()
+        except BaseException as error:
+            workspace.give_up(error)
             raise
         if not isinstance(workspace, Spool):
             workspace.close()
@@ -345,6 +380,10 @@ class InReaCh:
         self._take(fitted)
         self._from_descriptors = False
         self._described = None
+
+    def use_scratch(self, folder: str | os.PathLike[str] | None) -> None:
+        """Where temporary files go that outgrow ``memory_limit``; None: the system's place for such files."""
+        self._scratch = None if folder is None else Path(folder)
 
     def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
         budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)

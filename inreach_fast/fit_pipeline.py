@@ -9,7 +9,7 @@ beyond, so that memory does not grow with the number of images.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from .errors import (
     TooFewImagesError,
 )
 from .fit_report import FitReport
-from .fitted import Fitted, Progress, nominate
+from .fitted import FILTER_PARAMETERS, Fitted, Progress, nominate
 from .growth_state import RESERVE, GrowthState, whole_image
 from .image_association import ImageAssociation, ImageMembers, ImageTask, described_rows, members_of
 from .image_source import ImageSource
@@ -48,8 +48,9 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
-# What a spool's configuration leaves out: parameters on which no result depends.
-_WITHOUT_EFFECT = ("batch_size", "backend")
+# What a spool's configuration leaves out: parameters on which its data do not depend, so that a fit whose filters
+# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: fitted.py.)
+_WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
 
 
 @dataclass(frozen=True)
@@ -344,11 +345,15 @@ def gather(
     """Takes in what comes of the images; the time it takes is parted as the workers parted theirs."""
     begin = time.perf_counter()
     describing = associating = 0.0
-    for found in results:
-        describing += found.seconds[0]
-        associating += found.seconds[1]
-        store.append(found)
-        tell("associate", store.done, n_images)
+    try:
+        for found in results:
+            describing += found.seconds[0]
+            associating += found.seconds[1]
+            store.append(found)
+            tell("associate", store.done, n_images)
+    finally:
+        if isinstance(results, Generator):
+            results.close()  # ends the workers at once where something failed
     wall = time.perf_counter() - begin
     share = describing / (describing + associating) if describing else 0.0
     if describing:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from .alignment import Alignment
 from .channels import Members, Selection, select_members, spread_in_memory, spread_streamed
-from .errors import SpoolCorruptError
+from .errors import SpoolCorruptError, SpoolMismatchError, SpoolWriteError
 from .fit_report import FitReport
 from .growth_state import GrowthState
 from .member_rows import ArrayRows, MemberRows, SplitRows
@@ -28,6 +29,7 @@ IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
+FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
 _CHUNK_BYTES = 32 << 20
 _MAPPED_QUERIES = 512
 
@@ -87,7 +89,7 @@ def nominate(
     """
     p = parameters
     with report.stage("filter"):
-        placed = _placed_before(workspace, members, rows.dim)
+        placed = _placed_before(workspace, members, rows.dim, p)
         if placed is None:
             min_length = p.min_channel_length if p.span_filter else None
             max_std = p.max_channel_std if p.spread_filter else None
@@ -104,7 +106,7 @@ def nominate(
                     backend=p.kernel_backend,
                 )
             selection = select_members(members, spread, min_length=min_length, max_std=max_std)
-            placed = selection, *_place(rows, selection, workspace)
+            placed = selection, *_place(rows, selection, workspace, p)
         selection, patches, others = placed
         report.counts.update(selection.counts)
         tell("filter", 1, 1)
@@ -118,7 +120,12 @@ def nominate(
     )
     with report.stage("index"):
         on_disk = mapped_file(patches) is not None
-        nominal.build_index(workspace.index_folder() if on_disk else None, workspace.budget.index)
+        try:
+            nominal.build_index(workspace.index_folder() if on_disk else None, workspace.budget.index)
+        except OSError as error:
+            if isinstance(error, SpoolWriteError):
+                raise
+            raise workspace.write_error(error, patches.nbytes // 4) from error
         release_pages(patches)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
@@ -148,7 +155,9 @@ def leave_one_out_score(
 # ---------------------------------------------------------------------------------------------- where rows go
 
 
-def _place(rows: MemberRows, selection: Selection, workspace: Workspace) -> tuple[FloatArray, FloatArray]:
+def _place(
+    rows: MemberRows, selection: Selection, workspace: Workspace, p: Parameters
+) -> tuple[FloatArray, FloatArray]:
     """The nominal rows in one array, the other members' in another: in memory, or memory-mapped from files."""
     chosen = selection.nominal
     if isinstance(rows, RowLog) and rows.array is not None:
@@ -177,7 +186,7 @@ def _place(rows: MemberRows, selection: Selection, workspace: Workspace) -> tupl
     except OSError as error:
         raise workspace.write_error(error, 4 * len(chosen) * rows.dim) from error
     if isinstance(workspace, Spool):
-        _record_placed(workspace, selection, files)
+        _record_placed(workspace, selection, files, p)
     if isinstance(rows, RowLog):
         rows.close()
     mapped = tuple(map_file(file, np.float32, shape) for file, shape in zip(files, shapes, strict=True))
@@ -186,7 +195,7 @@ def _place(rows: MemberRows, selection: Selection, workspace: Workspace) -> tupl
     return mapped[0], mapped[1]
 
 
-def _stretches(rows: MemberRows, chosen: npt.NDArray[np.bool_]):  # type: ignore[no-untyped-def]
+def _stretches(rows: MemberRows, chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.bool_], FloatArray]]:
     """(flags, rows) of one stretch of the members after the other."""
     step = max(1, _CHUNK_BYTES // max(1, 4 * rows.dim))
     for start in range(0, len(chosen), step):
@@ -194,10 +203,8 @@ def _stretches(rows: MemberRows, chosen: npt.NDArray[np.bool_]):  # type: ignore
         yield chosen[start:stop], rows.read(start, stop)
 
 
-def _record_placed(spool: Spool, selection: Selection, files: tuple) -> None:  # type: ignore[type-arg]
+def _record_placed(spool: Spool, selection: Selection, files: Iterable[BinaryIO], p: Parameters) -> None:
     """From here on a resumed fit starts behind the filters, and the members' own file is not needed."""
-    import os
-
     with spool.open_file("selection") as file:
         try:
             file.truncate(0)
@@ -206,21 +213,31 @@ def _record_placed(spool: Spool, selection: Selection, files: tuple) -> None:  #
                 os.fsync(written.fileno())
         except OSError as error:
             raise spool.write_error(error, 16 * len(selection.nominal)) from error
-    spool.add({"kind": "placed", "members": len(selection.nominal), "counts": json.dumps(selection.counts)})
+    filters = {name: getattr(p, name) for name in FILTER_PARAMETERS}
+    spool.add({"kind": "placed", "filters": filters, "counts": selection.counts})
     spool.drop_file("members")
 
 
-def _placed_before(workspace: Workspace, members: Members, dim: int) -> tuple[Selection, FloatArray, FloatArray] | None:
+def _placed_before(
+    workspace: Workspace, members: Members, dim: int, p: Parameters
+) -> tuple[Selection, FloatArray, FloatArray] | None:
     """What an earlier process placed and put on record, if it came so far."""
     records = workspace.of_kind("placed") if isinstance(workspace, Spool) else []
     if not records:
         return None
+    for name, value in records[0]["filters"].items():
+        if value != getattr(p, name):
+            raise SpoolMismatchError(
+                f"{workspace.place}: the spool is of another configuration: {name} (was {value!r}, is "
+                f"{getattr(p, name)!r}), and its filters are done; resume with the same one, or remove the folder and "
+                "begin again"
+            )
     count = len(members)
     saved = np.empty((2, count), np.int64)
     try:
         with workspace.open_file("selection") as file:
             read_into(file, 0, saved)
-        selection = Selection(saved[0].astype(bool), saved[1], json.loads(records[0]["counts"]))
+        selection = Selection(saved[0].astype(bool), saved[1], records[0]["counts"])
         mapped = []
         chosen = int(np.count_nonzero(selection.nominal))
         for name, length in (("nominal", chosen), ("others", count - chosen)):

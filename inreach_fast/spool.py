@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError
+from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
 from .workspace import Budget, Workspace, write_failure
 
 _FORMAT: Final = 1
@@ -67,6 +67,7 @@ class Spool(Workspace):
         self._configuration: Record | None = None
         self._journal: BinaryIO | None = None
         self._lock: BinaryIO | None = None
+        self._fresh = False
         self._created = self._make_folder()
         try:
             self._take_lock()
@@ -87,6 +88,7 @@ class Spool(Workspace):
         if self._configuration is None:
             header = {"kind": "inreach_fast spool", "format": _FORMAT, "created": self._created}
             self._configuration = {**header, "configuration": wanted}
+            self._fresh = True
             self._rewrite()
             return
         found = self._configuration["configuration"]
@@ -158,6 +160,14 @@ class Spool(Workspace):
         except OSError as error:
             raise self.write_error(error) from error
         return folder
+
+    def give_up(self, error: BaseException) -> None:
+        """Ends a fit that failed: the spool stays, unless this process began it and nothing came of it yet."""
+        begun_here = self._fresh or self._configuration is None
+        if begun_here and not self.of_kind("image") and not isinstance(error, SpoolWriteError):
+            self.remove()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Ends this process's work here; the spool stays."""

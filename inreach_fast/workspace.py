@@ -112,9 +112,13 @@ class Workspace:
             shutil.rmtree(self._index_folder, ignore_errors=True)
             self._index_folder = None
 
+    def give_up(self, error: BaseException) -> None:
+        """Ends a fit that failed."""
+        self.close()
+
     def write_error(self, error: OSError, needed: int = 0) -> SpoolWriteError:
         """The error for a write of ``needed`` bytes that failed, with what the user can do about it."""
-        return SpoolWriteError(error.errno or errno.EIO, self._sentence(error, needed))
+        return SpoolWriteError(error.errno or errno.ENOSPC, self._sentence(error, needed))
 
     def _sentence(self, error: OSError, needed: int) -> str:
         remedy = "give another place by spool=DIR, or a greater memory_limit"
@@ -123,7 +127,8 @@ class Workspace:
 
 def write_failure(folder: Path, error: OSError, needed: int) -> str:
     """What went wrong in writing, in words."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    # NumPy's own "requested and written" comes without a number.
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
         return f"cannot be written ({error.strerror or error})"
     try:
         free = format_bytes(shutil.disk_usage(folder).free)

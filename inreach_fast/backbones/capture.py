@@ -36,6 +36,14 @@ class HookedNetwork(LevelNetwork):
         self._name = name
         self._lock = threading.Lock()  # hooks belong to the module: one forward pass at a time
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For workers in other processes: the lock stays here, and a copy has one of its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._lock = threading.Lock()
+
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         captured: dict[str, torch.Tensor] = {}
 

@@ -14,7 +14,7 @@ DATA = 3
 MODEL = 4
 """A model file that cannot be used."""
 BACKEND = 5
-"""A backend, a backbone or its weights that cannot be used here."""
+"""A backend, a backbone or its weights, or workers that cannot be used here."""
 OUTPUT = 6
 """A file that could not be written; nothing half-written is left."""
 ANOMALY = 10
@@ -31,7 +31,7 @@ exit codes:
     2  wrong option or parameter
     3  images or folders that cannot be used
     4  model file that cannot be used
-    5  backend, backbone or weights that cannot be used here
+    5  backend, backbone, weights or workers that cannot be used here
     6  output that cannot be written
    10  predict --fail-on-anomaly: at least one image is anomalous
   130  interrupted (Ctrl-C); nothing half-written is left
@@ -43,10 +43,13 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.SaveError, OUTPUT),
     (errors.ParameterError, USAGE),
     (errors.DataError, DATA),
+    (errors.SpoolError, OUTPUT),
+    (errors.GrowthError, MODEL),
     (errors.ModelFileError, MODEL),
     (errors.NotFittedError, MODEL),
     (errors.BackboneError, BACKEND),
     (errors.BackendError, BACKEND),
+    (errors.ExecutorError, BACKEND),
     (MemoryError, DATA),
     (OSError, DATA),
 )

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from .. import __version__
 from . import exit_codes
-from .commands import audit, backends, compress, demo, evaluate, fit, info, predict
+from .commands import add, audit, backends, compress, demo, evaluate, fit, forget, info, plan, predict
 from .console import Console
 
-_COMMANDS = (demo, fit, predict, audit, evaluate, compress, info, backends)
+_COMMANDS = (demo, plan, fit, predict, add, forget, audit, evaluate, compress, info, backends)
 
 
 class _Parser(argparse.ArgumentParser):

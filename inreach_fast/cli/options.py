@@ -139,6 +139,27 @@ def add_skip_bad(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    """`--memory-limit`."""
+    parser.add_argument(
+        "--memory-limit",
+        type=amount,
+        metavar="BYTES",
+        help="what may be kept in memory, as in 2GB; the rest goes to disk (half of the machine's memory)",
+    )
+
+
+def amount(text: str) -> int:
+    """argparse type: `2GB`, `512MiB`, `800000`."""
+    from ..errors import ParameterError
+    from ..memory import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ParameterError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; give bytes, e.g. 2GB or 512MiB") from None
+
+
 def parameters_of(args: argparse.Namespace) -> dict[str, Any]:
     """The estimator's parameters that the user gave."""
     given = vars(args)

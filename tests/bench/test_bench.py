@@ -203,9 +203,13 @@ def test_baseline_associates_and_filters_as_the_package_does(random: np.random.G
 @needs_faiss
 def test_whole_job_agrees_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_REST", 0.0)
-    fit, predict, parts = whole.run(_TinyWork(), quick=True, images=10, rounds=1)
-    for case in (fit, predict, parts):
+    monkeypatch.setattr(whole, "_wide_forward", lambda: int)
+    fit, predict, parts, large = whole.run(_TinyWork(), quick=True, images=10, rounds=1, patches=1000)
+    for case in (fit, predict, parts, large):
         _check_timed(case)
+    assert " 1024 nominal patches" in large["name"]
+    assert len(large["seconds"][whole.WITHOUT]["values"]) == 5
+    assert [goal["goal"] for goal in large["goals"]] == [f"1x {whole.WIDE_FORWARD}"]
     assert float(fit["checks"]["nominal patches that both chose"].split("%")[0]) > 95
     assert float(predict["checks"]["largest relative difference of image scores"]) < 0.1
     assert set(fit["stages"][whole.PEER]) >= {"backbone", "descriptors", "association", "filters"}

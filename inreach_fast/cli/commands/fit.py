@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console
+from ..executor_options import executor_of, executor_options, told
 from ..exit_codes import SUCCESS
-from ..options import common_options, estimator_options, parameters_of
+from ..options import add_memory_limit, common_options, estimator_options, parameters_of
 from ..outputs import require_writable
 from ..tables import format_number, format_seconds
 
@@ -22,12 +23,22 @@ def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
         "fit",
-        parents=[estimator_options(), common_options()],
+        parents=[estimator_options(), executor_options(), common_options()],
         help="learn from a folder of images",
         description="Fits a model to a folder of images. The folder may hold defective images: nobody needs "
         "to sort it. Defaults in brackets are those of the default preset.",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="model file to write")
+    parser.add_argument(
+        "--final", action="store_true", help="leave out what only `inreach add` and `forget` need, training images too"
+    )
+    parser.add_argument(
+        "--spool", type=Path, metavar="DIR", help="where an unfinished fit lies, to be resumed (MODEL.spool)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the spool of a fit that did not come to its end"
+    )
+    add_memory_limit(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,8 +46,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Fit, save, and say what came of it."""
     require_writable(args.output)
     begin = time.perf_counter()
-    model = fit_folder(args, console)
-    model.save(args.output)
+    spool = args.spool if args.spool is not None else args.output.with_name(args.output.name + ".spool")
+    try:
+        model = fit_folder(args, console, spool, args.resume)
+        model.save(args.output, final=args.final)
+    except BaseException:
+        console.close()
+        if (spool / "journal").exists():
+            console.note(f"inreach: what was done is kept in {spool}")
+        raise
+    model.remove_spool()
     seconds = time.perf_counter() - begin
     record = {
         "model": args.output,
@@ -51,18 +70,31 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return SUCCESS
 
 
-def fit_folder(args: argparse.Namespace, console: Console) -> InReaCh:
-    """The model fitted to the folder of the options; says which images were passed over."""
+def fit_folder(args: argparse.Namespace, console: Console, spool: Path | None = None, resume: bool = False) -> InReaCh:
+    """The model fitted to the folder of the options; says which images were passed over. A spool stays."""
     from ...estimator import InReaCh
     from ...images import list_images
 
-    model = InReaCh(**parameters_of(args))
+    model = InReaCh(memory_limit=getattr(args, "memory_limit", None), executor=executor_of(args), **parameters_of(args))
     paths = list_images(args.folder, recursive=args.recursive)
-    model.fit(paths, skip_bad=args.skip_bad, progress=console.progress)
+    with told(console):
+        model.fit(
+            paths,
+            skip_bad=args.skip_bad,
+            spool=spool,
+            resume=resume,
+            keep_spool=spool is not None,
+            progress=console.progress,
+        )
     console.close()
-    for name in model.report_["skipped_names"]:
-        console.note(f"inreach: passed over: {name}: cannot be read")
+    note_skipped(console, model.report_["skipped_names"])
     return model
+
+
+def note_skipped(console: Console, names: list[str]) -> None:
+    """Says which images were passed over."""
+    for name in names:
+        console.note(f"inreach: passed over: {name}: cannot be read")
 
 
 def fit_record(model: InReaCh) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""A fit's images spread over processes: the same model, to the byte."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_fits
+
+from inreach_fast import InReaCh
+from inreach_fast.backbones import load_backbone
+from inreach_fast.errors import ParameterError, WorkerLostError
+from inreach_fast.executors import LocalExecutor
+
+pytestmark = [
+    pytest.mark.usefixtures("no_process_left"),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+
+
+def test_processes_give_the_local_model_and_so_does_growing_it(tmp_path: Path) -> None:
+    pictures = small_fits.pictures(14)
+    files = []
+    for executor in ("local", "processes:2"):
+        model = small_fits.estimator(executor=executor).fit(pictures[:9])
+        fitted = small_fits.saved(model, tmp_path)
+        model.partial_fit(pictures[9:])
+        files.append((fitted, small_fits.saved(model, tmp_path)))
+    assert files[0] == files[1]
+
+
+def test_killed_workers_change_nothing(tmp_path: Path, no_process_left: Callable[[], set[int]]) -> None:
+    pictures = small_fits.pictures(30)
+    want = small_fits.saved(small_fits.estimator().fit(pictures), tmp_path)
+    killed: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "associate" and done in (3, 11):
+            for pid in no_process_left():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    model = small_fits.estimator(executor="processes:2").fit(pictures, progress=progress)
+    assert small_fits.saved(model, tmp_path) == want
+    assert len(killed) >= 2
+
+
+def test_a_network_that_workers_rebuild_by_themselves(tmp_path: Path) -> None:
+    parameters: dict[str, Any] = {
+        "backbone": "efficientnet_lite2",
+        "weights": "random",
+        "depth": 3,
+        "image_size": 48,
+        "dim": 32,
+        "assoc_depth": 3,
+        "min_channel_length": 1,
+    }
+    pictures = small_fits.pictures(6)
+    here = InReaCh(**parameters).fit(pictures)
+    there = InReaCh(executor="processes:1", **parameters).fit(pictures)
+    assert small_fits.saved(here, tmp_path) == small_fits.saved(there, tmp_path)
+
+
+def test_a_network_that_cannot_be_sent_is_told_before_anything_is_started() -> None:
+    backbone = load_backbone("efficientnet_lite2", weights="random", depth=2)
+    backbone.spec["rebuildable"] = False
+    backbone._network.mine = lambda: None  # type: ignore[assignment]
+    model = InReaCh(backbone=backbone, image_size=48, dim=16, assoc_depth=2, executor="processes:1")
+    with pytest.raises(ParameterError, match=r"^spec: a ImageAssociation that cannot be sent.*executor='local'"):
+        model.fit(small_fits.pictures(5))
+
+
+def test_the_executor_is_no_part_of_the_model(tmp_path: Path) -> None:
+    class Mine(LocalExecutor):
+        ran = 0
+
+        def run(self, spec: Any, tasks: Any) -> Any:
+            Mine.ran += 1
+            return super().run(spec, tasks)
+
+    want = small_fits.saved(small_fits.estimator().fit(small_fits.pictures(8)), tmp_path)
+    assert small_fits.saved(small_fits.estimator(executor=Mine()).fit(small_fits.pictures(8)), tmp_path) == want
+    assert Mine.ran == 1
+
+
+def test_a_run_that_fails_leaves_the_estimator_usable(tmp_path: Path) -> None:
+    class Loses:
+        def run(self, spec: Any, tasks: Any) -> Any:
+            raise WorkerLostError("lost")
+
+    model = small_fits.estimator().fit(small_fits.pictures(8))
+    before = small_fits.saved(model, tmp_path)
+    model.executor = Loses()
+    with pytest.raises(WorkerLostError):
+        model.partial_fit(small_fits.pictures(3, seed=4))
+    model.executor = "local"
+    assert small_fits.saved(model, tmp_path) == before

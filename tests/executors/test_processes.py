@@ -1,0 +1,319 @@
+"""Worker processes: order, laziness, errors, losses; and that nothing is left of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import executor_specs as specs
+import numpy as np
+import pytest
+
+import inreach_fast
+from inreach_fast.errors import ExecutorError, ParameterError, SaveError, WorkerLostError
+from inreach_fast.executors import Executor, LocalExecutor, ProcessExecutor, make_executor
+
+pytestmark = [
+    pytest.mark.usefixtures("no_process_left"),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+
+BOTH = ["local", "processes:2"]
+
+
+@pytest.fixture(params=BOTH)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return make_executor(request.param)
+
+
+# ------------------------------------------------------------------------------------------- what both promise
+
+
+def test_results_are_in_the_order_of_the_tasks(executor: Executor) -> None:
+    factors = np.random.default_rng(0).normal(size=(300, 70)).astype(np.float32)
+    got = list(executor.run(specs.Scale(factors), range(9)))
+    assert len(got) == 9
+    for task, result in enumerate(got):
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, factors * task)
+
+
+def test_a_slow_task_does_not_change_the_order() -> None:
+    assert list(ProcessExecutor(3).run(specs.Fails(slow=0), range(3))) == [0, 1, 2]
+
+
+def test_no_tasks_no_results_and_nothing_is_started(
+    executor: Executor, no_process_left: Callable[[], set[int]]
+) -> None:
+    results = executor.run(specs.NeverBuilt(), iter(()))
+    assert list(results) == []
+    assert not no_process_left()
+
+
+def test_more_workers_than_tasks(no_process_left: Callable[[], set[int]]) -> None:
+    results = ProcessExecutor(5).run(specs.Echo(), range(2))
+    assert next(results) == 0
+    assert len(no_process_left()) == 2
+    assert list(results) == [1]
+
+
+def test_tasks_are_consumed_lazily_and_results_do_not_pile_up() -> None:
+    pulled = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal pulled
+        for task in range(40):
+            pulled += 1
+            yield task
+
+    for done, _ in enumerate(ProcessExecutor(2).run(specs.Echo(), tasks()), start=1):
+        # Two tasks a worker that are with it or not yet yielded, and never more.
+        assert pulled <= done + 4
+        if done % 8 == 0:
+            time.sleep(0.05)  # time in which workers could run ahead
+    assert done == pulled == 40
+
+
+@pytest.mark.parametrize(("error", "kind"), [("save", SaveError), ("exit", SystemExit)])
+def test_an_error_keeps_its_type_and_comes_after_all_earlier_results(
+    executor: Executor, error: str, kind: type[BaseException]
+) -> None:
+    got: list[int] = []
+    with pytest.raises(kind) as caught:
+        got.extend(executor.run(specs.Fails(error, slow=2), range(50)))
+    assert got == [0, 1, 2]
+    if kind is SaveError:
+        assert (caught.value.errno, str(caught.value)) == (28, "disk full at 3")
+
+
+def test_an_error_of_the_iterable_comes_after_all_earlier_results(executor: Executor) -> None:
+    def tasks() -> Iterator[int]:
+        yield from range(5)
+        raise KeyError("no more")
+
+    got: list[int] = []
+    with pytest.raises(KeyError, match="no more"):
+        got.extend(executor.run(specs.Echo(), tasks()))
+    assert got == [0, 1, 2, 3, 4]
+
+
+def test_an_error_while_the_worker_is_built_keeps_its_type(executor: Executor) -> None:
+    with pytest.raises(ParameterError, match=r"^device: not here$"):
+        list(executor.run(specs.NeverBuilt(ParameterError("device: not here")), range(5)))
+
+
+def test_tasks_and_results_larger_than_any_pipe(executor: Executor) -> None:
+    tasks = [np.full(700_000, i, dtype=np.float64) for i in range(6)]
+    for task, result in zip(tasks, executor.run(specs.Echo(), tasks), strict=True):
+        np.testing.assert_array_equal(task, result)
+        assert result.flags.writeable
+
+
+# ------------------------------------------------------------------------------------------ what is packed
+
+
+def test_the_workers_traceback_is_the_errors_cause() -> None:
+    with pytest.raises(SaveError) as caught:
+        list(ProcessExecutor(1).run(specs.Fails(), range(5)))
+    assert "in call" in str(caught.value.__cause__)
+    assert "disk full at 3" in str(caught.value.__cause__)
+
+
+def test_an_error_that_cannot_be_pickled_is_told_in_words() -> None:
+    with pytest.raises(ExecutorError, match="OddError: 3 and 2"):
+        list(ProcessExecutor(1).run(specs.Fails("odd"), range(5)))
+
+
+def test_a_result_that_cannot_be_pickled_is_named() -> None:
+    with pytest.raises(ParameterError, match=r"^result: a function that cannot be sent"):
+        list(ProcessExecutor(1).run(specs.Fails("result"), range(5)))
+
+
+def test_a_spec_that_cannot_be_pickled_is_named() -> None:
+    class Local(specs.Echo):
+        pass
+
+    with pytest.raises(ParameterError, match=r"^spec: a Local that cannot be sent.*executor='local'"):
+        list(ProcessExecutor(1).run(Local(), range(5)))
+
+
+def test_a_task_that_cannot_be_pickled_is_named_after_all_earlier_results() -> None:
+    tasks: list[Any] = [1, 2, lambda: 3, 4]
+    got: list[Any] = []
+    with pytest.raises(ParameterError, match=r"^task 2: a function that cannot be sent"):
+        got.extend(ProcessExecutor(2).run(specs.Echo(), tasks))
+    assert got == [1, 2]
+
+
+def test_a_spec_of_the_program_itself_is_refused_before_a_worker_stumbles_over_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from inreach_fast.executors import make_executor\n"
+        "class Mine:\n"
+        "    def build(self): return str\n"
+        "try:\n"
+        "    print(list(make_executor('processes:1').run(Mine(), range(3))))\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "from executor_specs import Echo\n"
+        "print(list(make_executor('processes:1').run(Echo(), range(3))))\n"  # no main guard needed
+    )
+    done = run_python(str(program))
+    assert "Mine is defined in the program that is being run" in done.stdout
+    assert "[0, 1, 2]" in done.stdout
+
+
+def test_a_spec_is_shared_and_read_only() -> None:
+    (mine, theirs) = specs.Shared(np.arange(1000.0)), ProcessExecutor(2)
+    assert set(theirs.run(mine, range(6))) == {(False, 499500.0)}
+
+
+# ----------------------------------------------------------------------------------------------- environment
+
+
+def test_workers_have_this_process_number_of_torch_threads_and_a_share_of_the_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("INREACH_ISA", "scalar")
+    before = torch.get_num_threads(), inreach_fast.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        inreach_fast.set_num_threads(4)
+        told = list(ProcessExecutor(2).run(specs.Who(torch=True), range(4)))
+    finally:
+        torch.set_num_threads(before[0])
+        inreach_fast.set_num_threads(before[1])
+    assert {(t["torch_threads"], t["kernel_threads"], t["isa"]) for t in told} == {(3, 2, "scalar")}
+    assert os.getpid() not in {t["pid"] for t in told}
+
+
+def test_what_a_worker_prints_does_not_reach_stdout() -> None:
+    done = run_python(
+        "-c",
+        "from inreach_fast.executors import make_executor\nfrom executor_specs import Prints\n"
+        "print(list(make_executor('processes:1').run(Prints(), range(2))))",
+    )
+    assert done.stdout.strip() == "[0, 1]"
+    assert "noise 1" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- losses
+
+
+def test_a_lost_workers_tasks_are_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    want = list(LocalExecutor().run(specs.Dies(str(tmp_path), 4, 0), range(10)))
+    got = list(ProcessExecutor(2).run(specs.Dies(str(tmp_path), 4, 2), range(10)))
+    assert len(os.listdir(tmp_path)) == 2
+    for mine, theirs in zip(want, got, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert "SIGKILL" in caplog.text
+
+
+def test_a_worker_killed_from_outside_while_it_works(no_process_left: Callable[[], set[int]]) -> None:
+    results = ProcessExecutor(2).run(specs.Who(0.05), range(20))
+    told = [next(results), next(results)]
+    os.kill(next(iter(no_process_left())), signal.SIGKILL)
+    told += results
+    assert [t["task"] for t in told] == list(range(20))
+    assert len({t["pid"] for t in told}) >= 2
+
+
+def test_all_workers_killed_at_once(no_process_left: Callable[[], set[int]]) -> None:
+    results = ProcessExecutor(2).run(specs.Who(0.05), range(12))
+    told = [next(results)]
+    for pid in no_process_left():
+        os.kill(pid, signal.SIGKILL)
+    told += results
+    assert [t["task"] for t in told] == list(range(12))
+
+
+def test_a_task_that_kills_every_worker_is_named_after_all_earlier_results(tmp_path: Path) -> None:
+    got: list[int] = []
+    with pytest.raises(WorkerLostError, match=r"^task 3 \(3\): 3 times the worker process .* was lost .*SIGKILL"):
+        got.extend(int(result[0]) for result in ProcessExecutor(2).run(specs.Dies(str(tmp_path), 3, 99), range(9)))
+    assert got == [0, 1, 2]
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_workers_that_die_while_they_start() -> None:
+    with pytest.raises(WorkerLostError, match="lost while it started"):
+        list(ProcessExecutor(2).run(specs.NeverBuilt(), range(9)))
+
+
+def test_a_child_of_a_worker_that_holds_its_socket_does_not_hide_its_death(tmp_path: Path) -> None:
+    with pytest.raises(WorkerLostError, match=r"^task 0"):
+        list(ProcessExecutor(1).run(specs.LeavesAChild(str(tmp_path / "pids")), range(1)))
+    for pid in (tmp_path / "pids").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+# ------------------------------------------------------------------------------------------------------- ends
+
+
+def test_closing_the_iterator_ends_the_workers_in_the_middle_of_their_tasks(
+    no_process_left: Callable[[], set[int]],
+) -> None:
+    results: Any = ProcessExecutor(2).run(specs.Who(60.0), range(9))
+    results_of_quick: Any = ProcessExecutor(1).run(specs.Echo(), range(9))
+    assert next(results_of_quick) == 0
+    results_of_quick.close()
+    assert not no_process_left()
+    results.close()  # never begun: nothing to end
+
+
+def test_an_iterator_that_is_dropped_ends_the_workers(no_process_left: Callable[[], set[int]]) -> None:
+    results: Any = ProcessExecutor(2).run(specs.Echo(), range(9))
+    next(results)
+    assert no_process_left()
+    del results
+    assert not no_process_left()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_go_with_the_program_however_it_ends(how: signal.Signals) -> None:
+    program = (
+        "import sys, executor_specs\nfrom inreach_fast.executors import make_executor\n"
+        "results = make_executor('processes:2').run(executor_specs.Who(), range(10**9))\n"
+        "for told in results: print(told['pid'], flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    pids = {int(process.stdout.readline()) for _ in range(30)}
+    process.send_signal(how)
+    process.stdout.close()
+    stderr = process.stderr.read() if process.stderr else ""
+    process.wait(30)
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+    assert len(re.findall("Traceback", stderr)) == (1 if how == signal.SIGINT else 0), stderr
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def environment() -> dict[str, str]:
+    root, tests = Path(inreach_fast.__file__).parents[1], Path(specs.__file__).parent
+    path = os.pathsep.join(p for p in (str(root), str(tests), os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment(), capture_output=True, text=True, timeout=120, check=True
+    )
