@@ -68,7 +68,7 @@ class CardSlots:
             yield self.collect(started.popleft())
 
 
-def open_slots(setting: Setting, backbone: Backbone, backend: str) -> CardSlots | None:
+def open_slots(setting: Setting, backbone: Backbone, backend: str, precision: str) -> CardSlots | None:
     """The slots of a model on the card that its network is on; None where ``backend`` shares banks among cards.
 
     Raises:
@@ -98,7 +98,7 @@ def open_slots(setting: Setting, backbone: Backbone, backend: str) -> CardSlots 
         stream = cuda.Stream(device=ordinal)
         with typed_errors(), torch.cuda.stream(stream):
             device = CardDevice(open_card(kind, ordinal), stream.cuda_stream, memory=TorchMemory(f"cuda:{ordinal}"))
-            network = TorchNetwork(backbone, setting.size)
+            network = TorchNetwork(backbone, setting.size, precision)
             inference = CardInference(setting, device, shared, network, capture=captured(stream), host=page_locked)
         slots.append(Slot(inference, lambda stream=stream: torch.cuda.stream(stream)))  # type: ignore[misc]
     return CardSlots(slots)

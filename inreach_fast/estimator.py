@@ -85,6 +85,7 @@ class InReaCh:
             result depends on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
             `executors.make_executor` takes. No result depends on it, and it is not saved.
+        precision: what the network computes predictions in: "float32", "float16" or "bfloat16". It is not saved.
         parameters: any of `Parameters`, by keyword.
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
@@ -114,9 +115,11 @@ class InReaCh:
         backbone: Any = None,
         memory_limit: int | str | None = None,
         executor: Any = "local",
+        precision: str = "float32",
         **parameters: Any,
     ) -> None:
         self.memory_limit = memory_limit
+        self.precision = precision
         self.executor = executor
         self._backbone: Backbone | None = None
         if backbone is not None and not isinstance(backbone, str):
@@ -191,11 +194,16 @@ class InReaCh:
                 "weights, levels or normalisation); give the same backbone, or fit again"
             )
 
-    def _base_descriptors(self, batch: UInt8Array) -> FloatArray:
+    def _base_descriptors(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         """Network inputs, uint8 (B, H, W, 3), to descriptors without positions, float32 (B, P, dim)."""
         p = self.parameters
         rows, _ = describe_images(
-            batch, self.backbone, dim=p.dim, neighbourhood=p.neighbourhood, backend=p.kernel_backend
+            batch,
+            self.backbone,
+            dim=p.dim,
+            neighbourhood=p.neighbourhood,
+            backend=p.kernel_backend,
+            precision=precision,
         )
         return rows
 
@@ -217,6 +225,20 @@ class InReaCh:
     @memory_limit.setter
     def memory_limit(self, value: int | str | None) -> None:
         self._memory_limit = None if value is None else parse_bytes(value)
+
+    @property
+    def precision(self) -> str:
+        """What the network's products are computed in by `predict` and `predict_stream`: "float32", or "float16" or
+        "bfloat16", which are faster on a card and change the features. A fit is always float32. How far a half
+        disagrees on one's own images tells `precision.disagreement`.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in ("float32", "float16", "bfloat16"):
+            raise ParameterError(f"precision: expected 'float32', 'float16' or 'bfloat16', got {value!r}")
+        self._precision = value
 
     @property
     def executor(self) -> Any:
@@ -628,7 +650,7 @@ class InReaCh:
                 inputs[k] = ready.network_input
                 turns.append(ready.degrees)
             on_card = None if card is None else card.scores(inputs)
-            rows = self._described_rows(inputs) if on_card is None else []
+            rows = self._described_rows(inputs, self._precision) if on_card is None else []
             for k, i in enumerate(numbers):
                 try:
                     if on_card is None:
@@ -684,7 +706,7 @@ class InReaCh:
             if card is not None:
                 return name, ready, card.start(ready.network_input)
             begun = time.perf_counter()
-            (rows,) = self._described_rows(np.array(ready.network_input[None]))
+            (rows,) = self._described_rows(np.array(ready.network_input[None]), self._precision)
             with named_features(name):
                 return name, ready, self._predicted(rows, ready.degrees, ready.size, limits, begun)
 
@@ -828,10 +850,10 @@ class InReaCh:
         full: FloatArray = self.geometry.map_to_original(values, original_size)
         return full
 
-    def _described_rows(self, inputs: UInt8Array) -> list[FloatArray]:
+    def _described_rows(self, inputs: UInt8Array, precision: str = "float32") -> list[FloatArray]:
         """Descriptors of network inputs, with position channels where the fit has them: B times (P, D)."""
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
-        return [append_positions(rows, channels) for rows in self._base_descriptors(inputs)]
+        return [append_positions(rows, channels) for rows in self._base_descriptors(inputs, precision)]
 
     def _check_has_network(self) -> None:
         if self._from_descriptors:
@@ -856,7 +878,7 @@ class InReaCh:
             return None
         with self._lock:
             backbone, nominal = self.backbone, self.nominal_
-            key = (id(nominal), id(backbone), backbone.precision)
+            key = (id(nominal), id(backbone), self._precision)
             if self._on_card is None or self._on_card[0] != key:
                 from .card_slots import open_slots
                 from .gpu_inference import Setting
@@ -866,7 +888,7 @@ class InReaCh:
                     nominal.bank, self.grid_, p.image_size, p.dim, p.neighbourhood, p.smoothing_sigma, channels
                 )
                 self._on_card = None  # gives the old one's memory back first
-                self._on_card = (key, open_slots(setting, backbone, backend))
+                self._on_card = (key, open_slots(setting, backbone, backend, self._precision))
             return self._on_card[1]
 
     def _predicted_on_card(

@@ -28,11 +28,11 @@ class TorchNetwork:
 
     Args:
         backbone: on a CUDA device (tests: any).
-        size: (H, W) of the input.
+        size: (H, W) of the input. precision: of its products, as in `Backbone.extract`.
     """
 
-    def __init__(self, backbone: Backbone, size: tuple[int, int]) -> None:
-        self._backbone, self._size = backbone, size
+    def __init__(self, backbone: Backbone, size: tuple[int, int], precision: str = "float32") -> None:
+        self._backbone, self._size, self._precision = backbone, size, precision
         device, normalisation = backbone.device, backbone.normalisation
         height, width = size
         self._staging = torch.empty((height, width * 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
@@ -54,7 +54,7 @@ class TorchNetwork:
         height, width = self._size
         with torch.inference_mode(), full_float32():
             x = self._pixels.to(torch.float32).sub_(self._shift).div_(self._spread)
-            levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2))
+            levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2), self._precision)
             if not self._levels:
                 self._levels = levels
             else:  # every run leaves them in the same place, captured or not

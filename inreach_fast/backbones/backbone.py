@@ -39,8 +39,6 @@ class Backbone:
         levels: names of the levels, in the order in which `extract` returns them.
         normalisation: how images are prepared.
         device: where the network is.
-        precision: one of `PRECISIONS`, what its products are computed in. Half of it saves time on a card and changes
-            features; a fit and its predictions should agree in it.
         spec: JSON-able; `backbone_from_spec` builds the same backbone from it where spec["rebuildable"] is
         true.
     """
@@ -56,8 +54,6 @@ class Backbone:
         network: LevelNetwork | None = None,
     ) -> None:
         self.name = definition.name
-        # What products are computed in: "float32", "float16" or "bfloat16"; levels are float32 in any case.
-        self.precision = "float32"
         self.levels = tuple(levels)
         self.normalisation = normalisation or definition.normalisation
         network = (network or cut_network(definition, self.levels)).eval()
@@ -100,7 +96,9 @@ class Backbone:
         prepared = as_normalisation(normalisation, IMAGENET)
         return cls(BackboneDefinition(module, chosen, prepared, name), chosen, device=device)
 
-    def extract(self, batch: npt.NDArray[np.uint8], *, image_by_image: bool | None = None) -> list[torch.Tensor]:
+    def extract(
+        self, batch: npt.NDArray[np.uint8], *, image_by_image: bool | None = None, precision: str = "float32"
+    ) -> list[torch.Tensor]:
         """Features of a batch.
 
         Args:
@@ -109,6 +107,7 @@ class Backbone:
                 another batch; run one by one, an image has the same features, to the bit, in any batch (at one number
                 of torch threads), and the activations of one image are all the memory taken. False costs that
                 promise and is some per cent faster. None: True on the CPU, False elsewhere.
+            precision: one of `PRECISIONS`, what products are computed in; halves change the features.
 
         Returns:
             One float32 tensor (B, C_l, h_l, w_l) a level, channels_last, on `device`, made in inference mode.
@@ -125,23 +124,23 @@ class Backbone:
             if image_by_image is None:
                 image_by_image = self.device.type == "cpu"
             if not image_by_image or len(batch) == 1:
-                return self._run(x)
-            first = self._run(x[:1])
+                return self._run(x, precision)
+            first = self._run(x[:1], precision)
             levels = [
                 torch.empty((len(batch), *level.shape[1:]), device=self.device, memory_format=torch.channels_last)
                 for level in first
             ]
             for i in range(len(batch)):
-                for whole, level in zip(levels, first if i == 0 else self._run(x[i : i + 1]), strict=True):
+                for whole, level in zip(levels, first if i == 0 else self._run(x[i : i + 1], precision), strict=True):
                     whole[i].copy_(level[0])
             return levels
 
-    def run(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def run(self, x: torch.Tensor, precision: str = "float32") -> list[torch.Tensor]:
         """`extract` for an input that is prepared and on ``device`` already: float32 (B, 3, H, W), normalised."""
-        return self._run(x)
+        return self._run(x, precision)
 
-    def _run(self, x: torch.Tensor) -> list[torch.Tensor]:
-        half = _HALVES[self.precision]
+    def _run(self, x: torch.Tensor, precision: str) -> list[torch.Tensor]:
+        half = _HALVES[precision]
         try:
             with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
                 outputs = self._network(x)

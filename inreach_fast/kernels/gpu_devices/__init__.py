@@ -2,7 +2,7 @@
 
 driver_errors.py  what a driver answers, as the package's own errors
 probe.py          is there a card? asked of the driver, without a context
-source.py         where the kernels' source and the compiled kernels are
+source.py         the kernels as nvcc compiled them
 card.py           what is asked of a card, and a `Device` on one of its streams
 extension.py      cards through the compiled extension `inreach_fast._cuda`
 cupy_card.py      cards through CuPy, whose NVRTC compiles the kernels at first use
