@@ -26,7 +26,7 @@ struct Float32Tile {
     INREACH_DEVICE int strip() { return thread_column(); }
 
     // Behind each line 4 values of room: lines start in different banks, and stay aligned to 16 bytes.
-    struct Operands {
+    struct alignas(16) Operands {
         float row[2][kChunk][kTileRows + 4];
         float column[2][kChunk][kTileColumns + 4];
     };

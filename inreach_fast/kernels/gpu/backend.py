@@ -15,7 +15,7 @@ from ..describe_plan import Float32Array, Plan
 from ..results import FloatArray, IndexArray, MutualNearest, Nearest, SearchCounts
 from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
 from .device import Device
-from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame
+from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
 from .routes import FORMATS, Route
 from .search import Counts, Piece, Search
 from .spread import channel_spread
@@ -141,7 +141,8 @@ class GpuBackend:
                 if self.options.heads is None and directions.captured < _MIN_CAPTURED:
                     directions = None
             piece = None
-            if len(bank) * self._row_bytes(bank, search, directions) <= self._budget():
+            fits = len(bank) * self._row_bytes(bank, search, directions) <= self._budget()
+            if fits and len(bank) <= most_rows(bank.dim):
                 piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
             return _Prepared(frame, directions, piece)
 
@@ -168,6 +169,7 @@ class GpuBackend:
             whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
             return lambda: [whole]
         step = max(1, self._budget() // (2 * self._row_bytes(bank, search, state.directions)))
+        step = min(step, most_rows(bank.dim))
 
         def uploaded() -> Iterator[Piece]:
             for first in range(0, len(bank), step):

@@ -19,6 +19,13 @@ from .routes import FORMATS, Bounds
 RANK = 63
 HEAD_DEPTH = 64
 _DEPTH_STEP = 32
+# Filters count in units of 16 bytes, with 32 bits: this many values of any format.
+_MAX_VALUES = 1 << 34
+
+
+def most_rows(dim: int) -> int:
+    """Rows of ``dim`` values that filters can take at once."""
+    return _MAX_VALUES // (-(-dim // _DEPTH_STEP) * _DEPTH_STEP)
 
 
 @dataclass(frozen=True)
