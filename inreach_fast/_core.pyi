@@ -19,13 +19,10 @@ class Basis:
         centre: npt.NDArray[np.float64],
         scale: float,
         directions: _Floats,
-        deviation: npt.NDArray[np.float64],
         defect: float,
     ) -> None: ...
     @property
     def rank(self) -> int: ...
-    @property
-    def head(self) -> int: ...
 
 class ProjectedRows:
     def __init__(self, basis: Basis, rows: _Floats, index: _Ids | None) -> None: ...
@@ -42,6 +39,14 @@ class LeafIndex:
     @property
     def nbytes(self) -> int: ...
 
+class LeafBuilder:
+    HEAD_FLOATS: int
+    def __init__(
+        self, basis: Basis, rows: _Floats, index: _Ids | None, rows_mapped: bool, limit: int, heads: _Floats | None
+    ) -> None: ...
+    def shapes(self) -> list[tuple[str, np.dtype[Any], int]]: ...
+    def fill(self, arrays: dict[str, npt.NDArray[Any]]) -> None: ...
+
 _Counts = tuple[int, int, int, int, bool]
 
 def nearest_brute(
@@ -51,6 +56,7 @@ def nearest_brute(
     bank: _Floats,
     bank_index: _Ids | None,
     bank_group: _Ids | None,
+    mapped: bool,
     k: int,
 ) -> tuple[_Ids, _Floats, _Counts]: ...
 def nearest_pruned(
@@ -61,16 +67,30 @@ def nearest_pruned(
     bank: _Floats,
     bank_index: _Ids | None,
     bank_group: _Ids | None,
+    mapped: bool,
     basis: Basis,
     leaf_index: LeafIndex,
     k: int,
     hint: _Ids | None,
 ) -> tuple[_Ids, _Floats, _Counts]: ...
+def nearest_bounds(
+    queries: _Floats,
+    query_index: _Ids | None,
+    query_group: _Ids | None,
+    projected: ProjectedRows,
+    bank: _Floats,
+    bank_index: _Ids | None,
+    bank_group: _Ids | None,
+    mapped: bool,
+    basis: Basis,
+    leaf_index: LeafIndex,
+    hint: _Ids | None,
+) -> tuple[_Ids, _Floats, _Floats, _Counts]: ...
 def mutual_nearest_brute(
     a: _Floats, a_index: _Ids | None, b: _Floats, b_index: _Ids | None
 ) -> tuple[_Ids, _Floats, _Ids, _Floats, _Counts]: ...
 def participation(rows: _Floats, index: _Ids | None, sample: int) -> float: ...
-def first_nonfinite_row(rows: _Floats, index: _Ids | None) -> int: ...
+def first_nonfinite_row(rows: _Floats, index: _Ids | None, mapped: bool) -> int: ...
 def channel_spread(
     members: _Floats, rows: _Ids, starts: _Ids
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...

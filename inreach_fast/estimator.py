@@ -553,7 +553,7 @@ class InReaCh:
         if state is None:
             raise FinalModelError(
                 f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
-                "version, or its patches were replaced); fit again, or use the model saved without final=True"
+                "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
         try:
             state.check()

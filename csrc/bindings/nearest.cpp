@@ -12,6 +12,7 @@
 
 #include "bindings.h"
 #include "engine/basis.h"
+#include "engine/leaf_builder.h"
 #include "engine/leaf_index.h"
 #include "engine/projected_rows.h"
 
@@ -20,19 +21,23 @@ namespace py = pybind11;
 namespace inreach {
 namespace {
 
+constexpr size_t kHeadFloats = kBallDepth;
+
 // The Python layer has already made these arrays contiguous, of the right type and shape, with its own error
 // messages; what is checked again here only keeps a wrong caller from reading outside of an array.
 using Rows = py::array_t<float, py::array::c_style>;
 using Ids = py::array_t<int64_t, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
 
-RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::optional<Ids>& group) {
+RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::optional<Ids>& group,
+               bool mapped = false) {
     if (rows.ndim() != 2) throw std::invalid_argument("rows: expected two dimensions");
     RowSet set;
     set.data = rows.data();
     set.dim = static_cast<size_t>(rows.shape(1));
     set.stride = set.dim;
     set.count = static_cast<size_t>(rows.shape(0));
+    if (mapped) set.mapped_bytes = static_cast<size_t>(rows.nbytes());
     if (index) {
         set.index = index->data();
         set.count = static_cast<size_t>(index->size());
@@ -50,22 +55,8 @@ void check(const RowSet& a, const RowSet& b, size_t k) {
     if (b.count > 0xfffffffeull) throw std::invalid_argument("a bank holds at most 4294967294 rows");
 }
 
-// Arrays of a LeafIndex by name, in the dtypes that model files know: unsigned row numbers travel as int32,
-// codes as uint8, bit for bit.
-template <typename Visit>
-void visit_arrays(Visit&& visit) {
-    visit("leaf_heads", &LeafIndex::Arrays::blocks);
-    visit("leaf_starts", &LeafIndex::Arrays::starts);
-    visit("leaf_errors", &LeafIndex::Arrays::errors);
-    visit("leaf_norms", &LeafIndex::Arrays::norms);
-    visit("leaf_rows", &LeafIndex::Arrays::row_of);
-    visit("ball_centres", &LeafIndex::Arrays::centres);
-    visit("ball_starts", &LeafIndex::Arrays::centre_starts);
-    visit("ball_radii", &LeafIndex::Arrays::radii);
-    visit("codes", &LeafIndex::Arrays::codes);
-    visit("unbounded", &LeafIndex::Arrays::unbounded);
-}
-
+// Arrays of an index travel in the dtypes that model files know: unsigned row numbers as int32, codes as
+// uint8, bit for bit.
 template <typename T>
 struct Exported {
     using type = T;
@@ -78,14 +69,13 @@ template <>
 struct Exported<int8_t> {
     using type = uint8_t;
 };
+template <typename Array>
+using ElementOf = std::remove_const_t<std::remove_pointer_t<decltype(std::declval<Array>().data())>>;
 
 py::dict index_arrays(const py::object& self) {
-    const LeafIndex::Arrays& arrays = self.cast<const LeafIndex&>().arrays();
     py::dict out;
-    visit_arrays([&](const char* name, auto member) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype((arrays.*member).data())>>;
-        using E = typename Exported<T>::type;
-        const auto& stored = arrays.*member;
+    LeafArrays::each(self.cast<const LeafIndex&>().arrays(), [&](const char* name, const auto& stored) {
+        using E = typename Exported<ElementOf<decltype(stored)>>::type;
         // `self` owns the memory; an empty array may have none.
         py::array_t<E> view = stored.size() == 0
                                   ? py::array_t<E>(0)
@@ -97,24 +87,68 @@ py::dict index_arrays(const py::object& self) {
     return out;
 }
 
+// The memory of a plain vector of just this dtype. Not converted: what is converted is a copy that nobody
+// would keep alive.
+template <typename E>
+py::array plain_vector(const py::dict& given, const char* name) {
+    const std::string prefix = std::string("LeafIndex: array '") + name + "' ";
+    if (!given.contains(name)) throw std::invalid_argument(prefix + "is missing");
+    const py::object value = given[name];
+    if (!py::isinstance<py::array_t<E>>(value)) throw std::invalid_argument(prefix + "has another dtype");
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    constexpr int kPlain =
+        py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & kPlain) != kPlain || array.ndim() != 1)
+        throw std::invalid_argument(prefix + "must be a plain vector");
+    return array;
+}
+
 std::unique_ptr<LeafIndex> mapped_index(const Basis& basis, size_t rows, const py::dict& given) {
-    LeafIndex::Arrays arrays;
-    visit_arrays([&](const char* name, auto member) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype((arrays.*member).data())>>;
-        using E = typename Exported<T>::type;
-        const std::string prefix = std::string("LeafIndex: array '") + name + "' ";
-        if (!given.contains(name)) throw std::invalid_argument(prefix + "is missing");
-        const py::object value = given[name];
-        // Not converted: what is converted is a copy that nobody would keep alive.
-        if (!py::isinstance<py::array_t<E>>(value)) throw std::invalid_argument(prefix + "has another dtype");
-        const auto array = py::reinterpret_borrow<py::array>(value);
-        constexpr int kPlain =
-            py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-        if ((array.flags() & kPlain) != kPlain || array.ndim() != 1)
-            throw std::invalid_argument(prefix + "must be a plain vector");
-        arrays.*member = {reinterpret_cast<const T*>(array.data()), static_cast<size_t>(array.size())};
+    LeafArrays arrays;
+    LeafArrays::each(arrays, [&](const char* name, auto& stored) {
+        using Array = std::remove_reference_t<decltype(stored)>;
+        using T = ElementOf<Array>;
+        const py::array array = plain_vector<typename Exported<T>::type>(given, name);
+        stored = Array::view(reinterpret_cast<const T*>(array.data()), static_cast<size_t>(array.size()));
     });
     return std::make_unique<LeafIndex>(basis, rows, std::move(arrays));
+}
+
+// Name, dtype and length of each array that fill_arrays wants.
+py::list array_shapes(const LeafBuilder& builder) {
+    py::list out;
+    LeafArrays arrays = builder.allocate(true);
+    LeafArrays::each(arrays, [&](const char* name, const auto& stored) {
+        using E = typename Exported<ElementOf<decltype(stored)>>::type;
+        out.append(py::make_tuple(name, py::dtype::of<E>(), stored.size()));
+    });
+    return out;
+}
+
+void fill_arrays(LeafBuilder& builder, const py::dict& given) {
+    LeafArrays arrays = builder.allocate(true);
+    LeafArrays::each(arrays, [&](const char* name, auto& stored) {
+        using Array = std::remove_reference_t<decltype(stored)>;
+        using T = ElementOf<Array>;
+        py::array array = plain_vector<typename Exported<T>::type>(given, name);
+        if (static_cast<size_t>(array.size()) != stored.size() || !array.writeable())
+            throw std::invalid_argument(std::string("LeafBuilder: array '") + name + "' has the wrong size");
+        stored = Array::writable_view(reinterpret_cast<T*>(array.mutable_data()), stored.size());
+    });
+    const py::gil_scoped_release release;
+    builder.fill(arrays);
+}
+
+void check_search(const RowSet& a, const RowSet& b, size_t k, const ProjectedRows& projected,
+                  const Basis& basis, const std::optional<Ids>& hint) {
+    check(a, b, k);
+    if (projected.frames.size() != a.count || projected.rank != basis.rank() || basis.dim() != a.dim)
+        throw std::invalid_argument("projected rows belong to another set or basis");
+    if (!hint) return;
+    if (static_cast<size_t>(hint->size()) != a.count) throw std::invalid_argument("hint: wrong length");
+    for (size_t i = 0; i < a.count; ++i)
+        if (hint->data()[i] < -1 || hint->data()[i] >= static_cast<int64_t>(b.count))
+            throw std::invalid_argument("hint: no such bank row");
 }
 
 py::tuple counts_tuple(const SearchCounts& counts) {
@@ -125,18 +159,15 @@ py::tuple counts_tuple(const SearchCounts& counts) {
 
 void bind_nearest(py::module_& module) {
     py::class_<Basis>(module, "Basis")
-        .def(py::init([](const Doubles& centre, double scale, const Rows& directions,
-                         const Doubles& deviation, double defect) {
+        .def(py::init([](const Doubles& centre, double scale, const Rows& directions, double defect) {
             const auto dim = static_cast<size_t>(centre.size());
-            if (directions.ndim() != 2 || static_cast<size_t>(directions.shape(1)) != dim ||
-                deviation.size() != directions.shape(0))
+            if (directions.ndim() != 2 || static_cast<size_t>(directions.shape(1)) != dim)
                 throw std::invalid_argument("Basis: shapes do not fit");
             return std::make_unique<Basis>(
                 Frame(std::vector<double>(centre.data(), centre.data() + dim), scale), dim,
-                static_cast<size_t>(directions.shape(0)), directions.data(), deviation.data(), defect);
+                static_cast<size_t>(directions.shape(0)), directions.data(), defect);
         }))
-        .def_property_readonly("rank", &Basis::rank)
-        .def_property_readonly("head", &Basis::head);
+        .def_property_readonly("rank", &Basis::rank);
     py::class_<ProjectedRows>(module, "ProjectedRows")
         .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index) {
             const RowSet set = row_set(rows, index, std::nullopt);
@@ -164,40 +195,35 @@ void bind_nearest(py::module_& module) {
         .def_property_readonly("leaves", &LeafIndex::leaves)
         .def_property_readonly("nbytes", &LeafIndex::bytes);
 
-    module.def("nearest_brute",
-               [](const Rows& queries, const std::optional<Ids>& query_index,
-                  const std::optional<Ids>& query_group, const Rows& bank,
-                  const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group, size_t k) {
-                   const RowSet a = row_set(queries, query_index, query_group);
-                   const RowSet b = row_set(bank, bank_index, bank_group);
-                   check(a, b, k);
-                   py::array_t<int64_t> index({a.count, k});
-                   py::array_t<float> sq_distance({a.count, k});
-                   int64_t* const index_out = index.mutable_data();
-                   float* const sq_distance_out = sq_distance.mutable_data();
-                   SearchCounts counts;
-                   {
-                       const py::gil_scoped_release release;
-                       counts = nearest_brute(a, b, k, index_out, sq_distance_out);
-                   }
-                   return py::make_tuple(index, sq_distance, counts_tuple(counts));
-               });
-    module.def("nearest_pruned", [](const Rows& queries, const std::optional<Ids>& query_index,
-                                    const std::optional<Ids>& query_group, const ProjectedRows& projected,
-                                    const Rows& bank, const std::optional<Ids>& bank_index,
-                                    const std::optional<Ids>& bank_group, const Basis& basis,
-                                    const LeafIndex& leaf_index, size_t k, const std::optional<Ids>& hint) {
+    py::class_<LeafBuilder>(module, "LeafBuilder")
+        .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index,
+                         bool rows_mapped, size_t limit, const std::optional<Rows>& heads) {
+                 const RowSet set = row_set(rows, index, std::nullopt);
+                 check(set, set, 1);
+                 BuildMemory memory;
+                 memory.limit = limit;
+                 memory.rows_mapped = rows_mapped;
+                 memory.arrays_mapped = true;
+                 if (heads) {
+                     if (static_cast<size_t>(heads->size()) != set.count * kBallDepth || !heads->writeable())
+                         throw std::invalid_argument("LeafBuilder: heads has the wrong size");
+                     memory.heads = const_cast<float*>(heads->data());
+                 }
+                 const py::gil_scoped_release release;
+                 return std::make_unique<LeafBuilder>(basis, set, nullptr, memory);
+             }),
+             py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::keep_alive<1, 4>(), py::keep_alive<1, 7>())
+        .def("shapes", &array_shapes)
+        .def("fill", &fill_arrays)
+        .def_readonly_static("HEAD_FLOATS", &kHeadFloats);
+
+    module.def("nearest_brute", [](const Rows& queries, const std::optional<Ids>& query_index,
+                                   const std::optional<Ids>& query_group, const Rows& bank,
+                                   const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group,
+                                   bool mapped, size_t k) {
         const RowSet a = row_set(queries, query_index, query_group);
-        const RowSet b = row_set(bank, bank_index, bank_group);
+        const RowSet b = row_set(bank, bank_index, bank_group, mapped);
         check(a, b, k);
-        if (projected.frames.size() != a.count || projected.rank != basis.rank() || basis.dim() != a.dim)
-            throw std::invalid_argument("nearest_pruned: projected rows belong to another set or basis");
-        if (hint && static_cast<size_t>(hint->size()) != a.count)
-            throw std::invalid_argument("nearest_pruned: hint: wrong length");
-        const int64_t* const hints = hint ? hint->data() : nullptr;
-        for (size_t i = 0; hints != nullptr && i < a.count; ++i)
-            if (hints[i] < -1 || hints[i] >= static_cast<int64_t>(b.count))
-                throw std::invalid_argument("nearest_pruned: hint: no such bank row");
         py::array_t<int64_t> index({a.count, k});
         py::array_t<float> sq_distance({a.count, k});
         int64_t* const index_out = index.mutable_data();
@@ -205,10 +231,53 @@ void bind_nearest(py::module_& module) {
         SearchCounts counts;
         {
             const py::gil_scoped_release release;
+            counts = nearest_brute(a, b, k, index_out, sq_distance_out);
+        }
+        return py::make_tuple(index, sq_distance, counts_tuple(counts));
+    });
+    module.def("nearest_pruned", [](const Rows& queries, const std::optional<Ids>& query_index,
+                                    const std::optional<Ids>& query_group, const ProjectedRows& projected,
+                                    const Rows& bank, const std::optional<Ids>& bank_index,
+                                    const std::optional<Ids>& bank_group, bool mapped, const Basis& basis,
+                                    const LeafIndex& leaf_index, size_t k, const std::optional<Ids>& hint) {
+        const RowSet a = row_set(queries, query_index, query_group);
+        const RowSet b = row_set(bank, bank_index, bank_group, mapped);
+        check_search(a, b, k, projected, basis, hint);
+        py::array_t<int64_t> index({a.count, k});
+        py::array_t<float> sq_distance({a.count, k});
+        int64_t* const index_out = index.mutable_data();
+        float* const sq_distance_out = sq_distance.mutable_data();
+        const int64_t* const hints = hint ? hint->data() : nullptr;
+        SearchCounts counts;
+        {
+            const py::gil_scoped_release release;
             counts = nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out, sq_distance_out);
         }
         return py::make_tuple(index, sq_distance, counts_tuple(counts));
     });
+    module.def("nearest_bounds",
+               [](const Rows& queries, const std::optional<Ids>& query_index,
+                  const std::optional<Ids>& query_group, const ProjectedRows& projected, const Rows& bank,
+                  const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group, bool mapped,
+                  const Basis& basis, const LeafIndex& leaf_index, const std::optional<Ids>& hint) {
+                   const RowSet a = row_set(queries, query_index, query_group);
+                   const RowSet b = row_set(bank, bank_index, bank_group, mapped);
+                   check_search(a, b, 1, projected, basis, hint);
+                   const auto m = static_cast<py::ssize_t>(a.count);
+                   py::array_t<int64_t> index(m);
+                   py::array_t<float> sq_upper(m), sq_lower(m);
+                   int64_t* const index_out = index.mutable_data();
+                   float* const sq_upper_out = sq_upper.mutable_data();
+                   float* const sq_lower_out = sq_lower.mutable_data();
+                   const int64_t* const hints = hint ? hint->data() : nullptr;
+                   SearchCounts counts;
+                   {
+                       const py::gil_scoped_release release;
+                       counts = nearest_bounds(a, projected, b, basis, leaf_index, hints, index_out,
+                                               sq_upper_out, sq_lower_out);
+                   }
+                   return py::make_tuple(index, sq_upper, sq_lower, counts_tuple(counts));
+               });
     module.def("mutual_nearest_brute", [](const Rows& a_rows, const std::optional<Ids>& a_index,
                                           const Rows& b_rows, const std::optional<Ids>& b_index) {
         const RowSet a = row_set(a_rows, a_index, std::nullopt);
@@ -234,8 +303,8 @@ void bind_nearest(py::module_& module) {
         const py::gil_scoped_release release;
         return participation(set, sample);
     });
-    module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index) {
-        const RowSet set = row_set(rows, index, std::nullopt);
+    module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index, bool mapped) {
+        const RowSet set = row_set(rows, index, std::nullopt, mapped);
         const py::gil_scoped_release release;
         return first_nonfinite_row(set);
     });

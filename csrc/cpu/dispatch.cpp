@@ -10,29 +10,36 @@
 
 namespace inreach {
 
-#define INREACH_DECLARE_KERNELS(isa)                                                                      \
-    namespace isa {                                                                                       \
-    double sq_distance(const float* a, const float* b, size_t dim);                                       \
-    double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);     \
-    void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,       \
-                  const float* init, bool add, float* out);                                               \
-    uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,              \
-                        const float* init, float* out);                                                   \
-    uint64_t at_least(const float* values, const float* thresholds, float shift);                         \
-    float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups);      \
-    size_t collect_in_reach(const float* dots, const float* radius, size_t count, float sq_norm,          \
-                            float reach, uint32_t* out);                                                  \
-    void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows, \
-                   size_t columns);                                                                       \
-    void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume, \
-                  float* dst, size_t n);                                                                  \
-    void blend(const float* a, const float* b, float wa, float wb, float* dst, size_t n);                 \
+#define INREACH_DECLARE_KERNELS(isa)                                                                       \
+    namespace isa {                                                                                        \
+    double sq_distance(const float* a, const float* b, size_t dim);                                        \
+    double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);      \
+    void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,        \
+                  const float* init, bool add, float* out);                                                \
+    uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,               \
+                        const float* init, float* out);                                                    \
+    uint64_t at_least(const float* values, const float* thresholds, float shift);                          \
+    float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups);       \
+    Quantized quantize(const float* row, const float* centre, int8_t* codes);                              \
+    uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail, \
+                        const float* tails, const float* halves, float threshold, float* out);             \
+    size_t collect_in_reach(const float* dots, const float* radius, size_t count, float sq_norm,           \
+                            float reach, uint32_t* out);                                                   \
+    void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,  \
+                   size_t columns);                                                                        \
+    void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,  \
+                  float* dst, size_t n);                                                                   \
+    void blend(const float* a, const float* b, float wa, float wb, float* dst, size_t n);                  \
     }
 
 INREACH_DECLARE_KERNELS(scalar)
 #if defined(__x86_64__)
 INREACH_DECLARE_KERNELS(avx2)
 INREACH_DECLARE_KERNELS(avx512)
+namespace avx512vnni {
+uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail,
+                    const float* tails, const float* halves, float threshold, float* out);
+}
 #endif
 #if defined(__aarch64__)
 INREACH_DECLARE_KERNELS(neon)
@@ -41,7 +48,7 @@ INREACH_DECLARE_KERNELS(neon)
 #define INREACH_TABLE(isa)                                                                       \
     {                                                                                            \
         #isa, isa::sq_distance, isa::standardize, isa::dot_tile, isa::scan_block, isa::at_least, \
-            isa::code_distance, isa::collect_in_reach, {                                         \
+            isa::code_distance, isa::quantize, isa::scan_codes, isa::collect_in_reach, {         \
             isa::transpose, isa::sum_taps, isa::blend                                            \
         }                                                                                        \
     }
@@ -53,11 +60,21 @@ const KernelTable kScalar = INREACH_TABLE(scalar);
 const KernelTable kAvx2 = INREACH_TABLE(avx2);
 const KernelTable kAvx512 = INREACH_TABLE(avx512);
 
+// AVX-512 and its instructions for sums of 8-bit products, where they serve.
+KernelTable with_vnni() {
+    KernelTable table = kAvx512;
+    table.name = "avx512vnni";
+    table.scan_codes = avx512vnni::scan_codes;
+    return table;
+}
+const KernelTable kAvx512Vnni = with_vnni();
+
 // The processor having an instruction is not enough: the operating system must also save its registers,
 // which XCR0 tells.
 struct X86Features {
     bool avx2 = false;
     bool avx512 = false;
+    bool avx512vnni = false;
 
     X86Features() {
         unsigned a = 0, b = 0, c = 0, d = 0;
@@ -72,6 +89,7 @@ struct X86Features {
         avx2 = ymm_saved && fma && (b & (1u << 5));
         avx512 =
             avx2 && zmm_saved && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31));
+        avx512vnni = avx512 && (c & (1u << 11));
     }
 };
 #endif
@@ -83,6 +101,7 @@ std::vector<const KernelTable*> usable_tables() {
     std::vector<const KernelTable*> tables;
 #if defined(__x86_64__)
     static const X86Features features;
+    if (features.avx512vnni) tables.push_back(&kAvx512Vnni);
     if (features.avx512) tables.push_back(&kAvx512);
     if (features.avx2) tables.push_back(&kAvx2);
 #endif

@@ -25,6 +25,19 @@ constexpr int kTileRows = 6;
 // Low-precision codes come in groups of this many dimensions, each group with a step of its own.
 constexpr int kCodeGroup = 32;
 
+// Coordinates of a leaf's first codes. A leaf's block holds them four by four, so that a sum of four products
+// is one step of the wide integer units: coordinate d of row r lies at block[d / 4 * 256 + 4 * r + d % 4], as
+// code + 128.
+constexpr int kScanDims = 64;
+
+// A query in codes: row - centre = step * codes + missed.
+struct Quantized {
+    float step;      // > 0
+    float sq_error;  // its root is |missed|, up to gamma(72) |missed| + 2u |row - centre|
+    int32_t sum;     // of the codes
+    int32_t sq_sum;  // of their squares
+};
+
 // The inner loops of `describe`, all EXACT: separate multiplications and additions in the order written here.
 struct DescribeKernels {
     // dst[c * dst_stride + r] = src[r * src_stride + c] for rows r and columns c.
@@ -69,6 +82,16 @@ struct KernelTable {
     // FILTER. sum over groups g of step_sq[g] * sum over the group's dimensions of (code - row)^2, row given
     // in units of the group's step. All terms are >= 0: relative error <= gamma(48 + groups).
     float (*code_distance)(const int8_t* codes, const float* row, const float* step_sq, size_t groups);
+
+    // FILTER. Rounds row - centre, kScanDims values computed in float32, to codes of -127 to 127.
+    Quantized (*quantize)(const float* row, const float* centre, int8_t* codes);
+
+    // FILTER. The codes of a query against those of a leaf: out[j] = scale * dot[j] + (tail * tails[j] -
+    // halves[j]), dot[j] the exact integer sum of products, and a bit set for each j with out[j] >=
+    // threshold. Error <= gamma(4) * (|scale * dot[j]| + |tail * tails[j]| + |halves[j]|). row_sum: the sum
+    // of row.
+    uint64_t (*scan_codes)(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail,
+                           const float* tails, const float* halves, float threshold, float* out);
 
     // FILTER. Appends each i < count with sq_norm - 2 * dots[i] <= (reach + radius[i])^2 to out; returns how
     // many. Each side is computed in float32 with at most four roundings.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ParameterError
 from .gpu_devices.interop import lives_on_gpu
+from .mapping import is_file_mapping
 from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index, check_not_empty
 
@@ -69,6 +70,7 @@ class Bank:
         check_not_empty(self.dim, f"{name} (second dimension)")
         if not index_arrays:
             check_finite(self._rows, name, self._index)
+        self._mapped = is_file_mapping(self._rows)
         self._prepared: dict[str, Any] = {}
         # None or one; a list, so that banks of one frame share it whichever of them fits it.
         self._basis: list[Basis] = [] if basis is None else _shared_list(basis, self.dim)
@@ -118,6 +120,11 @@ class Bank:
     def groups(self) -> IndexArray | None:
         """Group of each bank row, int64 (n,), or None."""
         return self._groups
+
+    @property
+    def mapped(self) -> bool:
+        """Whether ``rows`` lie in a mapped file: a search keeps little of a large one in memory."""
+        return self._mapped
 
     @property
     def basis(self) -> Basis | None:

@@ -39,7 +39,6 @@ class Basis:
         self._scale = 1.0
         if not 0.0 < largest < np.inf:
             self._directions = np.eye(self.rank, self.dim, dtype=np.float32)
-            self._deviation = np.zeros(self.rank)
         else:
             self._scale = float(2.0 ** -np.floor(np.log2(largest)))
             scaled = (rows * self._scale).astype(np.float32)
@@ -47,7 +46,6 @@ class Basis:
             coordinates = scaled @ self._directions.T
             variance = np.einsum("ij,ij->j", coordinates, coordinates, dtype=np.float64) / len(scaled)
             total = float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64)) / len(scaled)
-            self._deviation = np.sqrt(variance)
             self.captured = float(min(1.0, variance[:_LEADING].sum() / total)) if total > 0.0 else 0.0
         self._native: Any = None
 
@@ -55,7 +53,6 @@ class Basis:
         """The basis as plain arrays, float32 and float64, from which `from_arrays` makes it again."""
         return {
             "basis_centre": self._centre,
-            "basis_deviation": self._deviation,
             "basis_directions": self._directions.reshape(-1),
             "basis_numbers": np.array([self._scale, self.captured]),
         }
@@ -67,14 +64,13 @@ class Basis:
         Raises:
             ValueError: arrays are missing or cannot be a basis'.
         """
-        wanted = {"basis_centre": np.float64, "basis_deviation": np.float64}
-        wanted |= {"basis_directions": np.float32, "basis_numbers": np.float64}
+        wanted = {"basis_centre": np.float64, "basis_directions": np.float32, "basis_numbers": np.float64}
         for name, dtype in wanted.items():
             array = arrays.get(name)
             if array is None or array.dtype != dtype or array.ndim != 1 or not np.isfinite(array).all():
                 raise ValueError(f"basis: array {name!r} is missing, not finite, or of another dtype or shape")
         basis = object.__new__(cls)
-        basis.dim, basis.rank = dim, len(arrays["basis_deviation"])
+        basis.dim, basis.rank = dim, len(arrays["basis_directions"]) // dim
         shapes_fit = (
             len(arrays["basis_centre"]) == dim
             and 1 <= basis.rank <= dim
@@ -84,10 +80,9 @@ class Basis:
         if not shapes_fit:
             raise ValueError(f"basis: its arrays do not fit each other, or rows of {dim} values")
         scale, captured = (float(value) for value in arrays["basis_numbers"])
-        if scale <= 0.0 or np.frexp(scale)[0] != 0.5 or (arrays["basis_deviation"] < 0.0).any():
-            raise ValueError("basis: the scale must be a power of two, and deviations not negative")
+        if scale <= 0.0 or np.frexp(scale)[0] != 0.5:
+            raise ValueError("basis: the scale must be a power of two")
         basis._centre = np.array(arrays["basis_centre"])
-        basis._deviation = np.array(arrays["basis_deviation"])
         basis._directions = np.ascontiguousarray(arrays["basis_directions"].reshape(basis.rank, dim))
         basis._scale, basis.captured = scale, captured
         basis._native = None
@@ -105,7 +100,7 @@ class Basis:
         if self._native is None:
             from .. import _core
 
-            self._native = _core.Basis(self._centre, self._scale, self._directions, self._deviation, self._defect())
+            self._native = _core.Basis(self._centre, self._scale, self._directions, self._defect())
         return self._native
 
 

@@ -44,14 +44,22 @@ class CardRows:
 
 
 class GpuBank(Bank):
-    """What `Bank` makes of rows on a card; arguments and errors are its own.
+    """What `Bank` makes of rows on a card; arguments and errors are its own (``basis`` and ``index_arrays``, which are
+    the CPU engine's, have no effect).
 
     Attributes:
         caller: whose rows they are, and on which card.
     """
 
     def __init__(
-        self, rows: Any, groups: Any = None, *, index: Any = None, basis: Any = None, name: str = "bank"
+        self,
+        rows: Any,
+        groups: Any = None,
+        *,
+        index: Any = None,
+        basis: Any = None,
+        index_arrays: Any = None,
+        name: str = "bank",
     ) -> None:
         caller = caller_of(rows)
         assert caller is not None, "Bank makes one of rows on a card only"
@@ -65,6 +73,7 @@ class GpuBank(Bank):
         check_not_empty(self.dim, f"{name} (second dimension)")
         self._name = name
         self._checked = False
+        self._mapped = False
         self._prepared: dict[str, Any] = {}
         self._basis = []
         self.lock = threading.RLock()

@@ -71,15 +71,56 @@ def index_arrays(bank: Bank, folder: Path | None, memory_limit: int | None) -> d
     basis = basis_of(bank)
     if basis.captured < _MIN_CAPTURED:
         return {}
-    arrays: dict[str, npt.NDArray[Any]] = {**basis.arrays(), **_leaf_index(bank, basis).arrays()}
-    if folder is not None:
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-            if array.size:
-                arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+    arrays: dict[str, npt.NDArray[Any]] = dict(basis.arrays())
+    state = _prepared(bank)
+    if folder is None:
+        arrays |= _leaf_index(bank, basis).arrays()
+    else:
+        with bank.lock:
+            if state.index is None:
+                built = _build_in(folder, bank, basis, memory_limit)
+                state.index = _core.LeafIndex(basis.native(), len(bank), built)
+            else:
+                built = {name: _written(folder, name, array) for name, array in state.index.arrays().items()}
+        arrays |= built
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
+
+
+def _build_in(folder: Path, bank: Bank, basis: Basis, memory_limit: int | None) -> dict[str, npt.NDArray[Any]]:
+    """The index's arrays, each built in a file of its own and mapped."""
+    heads, heads_file = None, folder / "heads.tmp"
+    if memory_limit is not None and len(bank) * _core.LeafBuilder.HEAD_FLOATS * 4 > memory_limit // 2:
+        heads = np.memmap(heads_file, np.float32, "w+", shape=(len(bank), _core.LeafBuilder.HEAD_FLOATS))
+    try:
+        limit = memory_limit if memory_limit is not None else 1 << 30
+        plain = None if heads is None else heads.view(np.ndarray)
+        builder = _core.LeafBuilder(basis.native(), bank.rows, bank.index, bank.mapped, limit, plain)
+        arrays = {}
+        for name, dtype, count in builder.shapes():
+            path = folder / f"{name}.npy"
+            if count == 0:
+                arrays[name] = np.empty(0, dtype)
+            else:
+                arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, (count,)).view(np.ndarray)
+        builder.fill(arrays)
+    finally:
+        del heads
+        heads_file.unlink(missing_ok=True)
+    return {name: _mapped(folder / f"{name}.npy", array) for name, array in arrays.items()}
+
+
+def _written(folder: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    np.save(folder / f"{name}.npy", array)
+    return _mapped(folder / f"{name}.npy", array)
+
+
+def _mapped(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.size == 0:  # nothing to map
+        return array
+    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return mapped
 
 
 def adopt_index(bank: Bank, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -154,7 +195,7 @@ def _nearest_brute(
     for first, last in _chunks(len(queries)):
         rows, index = _slice(queries, first, last)
         group = None if query_group is None else query_group[first:last]
-        parts.append(_core.nearest_brute(rows, index, group, bank.rows, bank.index, bank_group, k))
+        parts.append(_core.nearest_brute(rows, index, group, bank.rows, bank.index, bank_group, bank.mapped, k))
     return _joined(parts)
 
 
@@ -192,6 +233,7 @@ def _nearest_pruned(
                 bank.rows,
                 bank.index,
                 bank_group,
+                bank.mapped,
                 basis.native(),
                 leaf_index,
                 k,
@@ -227,13 +269,16 @@ def nearest_answered(queries: Bank, bank: Bank, query_group: IndexArray | None) 
             queries.rows,
             queries.index,
             None,
+            queries.mapped,
             basis.native(),
             _leaf_index(queries, basis),
             1,
             hint_backward(forward, len(bank))[chosen],
         )
     else:
-        answer, _unused, counts = _core.nearest_brute(bank.rows, rows, None, queries.rows, queries.index, None, 1)
+        answer, _unused, counts = _core.nearest_brute(
+            bank.rows, rows, None, queries.rows, queries.index, None, queries.mapped, 1
+        )
     answered[found] = answer[chosen_of, 0] == found
     return AnsweredNearest(index, sq_distance, answered, _total(forward.counts, _counts(counts)))
 

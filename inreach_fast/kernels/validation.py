@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from ..memory import mapped_file, release_pages
 from .gpu_devices.interop import library_of, lives_on_gpu
+from .mapping import is_file_mapping
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
@@ -116,10 +117,13 @@ def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -
 
     ``rows`` is (n, D) float32; with ``index`` only those rows are looked at.
     """
-    if index is None and mapped_file(rows) is not None:
-        bad = _first_nonfinite_mapped_row(rows)
+    try:
+        from .. import _core
+    except ImportError:
+        mapped = index is None and mapped_file(rows) is not None
+        bad = _first_nonfinite_mapped_row(rows) if mapped else _first_nonfinite_row(rows, index)
     else:
-        bad = _first_nonfinite(rows, index)
+        bad = int(_core.first_nonfinite_row(rows, index, is_file_mapping(rows)))
     if bad >= 0:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
@@ -131,19 +135,11 @@ def _first_nonfinite_mapped_row(rows: FloatArray) -> int:
     step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        bad = _first_nonfinite(part, None)
+        bad = _first_nonfinite_row(part, None)
         release_pages(part)  # they would all stay in memory, for one look at each
         if bad >= 0:
             return start + bad
     return -1
-
-
-def _first_nonfinite(rows: FloatArray, index: IndexArray | None) -> int:
-    try:
-        from .. import _core
-    except ImportError:
-        return _first_nonfinite_row(rows, index)
-    return int(_core.first_nonfinite_row(rows, index))
 
 
 def _first_nonfinite_row(rows: FloatArray, index: IndexArray | None) -> int:

@@ -187,5 +187,5 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
     projected = _core.ProjectedRows(basis.native(), structured(5), None)
     with pytest.raises(ValueError, match="another bank"):
         _core.nearest_pruned(
-            structured(5), None, None, projected, other.rows, None, None, basis.native(), index, 1, None
+            structured(5), None, None, projected, other.rows, None, None, False, basis.native(), index, 1, None
         )

@@ -38,17 +38,22 @@ template <typename T>
 class StoredArray {
   public:
     StoredArray() = default;
-    explicit StoredArray(size_t count) : own_(count), data_(own_.data()), count_(count) {}
-    StoredArray(const T* borrowed, size_t count) : data_(borrowed), count_(count) {}
+    explicit StoredArray(size_t count)
+        : own_(count), data_(own_.data()), writable_(own_.data()), count_(count) {}
+    static StoredArray view(const T* data, size_t count) { return StoredArray(data, nullptr, count); }
+    static StoredArray writable_view(T* data, size_t count) { return StoredArray(data, data, count); }
 
     const T* data() const { return data_; }
     size_t size() const { return count_; }
     const T& operator[](size_t i) const { return data_[i]; }
-    T* own() { return own_.data(); }  // null where it is a view
+    T* writable() { return writable_; }  // null where it is a view to read from
 
   private:
+    StoredArray(const T* data, T* writable, size_t count) : data_(data), writable_(writable), count_(count) {}
+
     AlignedArray<T> own_;
     const T* data_ = nullptr;
+    T* writable_ = nullptr;
     size_t count_ = 0;
 };
 

@@ -12,9 +12,9 @@
 // has the derivation.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "engine/aligned.h"
 #include "engine/frame.h"
@@ -23,41 +23,52 @@
 
 namespace inreach {
 
+// Coordinates in which balls are measured, with the length of the rest as one more.
+constexpr size_t kBallDims = 32;
+
+// nearest_pruned's allowance for rounding covers codes of so many coordinates.
+constexpr size_t kMostRank = 512;
+
 // What is stored of a projected row besides its coordinates.
 struct RowFrame {
-    float norm;       // >= |s(x)|
-    float head_tail;  // length of all but the leading `head` coordinates
-    float full_tail;  // length of all but the `rank` coordinates; 0 where the basis spans everything
-    float error;      // >= |stored - Phi(x)|, for the head's Phi and the full one alike
-    bool usable;      // false: far outside the frame (float32 would overflow); decide in float64 alone
+    float norm;         // >= |s(x)|
+    float ball_tail;    // length of all but the leading `ball` coordinates
+    float scan_tail;    // length of all but the leading kScanDims coordinates
+    float middle_tail;  // length of all but the leading `middle` coordinates
+    float full_tail;    // length of all but the `rank` coordinates; 0 where the basis spans everything
+    float error;        // >= |stored - Phi(x)|, for each of the four Phi that these tails make
+    bool usable;        // false: far outside the frame (float32 would overflow); decide in float64 alone
 };
 
 class Basis {
   public:
-    // directions: rank x dim, row-major, orthonormal up to rounding, the principal ones first.
-    // deviation: standard deviation of each coordinate over a sample, already scaled.
-    Basis(Frame frame, size_t dim, size_t rank, const float* directions, const double* deviation,
-          double defect);
+    // directions: rank x dim, row-major, orthonormal up to rounding (|V V' - 1| <= defect), the principal
+    // ones first.
+    Basis(Frame frame, size_t dim, size_t rank, const float* directions, double defect);
 
     size_t dim() const { return dim_; }
-    size_t rank() const { return rank_; }      // coordinates stored, a multiple of 64; those past dim are 0
-    size_t head() const { return head_; }      // leading coordinates kept in float32
-    size_t groups() const { return groups_; }  // groups of kCodeGroup further coordinates kept as codes
+    // Coordinates stored, a multiple of 64; those past dim are 0. Balls see the leading kBallDims of them,
+    // the first codes kScanDims, the second `middle`, the third all.
+    size_t rank() const { return rank_; }
+    size_t middle() const { return std::min<size_t>(rank_, 2 * kScanDims); }
     double scale() const { return frame_.scale(); }
     double lipschitz() const { return lipschitz_; }
-    const float* step() const { return step_.data(); }
-    const float* step_sq() const { return step_sq_.data(); }
 
     // Coordinates (count x rank) and frames of rows first .. first + count of the set.
-    void project(const RowSet& rows, size_t first, size_t count, float* coordinates, RowFrame* frames) const;
+    void project(const RowSet& rows, size_t first, size_t count, float* coordinates, RowFrame* frames) const {
+        project(rows, first, count, rank_, coordinates, frames);
+    }
+    // The leading `width` of them alone (a multiple of 64; count x width): the same bits. Of the frames,
+    // tails of more coordinates than that are left 0.
+    void project(const RowSet& rows, size_t first, size_t count, size_t width, float* coordinates,
+                 RowFrame* frames) const;
 
   private:
     Frame frame_;
-    size_t dim_, rank_, head_, groups_;
+    size_t dim_, rank_;
     bool spans_all_;
     double defect_, lipschitz_;
     AlignedArray<float> packed_;  // rank / 64 blocks of dim x 64
-    std::vector<float> step_, step_sq_;
 };
 
 }  // namespace inreach

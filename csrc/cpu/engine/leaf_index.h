@@ -1,14 +1,16 @@
 // Bank rows gathered into leaves of 64 that lie close together, with what is needed to pass over a leaf, then
 // a row, without reading the row itself.
 //
-//   leaf ball    centre and radius in the head's coordinates: passes over 64 rows at once
-//   head         32 leading coordinates and the length of the rest, float32, dimension by dimension (one leaf
-//                = one block for scan_block): a bound of its own for each row
-//   codes        the further coordinates as 8-bit codes, the exact length of what the codes miss, and the
-//                length of what no coordinate sees: a tight bound for the few rows that the head lets through
-//   rows         the original float32 rows: read only for what codes let through, decided in float64
+//   branch ball   64 leaves: centre and radius in the ball's coordinates, passes over 4096 rows at once
+//   leaf ball     the same for 64 rows
+//   first codes   64 leading coordinates about the centre of 16 leaves in 8 bits, and the length of the rest:
+//                 a bound of its own for each row, by sums of integers
+//   middle codes  the next coordinates (to basis.middle()) about the leaf's own centre: for what is left
+//   last codes    all others, and the first ones once more about the leaf's own centre, which is finer
+//   rows          the original float32 rows: read only for what codes let through, decided in float64
 //
-// Leaves come from halving the set at the median of its widest coordinate until 64 rows remain.
+// Each code comes with the exact length of what it misses, so that its bound is certain. Leaves come from
+// halving the set across its widest direction until 64 rows remain.
 #pragma once
 
 #include <cstddef>
@@ -21,67 +23,143 @@
 
 namespace inreach {
 
+constexpr size_t kBallDepth = kBallDims + 1;     // coordinates of a ball and the length of the rest
+constexpr size_t kLeavesPerBranch = kBlockRows;  // one block for the tile kernels
+constexpr size_t kLeavesPerGroup = 16;           // leaves whose first codes have one centre and step
+constexpr uint32_t kNoRow = 0xffffffffu;         // a place without a row, in the last leaf
+
+// Bounds that hold for all rows of a leaf, in the frame.
+struct LeafNumbers {
+    float error;    // >= RowFrame::error
+    float norm;     // >= length of (first codes, tail)
+    float residue;  // >= length of what the first codes miss
+    float unused;
+};
+
+// What further codes leave of one row.
+struct RowRest {
+    float tail;     // length of all coordinates beyond those coded
+    float residue;  // >= length of what the codes miss
+};
+
+// The index as plain arrays, to be kept in a file and mapped again. Leaves are numbered along the tree;
+// places are leaf * 64 + position in the leaf.
+struct LeafArrays {
+    StoredArray<float> branch_centres, branch_starts,
+        branch_radii;                                          // blocks of 64 branches, as LeafIndex says
+    StoredArray<float> leaf_centres, leaf_starts, leaf_radii;  // blocks of 64 leaves: one a branch
+    StoredArray<float> leaf_numbers;                           // LeafNumbers
+    StoredArray<uint32_t> row_of;                              // row at each place, kNoRow for none
+    StoredArray<float> group_centres, group_steps;             // kScanDims and 1 for each group
+    StoredArray<uint8_t> first_codes;                          // kScanDims bytes a row, see kernels.h
+    StoredArray<float> first_tails, first_halves;              // by place
+    StoredArray<float> code_centres, code_steps;               // rank and rank / 32 for each leaf
+    StoredArray<int8_t> middle_codes, last_codes;              // by place
+    StoredArray<float> middle_rest, last_rest;                 // by place: RowRest
+    StoredArray<uint32_t> unbounded;                           // rows far outside the frame
+
+    // Calls visit(name, array) for each, in a fixed order.
+    template <typename Arrays, typename Visit>
+    static void each(Arrays& arrays, Visit&& visit) {
+        visit("branch_centres", arrays.branch_centres);
+        visit("branch_starts", arrays.branch_starts);
+        visit("branch_radii", arrays.branch_radii);
+        visit("leaf_centres", arrays.leaf_centres);
+        visit("leaf_starts", arrays.leaf_starts);
+        visit("leaf_radii", arrays.leaf_radii);
+        visit("leaf_numbers", arrays.leaf_numbers);
+        visit("leaf_rows", arrays.row_of);
+        visit("group_centres", arrays.group_centres);
+        visit("group_steps", arrays.group_steps);
+        visit("first_codes", arrays.first_codes);
+        visit("first_tails", arrays.first_tails);
+        visit("first_halves", arrays.first_halves);
+        visit("code_centres", arrays.code_centres);
+        visit("code_steps", arrays.code_steps);
+        visit("middle_codes", arrays.middle_codes);
+        visit("last_codes", arrays.last_codes);
+        visit("middle_rest", arrays.middle_rest);
+        visit("last_rest", arrays.last_rest);
+        visit("unbounded", arrays.unbounded);
+    }
+};
+
 class LeafIndex {
   public:
     // `projected`: the same rows in the same basis, where they were projected already.
     LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected = nullptr);
 
-    // An index as plain arrays, to be kept in a file and mapped again. What they must hold stands beside the
-    // members below.
-    struct Arrays {
-        StoredArray<float> blocks, starts, errors, norms, centres, centre_starts, radii;
-        StoredArray<uint32_t> row_of, unbounded;
-        StoredArray<int8_t> codes;
-    };
-
     // An index of `rows` rows from its arrays, which are views of memory that outlives it. Sizes and row
     // numbers are checked, so that no search can read outside of an array; whether the numbers are those of
     // the rows cannot be told without reading them. Throws std::invalid_argument.
-    LeafIndex(const Basis& basis, size_t rows, Arrays arrays);
+    LeafIndex(const Basis& basis, size_t rows, LeafArrays arrays);
 
-    const Arrays& arrays() const { return arrays_; }
+    const LeafArrays& arrays() const { return arrays_; }
 
-    struct CodeRecord {
-        const int8_t* codes;  // basis.groups() * kCodeGroup
-        float head_tail, full_tail, residue;
-    };
-
-    size_t leaves() const { return leaves_; }
     size_t rows_indexed() const { return rows_indexed_; }
-    size_t groups() const { return groups_; }  // of codes
-    size_t depth() const { return depth_; }    // head coordinates and the tail
-    const float* block(size_t leaf) const { return arrays_.blocks.data() + leaf * depth_ * kBlockRows; }
-    const float* start(size_t leaf) const { return arrays_.starts.data() + leaf * kBlockRows; }  // -|x|^2 / 2
-    const uint32_t* rows(size_t leaf) const { return arrays_.row_of.data() + leaf * kBlockRows; }
-    float error(size_t leaf) const { return arrays_.errors[leaf]; }
-    float norm(size_t leaf) const { return arrays_.norms[leaf]; }
-    // Balls, 64 leaves a block: centres as in block(), -|centre|^2 / 2, radius with the members' errors in
-    // it.
-    const float* centres(size_t block) const { return arrays_.centres.data() + block * depth_ * kBlockRows; }
-    const float* centre_starts(size_t block) const {
-        return arrays_.centre_starts.data() + block * kBlockRows;
+    size_t rank() const { return rank_; }
+    size_t leaves() const { return leaves_; }
+    size_t branches() const { return branches_; }
+    size_t branch_blocks() const { return (branches_ + kBlockRows - 1) / kBlockRows; }
+
+    // Balls, 64 a block: centres dimension by dimension as in kernels.h, -|centre|^2 / 2, radius with the
+    // members' errors in it.
+    const float* branch_centres(size_t block) const {
+        return at(arrays_.branch_centres, block, kBallDepth * kBlockRows);
     }
-    const float* radii(size_t block) const { return arrays_.radii.data() + block * kBlockRows; }
-    float centre_norm() const { return centre_norm_; }
-    CodeRecord code(uint32_t row) const;
-    void prefetch(uint32_t row) const {
-        const int8_t* const record = arrays_.codes.data() + row * code_stride_;
-        for (size_t at = 0; at < code_stride_; at += 64) __builtin_prefetch(record + at);
+    const float* branch_starts(size_t block) const { return at(arrays_.branch_starts, block, kBlockRows); }
+    const float* branch_radii(size_t block) const { return at(arrays_.branch_radii, block, kBlockRows); }
+    const float* leaf_centres(size_t branch) const {
+        return at(arrays_.leaf_centres, branch, kBallDepth * kBlockRows);
     }
-    size_t bytes() const;
+    const float* leaf_starts(size_t branch) const { return at(arrays_.leaf_starts, branch, kBlockRows); }
+    const float* leaf_radii(size_t branch) const { return at(arrays_.leaf_radii, branch, kBlockRows); }
+    float centre_norm() const { return centre_norm_; }  // >= length of every ball's centre
+
+    const LeafNumbers& numbers(size_t leaf) const {
+        return reinterpret_cast<const LeafNumbers*>(arrays_.leaf_numbers.data())[leaf];
+    }
+    const uint32_t* rows(size_t leaf) const { return at(arrays_.row_of, leaf, kBlockRows); }
+    const float* group_centre(size_t group) const { return at(arrays_.group_centres, group, kScanDims); }
+    float group_step(size_t group) const { return arrays_.group_steps[group]; }
+    const uint8_t* first_codes(size_t leaf) const {
+        return at(arrays_.first_codes, leaf, kScanDims * kBlockRows);
+    }
+    const float* first_tails(size_t leaf) const { return at(arrays_.first_tails, leaf, kBlockRows); }
+    // (|codes|^2 + tail^2) / 2
+    const float* first_halves(size_t leaf) const { return at(arrays_.first_halves, leaf, kBlockRows); }
+    const float* code_centre(size_t leaf) const { return at(arrays_.code_centres, leaf, rank_); }
+    const float* code_steps(size_t leaf) const { return at(arrays_.code_steps, leaf, rank_ / kCodeGroup); }
+
+    // Coordinates kScanDims to middle; then 0 to kScanDims, and from middle to rank.
+    size_t middle_width() const { return middle_ - kScanDims; }
+    size_t last_width() const { return kScanDims + rank_ - middle_; }
+    const int8_t* middle_codes(size_t place) const { return at(arrays_.middle_codes, place, middle_width()); }
+    const int8_t* last_codes(size_t place) const { return at(arrays_.last_codes, place, last_width()); }
+    const RowRest& middle_rest(size_t place) const {
+        return reinterpret_cast<const RowRest*>(arrays_.middle_rest.data())[place];
+    }
+    const RowRest& last_rest(size_t place) const {
+        return reinterpret_cast<const RowRest*>(arrays_.last_rest.data())[place];
+    }
+
     // Rows too far outside the frame to be bounded: every query decides them in float64.
     const StoredArray<uint32_t>& unbounded() const { return arrays_.unbounded; }
 
-    static constexpr uint32_t kNoRow = 0xffffffffu;
+    size_t bytes() const;
 
   private:
-    float largest_centre_norm() const;
-    void lay_out(const Basis& basis, size_t rows);
-    void encode(const Basis& basis, const float* coordinates, const RowFrame& frame, int8_t* record) const;
+    template <typename T>
+    static const T* at(const StoredArray<T>& array, size_t i, size_t each) {
+        return array.data() + i * each;
+    }
+    void lay_out(const Basis& basis, size_t rows, size_t leaves);
+    void check_sizes();
+    void find_centre_norm();
 
-    size_t rows_indexed_ = 0, leaves_ = 0, depth_ = 0, groups_ = 0, code_stride_ = 0;
+    size_t rows_indexed_ = 0, rank_ = 0, middle_ = 0, leaves_ = 0, branches_ = 0;
     float centre_norm_ = 0.0f;
-    Arrays arrays_;
+    LeafArrays arrays_;
 };
 
 }  // namespace inreach

@@ -15,6 +15,7 @@
 #include "engine/aligned.h"
 #include "engine/best.h"
 #include "engine/frame.h"
+#include "engine/mapped.h"
 #include "engine/rounding.h"
 #include "engine/threads.h"
 #include "inreach/nearest.h"
@@ -127,6 +128,7 @@ class Task {
                                     dots.data() + i * kBlockRows);
             compare(block, dots.data());
             if (candidates_.size() > kMaxCandidates) decide_candidates();
+            if ((b - b0_) / kBlockRows % 256 == 255) limit_resident(bank_);
         }
         decide_candidates();
         return decided_;
@@ -370,6 +372,8 @@ int64_t first_nonfinite_row(const RowSet& rows) {
             }
             return;
         }
+        if (rows.mapped_bytes != 0 && rows.index == nullptr)
+            drop_pages(rows.row(chunk * kChunk), (end - chunk * kChunk) * rows.stride * sizeof(float));
     });
     return first.load() == kNone ? -1 : first.load();
 }

@@ -1,14 +1,12 @@
 // Exact search that proves instead of computing.
 //
-// For each query: the leaf whose centre is nearest gives a first answer, and with it a reach (the best
-// distance so far, brought into the basis' frame, with every error that either side may carry). Leaves whose
-// ball lies beyond the reach are passed over; of those left the most promising are read first, since a
-// smaller reach passes over more. In a leaf, the head's bound leaves few rows, the codes' bound far fewer,
-// and these are decided in float64 on the original rows, the lowest bound first. A row is passed over only if
-// its lower bound, less all rounding, exceeds the reach: so ties survive and the lowest row number wins them.
-// docs/search.md proves the bounds.
+// For each query a first answer (a hint, its neighbour's answer, the nearest leaves) gives a reach: the best
+// distance so far, brought into the basis' frame, with every error that either side may carry. Branches, then
+// leaves whose ball lies beyond the reach are passed over. In a leaf, the first codes leave few rows, the
+// middle codes fewer, the last codes very few, and these are decided in float64 on the original rows, the
+// lowest bound first. A row is passed over only if its lower bound, less all rounding, exceeds the reach: so
+// ties survive and the lowest row number wins them. docs/search.md proves the bounds.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -18,6 +16,7 @@
 #include "dispatch.h"
 #include "engine/best.h"
 #include "engine/leaf_index.h"
+#include "engine/mapped.h"
 #include "engine/projected_rows.h"
 #include "engine/rounding.h"
 #include "engine/threads.h"
@@ -28,9 +27,11 @@ namespace inreach {
 namespace {
 
 constexpr size_t kQueries = 48;          // queries of a task, at most 64
-constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before the others are tested again
+constexpr size_t kFirstBranches = 4;     // branches whose leaves may be read first
+constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before the others are looked at
 constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
-constexpr size_t kDrainAt = 96;          // rows waiting for a decision
+constexpr size_t kBoundLeaves = 12;      // leaves that nearest_bounds reads
+constexpr size_t kDrainAt = 64;          // rows waiting for a decision
 constexpr size_t kPilotTasks = 4;        // tasks after which bounds and brute force are compared
 
 struct Candidate {
@@ -38,50 +39,57 @@ struct Candidate {
     uint32_t row;
 };
 
-struct ReachableLeaf {
-    double gap;  // distance to the ball
-    uint32_t leaf;
+// A leaf or a branch, and the distance to its ball.
+struct Ball {
+    float gap;
+    uint32_t number;
+
+    bool operator<(const Ball& other) const {
+        return gap < other.gap || (gap == other.gap && number < other.number);
+    }
 };
 
-struct Scratch {
-    std::vector<float> dots;   // centre blocks x kQueries x 64
-    std::vector<float> heads;  // kQueries x depth
-    std::vector<Answer> answers;
+// What several searches did, balls counted as well.
+struct Work {
     SearchCounts counts;
+    uint64_t balls = 0;
+};
+
+// All that a search looks into, the same for every query.
+struct Ground {
+    const RowSet& queries;
+    const ProjectedRows& projected;
+    const RowSet& bank;
+    const Basis& basis;
+    const LeafIndex& index;
+    const KernelTable& table;
+    bool grouped;
 };
 
 class QuerySearch {
   public:
-    QuerySearch(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank, const Basis& basis,
-                const LeafIndex& index, const KernelTable& table, size_t query, const float* head,
-                SearchCounts& counts, Best best)
-        : bank_(bank),
-          basis_(basis),
-          index_(index),
-          table_(table),
-          original_(queries.row(query)),
-          frame_(projected.frames[query]),
-          coordinates_(projected.coordinates.data() + query * projected.rank),
+    QuerySearch(const Ground& ground, size_t query, const float* head, Work& work, Best best)
+        : ground_(ground),
+          bank_(ground.bank),
+          index_(ground.index),
+          table_(ground.table),
+          original_(ground.queries.row(query)),
+          frame_(ground.projected.frames[query]),
+          coordinates_(ground.projected.coordinates.data() + query * ground.projected.rank),
           head_(head),
-          counts_(counts),
+          work_(work),
           best_(best),
-          grouped_(queries.group != nullptr && bank.group != nullptr),
-          group_(grouped_ ? queries.group[query] : 0) {
-        double sq = static_cast<double>(frame_.head_tail) * frame_.head_tail;
-        for (size_t i = 0; i < basis.head(); ++i)
-            sq += static_cast<double>(coordinates_[i]) * coordinates_[i];
-        head_sq_ = sq;
-        // For the leaves' balls: lowered by what rounding can do to the dot products with their centres.
-        const double norms = static_cast<double>(frame_.norm) + index.centre_norm() + frame_.error;
-        ball_sq_ = round_down(head_sq_ - 2.0 * kRoundingSlack * norms * norms - kUnderflow);
-        code_row_.resize(std::max<size_t>(1, basis.groups() * kCodeGroup));
-        for (size_t g = 0; g < basis.groups(); ++g)
-            for (size_t i = 0; i < kCodeGroup; ++i) {
-                const size_t at = g * kCodeGroup + i;
-                code_row_[at] = coordinates_[basis.head() + at] / basis.step()[g];
-            }
+          group_(ground.grouped ? ground.queries.group[query] : 0),
+          scale_(ground.basis.lipschitz() * ground.basis.scale()) {
+        double sq = 0.0;
+        for (size_t i = 0; i < kBallDepth; ++i) sq += static_cast<double>(head[i]) * head[i];
+        // Lowered by what rounding can do to the dot products with the balls' centres.
+        const double norms = static_cast<double>(frame_.norm) + index_.centre_norm() + frame_.error;
+        ball_sq_ = round_down(sq - 2.0 * kRoundingSlack * norms * norms - kUnderflow);
         update_reach();
     }
+
+    double reach() const { return reach_; }
 
     void offer(int64_t row) {
         if (!eligible(row)) return;
@@ -89,184 +97,412 @@ class QuerySearch {
         update_reach();
     }
 
-    // First answers: the leaf whose centre is nearest, then the few nearest balls. Returns in `reachable` the
-    // leaves that remain. dots: what dot_tile gave for this query; block b of it at dots + b * block_stride.
-    void start(const float* dots, size_t block_stride, std::vector<ReachableLeaf>& reachable) {
-        reachable.clear();
-        const size_t blocks = (index_.leaves() + kBlockRows - 1) / kBlockRows;
-        for (size_t i = 0; i < index_.unbounded().size(); ++i) offer(index_.unbounded()[i]);
-        if (index_.leaves() == 0) return;
-        size_t nearest_leaf = 0;
-        float largest = -std::numeric_limits<float>::infinity();
-        for (size_t b = 0; b < blocks; ++b) {
-            const float* d = dots + b * block_stride;
-            for (size_t j = 0; j < kBlockRows; ++j)
-                if (d[j] > largest) largest = d[j], nearest_leaf = b * kBlockRows + j;
+    // First answers: the nearest leaves of the branches whose centres are nearest. dots: what dot_tile gave
+    // for this query and the branches; block b of it at dots + b * stride. With groups the nearest leaves
+    // hold the query's own rows, which say nothing: those are read as well, but do not count.
+    void start(const float* dots, size_t stride) {
+        const StoredArray<uint32_t>& unbounded = index_.unbounded();
+        for (size_t i = 0; i < unbounded.size(); ++i) offer(unbounded[i]);
+        Ball nearest[kFirstBranches];  // by distance from their centres
+        size_t found = 0;
+        for (size_t b = 0; b < index_.branches(); ++b) {
+            const Ball one{-dot_of(dots, stride, b), static_cast<uint32_t>(b)};
+            if (found == kFirstBranches && !(one < nearest[found - 1])) continue;
+            size_t i = found < kFirstBranches ? found++ : found - 1;
+            for (; i > 0 && one < nearest[i - 1]; --i) nearest[i] = nearest[i - 1];
+            nearest[i] = one;
         }
-        nearest_leaf = std::min(nearest_leaf, index_.leaves() - 1);
-        read_leaf(nearest_leaf);
-        drain();
-
-        for (size_t b = 0; b < blocks; ++b) {
-            uint32_t in[kBlockRows];
-            const float* d = dots + b * block_stride;
-            const size_t found =
-                table_.collect_in_reach(d, index_.radii(b), kBlockRows, ball_sq_, reach_up(), in);
-            for (size_t i = 0; i < found; ++i) {
-                const size_t leaf = b * kBlockRows + in[i];
-                if (leaf == nearest_leaf || leaf >= index_.leaves()) continue;
-                reachable.push_back({gap(leaf, d[in[i]]), static_cast<uint32_t>(leaf)});
+        size_t productive = 0;
+        for (size_t n = 0; n < found && productive < kFirstLeaves && read_.size() < kMostFirstLeaves; ++n) {
+            const size_t b = nearest[n].number;
+            if (n > 0 && branch_gap(dot_of(dots, stride, b), b) > reach_) continue;
+            Ball leaves[kBlockRows];
+            const size_t count = leaves_in_reach(b, leaves);
+            std::sort(leaves, leaves + count);
+            for (size_t i = 0; i < count && productive < kFirstLeaves && read_.size() < kMostFirstLeaves;
+                 ++i) {
+                if (leaves[i].gap > reach_) break;
+                read_.push_back(leaves[i].number);
+                read_leaf(leaves[i].number);
+                if (candidates_.empty()) continue;
+                drain();
+                ++productive;
             }
         }
-        // The nearest balls first, each answer drawing the reach in. With groups the nearest hold the query's
-        // own rows, which say nothing: those are read as well, but do not count.
-        const size_t sorted = std::min(kMostFirstLeaves, reachable.size());
-        std::partial_sort(reachable.begin(), reachable.begin() + static_cast<std::ptrdiff_t>(sorted),
-                          reachable.end(), [](const ReachableLeaf& a, const ReachableLeaf& b) {
-                              return a.gap < b.gap || (a.gap == b.gap && a.leaf < b.leaf);
-                          });
-        size_t read = 0;
-        for (size_t productive = 0; read < sorted && productive < kFirstLeaves; ++read) {
-            if (reachable[read].gap > reach_) break;
-            read_leaf(reachable[read].leaf);
-            if (candidates_.empty()) continue;
-            drain();
-            ++productive;
-        }
-        reachable.erase(reachable.begin(), reachable.begin() + static_cast<std::ptrdiff_t>(read));
     }
 
-    double reach() const { return reach_; }
+    // Leaves that start() has read.
+    const std::vector<uint32_t>& read() const { return read_; }
+
+    bool reaches_branch(const float* dots, size_t stride, size_t branch) const {
+        return branch_gap(dot_of(dots, stride, branch), branch) <= reach_;
+    }
+
+    // The leaves of a branch within reach, their bits set in `wanted`; dots of all its leaves into `dots`.
+    void want_leaves(size_t branch, float* dots, uint64_t bit, uint64_t* wanted) {
+        uint32_t in[kBlockRows];
+        scan_balls(branch, dots);
+        const size_t found = table_.collect_in_reach(dots, index_.leaf_radii(branch), kBlockRows, ball_sq_,
+                                                     round_up(reach_ * (1.0 + 1e-6)), in);
+        for (size_t i = 0; i < found; ++i) wanted[in[i]] |= bit;
+        for (const uint32_t leaf : read_)
+            if (leaf / kLeavesPerBranch == branch) wanted[leaf % kLeavesPerBranch] &= ~bit;
+    }
 
     void visit(size_t leaf, float centre_dot) {
-        if (gap(leaf, centre_dot) > reach_) return;
+        if (leaf_gap(centre_dot, leaf) > reach_) return;
         read_leaf(leaf);
         if (candidates_.size() >= kDrainAt) drain();
     }
 
     void finish() { drain(); }
 
+    // Reads the few nearest leaves of all and returns a bound: no row that was not decided is nearer than
+    // that, in the frame.
+    double read_nearest(const float* dots, size_t stride, std::vector<Ball>& heap) {
+        const auto later = [](const Ball& a, const Ball& b) { return b < a; };
+        const auto push = [&](const Ball& ball) {
+            heap.push_back(ball);
+            std::push_heap(heap.begin(), heap.end(), later);
+        };
+        heap.clear();
+        const auto leaves = static_cast<uint32_t>(index_.leaves());
+        for (size_t b = 0; b < index_.branches(); ++b) {  // numbered after the leaves
+            const float gap = round_down(branch_gap(dot_of(dots, stride, b), b));
+            if (gap <= reach_) push({gap, leaves + static_cast<uint32_t>(b)});
+        }
+        size_t left = kBoundLeaves;
+        while (!heap.empty()) {
+            const Ball ball = heap.front();
+            if (ball.gap > reach_ || (left == 0 && ball.number < leaves)) break;
+            std::pop_heap(heap.begin(), heap.end(), later);
+            heap.pop_back();
+            if (ball.number < leaves) {
+                --left;
+                if (std::find(read_.begin(), read_.end(), ball.number) != read_.end()) continue;
+                read_leaf(ball.number);
+                drain();
+                continue;
+            }
+            Ball found[kBlockRows];
+            const size_t count = leaves_in_reach(ball.number - leaves, found);
+            for (size_t i = 0; i < count; ++i) push(found[i]);
+        }
+        return heap.empty() ? reach_ : std::min(reach_, static_cast<double>(heap.front().gap));
+    }
+
+    // The float32 at or below the squared distance of every row, where those not decided lie at least `bound`
+    // away in the frame.
+    float sq_lower(double bound) const {
+        if (bound >= reach_) return static_cast<float>(best_.limit());  // what was found is the nearest
+        const double distance = std::max(0.0, bound - frame_.error) / scale_ * (1.0 - 4.0 * kDecisionSlack);
+        return std::min(round_down(distance * distance), static_cast<float>(best_.limit()));
+    }
+
   private:
     // Relative rounding of a dot product over head and tail in float32, its start value and the squared
     // norms.
     static constexpr double kRoundingSlack = 64 * kUnit32;
 
-    // Lower bound on the distance to every row of a leaf, from the dot product with its centre.
-    double gap(size_t leaf, float centre_dot) const {
-        const double sq = static_cast<double>(ball_sq_) - 2.0 * static_cast<double>(centre_dot);
-        return std::sqrt(std::max(0.0, sq)) * (1.0 - 1e-9) -
-               static_cast<double>(index_.radii(leaf / kBlockRows)[leaf % kBlockRows]);
+    static float dot_of(const float* dots, size_t stride, size_t ball) {
+        return dots[ball / kBlockRows * stride + ball % kBlockRows];
     }
 
-    bool eligible(int64_t row) const { return !grouped_ || bank_.group[row] != group_; }
+    // Lower bound on the distance to every row of a ball, from the dot product with its centre.
+    double gap(float centre_dot, float radius) const {
+        const double sq = static_cast<double>(ball_sq_) - 2.0 * static_cast<double>(centre_dot);
+        return std::sqrt(std::max(0.0, sq)) * (1.0 - 1e-9) - static_cast<double>(radius);
+    }
+    double branch_gap(float centre_dot, size_t branch) const {
+        return gap(centre_dot, index_.branch_radii(branch / kBlockRows)[branch % kBlockRows]);
+    }
+    double leaf_gap(float centre_dot, size_t leaf) const {
+        return gap(centre_dot, index_.leaf_radii(leaf / kLeavesPerBranch)[leaf % kLeavesPerBranch]);
+    }
+
+    void scan_balls(size_t branch, float* dots) {
+        table_.scan_block(index_.leaf_centres(branch), kBallDepth, head_, 0.0f, index_.leaf_starts(branch),
+                          dots);
+        work_.balls += kBlockRows;
+    }
+
+    size_t leaves_in_reach(size_t branch, Ball* out) {
+        float dots[kBlockRows];
+        uint32_t in[kBlockRows];
+        scan_balls(branch, dots);
+        const size_t found = table_.collect_in_reach(dots, index_.leaf_radii(branch), kBlockRows, ball_sq_,
+                                                     round_up(reach_ * (1.0 + 1e-6)), in);
+        size_t count = 0;
+        for (size_t i = 0; i < found; ++i) {
+            const size_t leaf = branch * kLeavesPerBranch + in[i];
+            if (leaf < index_.leaves())
+                out[count++] = {round_down(leaf_gap(dots[in[i]], leaf)), static_cast<uint32_t>(leaf)};
+        }
+        return count;
+    }
+
+    bool eligible(int64_t row) const { return !ground_.grouped || bank_.group[row] != group_; }
 
     // The largest distance in the frame at which a row can still matter.
     void update_reach() {
         const double limit = best_.limit();
-        reach_ = std::isinf(limit)
-                     ? 1e18
-                     : basis_.lipschitz() * std::sqrt(limit) * basis_.scale() * (1.0 + kDecisionSlack) +
-                           frame_.error;
+        reach_ = std::isinf(limit) ? 1e18 : scale_ * std::sqrt(limit) * (1.0 + kDecisionSlack) + frame_.error;
         reach_ = std::min(reach_, 1e18);
     }
 
-    float reach_up() const { return round_up(reach_ * (1.0 + 1e-6)); }
-
     void decide(uint32_t row) {
         best_.offer({table_.sq_distance(original_, bank_.row(row), bank_.dim), static_cast<int64_t>(row)});
-        ++counts_.decided;
+        ++work_.counts.decided;
+    }
+
+    // The query in codes about the centre of a group of leaves.
+    void quantize(size_t group) {
+        if (group == group_at_) return;
+        group_at_ = group;
+        quantized_ = table_.quantize(coordinates_, index_.group_centre(group), codes_);
+        const double length =
+            static_cast<double>(quantized_.step) * std::sqrt(static_cast<double>(quantized_.sq_sum));
+        const double missed =
+            std::sqrt(static_cast<double>(quantized_.sq_error) * (1.0 + 256 * kUnit32) + kUnderflow);
+        missed_ = missed + 4.0 * kUnit32 * (length + missed);
+        const double tail = frame_.scan_tail;
+        code_sq_ = length * length + tail * tail;
+        code_norm_ = std::sqrt(code_sq_);
     }
 
     void read_leaf(size_t leaf) {
-        const double norms =
-            static_cast<double>(frame_.norm) + index_.norm(leaf) + frame_.error + index_.error(leaf);
+        const LeafNumbers& numbers = index_.numbers(leaf);
+        quantize(leaf / kLeavesPerGroup);
+        const double norms = (code_norm_ + numbers.norm) * (1.0 + 1e-9);
         const double slack = kRoundingSlack * norms * norms + kUnderflow;
-        const double reach = reach_ + index_.error(leaf);
-        const double threshold = 0.5 * (head_sq_ - reach * reach) - slack;
-        float dots[kBlockRows];
-        uint64_t survivors = table_.scan_block(index_.block(leaf), index_.depth(), head_,
-                                               round_down(threshold), index_.start(leaf), dots);
-        counts_.bounded += kBlockRows;
+        const double far = reach_ + numbers.error + numbers.residue + missed_;
+        const double threshold = 0.5 * (code_sq_ - far * far) - slack;
+        float values[kBlockRows];
+        uint64_t survivors = table_.scan_codes(index_.first_codes(leaf), codes_, quantized_.sum,
+                                               quantized_.step * index_.group_step(leaf / kLeavesPerGroup),
+                                               frame_.scan_tail, index_.first_tails(leaf),
+                                               index_.first_halves(leaf), round_down(threshold), values);
+        work_.counts.bounded += kBlockRows;
+        if (survivors == 0) return;
+        const uint32_t* const rows = index_.rows(leaf);
+        const size_t place = leaf * kBlockRows;
         for (uint64_t ahead = survivors; ahead; ahead &= ahead - 1) {
-            const uint32_t row = index_.rows(leaf)[__builtin_ctzll(ahead)];
-            if (row != LeafIndex::kNoRow) index_.prefetch(row);
+            const size_t at = place + static_cast<size_t>(__builtin_ctzll(ahead));
+            __builtin_prefetch(index_.middle_codes(at));
+            __builtin_prefetch(&index_.middle_rest(at));
         }
+        prepare_leaf(leaf);
         for (; survivors; survivors &= survivors - 1) {
-            const int j = __builtin_ctzll(survivors);
-            const uint32_t row = index_.rows(leaf)[j];
-            if (row == LeafIndex::kNoRow || !eligible(row)) continue;
-            refine(row, dots[j], slack, reach, index_.error(leaf));
+            const auto j = static_cast<size_t>(__builtin_ctzll(survivors));
+            if (rows[j] == kNoRow || !eligible(rows[j])) continue;
+            refine(place + j, rows[j], index_.first_tails(leaf)[j], values[j], slack, numbers.error);
         }
     }
 
-    void refine(uint32_t row, float dot, double slack, double reach, float error) {
-        const LeafIndex::CodeRecord code = index_.code(row);
-        const double head_tail = static_cast<double>(code.head_tail) - frame_.head_tail;
-        const double full_tail = static_cast<double>(code.full_tail) - frame_.full_tail;
-        const double head =
-            std::max(0.0, head_sq_ - 2.0 * static_cast<double>(dot) - head_tail * head_tail - 2.0 * slack);
-        const double coded = static_cast<double>(table_.code_distance(code.codes, code_row_.data(),
-                                                                      basis_.step_sq(), basis_.groups())) *
-                                 (1.0 - kRoundingSlack) -
-                             kUnderflow;
-        ++counts_.refined;
-        // The codes see all but `residue` of the row: the bound they give may be short by that much.
-        const double bound = std::sqrt(head + std::max(0.0, coded) + full_tail * full_tail) - code.residue;
-        // Either bound alone is right; with few coordinates the head's can be the tighter one.
-        const double head_bound = std::sqrt(head + head_tail * head_tail);
-        const double tightest = std::max(bound, head_bound);
-        if (tightest * (1.0 - 1e-9) > reach) return;
-        candidates_.push_back({round_down(tightest * (1.0 - 1e-9) - error), row});
+    // The query about the centre of a leaf, in units of its steps.
+    void prepare_leaf(size_t leaf) {
+        const size_t groups = index_.rank() / kCodeGroup;
+        const float* const centre = index_.code_centre(leaf);
+        const float* const steps = index_.code_steps(leaf);
+        double squares = 0.0;
+        for (size_t g = 0; g < groups; ++g) {
+            const float inverse = 1.0f / steps[g];
+            for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; ++d)
+                code_row_[d] = (coordinates_[d] - centre[d]) * inverse;
+            step_sq_[g] = steps[g] * steps[g];
+            squares += static_cast<double>(steps[g]) * steps[g];
+        }
+        // Each unit was rounded a few times: that moves the query by less than this, for codes up to 127.
+        unit_error_ = 8.0 * kUnit32 * 127.0 * std::sqrt(static_cast<double>(kCodeGroup) * squares);
+    }
+
+    // Sum of squares over coded coordinates, not less than the true one by more than rounding.
+    double coded(const int8_t* codes, size_t first_coordinate, size_t count) const {
+        const double sum = table_.code_distance(codes, code_row_ + first_coordinate,
+                                                step_sq_ + first_coordinate / kCodeGroup, count / kCodeGroup);
+        return std::max(0.0, sum * (1.0 - kRoundingSlack) - kUnderflow);
+    }
+
+    void refine(size_t place, uint32_t row, float tail, float value, double slack, float error) {
+        ++work_.counts.refined;
+        const double reach = reach_ + error;
+        const double tails = static_cast<double>(tail) - frame_.scan_tail;
+        const double first =
+            std::max(0.0, code_sq_ - 2.0 * static_cast<double>(value) - 2.0 * slack - tails * tails);
+        double middle = 0.0, bound = 0.0;
+        if (index_.middle_width() != 0) {
+            const RowRest& rest = index_.middle_rest(place);
+            const double tail_difference = static_cast<double>(rest.tail) - frame_.middle_tail;
+            middle = coded(index_.middle_codes(place), kScanDims, index_.middle_width());
+            bound = std::sqrt(first + middle + tail_difference * tail_difference) * (1.0 - 8.0 * kUnit32) -
+                    unit_error_ - missed_ - rest.residue;
+            if (bound * (1.0 - 1e-9) > reach) return;
+        }
+        const RowRest& rest = index_.last_rest(place);
+        const int8_t* const codes = index_.last_codes(place);
+        const double tail_difference = static_cast<double>(rest.tail) - frame_.full_tail;
+        const double beyond =
+            index_.last_width() > kScanDims
+                ? coded(codes + kScanDims, kScanDims + index_.middle_width(), index_.last_width() - kScanDims)
+                : 0.0;
+        const double all = coded(codes, 0, kScanDims) + middle + beyond + tail_difference * tail_difference;
+        bound = std::max(bound, std::sqrt(all) * (1.0 - 8.0 * kUnit32) - unit_error_ - rest.residue);
+        if (bound * (1.0 - 1e-9) > reach) return;
+        const float* const original = bank_.row(row);
+        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 128); d += 16) __builtin_prefetch(original + d);
+        candidates_.push_back({round_down(bound * (1.0 - 1e-9) - error), row});
     }
 
     void drain() {
-        std::vector<Candidate>& waiting = candidates_;
-        std::sort(waiting.begin(), waiting.end(), [](const Candidate& a, const Candidate& b) {
+        std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
             return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
         });
-        for (const Candidate& candidate : waiting) {
+        for (const Candidate& candidate : candidates_) {
             if (candidate.bound > reach_) break;
             decide(candidate.row);
             update_reach();
         }
-        waiting.clear();
+        candidates_.clear();
     }
 
+    const Ground& ground_;
     const RowSet& bank_;
-    const Basis& basis_;
     const LeafIndex& index_;
     const KernelTable& table_;
     const float* original_;
     const RowFrame& frame_;
     const float* coordinates_;
     const float* head_;
-    SearchCounts& counts_;
+    Work& work_;
     Best best_;
-    std::vector<Candidate> candidates_;
-    std::vector<float> code_row_;
-    bool grouped_;
     int64_t group_;
-    double head_sq_ = 0.0;
+    double scale_;
     float ball_sq_ = 0.0f;
     double reach_ = 0.0;
+    std::vector<Candidate> candidates_;
+    std::vector<uint32_t> read_;
+    // About the centre of group_at_.
+    size_t group_at_ = std::numeric_limits<size_t>::max();
+    Quantized quantized_{};
+    double missed_ = 0.0, code_sq_ = 0.0, code_norm_ = 0.0;
+    alignas(64) int8_t codes_[kScanDims];
+    // About the centre of the leaf that is being read.
+    alignas(64) float code_row_[kMostRank];
+    float step_sq_[kMostRank / kCodeGroup];
+    double unit_error_ = 0.0;
 };
 
-void decide_all(const RowSet& queries, const RowSet& bank, const KernelTable& table, size_t query, Best& best,
-                SearchCounts& counts) {
-    const bool grouped = queries.group != nullptr && bank.group != nullptr;
-    for (size_t j = 0; j < bank.count; ++j) {
-        if (grouped && bank.group[j] == queries.group[query]) continue;
-        best.offer({table.sq_distance(queries.row(query), bank.row(j), bank.dim), static_cast<int64_t>(j)});
+void decide_all(const Ground& ground, size_t query, Best best, SearchCounts& counts) {
+    for (size_t j = 0; j < ground.bank.count; ++j) {
+        if (ground.grouped && ground.bank.group[j] == ground.queries.group[query]) continue;
+        best.offer({ground.table.sq_distance(ground.queries.row(query), ground.bank.row(j), ground.bank.dim),
+                    static_cast<int64_t>(j)});
         ++counts.decided;
     }
 }
 
+// Neighbouring queries, searched together.
+class Task {
+  public:
+    Task(const Ground& ground, size_t k, const int64_t* hint, size_t first)
+        : ground_(ground),
+          k_(k),
+          first_(first),
+          count_(std::min(kQueries, ground.queries.count - first)),
+          stride_(kQueries * kBlockRows),
+          heads_(kQueries * kBallDepth),
+          dots_(ground.index.branch_blocks() * stride_),
+          answers_(count_ * k) {
+        searches_.reserve(count_);
+        for (size_t i = 0; i < count_; ++i) {
+            const float* z = ground.projected.coordinates.data() + (first + i) * ground.projected.rank;
+            std::copy(z, z + kBallDims, heads_.data() + i * kBallDepth);
+            heads_[i * kBallDepth + kBallDims] = ground.projected.frames[first + i].ball_tail;
+        }
+        for (size_t b = 0; b < ground.index.branch_blocks(); ++b)
+            for (size_t i = 0; i < count_; i += kTileRows)
+                ground.table.dot_tile(ground.index.branch_centres(b), kBallDepth,
+                                      heads_.data() + i * kBallDepth, kBallDepth,
+                                      std::min<size_t>(kTileRows, count_ - i), ground.index.branch_starts(b),
+                                      false, dots_.data() + b * stride_ + i * kBlockRows);
+        work_.balls += count_ * ground.index.branches();
+        int64_t previous = -1;
+        for (size_t i = 0; i < count_; ++i) {
+            const size_t query = first + i;
+            searches_.emplace_back(ground, query, heads_.data() + i * kBallDepth, work_, best(i));
+            if (!ground.projected.frames[query].usable) {
+                decide_all(ground, query, best(i), work_.counts);
+                continue;
+            }
+            QuerySearch& one = searches_.back();
+            if (k == 1) {  // offering a row twice would fill two of several places
+                if (hint != nullptr && hint[query] >= 0) one.offer(hint[query]);
+                if (previous >= 0) one.offer(previous);
+            }
+            one.start(dots(i), stride_);
+            const int64_t found = answers_[i * k].row;
+            if (found != std::numeric_limits<int64_t>::max()) previous = found;
+        }
+    }
+
+    // Neighbouring queries reach much the same leaves: leaf by leaf, each is read from memory once for all.
+    void search() {
+        AlignedArray<float> leaf_dots(kQueries * kBlockRows);
+        for (size_t branch = 0; branch < ground_.index.branches(); ++branch) {
+            uint64_t wanted[kLeavesPerBranch] = {};
+            for (size_t i = 0; i < count_; ++i)
+                if (usable(i) && searches_[i].reaches_branch(dots(i), stride_, branch))
+                    searches_[i].want_leaves(branch, leaf_dots.data() + i * kBlockRows, uint64_t{1} << i,
+                                             wanted);
+            const size_t leaves =
+                std::min(kLeavesPerBranch, ground_.index.leaves() - branch * kLeavesPerBranch);
+            for (size_t l = 0; l < leaves; ++l)
+                for (uint64_t left = wanted[l]; left; left &= left - 1) {
+                    const auto i = static_cast<size_t>(__builtin_ctzll(left));
+                    searches_[i].visit(branch * kLeavesPerBranch + l, leaf_dots[i * kBlockRows + l]);
+                }
+        }
+        for (QuerySearch& one : searches_) one.finish();
+    }
+
+    // Lower bounds on the squared distance of every row, for k = 1.
+    void bound(float* out_sq_lower) {
+        std::vector<Ball> heap;
+        for (size_t i = 0; i < count_; ++i)
+            out_sq_lower[i] = usable(i)
+                                  ? searches_[i].sq_lower(searches_[i].read_nearest(dots(i), stride_, heap))
+                                  : static_cast<float>(answers_[i].sq_distance);
+    }
+
+    void write(int64_t* index, float* sq_distance) {
+        for (size_t i = 0; i < count_; ++i) best(i).write(index + i * k_, sq_distance + i * k_);
+    }
+
+    const Work& work() const { return work_; }
+
+  private:
+    Best best(size_t i) { return Best(answers_.data() + i * k_, k_); }
+    const float* dots(size_t i) const { return dots_.data() + i * kBlockRows; }
+    bool usable(size_t i) const { return ground_.projected.frames[first_ + i].usable; }
+
+    const Ground& ground_;
+    size_t k_, first_, count_, stride_;
+    AlignedArray<float> heads_, dots_;
+    std::vector<Answer> answers_;
+    std::vector<QuerySearch> searches_;
+    Work work_;
+};
+
 // Costs in multiply-adds of the tile kernel, measured once and rounded: only their order of size matters.
-double pruned_cost(const SearchCounts& counts, size_t queries, const LeafIndex& index, size_t dim) {
-    const double depth = static_cast<double>(index.depth());
-    return static_cast<double>(queries) * static_cast<double>(index.leaves()) * (depth + 4) +
-           static_cast<double>(counts.bounded) * (depth + 16) + static_cast<double>(counts.refined) * 600.0 +
-           static_cast<double>(counts.decided) * 4.0 * static_cast<double>(dim);
+double pruned_cost(const Work& work, size_t dim) {
+    return static_cast<double>(work.balls) * 40.0 + static_cast<double>(work.counts.bounded) * 32.0 +
+           static_cast<double>(work.counts.refined) * 600.0 +
+           static_cast<double>(work.counts.decided) * 4.0 * static_cast<double>(dim);
+}
+
+void check(const RowSet& bank, const Basis& basis, const LeafIndex& index) {
+    if (index.rows_indexed() != bank.count || index.rank() != basis.rank())
+        throw std::invalid_argument("nearest_pruned: the index belongs to another bank or basis");
 }
 
 }  // namespace
@@ -274,71 +510,19 @@ double pruned_cost(const SearchCounts& counts, size_t queries, const LeafIndex& 
 SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
                             const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint,
                             int64_t* out_index, float* out_sq_distance) {
-    if (index.rows_indexed() != bank.count || index.depth() != basis.head() + 1 ||
-        index.groups() != basis.groups())
-        throw std::invalid_argument("nearest_pruned: the index belongs to another bank or basis");
-    const KernelTable& table = kernels();
-    const size_t blocks = (index.leaves() + kBlockRows - 1) / kBlockRows;
-    const size_t depth = index.depth();
+    check(bank, basis, index);
+    const Ground ground{
+        queries, projected, bank, basis, index, kernels(), queries.group != nullptr && bank.group != nullptr};
     const size_t tasks = (queries.count + kQueries - 1) / kQueries;
-    std::vector<SearchCounts> counts(tasks);
+    std::vector<Work> works(tasks);
 
-    const auto search = [&](size_t task, int) {
-        const size_t first = task * kQueries;
-        const size_t count = std::min(kQueries, queries.count - first);
-        Scratch scratch;
-        scratch.dots.resize(blocks * kQueries * kBlockRows);
-        scratch.heads.resize(kQueries * depth);
-        for (size_t i = 0; i < count; ++i) {
-            const float* z = projected.coordinates.data() + (first + i) * projected.rank;
-            std::copy(z, z + basis.head(), scratch.heads.data() + i * depth);
-            scratch.heads[i * depth + basis.head()] = projected.frames[first + i].head_tail;
-        }
-        for (size_t b = 0; b < blocks; ++b)
-            for (size_t i = 0; i < count; i += kTileRows)
-                table.dot_tile(index.centres(b), depth, scratch.heads.data() + i * depth, depth,
-                               std::min<size_t>(kTileRows, count - i), index.centre_starts(b), false,
-                               scratch.dots.data() + (b * kQueries + i) * kBlockRows);
-        scratch.answers.assign(count * k, Answer());
-        std::vector<QuerySearch> searches;
-        searches.reserve(count);
-        std::vector<uint64_t> wanted_by(index.leaves(), 0);  // a bit for each query of the task
-        std::vector<ReachableLeaf> reachable;
-        int64_t previous = -1;
-        for (size_t i = 0; i < count; ++i) {
-            const size_t query = first + i;
-            Best best(scratch.answers.data() + i * k, k);
-            searches.emplace_back(queries, projected, bank, basis, index, table, query,
-                                  scratch.heads.data() + i * depth, scratch.counts, best);
-            if (!projected.frames[query].usable) {
-                decide_all(queries, bank, table, query, best, scratch.counts);
-                continue;
-            }
-            QuerySearch& one = searches.back();
-            if (k == 1) {  // offering a row twice would fill two of several places
-                if (hint != nullptr && hint[query] >= 0) one.offer(hint[query]);
-                if (previous >= 0) one.offer(previous);
-            }
-            one.start(scratch.dots.data() + i * kBlockRows, kQueries * kBlockRows, reachable);
-            for (const ReachableLeaf& leaf : reachable)
-                if (leaf.gap <= one.reach()) wanted_by[leaf.leaf] |= uint64_t{1} << i;
-            const int64_t found = scratch.answers[i * k].row;
-            if (found != std::numeric_limits<int64_t>::max()) previous = found;
-        }
-        // Neighbouring queries reach much the same leaves: leaf by leaf, each is read from memory once for
-        // all.
-        for (size_t leaf = 0; leaf < wanted_by.size(); ++leaf)
-            for (uint64_t queries_left = wanted_by[leaf]; queries_left; queries_left &= queries_left - 1) {
-                const size_t i = static_cast<size_t>(__builtin_ctzll(queries_left));
-                const size_t at = (leaf / kBlockRows * kQueries + i) * kBlockRows + leaf % kBlockRows;
-                searches[i].visit(leaf, scratch.dots[at]);
-            }
-        for (size_t i = 0; i < count; ++i) {
-            searches[i].finish();
-            Best(scratch.answers.data() + i * k, k)
-                .write(out_index + (first + i) * k, out_sq_distance + (first + i) * k);
-        }
-        counts[task] = scratch.counts;
+    const auto search = [&](size_t number, int) {
+        const size_t first = number * kQueries;
+        Task task(ground, k, hint, first);
+        task.search();
+        task.write(out_index + first * k, out_sq_distance + first * k);
+        works[number] = task.work();
+        limit_resident(bank);
     };
 
     // A few tasks from all over the set tell whether bounds pay here; their answers stand either way.
@@ -348,14 +532,18 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
     std::vector<char> is_pilot(tasks, 0);
     for (const size_t task : order) is_pilot[task] = 1;
     parallel_for(pilots, [&](size_t i, int worker) { search(order[i], worker); });
-    SearchCounts seen;
+    const auto sum = [&] {
+        Work total;
+        for (const Work& work : works) {
+            total.balls += work.balls;
+            total.counts.bounded += work.counts.bounded;
+            total.counts.refined += work.counts.refined;
+            total.counts.decided += work.counts.decided;
+        }
+        return total;
+    };
     size_t pilot_queries = 0;
-    for (const size_t task : order) {
-        seen.bounded += counts[task].bounded;
-        seen.refined += counts[task].refined;
-        seen.decided += counts[task].decided;
-        pilot_queries += std::min(kQueries, queries.count - task * kQueries);
-    }
+    for (const size_t task : order) pilot_queries += std::min(kQueries, queries.count - task * kQueries);
     const double brute_cost =
         static_cast<double>(pilot_queries) * static_cast<double>(bank.count) * static_cast<double>(bank.dim);
     SearchCounts total;
@@ -363,17 +551,42 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
         std::vector<size_t> rest;
         for (size_t task = 0; task < tasks; ++task)
             if (!is_pilot[task]) rest.push_back(task);
-        if (pruned_cost(seen, pilot_queries, index, bank.dim) < 0.8 * brute_cost) {
+        if (pruned_cost(sum(), bank.dim) < 0.8 * brute_cost) {
             parallel_for(rest.size(), [&](size_t i, int worker) { search(rest[i], worker); });
         } else {
             // All queries anew in one call: skipping the pilots' few would cost more in bookkeeping.
             total = nearest_brute(queries, bank, k, out_index, out_sq_distance);
         }
     }
-    for (const SearchCounts& c : counts) {
-        total.bounded += c.bounded;
-        total.refined += c.refined;
-        total.decided += c.decided;
+    const SearchCounts seen = sum().counts;
+    total.bounded += seen.bounded;
+    total.refined += seen.refined;
+    total.decided += seen.decided;
+    total.pairs = static_cast<uint64_t>(queries.count) * bank.count;
+    return total;
+}
+
+SearchCounts nearest_bounds(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
+                            const Basis& basis, const LeafIndex& index, const int64_t* hint,
+                            int64_t* out_index, float* out_sq_upper, float* out_sq_lower) {
+    check(bank, basis, index);
+    const Ground ground{
+        queries, projected, bank, basis, index, kernels(), queries.group != nullptr && bank.group != nullptr};
+    const size_t tasks = (queries.count + kQueries - 1) / kQueries;
+    std::vector<SearchCounts> counts(tasks);
+    parallel_for(tasks, [&](size_t number, int) {
+        const size_t first = number * kQueries;
+        Task task(ground, 1, hint, first);
+        task.bound(out_sq_lower + first);
+        task.write(out_index + first, out_sq_upper + first);
+        counts[number] = task.work().counts;
+        limit_resident(bank);
+    });
+    SearchCounts total;
+    for (const SearchCounts& one : counts) {
+        total.bounded += one.bounded;
+        total.refined += one.refined;
+        total.decided += one.decided;
     }
     total.pairs = static_cast<uint64_t>(queries.count) * bank.count;
     return total;

@@ -53,6 +53,61 @@ float code_distance(const int8_t* codes, const float* row, const float* step_sq,
     return _mm512_reduce_add_ps(total);
 }
 
+Quantized quantize(const float* row, const float* centre, int8_t* codes) {
+    __m512 difference[4], size[4];
+    for (int i = 0; i < 4; ++i) {
+        difference[i] = _mm512_sub_ps(_mm512_loadu_ps(row + 16 * i), _mm512_loadu_ps(centre + 16 * i));
+        size[i] = _mm512_abs_ps(difference[i]);
+    }
+    const float most =
+        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(size[0], size[1]), _mm512_max_ps(size[2], size[3])));
+    Quantized result{most > 1e-30f ? most / 127.0f : 1e-30f, 0.0f, 0, 0};
+    const __m512 inverse = _mm512_set1_ps(1.0f / result.step), step = _mm512_set1_ps(result.step);
+    __m512 error = _mm512_setzero_ps();
+    __m512i sum = _mm512_setzero_si512(), square = sum;
+    for (int i = 0; i < 4; ++i) {
+        const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(difference[i], inverse));
+        const __m512 missed = _mm512_fnmadd_ps(step, _mm512_cvtepi32_ps(code), difference[i]);
+        error = _mm512_fmadd_ps(missed, missed, error);
+        sum = _mm512_add_epi32(sum, code);
+        square = _mm512_add_epi32(square, _mm512_mullo_epi32(code, code));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16 * i), _mm512_cvtepi32_epi8(code));
+    }
+    result.sq_error = _mm512_reduce_add_ps(error);
+    result.sum = _mm512_reduce_add_epi32(sum);
+    result.sq_sum = _mm512_reduce_add_epi32(square);
+    return result;
+}
+
+// Without VNNI: products of bytes summed in pairs in 16 bits, as avx2.cpp does it.
+uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t, float scale, float tail,
+                    const float* tails, const float* halves, float threshold, float* out) {
+    const __m512i offset = _mm512_set1_epi8(-128), ones = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
+    __m512i dot[4] = {zero, zero, zero, zero};
+    for (int d = 0; d < kScanDims; d += 4) {
+        int32_t four;
+        __builtin_memcpy(&four, row + d, sizeof four);
+        const __m512i query = _mm512_set1_epi32(four), size = _mm512_abs_epi8(query);
+        const __mmask64 negative = _mm512_movepi8_mask(query);
+        for (int c = 0; c < 4; ++c) {
+            const __m512i code =
+                _mm512_xor_si512(_mm512_loadu_si512(block + d * kBlockRows + 64 * c), offset);
+            const __m512i turned = _mm512_mask_sub_epi8(code, negative, zero, code);
+            dot[c] = _mm512_add_epi32(dot[c], _mm512_madd_epi16(_mm512_maddubs_epi16(size, turned), ones));
+        }
+    }
+    const __m512 s = _mm512_set1_ps(scale), t = _mm512_set1_ps(tail), limit = _mm512_set1_ps(threshold);
+    uint64_t bits = 0;
+    for (int c = 0; c < 4; ++c) {
+        const __m512 rest =
+            _mm512_fmsub_ps(t, _mm512_loadu_ps(tails + 16 * c), _mm512_loadu_ps(halves + 16 * c));
+        const __m512 value = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(dot[c]), rest);
+        _mm512_storeu_ps(out + 16 * c, value);
+        bits |= static_cast<uint64_t>(_mm512_cmp_ps_mask(value, limit, _CMP_GE_OQ)) << (16 * c);
+    }
+    return bits;
+}
+
 size_t collect_in_reach(const float* dots, const float* radius, size_t count, float sq_norm, float reach,
                         uint32_t* out) {
     const __m512 base = _mm512_set1_ps(sq_norm);

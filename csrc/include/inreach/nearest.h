@@ -18,6 +18,7 @@ struct RowSet {
     size_t stride = 0;               // floats from one row to the next
     const int64_t* index = nullptr;  // count entries, or null
     const int64_t* group = nullptr;  // count entries, or null: rows of a query's own group are passed over
+    size_t mapped_bytes = 0;         // of data, where that is a shared mapping of a file; else 0
 
     const float* row(size_t j) const { return data + (index ? static_cast<size_t>(index[j]) : j) * stride; }
 };
@@ -47,6 +48,13 @@ SearchCounts nearest_brute(const RowSet& queries, const RowSet& bank, size_t k, 
 SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
                             const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint,
                             int64_t* out_index, float* out_sq_distance);
+
+// For each query a row that is near, its squared distance, and a lower bound on the squared distance of every
+// eligible row, from a small part of nearest_pruned's work: lower <= what nearest_pruned gives <=
+// out_sq_upper. No row found: -1 and infinity, which is an upper bound like any other.
+SearchCounts nearest_bounds(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
+                            const Basis& basis, const LeafIndex& index, const int64_t* hint,
+                            int64_t* out_index, float* out_sq_upper, float* out_sq_lower);
 
 // Both directions between two sets in one pass of brute force, without a matrix of all pairs.
 SearchCounts mutual_nearest_brute(const RowSet& a, const RowSet& b, int64_t* ab_index, float* ab_sq_distance,
