@@ -161,7 +161,7 @@ def test_network_inputs_are_the_cpus(model: InReaCh, monkeypatch: pytest.MonkeyP
     seen: list[torch.Tensor] = []
     network = TorchNetwork(model.backbone, (32, 32))
     run = Backbone.run
-    monkeypatch.setattr(Backbone, "run", lambda self, x: seen.append(x.clone()) or run(self, x))
+    monkeypatch.setattr(Backbone, "run", lambda self, x, *given: seen.append(x.clone()) or run(self, x, *given))
     network.feed(image)
     network.compute()
     expected = prepare_input(image[None], model.backbone.normalisation)
