@@ -303,8 +303,8 @@ void bind_nearest(py::module_& module) {
         const py::gil_scoped_release release;
         return participation(set, sample);
     });
-    module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index, bool mapped) {
-        const RowSet set = row_set(rows, index, std::nullopt, mapped);
+    module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index) {
+        const RowSet set = row_set(rows, index, std::nullopt);
         const py::gil_scoped_release release;
         return first_nonfinite_row(set);
     });

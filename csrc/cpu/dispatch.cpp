@@ -19,7 +19,8 @@ namespace inreach {
     uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,               \
                         const float* init, float* out);                                                    \
     uint64_t at_least(const float* values, const float* thresholds, float shift);                          \
-    float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups);       \
+    float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,    \
+                        size_t groups);                                                                    \
     Quantized quantize(const float* row, const float* centre, int8_t* codes);                              \
     uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail, \
                         const float* tails, const float* halves, float threshold, float* out);             \

@@ -79,9 +79,11 @@ struct KernelTable {
     // EXACT comparison of given floats: bit j set where values[j] >= thresholds[j] + shift, 64 values.
     uint64_t (*at_least)(const float* values, const float* thresholds, float shift);
 
-    // FILTER. sum over groups g of step_sq[g] * sum over the group's dimensions of (code - row)^2, row given
-    // in units of the group's step. All terms are >= 0: relative error <= gamma(48 + groups).
-    float (*code_distance)(const int8_t* codes, const float* row, const float* step_sq, size_t groups);
+    // FILTER. sum over groups of kCodeGroup dimensions of (row - centre - step * code)^2, one step for each
+    // group. Each difference is off by at most 2u (|row - centre| + |step * code|); the sum of their squares
+    // has terms >= 0: relative error <= gamma(48 + groups).
+    float (*code_distance)(const int8_t* codes, const float* row, const float* centre, const float* steps,
+                           size_t groups);
 
     // FILTER. Rounds row - centre, kScanDims values computed in float32, to codes of -127 to 127.
     Quantized (*quantize)(const float* row, const float* centre, int8_t* codes);

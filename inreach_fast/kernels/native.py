@@ -7,6 +7,7 @@ falls back to brute force where bounds turn out not to pay.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from .. import _core
 from ..errors import ParameterError
 from .bank import Bank
 from .basis import Basis, sample_rows
-from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, SearchCounts
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds, SearchCounts
 
 # Rank of the basis of a bank that is prepared to be searched many times, and of one made for a single call.
 _BANK_RANK, _BANK_SAMPLE = 256, 4096
@@ -93,6 +94,7 @@ def _build_in(folder: Path, bank: Bank, basis: Basis, memory_limit: int | None) 
     heads, heads_file = None, folder / "heads.tmp"
     if memory_limit is not None and len(bank) * _core.LeafBuilder.HEAD_FLOATS * 4 > memory_limit // 2:
         heads = np.memmap(heads_file, np.float32, "w+", shape=(len(bank), _core.LeafBuilder.HEAD_FLOATS))
+        _take_room(heads_file)
     try:
         limit = memory_limit if memory_limit is not None else 1 << 30
         plain = None if heads is None else heads.view(np.ndarray)
@@ -104,11 +106,25 @@ def _build_in(folder: Path, bank: Bank, basis: Basis, memory_limit: int | None) 
                 arrays[name] = np.empty(0, dtype)
             else:
                 arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, (count,)).view(np.ndarray)
+                _take_room(path)
         builder.fill(arrays)
     finally:
         del heads
         heads_file.unlink(missing_ok=True)
     return {name: _mapped(folder / f"{name}.npy", array) for name, array in arrays.items()}
+
+
+def _take_room(path: Path) -> None:
+    """Takes the disk's room for a file before it is written through a map.
+
+    Where the room runs out only then, the system ends the process (SIGBUS).
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _written(folder: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -241,6 +257,51 @@ def _nearest_pruned(
             )
         )
     return _joined(parts)
+
+
+def nearest_bounds(
+    queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
+) -> NearestBounds:
+    """See `inreach_fast.kernels.nearest_bounds`: the first leaves of each query's search, and no more."""
+    bank_group = None if query_group is None else bank.groups
+    if _worth_indexing(len(queries), bank):
+        basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
+        if basis.captured >= _MIN_CAPTURED:
+            return _bounds_by_leaves(queries, bank, basis, query_group, bank_group, hint)
+    found = _nearest_brute(queries, bank, 1, query_group, bank_group)
+    sq_distance = found.sq_distance[:, 0]
+    return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
+
+
+def _bounds_by_leaves(
+    queries: Bank,
+    bank: Bank,
+    basis: Basis,
+    query_group: IndexArray | None,
+    bank_group: IndexArray | None,
+    hint: IndexArray | None,
+) -> NearestBounds:
+    leaf_index = _leaf_index(bank, basis)
+    parts = []
+    for first, last in _chunks(len(queries)):
+        rows, index = _slice(queries, first, last)
+        parts.append(
+            _core.nearest_bounds(
+                rows,
+                index,
+                None if query_group is None else query_group[first:last],
+                _projected(queries, basis, first, last),
+                bank.rows,
+                bank.index,
+                bank_group,
+                bank.mapped,
+                basis.native(),
+                leaf_index,
+                None if hint is None else hint[first:last],
+            )
+        )
+    index, sq_upper, sq_lower = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return NearestBounds(index, sq_upper, sq_lower, _total(*(_counts(part[3]) for part in parts)))
 
 
 def nearest_answered(queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from ..memory import mapped_file, release_pages
-from .mapping import is_file_mapping
+from .gpu_devices.interop import library_of, lives_on_gpu
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
@@ -67,6 +67,11 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
             value = value.cpu()
         if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type; float32 holds all its values
             value = value.float()
+    elif lives_on_gpu(value):
+        library = library_of(value)
+        value = library.to_host(library.adopt(value), slice(None))
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -111,13 +116,10 @@ def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -
 
     ``rows`` is (n, D) float32; with ``index`` only those rows are looked at.
     """
-    try:
-        from .. import _core
-    except ImportError:
-        mapped = index is None and mapped_file(rows) is not None
-        bad = _first_nonfinite_mapped_row(rows) if mapped else _first_nonfinite_row(rows, index)
+    if index is None and mapped_file(rows) is not None:
+        bad = _first_nonfinite_mapped_row(rows)
     else:
-        bad = int(_core.first_nonfinite_row(rows, index, is_file_mapping(rows)))
+        bad = _first_nonfinite(rows, index)
     if bad >= 0:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
@@ -129,11 +131,19 @@ def _first_nonfinite_mapped_row(rows: FloatArray) -> int:
     step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        bad = _first_nonfinite_row(part, None)
+        bad = _first_nonfinite(part, None)
         release_pages(part)  # they would all stay in memory, for one look at each
         if bad >= 0:
             return start + bad
     return -1
+
+
+def _first_nonfinite(rows: FloatArray, index: IndexArray | None) -> int:
+    try:
+        from .. import _core
+    except ImportError:
+        return _first_nonfinite_row(rows, index)
+    return int(_core.first_nonfinite_row(rows, index))
 
 
 def _first_nonfinite_row(rows: FloatArray, index: IndexArray | None) -> int:

@@ -135,23 +135,88 @@ void compare_at_least(const KernelTable& one, const KernelTable& scalar) {
 
 void compare_code_distance(const KernelTable& one) {
     std::uniform_int_distribution<int> code(-127, 127);
-    for (size_t groups = 0; groups <= 8; ++groups)
+    for (size_t groups = 0; groups <= 16; ++groups)
         for (int round = 0; round < 20; ++round) {
             const size_t n = groups * kCodeGroup;
             std::vector<int8_t> codes(std::max<size_t>(1, n));
             for (int8_t& value : codes) value = static_cast<int8_t>(code(generator));
             const auto row = normal(std::max<size_t>(1, n), 60.0f),
-                       steps = normal(std::max<size_t>(1, groups));
-            std::vector<float> step_sq(steps.size());
-            for (size_t g = 0; g < steps.size(); ++g) step_sq[g] = steps[g] * steps[g];
-            double exact = 0.0;
+                       centre = normal(std::max<size_t>(1, n), 3.0f);
+            auto steps = normal(std::max<size_t>(1, groups));
+            for (float& step : steps) step = std::abs(step) + 1e-3f;
+            double exact = 0.0, size_sq = 0.0;
             for (size_t i = 0; i < n; ++i) {
-                const double difference = codes[i] - static_cast<double>(row[i]);
-                exact += static_cast<double>(step_sq[i / kCodeGroup]) * difference * difference;
+                const double place = static_cast<double>(row[i]) - centre[i];
+                const double coded = static_cast<double>(steps[i / kCodeGroup]) * codes[i];
+                exact += (place - coded) * (place - coded);
+                size_sq += std::pow(std::abs(place) + std::abs(coded), 2);
             }
-            const double value = one.code_distance(codes.data(), row.data(), step_sq.data(), groups);
-            expect(std::abs(value - exact) <= gamma32(48 + groups) * exact, "code_distance: rounding bound");
+            const double value =
+                one.code_distance(codes.data(), row.data(), centre.data(), steps.data(), groups);
+            const double relative = gamma32(48 + groups);
+            // Each difference is off on its own, which moves the length by at most the length of all that.
+            expect(std::abs(std::sqrt(value) - std::sqrt(exact)) <=
+                       relative * std::sqrt(exact) +
+                           2.0 * inreach::kUnit32 * std::sqrt(size_sq) * (1.0 + relative),
+                   "code_distance: rounding bound");
         }
+}
+
+void compare_quantize(const KernelTable& one) {
+    for (const float scale : {1e-35f, 1e-20f, 1.0f, 1e11f})
+        for (int round = 0; round < 30; ++round) {
+            const auto row = normal(inreach::kScanDims, scale), centre = normal(inreach::kScanDims, scale);
+            std::vector<int8_t> codes(inreach::kScanDims);
+            const inreach::Quantized q =
+                one.quantize(row.data(), round ? centre.data() : row.data(), codes.data());
+            double missed_sq = 0.0, place_sq = 0.0;
+            int32_t sum = 0, sq_sum = 0;
+            for (size_t d = 0; d < static_cast<size_t>(inreach::kScanDims); ++d) {
+                const double place = static_cast<double>(row[d]) - (round ? centre[d] : row[d]);
+                const double missed = place - static_cast<double>(q.step) * codes[d];
+                missed_sq += missed * missed, place_sq += place * place;
+                sum += codes[d], sq_sum += codes[d] * codes[d];
+                expect(codes[d] >= -127, "quantize: a code of -128");
+            }
+            expect(q.step > 0.0f && q.sum == sum && q.sq_sum == sq_sum, "quantize: step and sums");
+            const double missed = std::sqrt(missed_sq);
+            expect(std::abs(std::sqrt(static_cast<double>(q.sq_error)) - missed) <=
+                       gamma32(72) * missed + 2.0 * inreach::kUnit32 * std::sqrt(place_sq) + 1e-18,
+                   "quantize: what was missed");
+        }
+}
+
+void compare_scan_codes(const KernelTable& one) {
+    std::uniform_int_distribution<int> code(-127, 127);
+    constexpr size_t kDims = inreach::kScanDims, kRows = kBlockRows;
+    for (int round = 0; round < 100; ++round) {
+        std::vector<uint8_t> block(kDims * kRows);
+        std::vector<int8_t> row(kDims);
+        // The extremes, where sums of pairs are largest, and between.
+        const auto draw = [&] { return round < 4 ? (code(generator) < 0 ? -127 : 127) : code(generator); };
+        int32_t row_sum = 0;
+        for (int8_t& value : row) value = static_cast<int8_t>(draw()), row_sum += value;
+        if (round == 0)
+            std::fill(row.begin(), row.end(), int8_t{127}), row_sum = 127 * static_cast<int32_t>(kDims);
+        for (uint8_t& value : block) value = static_cast<uint8_t>((round == 0 ? -127 : draw()) + 128);
+        const auto tails = normal(kRows), halves = normal(kRows);
+        const float scale = 1e-3f, tail = 0.7f, threshold = 0.1f;
+        std::vector<float> out(kRows);
+        const uint64_t bits = one.scan_codes(block.data(), row.data(), row_sum, scale, tail, tails.data(),
+                                             halves.data(), threshold, out.data());
+        for (size_t j = 0; j < kRows; ++j) {
+            int64_t dot = 0;
+            for (size_t d = 0; d < kDims; ++d)
+                dot += (static_cast<int64_t>(block[d / 4 * 4 * kRows + 4 * j + d % 4]) - 128) * row[d];
+            const double products[3] = {static_cast<double>(scale) * static_cast<double>(dot),
+                                        static_cast<double>(tail) * tails[j],
+                                        -static_cast<double>(halves[j])};
+            const double exact = products[0] + products[1] + products[2];
+            const double size = std::abs(products[0]) + std::abs(products[1]) + std::abs(products[2]);
+            expect(std::abs(out[j] - exact) <= gamma32(4) * size, "scan_codes: rounding bound");
+            expect(((bits >> j) & 1) == (out[j] >= threshold), "scan_codes: bits");
+        }
+    }
 }
 
 void compare_collect(const KernelTable& one) {
@@ -249,6 +314,8 @@ int main(int argc, char** argv) {
         compare_tiles(one);
         compare_at_least(one, scalar);
         compare_code_distance(one);
+        compare_quantize(one);
+        compare_scan_codes(one);
         compare_collect(one);
         compare_describe(one, scalar);
         compare_search(scalar);

@@ -375,6 +375,7 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
     });
     parallel_for(leaves_, [&](size_t leaf, int) {
         float* const centre = low + leaf * rank;
+        double squares = 0.0;
         for (size_t g = 0; g < rank / kCodeGroup; ++g) {
             float step = kLeastStep;
             for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; ++d) {
@@ -383,7 +384,10 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
                 step = std::max({step, (most - centre[d]) / 127.0f, (centre[d] - least) / 127.0f});
             }
             arrays.code_steps.writable()[leaf * (rank / kCodeGroup) + g] = step;
+            squares += static_cast<double>(step) * step;
         }
+        reinterpret_cast<LeafNumbers*>(arrays.leaf_numbers.writable())[leaf].codes =
+            round_up(127.0 * std::sqrt(static_cast<double>(kCodeGroup) * squares) * (1.0 + 1e-9));
     });
 }
 

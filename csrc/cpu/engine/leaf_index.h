@@ -33,7 +33,7 @@ struct LeafNumbers {
     float error;    // >= RowFrame::error
     float norm;     // >= length of (first codes, tail)
     float residue;  // >= length of what the first codes miss
-    float unused;
+    float codes;    // >= length of any row's further codes
 };
 
 // What further codes leave of one row.

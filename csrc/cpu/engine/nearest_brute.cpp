@@ -372,8 +372,6 @@ int64_t first_nonfinite_row(const RowSet& rows) {
             }
             return;
         }
-        if (rows.mapped_bytes != 0 && rows.index == nullptr)
-            drop_pages(rows.row(chunk * kChunk), (end - chunk * kChunk) * rows.stride * sizeof(float));
     });
     return first.load() == kNone ? -1 : first.load();
 }

@@ -291,66 +291,55 @@ class QuerySearch {
             __builtin_prefetch(index_.middle_codes(at));
             __builtin_prefetch(&index_.middle_rest(at));
         }
-        prepare_leaf(leaf);
         for (; survivors; survivors &= survivors - 1) {
             const auto j = static_cast<size_t>(__builtin_ctzll(survivors));
             if (rows[j] == kNoRow || !eligible(rows[j])) continue;
-            refine(place + j, rows[j], index_.first_tails(leaf)[j], values[j], slack, numbers.error);
+            refine(place + j, rows[j], index_.first_tails(leaf)[j], values[j], slack);
         }
     }
 
-    // The query about the centre of a leaf, in units of its steps.
-    void prepare_leaf(size_t leaf) {
-        const size_t groups = index_.rank() / kCodeGroup;
-        const float* const centre = index_.code_centre(leaf);
-        const float* const steps = index_.code_steps(leaf);
-        double squares = 0.0;
-        for (size_t g = 0; g < groups; ++g) {
-            const float inverse = 1.0f / steps[g];
-            for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; ++d)
-                code_row_[d] = (coordinates_[d] - centre[d]) * inverse;
-            step_sq_[g] = steps[g] * steps[g];
-            squares += static_cast<double>(steps[g]) * steps[g];
-        }
-        // Each unit was rounded a few times: that moves the query by less than this, for codes up to 127.
-        unit_error_ = 8.0 * kUnit32 * 127.0 * std::sqrt(static_cast<double>(kCodeGroup) * squares);
-    }
-
-    // Sum of squares over coded coordinates, not less than the true one by more than rounding.
-    double coded(const int8_t* codes, size_t first_coordinate, size_t count) const {
-        const double sum = table_.code_distance(codes, code_row_ + first_coordinate,
-                                                step_sq_ + first_coordinate / kCodeGroup, count / kCodeGroup);
+    // Sum of squares over coded coordinates, not more than the true one by more than coded_error() allows.
+    double coded(size_t leaf, const int8_t* codes, size_t first_coordinate, size_t count) const {
+        const double sum = table_.code_distance(
+            codes, coordinates_ + first_coordinate, index_.code_centre(leaf) + first_coordinate,
+            index_.code_steps(leaf) + first_coordinate / kCodeGroup, count / kCodeGroup);
         return std::max(0.0, sum * (1.0 - kRoundingSlack) - kUnderflow);
     }
 
-    void refine(size_t place, uint32_t row, float tail, float value, double slack, float error) {
+    // Each difference is off by 2u (|row - centre| + |step * code|); row - centre is at most the difference
+    // and the code together. `length` of the differences, `codes` that of the leaf's longest code.
+    static double coded_error(double length, double codes) { return 4.1 * kUnit32 * (length + codes); }
+
+    void refine(size_t place, uint32_t row, double tail, double value, double slack) {
         ++work_.counts.refined;
-        const double reach = reach_ + error;
-        const double tails = static_cast<double>(tail) - frame_.scan_tail;
-        const double first =
-            std::max(0.0, code_sq_ - 2.0 * static_cast<double>(value) - 2.0 * slack - tails * tails);
+        const size_t leaf = place / kBlockRows;
+        const LeafNumbers& numbers = index_.numbers(leaf);
+        const double reach = (reach_ + numbers.error) * (1.0 + 1e-9);
+        const double tails = tail - frame_.scan_tail;
+        const double first = std::max(0.0, code_sq_ - 2.0 * value - 2.0 * slack - tails * tails);
         double middle = 0.0, bound = 0.0;
         if (index_.middle_width() != 0) {
             const RowRest& rest = index_.middle_rest(place);
             const double tail_difference = static_cast<double>(rest.tail) - frame_.middle_tail;
-            middle = coded(index_.middle_codes(place), kScanDims, index_.middle_width());
-            bound = std::sqrt(first + middle + tail_difference * tail_difference) * (1.0 - 8.0 * kUnit32) -
-                    unit_error_ - missed_ - rest.residue;
-            if (bound * (1.0 - 1e-9) > reach) return;
+            middle = coded(leaf, index_.middle_codes(place), kScanDims, index_.middle_width());
+            const double length = std::sqrt(first + middle + tail_difference * tail_difference);
+            bound = length - coded_error(length, numbers.codes) - missed_ - rest.residue;
+            if (bound > reach) return;
         }
         const RowRest& rest = index_.last_rest(place);
         const int8_t* const codes = index_.last_codes(place);
         const double tail_difference = static_cast<double>(rest.tail) - frame_.full_tail;
-        const double beyond =
-            index_.last_width() > kScanDims
-                ? coded(codes + kScanDims, kScanDims + index_.middle_width(), index_.last_width() - kScanDims)
-                : 0.0;
-        const double all = coded(codes, 0, kScanDims) + middle + beyond + tail_difference * tail_difference;
-        bound = std::max(bound, std::sqrt(all) * (1.0 - 8.0 * kUnit32) - unit_error_ - rest.residue);
-        if (bound * (1.0 - 1e-9) > reach) return;
+        const double beyond = index_.last_width() > kScanDims
+                                  ? coded(leaf, codes + kScanDims, kScanDims + index_.middle_width(),
+                                          index_.last_width() - kScanDims)
+                                  : 0.0;
+        const double length =
+            std::sqrt(coded(leaf, codes, 0, kScanDims) + middle + beyond + tail_difference * tail_difference);
+        bound = std::max(bound, length - coded_error(length, numbers.codes) - rest.residue);
+        if (bound > reach) return;
         const float* const original = bank_.row(row);
-        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 128); d += 16) __builtin_prefetch(original + d);
-        candidates_.push_back({round_down(bound * (1.0 - 1e-9) - error), row});
+        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 256); d += 16) __builtin_prefetch(original + d);
+        candidates_.push_back({round_down(bound * (1.0 - 1e-9) - numbers.error), row});
     }
 
     void drain() {
@@ -386,10 +375,6 @@ class QuerySearch {
     Quantized quantized_{};
     double missed_ = 0.0, code_sq_ = 0.0, code_norm_ = 0.0;
     alignas(64) int8_t codes_[kScanDims];
-    // About the centre of the leaf that is being read.
-    alignas(64) float code_row_[kMostRank];
-    float step_sq_[kMostRank / kCodeGroup];
-    double unit_error_ = 0.0;
 };
 
 void decide_all(const Ground& ground, size_t query, Best best, SearchCounts& counts) {

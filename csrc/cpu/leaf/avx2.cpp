@@ -39,17 +39,18 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups) {
+float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
+                    size_t groups) {
     __m256 total = _mm256_setzero_ps();
     for (size_t g = 0; g < groups; ++g) {
-        __m256 sum = _mm256_setzero_ps();
-        for (int i = 0; i < kCodeGroup; i += 8) {
-            const __m128i raw = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + g * kCodeGroup + i));
-            const __m256 difference = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(raw)),
-                                                    _mm256_loadu_ps(row + g * kCodeGroup + i));
-            sum = _mm256_fmadd_ps(difference, difference, sum);
+        const __m256 step = _mm256_set1_ps(steps[g]);
+        for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; d += 8) {
+            const __m128i raw = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + d));
+            const __m256 code = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(raw));
+            const __m256 place = _mm256_sub_ps(_mm256_loadu_ps(row + d), _mm256_loadu_ps(centre + d));
+            const __m256 difference = _mm256_fnmadd_ps(step, code, place);
+            total = _mm256_fmadd_ps(difference, difference, total);
         }
-        total = _mm256_fmadd_ps(_mm256_set1_ps(step_sq[g]), sum, total);
     }
     __m128 fold = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
     fold = _mm_add_ps(fold, _mm_movehl_ps(fold, fold));

@@ -38,19 +38,21 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups) {
-    __m512 total = _mm512_setzero_ps();
-    for (size_t g = 0; g < groups; ++g) {
-        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + g * kCodeGroup));
-        const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + g * kCodeGroup + 16));
-        const __m512 d0 = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)),
-                                        _mm512_loadu_ps(row + g * kCodeGroup));
-        const __m512 d1 = _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)),
-                                        _mm512_loadu_ps(row + g * kCodeGroup + 16));
-        const __m512 sum = _mm512_fmadd_ps(d1, d1, _mm512_mul_ps(d0, d0));
-        total = _mm512_fmadd_ps(_mm512_set1_ps(step_sq[g]), sum, total);
+float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
+                    size_t groups) {
+    __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+    for (size_t g = 0; g < groups; ++g, codes += kCodeGroup, row += kCodeGroup, centre += kCodeGroup) {
+        const __m512 step = _mm512_set1_ps(steps[g]);
+        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+        const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16));
+        const __m512 p0 = _mm512_sub_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(centre));
+        const __m512 p1 = _mm512_sub_ps(_mm512_loadu_ps(row + 16), _mm512_loadu_ps(centre + 16));
+        const __m512 d0 = _mm512_fnmadd_ps(step, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), p0);
+        const __m512 d1 = _mm512_fnmadd_ps(step, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)), p1);
+        even = _mm512_fmadd_ps(d0, d0, even);
+        odd = _mm512_fmadd_ps(d1, d1, odd);
     }
-    return _mm512_reduce_add_ps(total);
+    return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
 }
 
 Quantized quantize(const float* row, const float* centre, int8_t* codes) {

@@ -15,17 +15,19 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* step_sq, size_t groups) {
+float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
+                    size_t groups) {
     float total = 0.0f;
     for (size_t g = 0; g < groups; ++g) {
         float lane[8] = {};
         for (int i = 0; i < kCodeGroup; ++i) {
-            const float difference = static_cast<float>(codes[g * kCodeGroup + i]) - row[g * kCodeGroup + i];
+            const size_t d = g * kCodeGroup + i;
+            const float difference = row[d] - centre[d] - steps[g] * static_cast<float>(codes[d]);
             lane[i % 8] += difference * difference;
         }
         float sum = 0.0f;
         for (int l = 0; l < 8; ++l) sum += lane[l];
-        total += step_sq[g] * sum;
+        total += sum;
     }
     return total;
 }
