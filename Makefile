@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint bench dev neon-test clean
+.PHONY: demo test lint bench dev neon-test cuda-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
@@ -33,6 +33,10 @@ dev:
 	    -Dpybind11_DIR=$$($(DEV_PYTHON) -m pybind11 --cmakedir) -DINREACH_WERROR=ON
 	cmake --build build/dev --parallel
 	cmake --install build/dev --prefix .
+
+# The CUDA kernels compiled for every architecture, registers and theoretical occupancy printed; needs nvcc and no GPU.
+cuda-check: $(VENV)/.installed-test
+	cd tests && $(abspath $(BIN))/pytest -q -rs cuda_build/test_compile.py
 
 # The NEON kernels on a machine without one: cross-compiled, run under qemu-user (Debian and Ubuntu:
 # apt-get install g++-aarch64-linux-gnu qemu-user).

@@ -14,14 +14,22 @@ from typing import Any
 from . import ROOT, environment, records
 
 SECTIONS = ("search", "association", "describe", "whole", "memory")
-LONG_SECTIONS = ("scale", "patchcore", "fit_large")
-"""Only on demand: gigabytes on disk, another environment, or an hour."""
+LONG_SECTIONS = ("scale", "patchcore", "fit_large", "gpu")
+"""Only on demand: gigabytes on disk, another environment, an hour, or a card."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the sections asked for; 1 if one of them failed, else 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    if options.device == "cuda":
+        from . import gpu
+
+        options.only = "gpu"
+        reason = gpu.why_not()
+        if reason is not None:
+            print(f"SKIPPED: {reason}; nothing was measured on a GPU, and no file was written.")
+            return 0
     environment.relaunch(arguments, options.threads)
     result = measure(options)
     text = records.markdown(result)
@@ -61,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_numbers, help="scale: sizes of the bank, with commas between")
     parser.add_argument("--anomalib-python", type=Path, help="patchcore: the Python of an environment with anomalib")
     parser.add_argument("--images", type=int, help="fit_large: how many (4000)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the section gpu alone, on the current card"
+    )
     parser.add_argument("--json", type=Path, help="where the raw figures go (bench/results/quick|full.json)")
     parser.add_argument("--markdown", type=Path, help="where the table goes (beside the JSON)")
     return parser
@@ -102,7 +113,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[records.Case]]], Any]:
     # Imported here: `relaunch` has to come before anything that loads an OpenBLAS.
-    from . import association, describe_cases, fit_large, memory, patchcore, scale, search, whole
+    from . import association, describe_cases, fit_large, gpu, memory, patchcore, scale, search, whole
     from .workload import Workload
 
     if options.threads is not None:
@@ -120,6 +131,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "memory": lambda: memory.run(quick=quick, extra=extra),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
         "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
+        "gpu": lambda: gpu.run(work, quick=quick),
         "fit_large": lambda: fit_large.run(quick=quick, images=options.images, extra=extra),
     }, work
 

@@ -31,35 +31,45 @@ def run(*, quick: bool = False, images: int | None = None, extra: tuple[str, ...
 
 def cases(told: dict[str, Any]) -> list[Case]:
     """What a child told, as cases."""
-    plan = told["plan"] or {}
-    forecast = {name: f"{value}" for name, value in plan.items()}
+    plan = told["plan"]
     name = f"fit of {told['images']} varied images, {told['patches']} patches, memory_limit {told['memory_limit']}"
     peak = "peak, resident (VmHWM)"
+    own = told["fit"]["anonymous_before"] + told["fit"]["anonymous_peak"]
     memory = value_case(
         f"{name}: memory",
         {
             peak: told["peak"] / 1e9,
-            "of it before the fit (imports, backbone)": told["before"] / 1e9,
-            "the process's own at its peak (RssAnon)": (told["fit"]["anonymous_before"] + told["fit"]["anonymous_peak"])
-            / 1e9,
+            "planned": plan["memory"]["peak"] / 1e9,
+            "before the fit (imports, backbone)": told["before"] / 1e9,
+            "the process's own at its peak (RssAnon)": own / 1e9,
         },
         data=told["data"],
         unit="GB",
         limits={peak: PEAK_GB} if told["images"] >= IMAGES else None,
-        checks={"nominal patches": str(told["nominal"]), **{f"plan, {key}": text for key, text in forecast.items()}},
+        checks={"nominal patches": str(told["nominal"])},
         bytes=told,
     )
     disk = value_case(
         f"{name}: disk",
-        {"greatest of spool and model together": told["disk_peak"] / 1e9, "model": told["model_bytes"] / 1e9},
+        {
+            "greatest, spool and model together": told["disk_peak"] / 1e9,
+            "planned, spool": plan["disk"]["spool"] / 1e9,
+            "model": told["model_bytes"] / 1e9,
+            "planned, model": plan["disk"]["model"] / 1e9,
+        },
         data=told["data"],
         unit="GB",
     )
     seconds = value_case(
         f"{name}: time",
-        {"fit": told["fit"]["seconds"], **{f"of it {stage}": s for stage, s in told["stages"].items()}}
-        | {"save": told["save_seconds"]},
+        {
+            "fit": told["fit"]["seconds"],
+            "planned": plan["total_seconds"],
+            **{f"of it {stage}": s for stage, s in told["stages"].items()},
+            "save": told["save_seconds"],
+        },
         data=told["data"],
         unit="s",
+        checks={"planned in": f"{plan['planned_in']:.1f} s, from {plan['measured_images']} images"},
     )
     return [memory, disk, seconds]

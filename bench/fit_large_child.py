@@ -7,13 +7,11 @@ spool, and the saved model's size.
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +51,9 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
         "data": f"{work.backbone.name} of {pictures.words}",
         "memory_limit": options.memory_limit,
         "before": resident.resident(),
-        "plan": None,
     }
-    if hasattr(model, "plan"):
-        start = time.perf_counter()
-        told["plan"] = {**_plain(model.plan(pictures)), "planned_in": time.perf_counter() - start}
+    start = time.perf_counter()
+    told["plan"] = {**model.plan(pictures).as_dict(), "planned_in": time.perf_counter() - start}
     spool = folder / "spool"
     with Disk(folder) as disk:
         _, memory = resident.watched(lambda: model.fit(pictures, spool=spool, progress=_progress()))
@@ -79,12 +75,6 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _plain(plan: Any) -> dict[str, Any]:
-    """The plan's numbers, whatever class it has."""
-    values = asdict(plan) if is_dataclass(plan) and not isinstance(plan, type) else dict(inspect.getmembers(plan))
-    return {name: v for name, v in values.items() if isinstance(v, (int, float, str)) and not name.startswith("_")}
 
 
 def _progress() -> Callable[[str, int, int], None]:

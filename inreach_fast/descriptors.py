@@ -71,14 +71,20 @@ class DescriptorBuffer:
 
 
 def describe_images(
-    batch: UInt8Array, backbone: Backbone, *, dim: int, neighbourhood: int, backend: str
+    batch: UInt8Array,
+    backbone: Backbone,
+    *,
+    dim: int,
+    neighbourhood: int,
+    backend: str,
+    precision: str = "float32",
 ) -> tuple[FloatArray, tuple[int, int]]:
     """Descriptors of network inputs, without position channels.
 
     Args:
         batch: uint8 (B, H, W, 3) RGB.
         backbone: the network; its first level's grid is the patches' grid.
-        dim, neighbourhood, backend: as in `Parameters`.
+        dim, neighbourhood, backend: as in `Parameters`. precision: of the network's products.
 
     Returns:
         float32 (B, P, dim), and the grid (h, w) with h * w = P. Each image passes through the network by
@@ -88,9 +94,14 @@ def describe_images(
     out: FloatArray | None = None
     grid = (0, 0)
     for i in range(len(batch)):
-        levels = backbone.extract(batch[i : i + 1])
+        one = batch[i : i + 1]
+        levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
         grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
+        if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_card_name(backend)):
+            levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a card
         rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
+        if not isinstance(rows, np.ndarray):
+            rows = rows.cpu().numpy()
         if out is None:
             out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
         out[i] = rows.reshape(grid[0] * grid[1], dim)

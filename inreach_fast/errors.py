@@ -56,6 +56,26 @@ class BackendError(InReachError, RuntimeError):
     """A kernel backend is unknown or not usable on this machine; the message names those that are."""
 
 
+class GpuError(BackendError):
+    """A GPU failed; the message gives the driver's own word for it, and the remedy."""
+
+
+class GpuUnavailableError(GpuError):
+    """No GPU can be used here: no driver, one that is too old, no card, or one that others hold."""
+
+
+class GpuMemoryError(GpuError, MemoryError):
+    """The GPU's memory does not suffice."""
+
+
+class GpuLostError(GpuError):
+    """The GPU has failed in a way that only a new process gets over; nothing that was on it can be read."""
+
+
+class DeviceMismatchError(ParameterError):
+    """Arrays that meet in one call are on different devices; the message names them."""
+
+
 class ExecutorError(InReachError, RuntimeError):
     """Work could not be spread over workers (`inreach_fast.executors`)."""
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +55,15 @@ from .prediction import Prediction
 from .preprocess import Geometry
 from .scoring import Scorer, anomaly_map
 from .spool import Spool
+from .stream import Ready, in_stream, named_features
 from .threshold import robust_threshold
 from .verdict import Limits, Pace, bounded_scores, whole_scores
 from .workspace import Budget, Workspace
 
 if TYPE_CHECKING:
     from .backbones import Backbone
+    from .card_slots import CardSlots
+    from .gpu_inference import CardScores
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
@@ -82,6 +85,7 @@ class InReaCh:
             result depends on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
             `executors.make_executor` takes. No result depends on it, and it is not saved.
+        precision: what the network computes predictions in: "float32", "float16" or "bfloat16". It is not saved.
         parameters: any of `Parameters`, by keyword.
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
@@ -111,9 +115,11 @@ class InReaCh:
         backbone: Any = None,
         memory_limit: int | str | None = None,
         executor: Any = "local",
+        precision: str = "float32",
         **parameters: Any,
     ) -> None:
         self.memory_limit = memory_limit
+        self.precision = precision
         self.executor = executor
         self._backbone: Backbone | None = None
         if backbone is not None and not isinstance(backbone, str):
@@ -127,6 +133,7 @@ class InReaCh:
         self._fingerprint: str | None = None
         self._folder: Path | None = None
         self._pace = Pace()
+        self._on_card: tuple[Any, CardSlots | None] | None = None
         self._scratch: Path | None = None  # where temporary files go; None: the system's place
         self._spool: Spool | None = None  # of a fit that is to be saved before its spool is removed
         self._fitted = False
@@ -187,10 +194,17 @@ class InReaCh:
                 "weights, levels or normalisation); give the same backbone, or fit again"
             )
 
-    def _base_descriptors(self, batch: UInt8Array) -> FloatArray:
+    def _base_descriptors(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         """Network inputs, uint8 (B, H, W, 3), to descriptors without positions, float32 (B, P, dim)."""
         p = self.parameters
-        rows, _ = describe_images(batch, self.backbone, dim=p.dim, neighbourhood=p.neighbourhood, backend=p.backend)
+        rows, _ = describe_images(
+            batch,
+            self.backbone,
+            dim=p.dim,
+            neighbourhood=p.neighbourhood,
+            backend=p.kernel_backend,
+            precision=precision,
+        )
         return rows
 
     def _grid(self, patches: int) -> tuple[int, int]:
@@ -211,6 +225,20 @@ class InReaCh:
     @memory_limit.setter
     def memory_limit(self, value: int | str | None) -> None:
         self._memory_limit = None if value is None else parse_bytes(value)
+
+    @property
+    def precision(self) -> str:
+        """What the network's products are computed in by `predict` and `predict_stream`: "float32", or "float16" or
+        "bfloat16", which are faster on a card and change the features. A fit is always float32. How far a half
+        disagrees on one's own images tells `precision.disagreement`.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in ("float32", "float16", "bfloat16"):
+            raise ParameterError(f"precision: expected 'float32', 'float16' or 'bfloat16', got {value!r}")
+        self._precision = value
 
     @property
     def executor(self) -> Any:
@@ -525,7 +553,7 @@ class InReaCh:
         if state is None:
             raise FinalModelError(
                 f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
-                "version, or its patches were replaced); fit again, or use the model saved without final=True"
+                "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
         try:
             state.check()
@@ -604,15 +632,11 @@ class InReaCh:
         begun = time.perf_counter()
         self._check_fitted()
         limits = self._limits(threshold, budget_ms)
-        if self._from_descriptors:
-            raise BackboneMismatchError(
-                "predict: the model was fitted on descriptors of the caller's own backbone; give "
-                "score_descriptors the descriptors of the image"
-            )
+        self._check_has_network()
         single = _is_single(images)
         source = None if single else open_images(images)
         count = 1 if source is None else len(source)
-        geometry = self.geometry
+        card = self._card()
         done: list[Prediction] = []
         step = self.parameters.batch_size if limits.budget is None else 1  # a budget is each image's own
         for start in range(0, count, step):
@@ -621,20 +645,81 @@ class InReaCh:
             inputs = np.empty((len(numbers), *self.parameters.image_size, 3), dtype=np.uint8)
             sizes, turns = [], []
             for k, i in enumerate(numbers):
-                image = as_image(images, "images") if source is None else source.load(i)
-                sizes.append((int(image.shape[0]), int(image.shape[1])))
-                network_input, degrees = geometry.apply(image), 0
-                if self._alignment is not None:
-                    network_input, degrees = self._alignment.apply(network_input)
-                inputs[k] = network_input
-                turns.append(degrees)
-            rows = self._described_rows(inputs)
+                ready = self._ready(as_image(images, "images") if source is None else source.load(i))
+                sizes.append(ready.size)
+                inputs[k] = ready.network_input
+                turns.append(ready.degrees)
+            on_card = None if card is None else card.scores(inputs)
+            rows = self._described_rows(inputs, self._precision) if on_card is None else []
             for k, i in enumerate(numbers):
                 try:
-                    done.append(self._predicted(rows[k], turns[k], sizes[k], limits, begun))
+                    if on_card is None:
+                        done.append(self._predicted(rows[k], turns[k], sizes[k], limits, begun))
+                    else:
+                        done.append(self._predicted_on_card(next(on_card), turns[k], sizes[k], limits))
                 except NonFiniteError as error:
                     raise bad_features("the image" if source is None else source.names[i]) from error
         return done[0] if single else _stacked(done)
+
+    def predict_stream(
+        self, images: Iterable[Any], *, threshold: float | None = None, budget_ms: float | None = None, ahead: int = 2
+    ) -> Iterator[Prediction]:
+        """Scores images as they come, in their order; each result is `predict`'s, to the bit.
+
+        The next images are read (decoded, resized) in a thread while this one is scored. With ``device="cuda"`` the
+        copies, the network and the search of neighbouring images overlap as well.
+
+        Args:
+            images: an iterable of single images (as `predict` takes them), endless if need be; or a folder, array or
+                Dataset, as `predict` takes them. It is asked for the next image in that thread.
+            threshold, budget_ms: as in `predict`; a budget counts from when the image's turn comes.
+            ahead: images that may be read before their turn, at least 1.
+
+        Returns:
+            An iterator of `Prediction` for single images. Closing it ends the reading.
+
+        Raises:
+            At once: NotFittedError, ParameterError, BackboneMismatchError, as `predict`. In an image's turn: its
+            ImageError or NonFiniteError, after all before it have come.
+        """
+        self._check_fitted()
+        limits = self._limits(threshold, budget_ms)
+        self._check_has_network()
+        if isinstance(ahead, bool) or not isinstance(ahead, (int, np.integer)) or ahead < 1:
+            raise ParameterError(f"ahead: expected a whole number of at least 1, got {ahead!r}")
+        if _is_single(images):
+            raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
+        card = self._card()
+        source: Iterable[tuple[str, Any]]
+        if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
+            opened = open_images(images)
+            source = ((opened.names[i], opened.load(i)) for i in range(len(opened)))
+        else:
+            source = ((f"image {i} of the stream", image) for i, image in enumerate(images))
+
+        def read(item: tuple[str, Any]) -> tuple[str, Ready]:
+            name, image = item
+            return name, self._ready(as_image(image, name))
+
+        def start(item: tuple[str, Ready]) -> tuple[str, Ready, Any]:
+            name, ready = item
+            if card is not None:
+                return name, ready, card.start(ready.network_input)
+            begun = time.perf_counter()
+            (rows,) = self._described_rows(np.array(ready.network_input[None]), self._precision)
+            with named_features(name):
+                return name, ready, self._predicted(rows, ready.degrees, ready.size, limits, begun)
+
+        def collect(item: tuple[str, Ready, Any]) -> Prediction:
+            name, ready, started = item
+            if card is None:
+                scored: Prediction = started
+                return scored
+            with named_features(name):
+                return self._predicted_on_card(card.collect(started), ready.degrees, ready.size, limits)
+
+        in_flight = 0 if card is None else card.in_flight
+        return in_stream(source, read, start, collect, ahead=int(ahead), in_flight=in_flight)
 
     def prepare(self) -> InReaCh:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
@@ -646,7 +731,7 @@ class InReaCh:
         if not self._from_descriptors:
             _ = self.backbone
         nominal = self.nominal_
-        kernels.nearest_bounds(nominal.patches[:1], nominal.bank, backend=self.parameters.backend)
+        kernels.nearest_bounds(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
         return self
 
     def score_descriptors(
@@ -765,10 +850,63 @@ class InReaCh:
         full: FloatArray = self.geometry.map_to_original(values, original_size)
         return full
 
-    def _described_rows(self, inputs: UInt8Array) -> list[FloatArray]:
+    def _described_rows(self, inputs: UInt8Array, precision: str = "float32") -> list[FloatArray]:
         """Descriptors of network inputs, with position channels where the fit has them: B times (P, D)."""
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
-        return [append_positions(rows, channels) for rows in self._base_descriptors(inputs)]
+        # What wraps `_base_descriptors` (evaluation's cache) knows of float32 alone.
+        described = self._base_descriptors(inputs, *([] if precision == "float32" else [precision]))
+        return [append_positions(rows, channels) for rows in described]
+
+    def _check_has_network(self) -> None:
+        if self._from_descriptors:
+            raise BackboneMismatchError(
+                "predict: the model was fitted on descriptors of the caller's own backbone; give "
+                "score_descriptors the descriptors of the image"
+            )
+
+    def _ready(self, image: UInt8Array) -> Ready:
+        network_input, degrees = self.geometry.apply(image), 0
+        if self._alignment is not None:
+            network_input, degrees = self._alignment.apply(network_input)
+        return Ready(network_input, degrees, (int(image.shape[0]), int(image.shape[1])))
+
+    def _card(self) -> CardSlots | None:
+        """The way through the card, where network and kernels are there and the score is the plain one."""
+        p = self.parameters
+        if p.device.partition(":")[0] != "cuda" or p.score != "nearest" or p.distance != "squared_l2":
+            return None
+        backend = p.kernel_backend
+        if not kernels.is_card_name(backend):
+            return None
+        with self._lock:
+            backbone, nominal = self.backbone, self.nominal_
+            key = (id(nominal), id(backbone), self._precision)
+            if self._on_card is None or self._on_card[0] != key:
+                from .card_slots import open_slots
+                from .gpu_inference import Setting
+
+                channels = position_channels(self.grid_, p.position_weight) if self.positions_ else None
+                setting = Setting(
+                    nominal.bank, self.grid_, p.image_size, p.dim, p.neighbourhood, p.smoothing_sigma, channels
+                )
+                self._on_card = None  # gives the old one's memory back first
+                self._on_card = (key, open_slots(setting, backbone, backend, self._precision))
+            return self._on_card[1]
+
+    def _predicted_on_card(
+        self, found: CardScores, degrees: int, size: tuple[int, int] | None, limits: Limits
+    ) -> Prediction:
+        threshold = self.threshold_ if limits.threshold is None else limits.threshold
+        return Prediction(
+            score=found.score,
+            is_anomalous=found.score > threshold,
+            anomaly_map=rotate_map_back(found.anomaly_map, degrees) if degrees else found.anomaly_map,
+            patch_scores=found.patch_scores,
+            nearest=found.nearest,
+            rotation=float(degrees),
+            original_size=size,
+            counts=found.counts,
+        )
 
     def _limits(self, threshold: float | None, budget_ms: float | None) -> Limits:
         limits = Limits.of(threshold, budget_ms)
@@ -825,7 +963,7 @@ class InReaCh:
                     lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
                     p.score,
                     p.distance,
-                    p.backend,
+                    p.kernel_backend,
                 )
             return self._scorer
 
@@ -862,7 +1000,7 @@ class InReaCh:
             raise ParameterError(
                 f'compress: the guarantee is about score="nearest", and this model has "{self.parameters.score}"'
             )
-        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.backend, progress=progress)
+        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.kernel_backend, progress=progress)
         assert nominal.compression is not None
         other = InReaCh()
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pace")})

@@ -197,7 +197,7 @@ def fit_rows(
     sampled = sample_images(digests, p.threshold_images, p.random_state)
     kept = np.sort(ranked_images(digests, p.random_state)[: p.threshold_images + RESERVE])
     store = MemberStore(workspace, dim, patches, n_images, kept)
-    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=p.backend)
+    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=p.kernel_backend)
     is_seed, is_kept = set(seed_images.tolist()), set(kept.tolist())
     found = (members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_kept) for i, rows in enumerate(x))
     gather(found, store, n_images, report, tell)
@@ -304,7 +304,7 @@ def image_association(
         p.assoc_pairs,
         p.dim,
         p.neighbourhood,
-        p.backend,
+        p.kernel_backend,
         network.backbone(),
         torch.get_num_threads(),
         network.describe,

@@ -31,7 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
 _CHUNK_BYTES = 32 << 20
-_MAPPED_QUERIES = 512
+# Each query reads some dozen rows, and the system brings in sixteen pages about each.
+_MAPPED_QUERIES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def nominate(
             max_std = p.max_channel_std if p.spread_filter else None
             array = rows.load(workspace.budget.members) if isinstance(rows, RowLog) else None
             if array is not None:
-                spread = spread_in_memory(array, min_length=min_length, max_std=max_std, backend=p.backend)
+                spread = spread_in_memory(array, min_length=min_length, max_std=max_std, backend=p.kernel_backend)
             else:
                 spread = spread_streamed(
                     rows,
@@ -103,7 +104,7 @@ def nominate(
                     min_length=min_length,
                     max_std=max_std,
                     memory=workspace.budget.sums,
-                    backend=p.backend,
+                    backend=p.kernel_backend,
                 )
             selection = select_members(members, spread, min_length=min_length, max_std=max_std)
             placed = selection, *_place(rows, selection, workspace, p)
@@ -129,7 +130,7 @@ def nominate(
         release_pages(patches)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
-        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.backend)
+        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)
         scores = np.empty(len(sampled), dtype=np.float32)
         where = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
         for k, image in enumerate(sampled.tolist()):

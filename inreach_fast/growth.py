@@ -238,7 +238,7 @@ def add_rows(current: Fitted, x: FloatArray, setting: Setting, rows_at_hand: Row
     names = [*current.image_names, *(f"x[{old + i}]" for i in range(len(x)))]
     rows = state.rows(current.nominal.patches)
     seed_rows = _seed_rows(state.members, rows)
-    associator = Associator(state.members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=p.backend)
+    associator = Associator(state.members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=p.kernel_backend)
     none = np.empty(0, np.int64)
     store = MemberStore(setting.workspace, rows.dim, state.members.patches, len(x), none)
     found = (members_of(associator, old + i, image, is_seed=False, whole=False) for i, image in enumerate(x))

@@ -73,7 +73,7 @@ class Parameters:
         weights: "official", "random" (seeded, for tests) or a file's path.
         depth: feature hierarchy (section 3, S.A): 1 to 13 residual blocks, "PC" for PatchCore's pick,
             "reference" for the authors' program's, or a tuple of level names.
-        device: torch device of the backbone.
+        device: torch device of the backbone; "cuda" (or "cuda:1") takes the kernels to the card as well (docs/gpu.md).
         neighbourhood: side of the local aggregation's window, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         image_size: (height, width) in pixels of the network's input; one number stands for a square.
@@ -172,6 +172,15 @@ class Parameters:
             if name not in known:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
+
+    @property
+    def kernel_backend(self) -> str:
+        """``backend``, where "auto" on a CUDA device means the card's own (`kernels.backend_for`)."""
+        if self.backend != "auto" or not self.device.startswith("cuda"):
+            return self.backend
+        from .kernels import backend_for
+
+        return backend_for(self.backend, self.device)
 
     def with_changes(self, **changes: Any) -> Parameters:
         """A copy with some values changed, checked again."""

@@ -128,7 +128,7 @@ def plan_fit(
     patches, dim = first.shape
     before = resident_bytes()
     places = np.arange(len(seed_rows), dtype=np.int64)
-    associator = Associator(places, seed_rows, backend=p.backend)
+    associator = Associator(places, seed_rows, backend=p.kernel_backend)
     rates: list[float] = []
     kept: list[FloatArray] = [seed_rows.reshape(-1, dim)]
     associating = summing = 0.0
@@ -138,12 +138,12 @@ def plan_fit(
         associating += found.seconds[1]
         rates.append(len(found.patch) / patches)
         kept.append(found.rows)
-        summing += _summing(found.rows, p.backend)
+        summing += _summing(found.rows, p.kernel_backend)
     prepared = max(0, resident_bytes() - before)
     join_rate = float(np.mean(rates))
     members = n_seeds * patches + round((count - n_seeds) * join_rate * patches)
     bank_rows = np.concatenate(kept)
-    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, p.backend)
+    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, p.kernel_backend)
 
     budget, row_bytes = Budget(limit), 4 * dim
     inputs = count * p.image_size[0] * p.image_size[1] * 3

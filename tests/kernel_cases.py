@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
+import cuda_host.backend
 import numpy as np
 import reference
 from hypothesis import HealthCheck, settings
@@ -14,19 +16,47 @@ from inreach_fast import kernels
 Rows = NDArray[np.float32]
 
 # Fixtures set the engine once for all examples of a test, which is what is meant.
-fuzz = settings(
+_fuzz = settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# Kernels that run thread by thread on the CPU take a hundred times as long: fewer examples for each way through them.
+_CASE_EXAMPLES = 6
+
+
+def fuzz(test: Any) -> Any:
+    """Settings of the property tests."""
+    inner = test.hypothesis.inner_test
+    seen: dict[str, int] = {}
+    failed: set[str] = set()
+
+    @functools.wraps(inner)
+    def limited(*args: Any, **kwargs: Any) -> None:
+        case = getattr(kwargs.get("engine"), "case", None)
+        if case is not None and case.name not in failed:  # a failure may be run again as often as it takes
+            seen[case.name] = seen.get(case.name, 0) + 1
+            if seen[case.name] > _CASE_EXAMPLES:
+                return
+        try:
+            inner(*args, **kwargs)
+        except BaseException:
+            if case is not None:
+                failed.add(case.name)
+            raise
+
+    test.hypothesis.inner_test = limited
+    return _fuzz(test)
 
 
 class Engine(NamedTuple):
-    """A backend; for the compiled one an instruction set, and whether it must search by bounds."""
+    """A backend; for the compiled one an instruction set, and whether it must search by bounds; for the CUDA
+    kernels on the CPU (tests/cuda_host) a way through them."""
 
     backend: str
     isa: str | None = None
     pruned: bool = False
+    case: cuda_host.backend.Case | None = None
 
 
 def engines() -> list[Engine]:
@@ -36,8 +66,12 @@ def engines() -> list[Engine]:
             from inreach_fast import _core
 
             found += [Engine(backend, isa, pruned) for isa in _core.isa_levels() for pruned in (False, True)]
-        else:
+        elif backend != cuda_host.backend.NAME:
             found.append(Engine(backend))
+    # Without a compiler they are there as well, to be skipped by name (kernels/conftest.py).
+    found += [
+        Engine(cuda_host.backend.NAME, pruned=bool(case.options.heads), case=case) for case in cuda_host.backend.CASES
+    ]
     return found
 
 

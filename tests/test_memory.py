@@ -76,3 +76,17 @@ def test_what_is_no_map_is_left_alone(tmp_path: Path) -> None:
     assert mapped_file(writable) is None
     read_only = np.memmap(tmp_path / "a", dtype=np.float32, mode="r", shape=(4, 4))
     assert mapped_file(read_only[:, ::2]) is None
+
+
+def test_the_search_knows_rows_that_lie_in_a_file_without_a_name() -> None:
+    from inreach_fast.kernels import Bank
+    from inreach_fast.workspace import Budget, Workspace, map_file, write_all
+
+    file = Workspace(Budget(1000)).open_file("rows")
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    write_all(file, rows)
+    mapped = map_file(file, np.float32, (4, 3))
+    file.close()
+    assert np.array_equal(mapped, rows)
+    assert Bank(mapped).mapped
+    assert not Bank(rows).mapped

@@ -26,6 +26,9 @@ from .definition import (
 )
 from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
 
+PRECISIONS = ("float32", "float16", "bfloat16")
+_HALVES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
 
 class Backbone:
     """A network cut after its last level, with its preprocessing. Build it with `load_backbone` or
@@ -93,7 +96,9 @@ class Backbone:
         prepared = as_normalisation(normalisation, IMAGENET)
         return cls(BackboneDefinition(module, chosen, prepared, name), chosen, device=device)
 
-    def extract(self, batch: npt.NDArray[np.uint8], *, image_by_image: bool | None = None) -> list[torch.Tensor]:
+    def extract(
+        self, batch: npt.NDArray[np.uint8], *, image_by_image: bool | None = None, precision: str = "float32"
+    ) -> list[torch.Tensor]:
         """Features of a batch.
 
         Args:
@@ -102,6 +107,7 @@ class Backbone:
                 another batch; run one by one, an image has the same features, to the bit, in any batch (at one number
                 of torch threads), and the activations of one image are all the memory taken. False costs that
                 promise and is some per cent faster. None: True on the CPU, False elsewhere.
+            precision: one of `PRECISIONS`, what products are computed in; halves change the features.
 
         Returns:
             One float32 tensor (B, C_l, h_l, w_l) a level, channels_last, on `device`, made in inference mode.
@@ -118,20 +124,26 @@ class Backbone:
             if image_by_image is None:
                 image_by_image = self.device.type == "cpu"
             if not image_by_image or len(batch) == 1:
-                return self._run(x)
-            first = self._run(x[:1])
+                return self._run(x, precision)
+            first = self._run(x[:1], precision)
             levels = [
                 torch.empty((len(batch), *level.shape[1:]), device=self.device, memory_format=torch.channels_last)
                 for level in first
             ]
             for i in range(len(batch)):
-                for whole, level in zip(levels, first if i == 0 else self._run(x[i : i + 1]), strict=True):
+                for whole, level in zip(levels, first if i == 0 else self._run(x[i : i + 1], precision), strict=True):
                     whole[i].copy_(level[0])
             return levels
 
-    def _run(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def run(self, x: torch.Tensor, precision: str = "float32") -> list[torch.Tensor]:
+        """`extract` for an input that is prepared and on ``device`` already: float32 (B, 3, H, W), normalised."""
+        return self._run(x, precision)
+
+    def _run(self, x: torch.Tensor, precision: str) -> list[torch.Tensor]:
+        half = _HALVES[precision]
         try:
-            outputs = self._network(x)
+            with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+                outputs = self._network(x)
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, BackboneError):
                 raise

@@ -23,7 +23,8 @@ def make_executor(executor: Any, *, workers: int | None = None) -> Executor:
         executor: one of
 
             - "local": this process;
-            - "processes", "processes:N": that many processes of this machine (as many as processors);
+            - "processes:N": that many processes of this machine; "processes": as many as its processors make, each
+              with this process's number of torch threads;
             - "ray": the Ray cluster of the environment's RAY_ADDRESS, or else one that runs here, or else one
               that is started here for the while;
             - "HOST:PORT": the Ray cluster whose head has that address, from one of its machines;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import time
 from collections.abc import Iterable, Iterator
@@ -15,30 +14,30 @@ from .protocol import Result, Spec, Task
 from .scheduling import Done, Event, Lost, Ready, Refused, run_in_order
 from .spec_file import SpecFile
 from .wire import Closed, Kind, Message
-from .worker import thread_settings
+from .worker import processors, thread_settings, torch_threads
 
 
 class ProcessExecutor:
     """Does tasks in processes of this machine.
 
     Args:
-        workers: number of processes; None: one for each processor that this process may run on.
+        workers: number of processes; None: as many as the processors make, each with this process's number of torch
+            threads. That is one where torch uses all of them, as it does unless it is told otherwise.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or processors()
+        self.workers = workers
 
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Executor.run`."""
-        return run_in_order(lambda: ProcessTransport(spec, self.workers), tasks)
+
+        def transport() -> ProcessTransport:
+            return ProcessTransport(spec, self.workers or max(1, processors() // (torch_threads() or 1)))
+
+        return run_in_order(transport, tasks)
 
     def __repr__(self) -> str:
         return f"ProcessExecutor({self.workers})"
-
-
-def processors() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ProcessTransport:

@@ -101,11 +101,14 @@ class _Bridge:
         if not self._join():
             self._send(Message(Kind.JOINED, buffers=pack(None, "facts")))
             return
-        self._processors, workers = _shares(self._ray.nodes(), settings["kernel_threads"], settings["workers"])
+        self._processors, workers = _shares(
+            self._ray.nodes(), settings["torch_threads"] or settings["kernel_threads"], settings["workers"]
+        )
         self._actor_class = _actor_class()
         # Shared by all workers of a machine, in its object store.
         self._spec = self._ray.put([_as_array(part) for part in map_buffers(settings["spec"])])
         self._actors: dict[int, Any] = {}
+        self._remarked: set[tuple[str | None, str | None]] = set()
         where = self._where()
         facts = {
             "address": where,
@@ -191,7 +194,7 @@ class _Bridge:
         actor = self._ray.remote(self._actor_class).options(num_cpus=self._processors, max_restarts=0).remote()
         self._actors[worker] = actor
         path = [entry for entry in sys.path if entry]
-        told = actor.hello.remote(self._settings["environment"], path, list(self._settings["versions"]))
+        told = actor.hello.remote(self._settings["environment"], os.getcwd(), path, list(self._settings["versions"]))
         self._then(worker, told, lambda facts: self._greeted(worker, facts))
 
     def _greeted(self, worker: int, facts: dict[str, Any]) -> None:
@@ -199,7 +202,15 @@ class _Bridge:
         if wrong is not None:
             self._send(Message(Kind.REFUSED, worker, buffers=pack_error(ClusterError(wrong))))
             return
-        self._send(Message(Kind.ALIVE, worker))
+        here, there = self._settings["processor"], facts["processor"]
+        remarks = []
+        if here and there and here != there and (here, there) not in self._remarked:
+            self._remarked.add((here, there))
+            remarks.append(
+                f"torch computes with {there} on {facts['node']} and with {here} here: features, and so the model, may "
+                "differ in their last bits from those of this machine alone"
+            )
+        self._send(Message(Kind.ALIVE, worker, buffers=pack(remarks, "remarks")))
         settings = {"kernel_threads": self._processors, "torch_threads": self._settings["torch_threads"]}
         built = self._actors[worker].build.remote([self._spec], settings)
         self._then(worker, built, lambda answer: self._answer(Kind.READY, Kind.REFUSED, worker, 0, answer))
@@ -281,14 +292,20 @@ def _actor_class() -> type:
     """
 
     class InReaChWorker:
-        def hello(self, environment: dict[str, str], path: list[str], names: list[str]) -> dict[str, Any]:
-            """Who is here, and which versions; makes what the driver can import importable where it lies here too."""
+        def hello(self, environment: dict[str, str], folder: str, path: list[str], names: list[str]) -> dict[str, Any]:
+            """Who is here, and which versions.
+
+            Takes on the driver's environment; and its folder and its module path where they exist here too.
+            """
             import importlib
             import os
             import socket
             import sys
+            from contextlib import suppress
 
             os.environ.update(environment)
+            with suppress(OSError):
+                os.chdir(folder)
             sys.path.extend(entry for entry in path if entry not in sys.path and os.path.exists(entry))
             versions, problems = {}, {}
             for name in names:
@@ -296,7 +313,14 @@ def _actor_class() -> type:
                     versions[name] = str(importlib.import_module(name).__version__).partition("+")[0]
                 except Exception as error:
                     problems[name] = f"{type(error).__name__}: {error}"
-            return {"node": socket.gethostname(), "versions": versions, "problems": problems}
+            torch = sys.modules.get("torch")
+            processor = None if "torch" not in names else torch and str(torch.backends.cpu.get_cpu_capability())
+            return {
+                "node": socket.gethostname(),
+                "versions": versions,
+                "problems": problems,
+                "processor": processor,
+            }
 
         def build(self, spec: list[Any], settings: dict[str, Any]) -> tuple[bool, list[Any]]:
             """Makes the worker's function; answers as `run` does."""

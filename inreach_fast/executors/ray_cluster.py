@@ -39,6 +39,8 @@ PLACE_SECONDS: Final = 120.0
 """Without any worker that was placed and answers: the cluster is full, or gone."""
 SILENT_SECONDS: Final = 20.0
 """Without an answer of the cluster's head until it counts as lost; after 60, Ray would end the bridge."""
+_ENVIRONMENT: Final = ("INREACH_", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Beginnings of the variables that workers are given: what kernels, torch and oneDNN choose their code by."""
 _PROBE_SECONDS: Final = 5.0
 _END_SECONDS: Final = 10.0
 _LEAST_SOCKET_ROOM: Final = 40  # of a folder's path: Unix sockets' own may have 107 bytes, Ray adds up to 70
@@ -125,8 +127,9 @@ class RayTransport:
             "workers": workers,
             "spec": self._spec.fileno,
             "folder": self._folder,
-            "environment": {name: value for name, value in os.environ.items() if name.startswith("INREACH_")},
+            "environment": {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)},
             "versions": _versions(),
+            "processor": _processor(),
             "silent": SILENT_SECONDS,
         }
         output = self._output.fileno()
@@ -185,6 +188,8 @@ class RayTransport:
             raise unpack_error(message.buffers)
         if message.kind is Kind.ALIVE:
             self._alive.add(message.worker)
+            for remark in unpack(message.buffers):
+                _log.warning("%s", remark)
             return []
         return [event_of(message)]
 
@@ -251,6 +256,12 @@ def _versions() -> dict[str, str]:
     if torch is not None:
         versions["torch"] = str(torch.__version__).partition("+")[0]
     return versions
+
+
+def _processor() -> str | None:
+    """The class of processor that torch computes for ("AVX512"); None where nothing has imported torch."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else str(torch.backends.cpu.get_cpu_capability())
 
 
 def _folder_for_ray() -> str | None:

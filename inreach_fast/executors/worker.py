@@ -15,19 +15,27 @@ from .spec_file import load_spec
 from .wire import Closed, Kind, Message, send
 
 
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def torch_threads() -> int | None:
+    """This process's number of torch threads; None where nothing has imported torch yet."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
 def thread_settings(workers: int) -> dict[str, Any]:
     """The threads that ``workers`` workers on this machine shall have, as settings of `build`.
 
     torch's are this process's, since the bits of a convolution may depend on their number. The kernels' are a
-    share: their results do not depend on it.
+    share of the processors, and no more than here: their results do not depend on it.
     """
     from ..threads import get_num_threads
 
-    torch = sys.modules.get("torch")
-    return {
-        "kernel_threads": max(1, get_num_threads() // max(1, workers)),
-        "torch_threads": None if torch is None else int(torch.get_num_threads()),
-    }
+    share = max(1, processors() // max(1, workers))
+    return {"kernel_threads": min(get_num_threads(), share), "torch_threads": torch_threads()}
 
 
 def build(spec: Callable[[], Any], settings: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -2,7 +2,8 @@
 
 Backends (`available_backends`) differ in speed alone: the answer is the same to the bit, whatever the backend,
 instruction set, number of threads or batch. Fastest first: ``native`` (compiled C++, `csrc/cpu`), ``numba``
-(where no compiled extension is) and ``torch`` (any torch device).
+(where no compiled extension is) and ``torch`` (any torch device); on NVIDIA's cards ``cuda`` (compiled) and ``cupy``
+(compiled at first use), for arrays that are there already, and for any where they are named.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from .bank import Bank
 from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
+from .gpu_devices.opening import is_card_name
 from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
-from .registry import available_backends
+from .registry import available_backends, backend_for
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
 
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "NearestBounds",
     "SearchCounts",
     "available_backends",
+    "backend_for",
     "describe",
     "filter_channels",
+    "is_card_name",
     "mutual_nearest",
     "nearest",
     "nearest_answered",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ParameterError
 from ..memory import mapped_file
+from .gpu_devices.interop import lives_on_gpu
 from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index, check_not_empty
 
@@ -24,7 +25,8 @@ class Bank:
 
     Args:
         rows: (N, D) float32 in C order, kept by reference (anything else that converts without loss is
-            copied). They must not change while the bank lives.
+            copied), or an array on a card (torch, CuPy, DLPack), which is searched there, in place. They must not
+            change while the bank lives.
         groups: int64 (n,), optional: a query whose group equals a row's passes that row over
             (leave-one-image-out).
         index: int64 (n,), optional: row j of the bank is ``rows[index[j]]``, so that a subset is searched
@@ -40,6 +42,14 @@ class Bank:
         ParameterError: wrong dtype, shape or length, or arrays that cannot be an index of these rows.
         NonFiniteError: NaN or infinity. DataError: no rows.
     """
+
+    def __new__(cls, rows: Any = None, *_arguments: Any, **_named: Any) -> Bank:
+        """Rows on a card make a `GpuBank`, which is searched there."""
+        if cls is Bank and lives_on_gpu(rows):
+            from .gpu_bank import GpuBank
+
+            return object.__new__(GpuBank)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -171,7 +181,7 @@ class Bank:
 
     def with_groups(self, groups: Any) -> Bank:
         """The same bank under other groups (int64 (n,) or None); what was prepared is shared."""
-        other = object.__new__(Bank)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._groups = None if groups is None else as_ids(groups, "groups", len(self))
         return other

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..memory import mapped_file, release_pages
 from .results import FloatArray, IndexArray
 
 _OVERSAMPLING = 8
 _LEADING = 32
+_MAPPED_ROWS = 64
 
 
 class Basis:
@@ -108,8 +110,16 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
     """At most ``count`` evenly spaced rows: float32 (s, D)."""
     total = len(rows) if index is None else len(index)
     picked = np.unique(np.linspace(0, total - 1, num=min(count, total)).astype(np.int64))
-    chosen: FloatArray = rows[picked if index is None else index[picked]]
-    return chosen
+    numbers = picked if index is None else index[picked]
+    if mapped_file(rows) is None:
+        chosen: FloatArray = rows[numbers]
+        return chosen
+    # The system brings in the neighbours of each row that is read: of a file in memory all of it would be mapped.
+    out = np.empty((len(numbers), rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(numbers), _MAPPED_ROWS):
+        out[start : start + _MAPPED_ROWS] = rows[numbers[start : start + _MAPPED_ROWS]]
+        release_pages(rows)
+    return out
 
 
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,13 @@ import numpy.typing as npt
 
 from ..errors import DataError, ParameterError
 from .describe_plan import Level, Plan, axis_resample, level_taps
-from .registry import available_backends, backend_module
+from .gpu_devices.interop import lives_on_gpu
+from .registry import operation_module
 
 Float32Array = npt.NDArray[np.float32]
 
 # Where each backend keeps its `describe`; the module's own registry entry says whether it is usable.
-_MODULES = {"native": "describe_native", "numba": "describe_numba", "torch": "describe_torch"}
+_MODULES = DESCRIBERS = {"native": "describe_native", "numba": "describe_numba", "torch": "describe_torch"}
 _MAX_SIZE = 2**31 - 1
 
 
@@ -67,19 +66,27 @@ def describe(
     if neighbourhood % 2 == 0:
         raise ParameterError(f"neighbourhood: expected an odd number (1, 3, 5, ...), got {neighbourhood}")
     device = _check_levels(levels)
+    on_card = None
     if device is not None:
-        if backend not in ("auto", "torch"):
-            raise DataError(f"levels: on {device}, where only the torch backend works; or move them with .cpu()")
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
-        backend = "torch"
-    module = _module(backend)
+        if lives_on_gpu(levels[0]) and backend != "torch":
+            from .on_card import call_for
 
+            on_card = call_for(backend, levels[0])
+        if on_card is None:
+            if backend not in ("auto", "torch") or not hasattr(levels[0], "detach"):
+                raise DataError(f"levels: on {device}, where only torch and the card's own backends work; or move them")
+            backend = "torch"
     arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
     batched = arrays[0].ndim == 4
     if not batched:
         arrays = [x[None] for x in arrays]
     plan = make_plan(tuple(tuple(int(n) for n in x.shape[1:]) for x in arrays), grid, dim, neighbourhood)
+    if on_card is not None:
+        result = on_card.describe(arrays, plan)
+        return result if batched else result[0]
+    module = operation_module(backend, DESCRIBERS)
     if device is not None:
         result = module.describe_on_device(arrays, plan)
         return result if batched else result[0]
@@ -108,12 +115,6 @@ def make_plan(shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: i
             for part, (_, h, w) in zip(taps, shapes, strict=True)
         ),
     )
-
-
-def _module(backend: str) -> ModuleType:
-    backend_module(backend)  # raises BackendError where it is unknown or not usable
-    name = available_backends()[0] if backend == "auto" else backend
-    return importlib.import_module(f".{_MODULES[name]}", __package__)
 
 
 def _check_whole(value: Any, name: str, least: int) -> int:
@@ -158,6 +159,8 @@ def _check_levels(levels: Any) -> str | None:
 
 
 def _device(level: Any) -> str:
+    if lives_on_gpu(level) and not hasattr(level, "detach"):
+        return "a card"
     device = getattr(level, "device", "cpu")  # a str in NumPy 2, torch.device in torch
     return str(device) if hasattr(level, "detach") else "cpu"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ParameterError
-from .registry import available_backends, backend_module
+from .registry import operation_module
 from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index
 
@@ -86,9 +85,7 @@ def filter_channels(
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
         infinity. BackendError: unknown backend, or not usable here.
     """
-    backend_module(backend)  # raises BackendError where it is unknown or not usable
-    name = available_backends()[0] if backend == "auto" else backend
-    module: SpreadBackend = importlib.import_module(f".{_MODULES[name]}", __package__)
+    module: SpreadBackend = operation_module(backend, _MODULES)
     members = as_float32(members, "members")
     if rows is None:
         channel = as_ids(channel, "channel", len(members))

@@ -7,6 +7,7 @@ falls back to brute force where bounds turn out not to pay.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,7 @@ def _build_in(folder: Path, bank: Bank, basis: Basis, memory_limit: int | None) 
     heads, heads_file = None, folder / "heads.tmp"
     if memory_limit is not None and len(bank) * _core.LeafBuilder.HEAD_FLOATS * 4 > memory_limit // 2:
         heads = np.memmap(heads_file, np.float32, "w+", shape=(len(bank), _core.LeafBuilder.HEAD_FLOATS))
+        _take_room(heads_file)
     try:
         limit = memory_limit if memory_limit is not None else 1 << 30
         plain = None if heads is None else heads.view(np.ndarray)
@@ -104,11 +106,25 @@ def _build_in(folder: Path, bank: Bank, basis: Basis, memory_limit: int | None) 
                 arrays[name] = np.empty(0, dtype)
             else:
                 arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, (count,)).view(np.ndarray)
+                _take_room(path)
         builder.fill(arrays)
     finally:
         del heads
         heads_file.unlink(missing_ok=True)
     return {name: _mapped(folder / f"{name}.npy", array) for name, array in arrays.items()}
+
+
+def _take_room(path: Path) -> None:
+    """Takes the disk's room for a file before it is written through a map.
+
+    Where the room runs out only then, the system ends the process (SIGBUS).
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _written(folder: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -119,7 +135,8 @@ def _written(folder: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[An
 def _mapped(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.size == 0:  # nothing to map
         return array
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return mapped
 
 
 def adopt_index(bank: Bank, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

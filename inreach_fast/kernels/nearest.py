@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..errors import ParameterError
 from .bank import Bank
+from .gpu_bank import GpuBank
+from .gpu_devices.interop import lives_on_gpu
 from .registry import backend_module, takes_hints
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds
 from .validation import as_hint, as_ids, check_k, check_same_dim
+
+if TYPE_CHECKING:
+    from .on_card import Call, CallOnCpu
 
 
 def nearest(
@@ -38,7 +43,11 @@ def nearest(
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
         hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
             time; no guess, however bad, changes the answer.
-        backend: "auto" or one of `available_backends`.
+        backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
+            "cuda:all".
+
+    Arrays on a card (torch, CuPy, anything with DLPack) are searched there without a copy, on their library's current
+    stream, and results are arrays of the same kind there; the other side is on that card too, or a `Bank`.
 
     Returns:
         `Nearest` with arrays of shape (m,) for ``k=1``, else (m, k). Fewer than ``k`` eligible rows: index -1
@@ -48,8 +57,12 @@ def nearest(
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: see each; the message names
         the argument.
     """
-    module = backend_module(backend)
     k = check_k(k)
+    on_card = _on_card(backend, queries, bank)
+    if on_card is not None:
+        there = on_card.nearest(queries, bank, k, query_group, bank_group)
+        return replace(there, index=there.index[:, 0], sq_distance=there.sq_distance[:, 0]) if k == 1 else there
+    module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
     if hints is not None and takes_hints(module):
@@ -81,6 +94,11 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
+    on_card = _on_card(backend, queries, bank)
+    if on_card is not None:
+        there = on_card.nearest(queries, bank, 1, query_group, bank_group)
+        distance = there.sq_distance[:, 0]
+        return NearestBounds(there.index[:, 0], distance, distance, there.counts, exact=True)
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
@@ -106,6 +124,9 @@ def nearest_answered(
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; a chosen row then looks at
     all queries.
     """
+    on_card = _on_card(backend, queries, bank)
+    if on_card is not None:
+        return on_card.nearest_answered(queries, bank, query_group, bank_group)
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     own = getattr(module, "nearest_answered", None)
@@ -123,7 +144,21 @@ def nearest_answered(
     return AnsweredNearest(index, sq_distance, answered)
 
 
+def _on_card(backend: str, first: Any, second: Any) -> Call | CallOnCpu | None:
+    """The call on a card, where one of the two lies there (and ``backend`` is not one of the CPU's)."""
+    if not any(isinstance(x, GpuBank) or lives_on_gpu(x) for x in (first, second)):
+        return None
+    from .on_card import call_for
+
+    return call_for(backend, first, second)
+
+
+def _in_memory(value: Any) -> Any:
+    return value.on_cpu() if isinstance(value, GpuBank) else value
+
+
 def _checked(queries: Any, bank: Any, query_group: Any, bank_group: Any) -> tuple[Bank, Bank, IndexArray | None]:
+    queries, bank = _in_memory(queries), _in_memory(bank)
     query_bank = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
     if not isinstance(bank, Bank):
         bank = Bank.for_call(bank, bank_group, name="bank")
@@ -154,7 +189,11 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
+    on_card = _on_card(backend, a, b)
+    if on_card is not None:
+        return on_card.mutual_nearest(a, b)
     module = backend_module(backend)
+    a, b = _in_memory(a), _in_memory(b)
     a = a if isinstance(a, Bank) else Bank.for_call(a, name="a")
     b = b if isinstance(b, Bank) else Bank.for_call(b, name="b")
     check_same_dim(a.dim, "a", b.dim, "b")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
+from collections.abc import Iterator
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..errors import BackendError
+from ..errors import BackendError, GpuError
 from .bank import Bank
+from .gpu_devices.opening import is_card_name
+from .gpu_devices.probe import card_count, has_card
 from .results import IndexArray, MutualNearest, Nearest
 
 # Fastest first: "auto" takes the first that is usable. name -> (module beside this file, what it needs).
@@ -17,7 +21,10 @@ _BACKENDS = {
     "native": ("native", "inreach_fast._core"),
     "numba": ("numba_backend", "numba"),
     "torch": ("torch_backend", "torch"),
+    "cuda": ("cuda_backend", "inreach_fast._cuda"),
+    "cupy": ("cupy_backend", "cupy"),
 }
+_log = logging.getLogger("inreach_fast")
 
 
 class SearchBackend(Protocol):
@@ -33,9 +40,12 @@ class SearchBackend(Protocol):
         """Both directions."""
 
 
-@cache
 def _usable(name: str) -> bool:
-    needed = _BACKENDS[name][1]
+    return _found(_BACKENDS[name][1]) and (not is_card_name(name) or has_card())
+
+
+@cache
+def _found(needed: str) -> bool:
     try:
         return importlib.util.find_spec(needed) is not None
     except ModuleNotFoundError:
@@ -43,25 +53,91 @@ def _usable(name: str) -> bool:
 
 
 def available_backends() -> tuple[str, ...]:
-    """Names of the backends that this machine can use, fastest first; all give the same bits."""
+    """Names of the backends that this machine can use; all give the same bits.
+
+    Those of the CPU come first, fastest first; "cuda" and "cupy" where there is a card (asked of its driver).
+    """
     return tuple(name for name in _BACKENDS if _usable(name))
 
 
+def chosen_backend(backend: str) -> str:
+    """The name behind "auto", for arrays in the CPU's memory; any other as it is."""
+    if backend == "auto":
+        for name in _BACKENDS:
+            if not is_card_name(name) and _usable(name):
+                return name
+    return backend
+
+
+def backend_for(backend: str, device: str) -> str:
+    """The name behind "auto" where the network runs on ``device``, a torch device; any other as it is.
+
+    On a CUDA device that is the card's own backend. Where none can be used, the answer comes from the CPU, the
+    same to the bit, and one line of the log "inreach_fast" says so.
+    """
+    kind, _, number = device.partition(":")
+    if backend != "auto" or kind != "cuda":
+        return backend
+    reasons: list[str] = []
+    for name in card_kinds(reasons):
+        try:
+            wanted = f"{name}:{number}" if number else name
+            _card_backend(wanted)
+            return wanted
+        except GpuError as error:
+            reasons.append(f"{name}: {error}")
+    tell_once(f"no kernels for device {device!r}, searching on the CPU instead: {'; '.join(reasons)}")
+    return "auto"
+
+
+def card_kinds(reasons: list[str]) -> Iterator[str]:
+    """The installed backends for cards, in order; why another is not goes to ``reasons``."""
+    for name in (n for n in _BACKENDS if is_card_name(n)):
+        if _found(_BACKENDS[name][1]):
+            yield name
+        else:
+            reasons.append(f"{name} needs {_BACKENDS[name][1]}")
+
+
+@cache
+def tell_once(line: str) -> None:
+    """One warning in the log "inreach_fast", once a process."""
+    _log.warning("%s", line)
+
+
+def _card_backend(name: str) -> SearchBackend:
+    from .gpu_backends import gpu_backend
+
+    return gpu_backend(name)
+
+
 def backend_module(name: str) -> SearchBackend:
-    """The module behind a backend's name.
+    """The module behind a backend's name; of named cards ("cuda:1", "cuda:0,1", "cuda:all") an object like one.
 
     Raises:
-        BackendError: unknown name, or not usable here; the message names those that are.
+        BackendError: unknown name, or not usable here; the message names those that are. GpuUnavailableError: there
+        is no card, or no driver for it.
     """
-    usable = available_backends()
-    if name == "auto" and usable:
-        name = usable[0]
-    if name not in usable:
-        known = name in _BACKENDS
-        reason = f"needs {_BACKENDS[name][1]}, which is not installed" if known else "is not a backend"
-        raise BackendError(f"backend: {name!r} {reason}; usable here: {', '.join(usable) or 'none'} (or 'auto')")
+    name = chosen_backend(name)
+    plain = name.partition(":")[0]
+    if plain not in _BACKENDS or (plain != name and not is_card_name(name)) or not _found(_BACKENDS[plain][1]):
+        known = plain in _BACKENDS and (plain == name or is_card_name(name))
+        reason = f"needs {_BACKENDS[plain][1]}, which is not installed" if known else "is not a backend"
+        usable = ", ".join(available_backends()) or "none"
+        raise BackendError(f"backend: {name!r} {reason}; usable here: {usable} (or 'auto')")
+    if is_card_name(name):
+        card_count()  # raises what keeps the cards from being used
+    if plain != name:
+        return _card_backend(name)
     module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module
+
+
+def operation_module(name: str, modules: dict[str, str]) -> Any:
+    """Where a backend keeps an operation that has a module of its own: ``modules`` gives it by backend."""
+    found = backend_module(name)  # raises where it is unknown or not usable
+    name = chosen_backend(name)
+    return importlib.import_module(f".{modules[name]}", __package__) if name in modules else found
 
 
 def takes_hints(module: SearchBackend) -> bool:

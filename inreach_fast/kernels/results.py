@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .gpu_devices.interop import numbers_like
+
 IndexArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
@@ -88,7 +90,7 @@ class MutualNearest:
 
     def pairs(self) -> tuple[IndexArray, IndexArray]:
         """Rows that are each other's nearest: (rows of ``a`` ascending, their rows of ``b``), int64."""
-        a_rows = np.arange(len(self.ab_index), dtype=np.int64)
+        a_rows = numbers_like(self.ab_index)
         mutual = self.ba_index[self.ab_index] == a_rows
         return a_rows[mutual], self.ab_index[mutual]
 

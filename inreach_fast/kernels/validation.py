@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from ..memory import mapped_file, release_pages
+from .gpu_devices.interop import library_of, lives_on_gpu
 from .results import FloatArray, IndexArray
 
 _CHUNK_ROWS = 4096
@@ -66,6 +67,11 @@ def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
             value = value.cpu()
         if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type; float32 holds all its values
             value = value.float()
+    elif lives_on_gpu(value):
+        library = library_of(value)
+        value = library.to_host(library.adopt(value), slice(None))
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:

@@ -12,13 +12,12 @@ from inreach_fast import errors
 from inreach_fast.errors import ParameterError
 from inreach_fast.executors import Executor, LocalExecutor, ProcessExecutor, RayExecutor, make_executor
 from inreach_fast.executors.payload import pack_error, unpack_error
-from inreach_fast.executors.processes import processors
 
 
 def test_names_of_executors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert isinstance(make_executor("local"), LocalExecutor)
-    for name, workers in [("processes", processors()), ("processes:3", 3), ("processes:07", 7)]:
+    for name, workers in [("processes", None), ("processes:3", 3), ("processes:07", 7)]:
         executor = make_executor(name)
         assert isinstance(executor, ProcessExecutor)
         assert executor.workers == workers

@@ -18,7 +18,7 @@ import pytest
 
 import inreach_fast
 from inreach_fast.errors import ExecutorError, ParameterError, SaveError, WorkerLostError
-from inreach_fast.executors import Executor, LocalExecutor, ProcessExecutor, make_executor
+from inreach_fast.executors import Executor, LocalExecutor, ProcessExecutor, make_executor, processes, worker
 
 pytestmark = [
     pytest.mark.usefixtures("no_process_left"),
@@ -178,21 +178,40 @@ def test_a_spec_is_shared_and_read_only() -> None:
 # ----------------------------------------------------------------------------------------------- environment
 
 
-def test_workers_have_this_process_number_of_torch_threads_and_a_share_of_the_kernels(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("processors", "kernel_threads"), [(9, 4), (6, 3), (1, 1)])
+def test_workers_have_this_process_number_of_torch_threads_and_a_share_for_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, processors: int, kernel_threads: int
 ) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setenv("INREACH_ISA", "scalar")
     before = torch.get_num_threads(), inreach_fast.get_num_threads()
+    monkeypatch.setattr(worker, "processors", lambda: processors)
     try:
         torch.set_num_threads(3)
         inreach_fast.set_num_threads(4)
-        told = list(ProcessExecutor(2).run(specs.Who(torch=True), range(4)))
+        assert worker.thread_settings(2) == {"torch_threads": 3, "kernel_threads": kernel_threads}
     finally:
         torch.set_num_threads(before[0])
         inreach_fast.set_num_threads(before[1])
+
+
+def test_workers_keep_to_their_settings_and_have_the_same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INREACH_ISA", "scalar")
+    settings = {"torch_threads": 3, "kernel_threads": 2}
+    monkeypatch.setattr(processes, "thread_settings", lambda workers: settings)
+    told = list(ProcessExecutor(2).run(specs.Who(torch=True), range(4)))
     assert {(t["torch_threads"], t["kernel_threads"], t["isa"]) for t in told} == {(3, 2, "scalar")}
     assert os.getpid() not in {t["pid"] for t in told}
+
+
+def test_without_a_number_workers_share_the_processors(
+    monkeypatch: pytest.MonkeyPatch, no_process_left: Callable[[], set[int]]
+) -> None:
+    monkeypatch.setattr(processes, "processors", lambda: 7)
+    monkeypatch.setattr(processes, "torch_threads", lambda: 2)
+    results = ProcessExecutor().run(specs.Echo(), range(20))
+    assert next(results) == 0
+    assert len(no_process_left()) == 3
+    assert list(results) == list(range(1, 20))
 
 
 def test_what_a_worker_prints_does_not_reach_stdout() -> None:

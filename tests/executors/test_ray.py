@@ -120,8 +120,13 @@ def actors() -> list[int]:
 
 @needs_ray
 def test_a_fit_is_the_local_one_to_the_byte_though_a_worker_is_killed_midway(
-    cluster: Cluster, tmp_path: Path, no_process_left: Callable[[], set[int]], caplog: pytest.LogCaptureFixture
+    cluster: Cluster,
+    tmp_path: Path,
+    no_process_left: Callable[[], set[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(ray_cluster, "_processor", lambda: "Z80")
     pictures = small_fits.pictures(24)
     want = small_fits.saved(small_fits.estimator().fit(pictures), tmp_path)
     killed: list[int] = []
@@ -138,6 +143,7 @@ def test_a_fit_is_the_local_one_to_the_byte_though_a_worker_is_killed_midway(
     lost = re.search(rf"a Ray worker was lost: process (\d+) of {_LOOPBACK}.*are done again", caplog.text)
     assert lost is not None
     assert int(lost.group(1)) in killed
+    assert len(re.findall("torch computes with .* and with Z80 here", caplog.text)) == 1
     assert cluster.process.poll() is None
 
 

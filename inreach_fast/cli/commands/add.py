@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console
+from ..executor_options import executor_of, executor_options, told
 from ..exit_codes import SUCCESS
 from ..options import add_memory_limit, add_skip_bad, common_options
 from ..outputs import require_writable
@@ -23,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
         "add",
-        parents=[common_options()],
+        parents=[executor_options(), common_options()],
         help="add images to a model",
         description="Adds the images of a folder to a model: it is then the one that a fit of all images with the "
         "same seed images gives. The old images are not needed. The model must not have been saved with --final.",
@@ -56,7 +57,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     skipped = len(model.report_["skipped_names"])
     before = model.n_images_
     paths = list_images(args.folder, recursive=args.recursive)
-    model.partial_fit(paths, skip_bad=args.skip_bad, refit=args.refit, progress=console.progress)
+    model.executor = executor_of(args)
+    with told(console):
+        model.partial_fit(paths, skip_bad=args.skip_bad, refit=args.refit, progress=console.progress)
     console.close()
     note_skipped(console, model.report_["skipped_names"][skipped:])
     return save_grown(args, console, model, begin, f"{model.n_images_ - before} images added")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console
+from ..executor_options import executor_options
 from ..exit_codes import SUCCESS
 from ..options import common_options, estimator_options, positive_int
 from ..outputs import OutputNames, require_folder, require_writable, write_csv, write_json, write_png
@@ -37,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Options of the command."""
     parser = subparsers.add_parser(
         "audit",
-        parents=[estimator_options(), common_options()],
+        parents=[estimator_options(), executor_options(), common_options()],
         help="find the defects in a training folder",
         description="Fits to a folder and ranks its own images: by their score against the nominal patches of "
         "the other images (leave-one-image-out), and by the share of their patches that joined no channel.",

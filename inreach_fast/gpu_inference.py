@@ -1,0 +1,318 @@
+"""From a network input to its score on one card (paper, sections 3.1 and 3.4), with one wait: for the score.
+
+    pixels ── network ── levels ── describe ── nearest ── smoothed map ── maximum
+                    graph 1      │                  graph 2
+
+Everything is enqueued on one stream. Shapes are fixed, so that after a rehearsal both halves are captured (on a card
+as CUDA graphs) and an image costs a copy in, two replays and a copy out. Descriptors, map and score have the bits of
+the CPU's kernels, given the same levels; the levels are the network's, whose sums round differently on a card.
+
+The list of candidates between filter and decision has a fixed size. How many there were comes back with the score, and
+an image whose list was too short is searched again, in parts (`kernels.gpu.search`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import GpuError, GpuLostError, NonFiniteError
+from .kernels import Bank
+from .kernels.describe_plan import Plan
+from .kernels.describing import make_plan
+from .kernels.gpu.backend import GpuBackend
+from .kernels.gpu.candidates import Candidates
+from .kernels.gpu.describe import DescribeTables, LevelView, launch_describe, level_table
+from .kernels.gpu.device import DeviceArray, blocks, fill
+from .kernels.gpu.frame import DeviceRows
+from .kernels.gpu.search import Answers, Counts, Search
+from .kernels.gpu.smooth import SmoothTables, launch_smooth
+from .kernels.gpu_devices.card import CardDevice
+from .kernels.results import SearchCounts
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+_NONE = 2**64 - 1
+_log = logging.getLogger("inreach_fast")
+
+
+class Network(Protocol):
+    """A network whose input and levels stay in their places on the card, run after run."""
+
+    def feed(self, image: UInt8Array) -> None:
+        """The next input, uint8 (H, W, 3), in the order of the stream."""
+
+    def compute(self) -> Sequence[LevelView]:
+        """Enqueues the network; its levels, (1, C, h, w) float32."""
+
+
+class Capture(Protocol):
+    """How work that is enqueued once is enqueued again."""
+
+    def __call__(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """What ``work`` returned, and what repeats it."""
+
+
+def repeat_calls(work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """The `Capture` of a device without graphs: the calls themselves."""
+
+    def again() -> None:
+        work()
+
+    return work(), again
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What of a model the card needs.
+
+    Attributes:
+        bank: nominal patches. grid: (h, w). size: (H, W) of maps.
+        dim, neighbourhood, smoothing_sigma: as in `Parameters`.
+        positions: float32 (P, 2) position channels, or None.
+    """
+
+    bank: Bank
+    grid: tuple[int, int]
+    size: tuple[int, int]
+    dim: int
+    neighbourhood: int
+    smoothing_sigma: float
+    positions: FloatArray | None
+
+
+@dataclass(frozen=True, eq=False)
+class CardScores:
+    """What comes back of one image; arrays as in `Prediction`."""
+
+    score: float
+    anomaly_map: FloatArray
+    patch_scores: FloatArray
+    nearest: IndexArray
+    counts: SearchCounts
+
+
+class _Result:
+    """One block of memory that comes back at once: the device's, and the host's."""
+
+    def __init__(self, device: CardDevice, patches: int, size: tuple[int, int], host: Callable[[int], Any]) -> None:
+        parts: dict[str, tuple[tuple[int, ...], type[Any]]] = {
+            "bad": ((1,), np.uint64),
+            "decided": ((1,), np.uint64),
+            "refined": ((1,), np.uint64),
+            "nearest": ((patches,), np.int64),
+            "listed": ((1,), np.uint32),
+            "score": ((1,), np.float32),
+            "values": ((patches,), np.float32),
+            "map": ((1, *size), np.float32),
+        }
+        total = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in parts.values())
+        self.block = device.empty(total, np.uint8)
+        self.bytes: UInt8Array = host(total)
+        self.on_card: dict[str, DeviceArray] = {}
+        self.on_host: dict[str, npt.NDArray[Any]] = {}
+        first = 0
+        for name, (shape, kind) in parts.items():
+            nbytes = int(np.prod(shape)) * np.dtype(kind).itemsize
+            self.on_card[name] = DeviceArray(self.block.address + first, shape, np.dtype(kind), self.block.owner)
+            self.on_host[name] = self.bytes[first : first + nbytes].view(kind).reshape(shape)
+            first += nbytes
+
+
+class _SearchInto(Search):
+    """A search whose answers go to places that are there already."""
+
+    index: DeviceArray
+    values: DeviceArray
+
+    def finish(self, best: DeviceArray, nearest: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
+        arguments = (best, nearest, np.int64(best.size), self.index, self.values)
+        self.device.launch("finish", (blocks(best.size, 256),), 256, arguments)
+        return self.index, self.values
+
+
+class CardInference:
+    """One model on one stream of a card; one image at a time.
+
+    Args:
+        setting: the model's part.
+        device: the card and the stream; ``network`` works in its order.
+        backend: keeps the bank, which several of these share.
+        network: see `Network`.
+        capture: see `Capture`.
+        host: makes the host's side of the copy out, of so many bytes: page-locked where that is to be had.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        device: CardDevice,
+        backend: GpuBackend,
+        network: Network,
+        *,
+        capture: Capture = repeat_calls,
+        host: Callable[[int], Any] = lambda nbytes: np.empty(nbytes, np.uint8),
+    ) -> None:
+        self._setting, self._device, self._network, self._capture = setting, device, network, capture
+        patches = setting.grid[0] * setting.grid[1]
+        with backend.lock:
+            search = backend.search(patches * len(setting.bank))
+            self._state = backend._prepared(setting.bank, search)
+            self._pieces = backend._pieces(setting.bank, search, self._state, None)
+            waiting = getattr(backend.device, "synchronize", None)
+            if waiting is not None:
+                waiting()  # the bank was prepared on another stream
+        self._result = _Result(device, patches, setting.size, host)
+        self._search = _SearchInto(device, search.route, search.head_route, max(search.capacity, patches))
+        self._search.index, self._search.values = (self._result.on_card[name] for name in ("nearest", "values"))
+        self._smooth = SmoothTables(device, setting.grid, setting.size, setting.smoothing_sigma)
+        width = setting.dim + (0 if setting.positions is None else 2)
+        rows = np.zeros((patches, width), np.float32)
+        if setting.positions is not None:
+            rows[:, setting.dim :] = setting.positions
+        self._rows = device.upload(rows)
+        # float64 (1, H, w), one uint32: work space of the map.
+        self._half = device.empty((1, setting.size[0], setting.grid[1]), np.float64)
+        self._order = device.empty(1, np.uint32)
+        self._replays: list[Callable[[], None]] = []
+        self._tables: DescribeTables | None = None
+        self._levels: DeviceArray | None = None
+        self._work: DeviceArray | None = None
+        # Banks that do not fit the card are streamed, which waits; and so does a search for which no list is kept.
+        self._static = self._state.piece is not None
+
+    def start(self, image: UInt8Array) -> CardInference:
+        """Enqueues an image, uint8 (H, W, 3), and its way back; the caller collects before the next one."""
+        self._network.feed(image)
+        if not self._replays:
+            self._rehearse()
+        else:
+            for replay in self._replays:
+                replay()
+        self._copy_out()
+        return self
+
+    def collect(self) -> CardScores:
+        """Waits for the image.
+
+        Raises:
+            NonFiniteError: the network's features.
+        """
+        self._device.synchronize()
+        result, patches = self._result.on_host, len(self._rows)
+        bad = int(result["bad"][0])
+        if bad < patches:
+            raise NonFiniteError(f"descriptors: row {bad} holds NaN or infinity")
+        if not self._static or int(result["listed"][0]) > self._search.capacity:
+            self._search_waiting()
+        grid = self._setting.grid
+        refined = int(result["refined"][0]) + patches * len(self._setting.bank) * (not self._by_heads)
+        bounded = patches * len(self._setting.bank) if self._by_heads else 0
+        return CardScores(
+            float(result["score"][0]),
+            result["map"][0].copy(),
+            result["values"].reshape(grid).copy(),
+            result["nearest"].reshape(grid).copy(),
+            SearchCounts(patches * len(self._setting.bank), bounded, refined, int(result["decided"][0])),
+        )
+
+    # ----------------------------------------------------------------------------------------------- the way
+
+    @property
+    def _by_heads(self) -> bool:
+        return self._state.directions is not None
+
+    def _rehearse(self) -> None:
+        """The first image: everything is made and loaded that a capture may not make, then captured."""
+        levels = self._network.compute()
+        plan = self._plan(levels)
+        self._tables = DescribeTables(self._device, plan)
+        self._work = self._device.empty(self._tables.work_shape(1), np.float32)
+        self._levels = self._device.upload(level_table(levels))
+        self._after_network()
+        self._device.synchronize()
+        try:
+            _, again = self._capture(self._network.compute)
+            _, rest = self._capture(self._after_network)
+        except GpuLostError:
+            raise
+        except (RuntimeError, GpuError) as error:  # a network that cannot be captured: it waits, or branches on values
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            _log.warning("no CUDA graph of this network, its launches are made one by one: %s", first)
+            _, again = repeat_calls(self._network.compute)
+            _, rest = repeat_calls(self._after_network)
+        self._replays = [again, rest]
+        for replay in self._replays:
+            replay()
+
+    def _plan(self, levels: Sequence[LevelView]) -> Plan:
+        shapes = tuple(tuple(int(n) for n in level.shape[1:]) for level in levels)
+        return make_plan(shapes, self._setting.grid, self._setting.dim, self._setting.neighbourhood)
+
+    def _after_network(self) -> None:
+        """Levels to map and maximum; nothing waits."""
+        assert self._tables is not None
+        assert self._levels is not None
+        assert self._work is not None
+        device, out = self._device, self._result.on_card
+        patches, width = self._rows.shape
+        launch_describe(device, self._tables, self._levels, 1, self._work, self._rows, (patches * width, width))
+        fill(device, out["bad"], _NONE)
+        device.launch(
+            "first_nonfinite_row",
+            (min(blocks(patches, 8), 8 * device.multiprocessors),),
+            256,
+            (self._rows, None, np.int64(patches), np.int32(width), out["bad"]),
+        )
+        if self._static:
+            self._search_enqueued()
+            self._map()
+
+    def _search_enqueued(self) -> None:
+        device, search = self._device, self._search
+        state, patches = self._state, len(self._rows)
+        piece = state.piece
+        assert piece is not None
+        rows = DeviceRows(self._rows, None, 0, patches)
+        answers = Answers.none(device, patches)
+        candidates = Candidates(device, search.capacity)
+        candidates.count = self._result.on_card["listed"]
+        counts = self._counts()
+        framed = state.frame.rows(device, rows, search.route.format)
+        if state.directions is None:
+            search.search(state.frame, rows, framed, piece, answers, candidates, counts)
+        else:
+            heads = state.directions.rows(device, state.frame, rows, search.head_route.format)
+            search.seed(state.frame, rows, framed, heads, piece, answers, candidates, counts)
+            search.search_heads(state.frame, rows, framed, heads, piece, answers, candidates, counts)
+        search.finish(answers.best, answers.nearest)
+
+    def _map(self) -> None:
+        out = self._result.on_card
+        scores = out["values"].reshape(1, *self._setting.grid)
+        launch_smooth(self._device, self._smooth, scores, self._half, out["map"], self._order, out["score"])
+
+    def _search_waiting(self) -> None:
+        """The search in parts, for banks in pieces and lists that were too short; then the map, and the way back."""
+        rows = DeviceRows(self._rows, None, 0, len(self._rows))
+        self._search.nearest(self._state.frame, rows, self._pieces, self._counts(), self._state.directions)
+        self._map()
+        self._copy_out()
+        self._device.synchronize()
+
+    def _counts(self) -> Counts:
+        counts = Counts(self._result.on_card["decided"], self._result.on_card["refined"])
+        for array in (counts.decided, counts.refined):
+            fill(self._device, array, 0)
+        return counts
+
+    def _copy_out(self) -> None:
+        self._device.copy_out(self._result.bytes, self._result.block)

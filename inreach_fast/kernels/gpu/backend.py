@@ -1,0 +1,244 @@
+"""The operations of `inreach_fast.kernels` on a `Device`, from and to NumPy: what a GPU backend module offers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bank import Bank
+from ..basis import sample_rows
+from ..describe_plan import Float32Array, Plan
+from ..results import FloatArray, IndexArray, MutualNearest, Nearest, SearchCounts
+from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
+from .device import Device
+from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
+from .routes import FORMATS, Route
+from .search import Counts, Piece, Search
+from .spread import channel_spread
+
+_FRAME_SAMPLE = 512
+_DIRECTION_SAMPLE = 2048
+# Bounds in leading directions need a bank that is kept and has structure (docs/search.md, section 8).
+_MIN_HEAD_ROWS = 4096
+_MIN_CAPTURED = 0.7
+# Few rows: a tile of 128 would leave most multiprocessors without work.
+_SMALL_PAIRS = 1 << 22
+_MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a backend searches; answers do not depend on any of it.
+
+    Attributes:
+        route: the filter; None: fp16 for calls with work enough, else float32.
+        heads: search by leading directions: True, False, or None for where it should pay.
+        capacity: places in the list of candidates.
+        memory_limit: bytes of a bank that may be on the device at once; None: most of what is free.
+    """
+
+    route: Route | None = None
+    head_route: Route | None = None
+    heads: bool | None = None
+    capacity: int = 1 << 20
+    memory_limit: int | None = None
+
+
+class _Prepared:
+    """What is kept of one bank on one device."""
+
+    def __init__(self, frame: Frame, directions: Directions | None, piece: Piece | None) -> None:
+        self.frame, self.directions, self.piece = frame, directions, piece
+
+
+class GpuBackend:
+    """nearest, mutual_nearest, describe and channel_spread over one device.
+
+    Args:
+        name: under which banks keep what is prepared for them.
+        device: makes the device at first use.
+        options: see `Options`.
+    """
+
+    def __init__(self, name: str, device: Callable[[], Device], options: Options | None = None) -> None:
+        self.name = name
+        self.options = options or Options()
+        self._make_device = device
+        self._device: Device | None = None
+        self._tables: dict[object, DescribeTables] = {}
+        # One stream: launches of two threads must not come between one another.
+        self.lock = threading.RLock()
+
+    @property
+    def device(self) -> Device:
+        """The device, made at first use."""
+        with self.lock:
+            if self._device is None:
+                self._device = self._make_device()
+            return self._device
+
+    # ------------------------------------------------------------------------------------------------ search
+
+    def search(self, pairs: int) -> Search:
+        """The search for a call of so many pairs."""
+        options = self.options
+        tile = 64 if pairs < _SMALL_PAIRS else 128
+        route = options.route or Route("fp16" if pairs >= _SMALL_PAIRS else "f32", tile)
+        head_route = options.head_route or Route("fp16", tile)
+        return Search(self.device, route, head_route, options.capacity)
+
+    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+        """See `inreach_fast.kernels.nearest`."""
+        m, n = len(queries), len(bank)
+        index = np.full((m, k), -1, np.int64)
+        sq_distance = np.full((m, k), np.inf, np.float32)
+        kept = min(k, n)
+        with self.lock:
+            device, search = self.device, self.search(m * n)
+            counts = search.counts()
+            group = None if query_group is None or bank.groups is None else query_group
+            state = self._prepared(bank, search)
+            rows = self._upload(queries, 0, m, group)
+            pieces = self._pieces(bank, search, state, None if group is None else bank.groups)
+            if k == 1:
+                found = search.nearest(state.frame, rows, pieces, counts, state.directions)
+                index[:, 0], sq_distance[:, 0] = (device.download(x) for x in found)
+            else:
+                found = search.k_nearest(state.frame, rows, pieces, n, kept, counts)
+                index[:, :kept], sq_distance[:, :kept] = (device.download(x) for x in found)
+            return Nearest(index, sq_distance, self._counts(counts, m * n))
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `inreach_fast.kernels.mutual_nearest`."""
+        with self.lock:
+            device, search = self.device, self.search(len(a) * len(b))
+            counts = search.counts()
+            state = self._prepared(b, search)
+            pieces = self._pieces(b, search, replace_directions(state), None)
+            found = search.mutual(state.frame, self._upload(a, 0, len(a), None), pieces, len(b), counts)
+            ab_index, ab_sq, ba_index, ba_sq = (device.download(x) for x in found)
+            return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, self._counts(counts, len(a) * len(b)))
+
+    def _counts(self, counts: Counts, pairs: int) -> SearchCounts:
+        decided, refined = (int(self.device.download(x)[0]) for x in (counts.decided, counts.refined))
+        return SearchCounts(pairs, counts.bounded, counts.filtered + refined, decided)
+
+    def _prepared(self, bank: Bank, search: Search) -> _Prepared:
+        heads = self.options.heads
+        if heads is None:
+            heads = bank.persistent and len(bank) >= _MIN_HEAD_ROWS and bank.dim > 2 * HEAD_DEPTH
+
+        def make() -> _Prepared:
+            frame = Frame.of_sample(search.device, sample_rows(bank.rows, bank.index, _FRAME_SAMPLE))
+            directions = None
+            if heads:
+                sample = sample_rows(bank.rows, bank.index, _DIRECTION_SAMPLE)
+                directions = Directions.of_sample(search.device, sample, frame.scale)
+                if self.options.heads is None and directions.captured < _MIN_CAPTURED:
+                    directions = None
+            piece = None
+            fits = len(bank) * self._row_bytes(bank, search, directions) <= self._budget()
+            if fits and len(bank) <= most_rows(bank.dim):
+                piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
+            return _Prepared(frame, directions, piece)
+
+        key = f"{self.name} {id(search.device)} {search.route} {search.head_route} {heads}"
+        prepared: _Prepared = bank.prepared(key, make)
+        return prepared
+
+    def _budget(self) -> int:
+        limit = self.options.memory_limit
+        return int(_MEMORY_SHARE * self.device.free_bytes()) if limit is None else limit
+
+    @staticmethod
+    def _row_bytes(bank: Bank, search: Search, directions: Directions | None) -> int:
+        stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
+        heads = 0 if directions is None else HEAD_DEPTH * FORMATS[search.head_route.format].dtype.itemsize
+        return 4 * bank.dim + stored + heads + 24
+
+    def _pieces(
+        self, bank: Bank, search: Search, state: _Prepared, groups: IndexArray | None
+    ) -> Callable[[], Iterable[Piece]]:
+        """The bank, piece by piece: one that stays on the device, or as many as it takes, uploaded in turn."""
+        if state.piece is not None:
+            group = None if groups is None else search.device.upload(groups)
+            whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
+            return lambda: [whole]
+        step = max(1, self._budget() // (2 * self._row_bytes(bank, search, state.directions)))
+        step = min(step, most_rows(bank.dim))
+
+        def uploaded() -> Iterator[Piece]:
+            for first in range(0, len(bank), step):
+                rows = self._upload(bank, first, min(first + step, len(bank)), groups)
+                yield search.piece(state.frame, first, rows, state.directions)
+
+        return uploaded
+
+    def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
+        device = self.device
+        group = None if groups is None else device.upload(groups[first:stop])
+        if bank.index is None:
+            return DeviceRows(device.upload(bank.rows[first:stop]), None, 0, stop - first, group)
+        if 2 * (stop - first) >= len(bank.rows):  # most rows are needed: gathering on the device saves a copy here
+            return DeviceRows(device.upload(bank.rows), device.upload(bank.index), first, stop - first, group)
+        return DeviceRows(device.upload(bank.rows[bank.index[first:stop]]), None, 0, stop - first, group)
+
+    # ------------------------------------------------------------------------------------------- the others
+
+    def describe(self, levels: Sequence[Float32Array], plan: Plan, out: Float32Array) -> None:
+        """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
+        with self.lock:
+            device = self.device
+            tables = self.describe_tables(plan)
+            for first in range(0, len(out), MAX_BATCH):
+                part = [level[first : first + MAX_BATCH] for level in levels]
+                batch, places = len(part[0]), out.shape[1]
+                held = [_as_it_lies(x) for x in part]
+                arrays = [device.upload(data) for data, _strides in held]
+                views = [
+                    LevelView(array.address, strides, x.shape)  # type: ignore[arg-type]
+                    for array, (_data, strides), x in zip(arrays, held, part, strict=True)
+                ]
+                target = device.empty((batch, places, plan.dim), np.float32)
+                work = device.empty(tables.work_shape(batch), np.float32)
+                table = device.upload(level_table(views))
+                launch_describe(device, tables, table, batch, work, target, (places * plan.dim, plan.dim))
+                out[first : first + MAX_BATCH] = device.download(target)
+
+    def describe_tables(self, plan: Plan) -> DescribeTables:
+        """The plan on the device, kept for the next call."""
+        key = (plan.grid, plan.dim, plan.neighbourhood, *((x.taps.channels, x.height, x.width) for x in plan.levels))
+        if key not in self._tables:
+            if len(self._tables) >= 16:
+                self._tables.clear()
+            self._tables[key] = DescribeTables(self.device, plan)
+        return self._tables[key]
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """See `inreach_fast.kernels.filtering.SpreadBackend`."""
+        with self.lock:
+            used, place = np.unique(rows, return_inverse=True)
+            if 2 * len(used) < len(members):  # a few rows of many: only those go over
+                members, rows = members[used], place.reshape(-1).astype(np.int64)
+            return channel_spread(self.device, self.device.upload(members), rows, starts)
+
+
+def replace_directions(state: _Prepared) -> _Prepared:
+    """The same without leading directions, which one direction alone has a use for."""
+    return _Prepared(state.frame, None, state.piece)
+
+
+def _as_it_lies(array: Float32Array) -> tuple[Float32Array, tuple[int, ...]]:
+    """The values in the order in which they lie in memory, and strides (in values) that read them there."""
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    data = np.ascontiguousarray(array.transpose(order))
+    strides = [0] * array.ndim
+    for axis, stride in zip(order, data.strides, strict=True):
+        strides[axis] = stride // data.itemsize
+    return data, tuple(strides)

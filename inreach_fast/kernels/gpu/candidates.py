@@ -1,0 +1,45 @@
+"""The list between filter and decision."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .device import Argument, Device, DeviceArray, fill
+
+
+class Candidates:
+    """Pairs that a filter could not rule out, on the device; see csrc/cuda/kernels/README.md.
+
+    Attributes:
+        capacity: pairs that filters may add; more are counted and dropped.
+        spare: places behind, for pairs that are carried over (k > 1).
+    """
+
+    def __init__(self, device: Device, capacity: int, spare: int = 0) -> None:
+        self.device = device
+        self.capacity = capacity
+        self.spare = spare
+        total = capacity + spare
+        self.query = device.empty(total, np.uint32)
+        self.row = device.empty(total, np.uint32)
+        self.low = device.empty(total, np.float32)
+        self.sq = device.empty(total, np.uint64)
+        self.count = device.empty(1, np.uint32)
+        self.clear()
+
+    def clear(self) -> None:
+        """No pairs."""
+        fill(self.device, self.count, 0)
+
+    def overflowed(self) -> bool:
+        """Whether pairs have been dropped; waits for the device."""
+        return int(self.device.download(self.count)[0]) > self.capacity
+
+    @property
+    def listed(self) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray, np.uint32]:
+        """Arguments of the kernels that fill or bound the list."""
+        return self.query, self.row, self.low, self.count, np.uint32(self.capacity)
+
+    def held(self, with_spare: bool = False) -> tuple[Argument, ...]:
+        """Arguments of the kernels that read decided pairs: query, row, sq, count, capacity."""
+        return self.query, self.row, self.sq, self.count, np.uint32(self.capacity + (self.spare if with_spare else 0))

@@ -1,0 +1,116 @@
+"""Patch descriptors on a device: the tables that csrc/cuda/kernels/describe.cuh walks through, and two launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..describe_plan import Plan
+from .device import Device, DeviceArray, blocks
+
+_THREADS = 256
+_TILE = 32
+MAX_BATCH = 65535  # the third extent of a grid; callers go on in parts
+
+
+@dataclass(frozen=True)
+class LevelView:
+    """A level as it lies on the device.
+
+    Attributes:
+        address: of its first value; float32.
+        strides: in values: batch, channel, row, column.
+        shape: (B, C, h, w).
+    """
+
+    address: int
+    strides: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int]
+
+
+class DescribeTables:
+    """A plan on the device. Sum s is output `outputs[s]` of one stage, at the stage's own resolution."""
+
+    def __init__(self, device: Device, plan: Plan) -> None:
+        self.plan = plan
+        stages = plan.stages()
+        segments: list[tuple[int, int, int, int]] = []
+        segment_begin, sum_begin = [0], [0]
+        sum_stage: list[int] = []
+        parts: list[list[int]] = [[] for _ in range(plan.dim)]
+        tap_offset = np.cumsum([0] + [len(level.taps.weights) for level in plan.levels])
+        for number, stage in enumerate(stages):
+            first = plan.levels[stage.levels[0]]
+            for j in range(stage.first_output, stage.end_output):
+                for i in stage.levels:
+                    taps = plan.levels[i].taps
+                    local = j - taps.first_output
+                    if 0 <= local < len(taps.feature_begin):
+                        begin, end = int(taps.tap_begin[local]), int(taps.tap_begin[local + 1])
+                        segments.append((i, int(taps.feature_begin[local]), end - begin, int(tap_offset[i]) + begin))
+                segment_begin.append(len(segments))
+                parts[j].append(len(sum_stage))
+                sum_stage.append(number)
+                sum_begin.append(sum_begin[-1] + first.height * first.width)
+        self.sums = len(sum_stage)
+        self.image_sums = sum_begin[-1]
+        self.most_places = max(level.height * level.width for level in plan.levels)
+        firsts = [plan.levels[stage.levels[0]] for stage in stages]
+        part_begin = np.cumsum([0] + [len(p) for p in parts])
+        self.segments = device.upload(np.array(segments, np.int32).reshape(-1, 4))
+        self.segment_begin = device.upload(np.array(segment_begin, np.int32))
+        self.sum_begin = device.upload(np.array(sum_begin, np.int64))
+        self.sum_stage = device.upload(np.array(sum_stage, np.int32))
+        self.part_begin = device.upload(part_begin.astype(np.int32))
+        self.parts = device.upload(np.array([s for p in parts for s in p], np.int32))
+        self.weights = device.upload(np.concatenate([level.taps.weights for level in plan.levels]))
+        self.stage_width = device.upload(np.array([level.width for level in firsts], np.int32))
+        axes = [getattr(level, axis) for axis in ("rows", "columns") for level in firsts]
+        half = len(firsts)
+        self.axes = [
+            device.upload(np.stack([getattr(axis, name) for axis in chosen]))
+            for chosen in (axes[:half], axes[half:])
+            for name in ("i0", "w0", "w1")
+        ]
+
+    def work_shape(self, batch: int) -> tuple[int, int]:
+        """Shape of the float32 work space for a batch."""
+        return batch, self.image_sums
+
+
+def level_table(levels: Sequence[LevelView]) -> npt.NDArray[np.int64]:
+    """What describe_sums reads of the levels: int64 (L, 7)."""
+    return np.array([(x.address, *x.strides, x.shape[2], x.shape[3]) for x in levels], np.int64)
+
+
+def launch_describe(
+    device: Device,
+    tables: DescribeTables,
+    levels: DeviceArray,
+    batch: int,
+    work: DeviceArray,
+    out: DeviceArray,
+    out_strides: tuple[int, int],
+) -> None:
+    """Levels (``level_table``, uploaded) to descriptors; ``out`` has strides of an image and a row, in values."""
+    plan = tables.plan
+    height, width = plan.grid
+    assert batch <= MAX_BATCH
+    device.launch(
+        "describe_sums",
+        (blocks(tables.most_places, _THREADS), tables.sums, batch),
+        _THREADS,
+        (levels, tables.segments, tables.segment_begin, tables.sum_begin, tables.weights,
+         np.int32(plan.neighbourhood), np.int64(tables.image_sums), work),
+    )  # fmt: skip
+    device.launch(
+        "describe_write",
+        (blocks(height * width, _TILE), blocks(plan.dim, _TILE), batch),
+        _THREADS,
+        (work, np.int64(tables.image_sums), tables.sum_begin, tables.sum_stage, tables.part_begin, tables.parts,
+         tables.stage_width, *tables.axes, np.int32(height), np.int32(width), np.int32(plan.dim), out,
+         np.int64(out_strides[0]), np.int64(out_strides[1])),
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""Rows on a device, and in the frame of a search (docs/search.md, section 2, and docs/gpu.md, section 3).
+
+Any centre, any power-of-two scale and any orthonormal directions give right bounds; these are taken from a sample, on
+the host, once for each bank.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .device import Device, DeviceArray, blocks
+from .routes import FORMATS, Bounds
+
+# Directions and tail fill the 64 values of a head.
+RANK = 63
+HEAD_DEPTH = 64
+_DEPTH_STEP = 32
+# Filters count in units of 16 bytes, with 32 bits: this many values of any format.
+_MAX_VALUES = 1 << 34
+
+
+def most_rows(dim: int) -> int:
+    """Rows of ``dim`` values that filters can take at once."""
+    return _MAX_VALUES // (-(-dim // _DEPTH_STEP) * _DEPTH_STEP)
+
+
+@dataclass(frozen=True)
+class DeviceRows:
+    """Original rows on the device: row j is ``values[index[first + j]]``, or ``values[first + j]`` without an index.
+
+    Attributes:
+        values: float32 (N, D).
+        index: int64, or None.
+        first, count: which of them.
+        group: int64 (count,), or None.
+    """
+
+    values: DeviceArray
+    index: DeviceArray | None
+    first: int
+    count: int
+    group: DeviceArray | None = None
+
+    @property
+    def dim(self) -> int:
+        """Values in a row."""
+        return self.values.shape[1]
+
+    def part(self, first: int, stop: int) -> DeviceRows:
+        """Rows first to stop-1."""
+        group = None if self.group is None else self.group.part(first, stop)
+        return DeviceRows(self.values, self.index, self.first + first, stop - first, group)
+
+
+@dataclass(frozen=True)
+class FramedRows:
+    """Rows in a frame, as filters read them.
+
+    Attributes:
+        values: (count, depth) in the format's dtype.
+        low, extra: float32 (count,); ``extra`` is None for leading directions.
+        bounds: constants that they were made with.
+    """
+
+    values: DeviceArray
+    low: DeviceArray
+    extra: DeviceArray | None
+    bounds: Bounds
+
+    @property
+    def depth(self) -> int:
+        """Values in a stored row."""
+        return self.values.shape[1]
+
+    def part(self, first: int, stop: int) -> FramedRows:
+        """Rows first to stop-1."""
+        extra = None if self.extra is None else self.extra.part(first, stop)
+        return FramedRows(self.values.part(first, stop), self.low.part(first, stop), extra, self.bounds)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Centre and scale that two sets share; on the device.
+
+    Attributes:
+        centre: float64 (D,).
+        scale: power of two that brings the sample's largest deviation into [1/2, 1).
+    """
+
+    centre: DeviceArray
+    scale: float
+
+    @staticmethod
+    def of_sample(device: Device, sample: npt.NDArray[np.float32]) -> Frame:
+        """The frame of some rows, float32 (s, D)."""
+        centre = sample.mean(axis=0, dtype=np.float64)
+        largest = float(np.max(np.abs(sample - centre)))
+        scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0.0 else 1.0
+        return Frame(device.upload(centre), scale)
+
+    @property
+    def sq_scale(self) -> np.float64:
+        """Square of the scale: a power of two as well."""
+        square: np.float64 = np.float64(self.scale) ** 2
+        return square
+
+    def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
+        """``rows`` stored in a format."""
+        kind = FORMATS[form]
+        depth = -(-rows.dim // _DEPTH_STEP) * _DEPTH_STEP
+        bounds = kind.bounds(depth, refined=True)
+        out = FramedRows(
+            device.empty((rows.count, depth), kind.dtype),
+            device.empty(rows.count, np.float32),
+            device.empty(rows.count, np.float32),
+            bounds,
+        )
+        device.launch(
+            f"frame_rows_{form}",
+            (blocks(rows.count, 8),),
+            256,
+            (rows.values, rows.index, np.int64(rows.first), np.int32(rows.count), np.int32(rows.dim), np.int32(depth),
+             self.centre, np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight),
+             out.values, out.low, out.extra),
+        )  # fmt: skip
+        return out
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Orthonormal directions in which most of a bank varies.
+
+    Attributes:
+        vectors: float64 (rank, D), rank at most 63.
+        captured: share of the sample's variance in them.
+        defect: bound on the square of what computing a row's coordinates and tail may err by, relative to the
+            square of the row's length.
+    """
+
+    vectors: DeviceArray
+    captured: float
+    defect: float
+
+    @staticmethod
+    def of_sample(device: Device, sample: npt.NDArray[np.float32], scale: float) -> Directions:
+        """Leading principal directions of some rows."""
+        rows = sample.astype(np.float64)
+        rows -= rows.mean(axis=0)
+        rows *= scale  # around one: their squares neither overflow nor vanish
+        dim = rows.shape[1]
+        rank = min(RANK, dim)
+        _values, vectors = np.linalg.eigh(rows.T @ rows) if len(rows) >= dim else _from_gram(rows)
+        leading = np.ascontiguousarray(vectors[:, ::-1][:, :rank].T)
+        # Orthonormal to float64's own precision, whatever the sample's rank was.
+        basis, _unused = np.linalg.qr(leading.T)
+        leading = np.ascontiguousarray(basis[:, :rank].T)
+        gap = leading @ leading.T - np.eye(len(leading))
+        skew = float(np.sqrt(np.sum(gap * gap))) + rank * dim * 2.0**-52
+        total = float(np.sum(rows * rows))
+        inside = float(np.sum((rows @ leading.T) ** 2))
+        # Coordinates: rank * (dim 2^-53)^2 and less. Tail: its square is off by (2 skew + 2 (dim + rank) 2^-52).
+        defect = 4.0 * (skew + (dim + rank) * 2.0**-51)
+        return Directions(device.upload(leading), inside / total if total > 0.0 else 0.0, defect)
+
+    def rows(self, device: Device, frame: Frame, rows: DeviceRows, form: str) -> FramedRows:
+        """Heads of ``rows``: coordinates and tail."""
+        kind = FORMATS[form]
+        bounds = kind.bounds(HEAD_DEPTH)
+        out = FramedRows(
+            device.empty((rows.count, HEAD_DEPTH), kind.dtype), device.empty(rows.count, np.float32), None, bounds
+        )
+        device.launch(
+            f"project_rows_{form}",
+            (blocks(rows.count, 16),),
+            256,
+            (rows.values, rows.index, np.int64(rows.first), np.int32(rows.count), np.int32(rows.dim), frame.centre,
+             np.float64(frame.scale), self.vectors, np.int32(self.vectors.shape[0]), np.float64(self.defect),
+             np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low),
+        )  # fmt: skip
+        return out
+
+
+def _from_gram(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Right singular vectors of fewer rows than values, ascending, completed by the axes."""
+    values, left = np.linalg.eigh(rows @ rows.T)
+    keep = values > values[-1] * 1e-12 if values[-1] > 0.0 else np.zeros(len(values), dtype=np.bool_)
+    vectors = rows.T @ left[:, keep] / np.sqrt(values[keep])
+    missing = RANK - vectors.shape[1]
+    if missing > 0:
+        vectors = np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)
+    return values, vectors

@@ -1,0 +1,43 @@
+"""Spread of channels on a device (csrc/cuda/kernels/spread.cuh)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..results import IndexArray
+from .device import Device, DeviceArray, blocks
+
+_MAX_CHANNELS = 65535  # of a launch: the second extent of a grid
+_MEAN_BYTES = 256 << 20
+
+
+def channel_spread(
+    device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` (N, D) float32 on the device."""
+    dim = members.shape[1]
+    channels = len(starts) - 1
+    step = max(1, min(_MAX_CHANNELS, _MEAN_BYTES // (8 * dim)))
+    distance = device.empty(len(rows), np.float64)
+    sigma = device.empty(channels, np.float64)
+    row_table, start_table = device.upload(rows), device.upload(starts)
+    mean = device.empty((min(step, channels), dim), np.float64)
+    for first in range(0, channels, step):
+        stop = min(first + step, channels)
+        begin, end = int(starts[first]), int(starts[stop])
+        own = start_table.part(first, stop + 1)
+        of = np.repeat(np.arange(stop - first, dtype=np.int32), np.diff(starts[first : stop + 1]))
+        channel = device.upload(of)
+        device.launch(
+            "channel_mean", (blocks(dim, 256), stop - first), 256, (members, row_table, own, np.int32(dim), mean)
+        )
+        device.launch(
+            "member_distance",
+            (blocks(end - begin, 16),),
+            256,
+            (members, row_table.part(begin, end), channel, np.int64(0), np.int64(end - begin), np.int32(dim), mean,
+             distance.part(begin, end)),
+        )  # fmt: skip
+    device.launch("channel_sigma", (blocks(channels, 256),), 256, (distance, start_table, np.int64(channels), sigma))
+    return device.download(distance), device.download(sigma)

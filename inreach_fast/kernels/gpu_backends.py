@@ -1,0 +1,97 @@
+"""The GPU backends: `gpu.GpuBackend` on real cards, one or several."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from .bank import Bank
+from .gpu.backend import GpuBackend
+from .gpu.device import Device
+from .gpu_devices.opening import current_card, open_card, open_device, parse_name
+from .results import IndexArray, MutualNearest, Nearest
+from .shared_bank import SharedBank
+
+T = TypeVar("T")
+# Bytes of a place in the list of candidates, and which share of the free memory the list may take.
+_PLACE_BYTES, _LIST_SHARE = 28, 1 / 16
+_LEAST_CAPACITY = 1 << 12
+_SHRINK = 4
+_TRIES = 5
+
+
+class CardBackend(GpuBackend):
+    """`GpuBackend` on a card whose memory others use as well.
+
+    Where the memory does not suffice, the call begins anew with a shorter list of candidates and a bank in smaller
+    pieces: neither changes the answer.
+    """
+
+    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+        """See `inreach_fast.kernels.nearest`."""
+        return self._within_memory(lambda: super(CardBackend, self).nearest(queries, bank, k, query_group), bank)
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `inreach_fast.kernels.mutual_nearest`."""
+        return self._within_memory(lambda: super(CardBackend, self).mutual_nearest(a, b), b)
+
+    def _within_memory(self, call: Callable[[], T], bank: Bank) -> T:
+        with self.lock:
+            before = self.options
+            try:
+                free = self.device.free_bytes()
+                capacity = min(before.capacity, max(_LEAST_CAPACITY, int(free * _LIST_SHARE) // _PLACE_BYTES))
+                self.options = replace(before, capacity=capacity)
+                for attempt in range(1, _TRIES + 1):
+                    try:
+                        return call()
+                    except MemoryError:
+                        if attempt == _TRIES:
+                            raise
+                    self._forget(bank)
+                    gc.collect()  # an error and its traceback hold each other, and what the call had
+                    limit = self.device.free_bytes() // _SHRINK**attempt
+                    capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)
+                    self.options = replace(before, capacity=capacity, memory_limit=limit)
+            finally:
+                self.options = before
+        raise AssertionError("the last attempt returns or raises")
+
+    def _forget(self, bank: Bank) -> None:
+        """Gives back what this backend keeps of the bank, which may be what the memory was full of."""
+        with bank.lock:
+            for key in [key for key in bank._prepared if key.startswith(f"{self.name} ")]:
+                del bank._prepared[key]
+
+
+_backends: dict[tuple[str, tuple[int, ...]], GpuBackend | SharedBank] = {}
+_singles: dict[tuple[str, int], GpuBackend] = {}
+_lock = threading.RLock()
+
+
+def gpu_backend(name: str) -> GpuBackend | SharedBank:
+    """What is behind "cuda", "cupy", "cuda:1", "cuda:0,1" or "cuda:all"; its cards are opened, once a process.
+
+    Raises:
+        BackendError, GpuUnavailableError, GpuMemoryError, GpuError: unknown name, or a card that cannot be used.
+    """
+    kind, numbers = parse_name(name)
+    cards = (current_card(),) if numbers is None else numbers
+    for ordinal in cards:
+        open_card(kind, ordinal)  # errors come before anything is remembered
+    with _lock:
+        if (kind, cards) not in _backends:
+            singles = [_single(kind, ordinal) for ordinal in cards]
+            _backends[kind, cards] = singles[0] if len(singles) == 1 else SharedBank(name, singles)
+        return _backends[kind, cards]
+
+
+def _single(kind: str, ordinal: int) -> GpuBackend:
+    if (kind, ordinal) not in _singles:
+        opened: Callable[[], Device] = partial(open_device, kind, ordinal)
+        _singles[kind, ordinal] = CardBackend(f"{kind}:{ordinal}", opened)
+    return _singles[kind, ordinal]

@@ -1,0 +1,181 @@
+"""What is asked of a card, and a `Device` of the GPU engine on one of its streams."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..gpu.device import Argument, DeviceArray
+from .driver_errors import typed_errors
+
+
+class Card(Protocol):
+    """One card with the kernels loaded; `inreach_fast._cuda.Card` is one, `CupyCard` another.
+
+    Streams are raw handles, as ``torch.cuda.Stream.cuda_stream`` and ``cupy.cuda.Stream.ptr`` are; 0 is the legacy
+    default stream. Errors are the driver's, the extension's or CuPy's own: `CardDevice` turns them.
+    """
+
+    @property
+    def ordinal(self) -> int:
+        """Its number among the visible cards."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """Such as (9, 0)."""
+
+    @property
+    def multiprocessors(self) -> int:
+        """Of the card."""
+
+    def allocate(self, nbytes: int) -> int:
+        """Address of fresh memory, aligned to 256 bytes."""
+
+    def release(self, address: int) -> None:
+        """Gives it back; the work given before may still use it."""
+
+    def free_bytes(self) -> int:
+        """Memory that nobody holds."""
+
+    def copy_in(self, to: int, source: Any, stream: int) -> None:
+        """From a contiguous host buffer, which may be changed as soon as this returns."""
+
+    def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:
+        """To a contiguous host buffer; without ``wait``, valid after the stream has been waited for."""
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
+    ) -> None:
+        """Arguments are int (addresses) and NumPy scalars."""
+
+    def synchronize(self, stream: int) -> None:
+        """Waits for all work given to the stream."""
+
+
+class Memory(Protocol):
+    """Where a `CardDevice` has its memory from."""
+
+    def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
+        """Address, and an owner that gives the memory back when it goes."""
+
+    def free_bytes(self) -> int:
+        """What could be allocated now."""
+
+
+class OwnMemory:
+    """Memory of the card itself."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
+        owner = _Block(self._card.allocate(nbytes))
+        weakref.finalize(owner, _release, self._card, owner.address)
+        return owner.address, owner
+
+    def free_bytes(self) -> int:
+        return self._card.free_bytes()
+
+
+class _Block:
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+def _release(card: Card, address: int) -> None:
+    try:
+        card.release(address)
+    except Exception:  # a card that is lost has lost its memory, and a finaliser has nobody to tell
+        return
+
+
+class CardDevice:
+    """`inreach_fast.kernels.gpu.Device` on one stream of a card.
+
+    Args:
+        card: the card.
+        stream: raw handle.
+        memory: whose allocator; the card's own by default.
+        memory_limit: bytes that `free_bytes` admits at most, so that banks are streamed in smaller pieces.
+    """
+
+    def __init__(
+        self, card: Card, stream: int = 0, *, memory: Memory | None = None, memory_limit: int | None = None
+    ) -> None:
+        self.card = card
+        self.stream = stream
+        self.name = card.name
+        self.compute_capability = card.compute_capability
+        self.multiprocessors = card.multiprocessors
+        self._memory = memory or OwnMemory(card)
+        self._limit = memory_limit
+
+    def on_stream(self, stream: int) -> CardDevice:
+        """The same card and memory, in the order of another stream."""
+        return CardDevice(self.card, stream, memory=self._memory, memory_limit=self._limit)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+        """See `Device`."""
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        kind = np.dtype(dtype)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        with typed_errors(self.name):
+            address, owner = self._memory.allocate(nbytes, self.stream)
+        return DeviceArray(address, shape, kind, owner)
+
+    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+        """See `Device`."""
+        array = np.ascontiguousarray(array)
+        result = self.empty(array.shape, array.dtype)
+        self.copy_in(result, array)
+        return result
+
+    def copy_in(self, to: DeviceArray, array: npt.NDArray[Any]) -> None:
+        """A host array into memory of the device, of the same number of bytes."""
+        if array.nbytes:
+            with typed_errors(self.name):
+                self.card.copy_in(to.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8), self.stream)
+
+    def copy_out(self, to: npt.NDArray[np.uint8], array: DeviceArray) -> None:
+        """Memory of the device into a host array of as many bytes, which holds it after `synchronize`."""
+        with typed_errors(self.name):
+            self.card.copy_out(to, array.address, self.stream, False)
+
+    def download(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """See `Device`."""
+        result = np.empty(array.shape, array.dtype)
+        with typed_errors(self.name):
+            self.card.copy_out(result.reshape(-1).view(np.uint8), array.address, self.stream, True)
+        return result
+
+    def launch(self, kernel: str, grid: Sequence[int], block: int, arguments: Sequence[Argument]) -> None:
+        """See `Device`."""
+        x, y, z = (*grid, 1, 1)[:3]
+        values = [_value(argument) for argument in arguments]
+        with typed_errors(self.name):
+            self.card.launch(kernel, (int(x), int(y), int(z)), block, values, self.stream)
+
+    def free_bytes(self) -> int:
+        """See `Device`."""
+        with typed_errors(self.name):
+            free = self._memory.free_bytes()
+        return free if self._limit is None else min(free, self._limit)
+
+    def synchronize(self) -> None:
+        """Waits for all work given to the stream."""
+        with typed_errors(self.name):
+            self.card.synchronize(self.stream)
+
+
+def _value(argument: Argument) -> Any:
+    if argument is None:
+        return 0
+    return argument.address if isinstance(argument, DeviceArray) else argument

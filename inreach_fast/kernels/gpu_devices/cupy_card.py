@@ -1,0 +1,105 @@
+"""Cards through CuPy: NVRTC compiles the kernels' own source at first use, and CuPy keeps what it made on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..gpu.sources import NVRTC_OPTIONS, kernel_source
+from .card import Card
+from .driver_errors import typed_errors
+
+_HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
+_cards: dict[int, Card] = {}
+_lock = threading.Lock()
+
+
+class CupyCard:
+    """See `Card`."""
+
+    def __init__(self, ordinal: int) -> None:
+        import cupy
+
+        self._cupy: Any = cupy
+        self.ordinal = ordinal
+        self._device = cupy.cuda.Device(ordinal)
+        facts = cupy.cuda.runtime.getDeviceProperties(ordinal)
+        name = facts["name"]
+        self.name = name.decode() if isinstance(name, bytes) else str(name)
+        self.compute_capability = (int(facts["major"]), int(facts["minor"]))
+        self.multiprocessors = int(facts["multiProcessorCount"])
+        self._held: dict[int, Any] = {}
+        self._functions: dict[str, Any] = {}
+        with self._device:
+            # One text without includes: CuPy keeps compiled kernels by their text, and would not see a header change.
+            self._module = cupy.RawModule(code=kernel_source(), options=NVRTC_OPTIONS, backend="nvrtc")
+
+    def allocate(self, nbytes: int) -> int:
+        """See `Card`; from CuPy's current allocator."""
+        with self._device:
+            held = self._cupy.cuda.alloc(max(nbytes, 1))
+        self._held[int(held.ptr)] = held
+        return int(held.ptr)
+
+    def release(self, address: int) -> None:
+        """See `Card`."""
+        self._held.pop(address, None)
+
+    def free_bytes(self) -> int:
+        """See `Card`; what CuPy's pool holds unused counts as free."""
+        with self._device:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
+    def copy_in(self, to: int, source: Any, stream: int) -> None:
+        """See `Card`."""
+        host = np.frombuffer(source, dtype=np.uint8)
+        with self._device:
+            runtime = self._cupy.cuda.runtime
+            runtime.memcpyAsync(to, host.ctypes.data, host.nbytes, _HOST_TO_DEVICE, stream)
+            runtime.streamSynchronize(stream)  # the source may be page-locked, and then is read later
+
+    def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:
+        """See `Card`."""
+        host = np.frombuffer(to, dtype=np.uint8)
+        with self._device:
+            runtime = self._cupy.cuda.runtime
+            if host.nbytes:
+                runtime.memcpyAsync(host.ctypes.data, source, host.nbytes, _DEVICE_TO_HOST, stream)
+            if wait:
+                runtime.streamSynchronize(stream)
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
+    ) -> None:
+        """See `Card`."""
+        # A pointer and a 64-bit number are handed over alike.
+        values = tuple(np.uint64(a) if isinstance(a, int) else a for a in arguments)
+        with self._device, self._stream(stream):
+            if kernel not in self._functions:
+                self._functions[kernel] = self._module.get_function(kernel)
+            self._functions[kernel](grid, (block, 1, 1), values)
+
+    def synchronize(self, stream: int) -> None:
+        """See `Card`."""
+        with self._device:
+            self._cupy.cuda.runtime.streamSynchronize(stream)
+
+    def _stream(self, stream: int) -> Any:
+        return self._cupy.cuda.Stream.null if stream == 0 else self._cupy.cuda.ExternalStream(stream)
+
+
+def cupy_card(ordinal: int) -> Card:
+    """The card of that number, opened once a process.
+
+    Raises:
+        GpuUnavailableError, GpuMemoryError, GpuError: it cannot be opened.
+    """
+    with _lock:
+        if ordinal not in _cards:
+            with typed_errors(f"cuda:{ordinal}"):
+                _cards[ordinal] = CupyCard(ordinal)
+        return _cards[ordinal]

@@ -1,0 +1,85 @@
+"""What filters assume of sums of products (docs/gpu.md, section 3): on the host executor, and on a card if there is."""
+
+from __future__ import annotations
+
+import cuda_host.build
+import numpy as np
+import pytest
+from cuda_host.device import HostDevice
+
+from inreach_fast.kernels.gpu.candidates import Candidates
+from inreach_fast.kernels.gpu.device import Device, fill
+from inreach_fast.kernels.gpu.frame import DeviceRows, FramedRows
+from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Route
+from inreach_fast.kernels.gpu.search import Search
+
+ROWS, BANK = 40, 150
+
+
+@pytest.fixture(params=["cpu", pytest.param("card", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    if request.param == "cpu":
+        if cuda_host.build.compiler() is None:
+            pytest.skip("NO C++ COMPILER: the CUDA kernels were not run on the CPU")
+        return HostDevice(2)
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device: what a card's matrix instructions do was not measured")
+    opening = pytest.importorskip("inreach_fast.kernels.gpu_devices.opening")
+    opened: Device = opening.open_device("cuda", 0)
+    return opened
+
+
+def _hard_rows(rng: np.random.Generator, count: int, depth: int, kind: str) -> np.ndarray:
+    values = rng.normal(size=(count, depth))
+    if kind == "magnitudes":
+        values *= 10.0 ** rng.uniform(-3, 0, values.shape)
+    elif kind == "cancelling":  # sums of terms around one that come to almost nothing
+        values[:, 1::2] = -values[:, ::2] * (1.0 + 1e-3 * rng.normal(size=values[:, ::2].shape))
+    elif kind == "one sign":
+        values = np.abs(values)
+    return values.astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["normal", "magnitudes", "cancelling", "one sign"])
+@pytest.mark.parametrize("depth", [32, 96, 1024])
+@pytest.mark.parametrize("form", FORMATS)
+def test_tensor_core_sums(device: Device, form: str, depth: int, kind: str) -> None:
+    """|computed - exact| <= g * (sum of the terms' sizes), for every pair of every tile."""
+    if device.compute_capability < FORMATS[form].compute_capability:
+        pytest.skip(f"{form} needs compute capability {FORMATS[form].compute_capability}")
+    rng = np.random.default_rng(depth)
+    q, x = _hard_rows(rng, ROWS, depth, kind), _hard_rows(rng, BANK, depth, kind)
+    if kind == "cancelling":
+        x = np.repeat(np.abs(x[:, ::2]), 2, axis=1)
+    if form == "bf16":
+        q, x = ((a.view(np.uint32) & 0xFFFF0000).view(np.float32) for a in (q, x))
+    for tile in TILES:
+        computed = _products(device, Route(form, tile), q, x)
+        exact = q.astype(np.float64) @ x.T.astype(np.float64)
+        size = np.abs(q).astype(np.float64) @ np.abs(x).T.astype(np.float64)
+        assert (np.abs(computed - exact) <= FORMATS[form].sum_error(depth) * size).all()
+
+
+def _products(device: Device, route: Route, q: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Computed dot products: `low` with nothing but them in it, which doubles them and rounds nothing."""
+
+    def framed(rows: np.ndarray) -> FramedRows:
+        stored = {"f32": rows, "fp16": rows.astype(np.float16).view(np.uint16)}.get(route.format)
+        if stored is None:
+            stored = (rows.view(np.uint32) >> 16).astype(np.uint16)
+        zero = device.upload(np.zeros(len(rows), np.float32))
+        bounds = Bounds(0.0, 0.0, np.float32(1.0), np.float32(0.0))
+        return FramedRows(device.upload(stored), zero, zero, bounds)
+
+    search = Search(device, route)
+    held = [DeviceRows(device.upload(rows), None, 0, len(rows)) for rows in (q, x)]
+    candidates = Candidates(device, len(q) * len(x))
+    reach = device.empty(len(q), np.uint32)
+    fill(device, reach, 0x7F800000)
+    search._filter("collect", route, framed(q), framed(x), *held, 0, reach, candidates=candidates)
+    result = np.full((len(q), len(x)), np.nan)
+    row, column, low = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))
+    result[row, column] = low.astype(np.float64) / -2.0
+    assert not np.isnan(result).any()
+    return result

@@ -1,0 +1,67 @@
+"""The test-only backend `cuda_host`: the GPU engine over the host executor, in the contract suite like any other."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from inreach_fast.kernels import describing, filtering, registry
+from inreach_fast.kernels.gpu.backend import GpuBackend, Options
+from inreach_fast.kernels.gpu.routes import Route
+
+from .device import HostDevice
+
+NAME = "cuda_host"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way through the kernels: which filter, and in which order threads run."""
+
+    name: str
+    options: Options
+    order: int
+
+
+def _case(name: str, form: str, tile: int, order: int, **options: object) -> Case:
+    route = Route(form, tile)
+    chosen = {"heads": False, "head_route": route, "capacity": 1 << 14, **options}
+    return Case(name, Options(route=route, **chosen), order)  # type: ignore[arg-type]
+
+
+# Every filter kernel, with leading directions and without, with a list that overflows, with a bank that does not fit.
+CASES = [
+    _case("f32-128", "f32", 128, 0),
+    _case("f32-64-overflow", "f32", 64, 1, capacity=300),
+    _case("fp16-128", "fp16", 128, 2),
+    _case("fp16-64-streamed", "fp16", 64, 3, memory_limit=40_000),
+    _case("bf16-128-overflow", "bf16", 128, 4, capacity=1000),
+    _case("bf16-64", "bf16", 64, 5),
+    _case("heads-f32-128", "f32", 128, 6, heads=True),
+    _case("heads-f32-64-streamed", "f32", 64, 7, heads=True, memory_limit=50_000),
+    _case("heads-fp16-128", "fp16", 128, 8, heads=True),
+    _case("heads-fp16-64-overflow", "fp16", 64, 9, heads=True, capacity=500),
+    _case("heads-bf16-128", "bf16", 128, 10, heads=True),
+    _case("heads-bf16-64", "bf16", 64, 11, heads=True),
+]
+
+
+@contextmanager
+def registered(case: Case = CASES[0]) -> Iterator[GpuBackend]:
+    """`backend="cuda_host"` works inside, in this way."""
+    backend = GpuBackend(NAME, lambda: HostDevice(case.order), case.options)
+    module = types.ModuleType(f"inreach_fast.kernels.{NAME}")
+    for name in ("nearest", "mutual_nearest", "describe", "channel_spread"):
+        setattr(module, name, getattr(backend, name))
+    sys.modules[module.__name__] = module
+    registry._BACKENDS[NAME] = (NAME, "numpy")
+    describing._MODULES[NAME] = filtering._MODULES[NAME] = NAME
+    try:
+        yield backend
+    finally:
+        for known in (registry._BACKENDS, describing._MODULES, filtering._MODULES):
+            del known[NAME]
+        del sys.modules[module.__name__]

@@ -1,0 +1,69 @@
+"""Builds the host executor: csrc/cuda/kernels compiled by g++ (tests/cuda_host/executor.cpp), once for each content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"
+# Sanitizers trap, and the executor says where. No fused multiply-add: the contract's separate roundings.
+FLAGS = [
+    *("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
+    *("-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-clobbered"),
+    "-fsanitize=bounds,alignment,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow,bool",
+    "-fsanitize-undefined-trap-on-error",
+]
+
+
+def compiler() -> str | None:
+    """The C++ compiler, or None where there is none."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
+
+
+@cache
+def library(kernels: Path = KERNELS) -> Path:
+    """The shared library for the kernels in this folder, from the cache where it has been built before."""
+    folders = {kernels, KERNELS}  # test kernels use portable.cuh as well
+    sources = [p for folder in sorted(folders) for p in sorted(folder.glob("*.cuh"))]
+    sources += [HERE / "executor.cpp", HERE / "host_cuda.h"]
+    digest = hashlib.sha256("\n".join(FLAGS).encode())
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    folder = Path(tempfile.gettempdir()) / f"inreach-cuda-host-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / f"{digest.hexdigest()[:24]}.so"
+    if target.exists():
+        return target
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        work = Path(scratch)
+        (work / "kernel_list.inc").write_text(_kernel_list(kernels))
+        built = work / "executor.so"
+        includes = [f"-I{HERE}", f"-I{kernels}", f"-I{KERNELS}", f"-I{work}"]
+        _run([*FLAGS, *includes, str(HERE / "executor.cpp"), "-o", str(built)])
+        built.replace(target)  # whole or not at all: several test processes may build at once
+    return target
+
+
+def _kernel_list(kernels: Path) -> str:
+    """One entry for each `extern "C"` function of all.cuh, found after preprocessing: macros make some of them."""
+    options = ["-std=c++17", "-E", "-P", f"-I{KERNELS}", "-include", str(HERE / "host_cuda.h"), "-x", "c++"]
+    text = _run([*options, str(kernels / "all.cuh")])
+    names = re.findall(r'extern "C"\s+void\s+(\w+)\s*\(', text)
+    assert len(names) == len(set(names)) > 0
+    return "".join(f'    kernel("{name}", {name}),\n' for name in names)
+
+
+def _run(arguments: list[str]) -> str:
+    command = compiler()
+    assert command is not None
+    done = subprocess.run([command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,100 @@
+"""Arrays on a card, in and out without a copy, on the caller's stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from kernel_cases import same_bits
+
+from inreach_fast import errors, kernels
+from inreach_fast.kernels.gpu_devices.card import CardDevice
+
+pytestmark = pytest.mark.gpu
+
+
+def _rows(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_torch_in_torch_out(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    q, b = _rows(50, 96), _rows(900, 96, seed=1)
+    queries, bank = (torch.from_numpy(x).to(cuda) for x in (q, b))
+    addresses: set[int] = set()
+    launch = CardDevice.launch
+
+    def spy(self: CardDevice, kernel: str, grid: Any, block: int, arguments: Any) -> None:
+        addresses.update(a.address for a in arguments if hasattr(a, "address"))
+        launch(self, kernel, grid, block, arguments)
+
+    monkeypatch.setattr(CardDevice, "launch", spy)
+    for k in (1, 5):
+        found = kernels.nearest(queries, bank, k=k)
+        index, distance = reference.nearest(q, b, k)
+        assert found.index.device.type == "cuda"
+        same_bits(found.index.cpu().numpy(), index)
+        same_bits(found.sq_distance.cpu().numpy(), distance)
+    assert {queries.data_ptr(), bank.data_ptr(), found.index.data_ptr()} <= addresses
+
+
+def test_work_is_in_the_order_of_the_current_stream(cuda: str) -> None:
+    import torch
+
+    stream = torch.cuda.Stream()
+    rows = torch.zeros((2000, 128), device=cuda)
+    truth = torch.from_numpy(_rows(2000, 128)).to(cuda)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)  # whoever does not wait for this stream reads zeros
+        rows.copy_(truth)
+        found = kernels.nearest(rows[:64], rows)
+        assert found.index.tolist() == list(range(64))
+
+
+def test_cupy_in_cupy_out(cuda: str) -> None:
+    cupy = pytest.importorskip("cupy", reason="NO CUPY: its arrays were not tried")
+    q, b = _rows(20, 64), _rows(300, 64, seed=1)
+    with cupy.cuda.Stream(non_blocking=True):
+        found = kernels.nearest(cupy.asarray(q), kernels.Bank(cupy.asarray(b)))
+        assert isinstance(found.index, cupy.ndarray)
+        same_bits(cupy.asnumpy(found.index), reference.nearest(q, b, 1)[0])
+
+
+def test_levels_of_a_network_are_described_where_they_are(cuda: str) -> None:
+    import torch
+
+    arrays = [_rows(1, 24, 28, 28), _rows(1, 32, 14, 14)]
+    levels = [torch.from_numpy(x).to(cuda).contiguous(memory_format=torch.channels_last) for x in arrays]
+    found = kernels.describe(levels, grid=(28, 28), dim=64)
+    assert found.device.type == "cuda"
+    same_bits(found.cpu().numpy(), kernels.describe(arrays, grid=(28, 28), dim=64))
+
+
+def test_mixed_devices_are_told(cuda: str) -> None:
+    import torch
+
+    rows = torch.from_numpy(_rows(5, 8))
+    with pytest.raises(errors.DeviceMismatchError):
+        kernels.nearest(rows.to(cuda), rows)
+
+
+def test_too_much_for_the_card_is_streamed(backend: str) -> None:
+    from dataclasses import replace
+
+    from inreach_fast.kernels import gpu_backends
+
+    opened: Any = gpu_backends.gpu_backend(f"{backend}:0")
+    before = opened.options
+    q, b = _rows(100, 256), _rows(40_000, 256, seed=1)
+    expected = kernels.nearest(q, b)
+    try:
+        opened.options = replace(before, memory_limit=5_000_000)
+        found = kernels.nearest(q, b, backend=f"{backend}:0")
+    finally:
+        opened.options = before
+    same_bits(found.index, expected.index)
+    same_bits(found.sq_distance, expected.sq_distance)

@@ -1,0 +1,68 @@
+"""``InReaCh(device="cuda")``: graphs, streams and precision, which only a card has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_stream import Small
+
+from inreach_fast import InReaCh
+from inreach_fast.backbones import Backbone
+from inreach_fast.precision import disagreement
+
+pytestmark = pytest.mark.gpu
+
+
+def _images(count: int, seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    base = np.random.default_rng(9).integers(0, 255, (64, 64, 3))
+    return [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+@pytest.fixture
+def model(cuda: str) -> InReaCh:
+    backbone = Backbone.from_module(Small(), ["first", "second"], device=cuda)
+    return InReaCh(backbone=backbone, device=cuda, image_size=64, dim=16, assoc_depth=3).fit(_images(8))
+
+
+def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
+    """The card's way against the same features through the CPU's kernels: to the bit."""
+    for image in images:
+        found = model.predict(image)
+        rows = model._described_rows(model.geometry.apply(image)[None])[0]
+        expected = model.score_descriptors(rows)
+        np.testing.assert_array_equal(found.patch_scores, expected.patch_scores)
+        np.testing.assert_array_equal(found.nearest, expected.nearest)
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+        assert found.score == expected.score
+
+
+def test_replayed_graphs_give_the_bits_of_eager_calls(model: InReaCh, caplog: pytest.LogCaptureFixture) -> None:
+    assert model._card() is not None
+    _kernels_agree(model, _images(6, seed=1))
+    assert "no CUDA graph" not in caplog.text
+
+
+def test_the_stream_is_predict(model: InReaCh) -> None:
+    images = _images(20, seed=2)
+    alone = [model.predict(image) for image in images]
+    for ours, theirs in zip(model.predict_stream(iter(images)), alone, strict=True):
+        assert ours.score == theirs.score
+        np.testing.assert_array_equal(ours.anomaly_map, theirs.anomaly_map)
+
+
+def test_scores_are_near_the_cpus(model: InReaCh) -> None:
+    cpu = InReaCh(
+        backbone=Backbone.from_module(Small(), ["first", "second"]), image_size=64, dim=16, assoc_depth=3
+    ).fit(_images(8))
+    ours, theirs = (m.predict(_images(5, seed=3)).score for m in (model, cpu))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_halves_tell_how_far_they_are_off(model: InReaCh, precision: str) -> None:
+    told = disagreement(model, _images(5, seed=4), precision)
+    assert told.images == 5
+    assert 0 <= told.largest_score_change < 0.2

@@ -1,0 +1,30 @@
+"""The GPU route on the CPU: cards that are the host executor, and torch's CPU tensors in the place of a card's."""
+
+from __future__ import annotations
+
+import cuda_host.build
+import pytest
+from gpu_fakes.cards import HostCard
+
+from inreach_fast.kernels import gpu_backends, registry
+from inreach_fast.kernels.gpu_devices import extension, interop, opening
+
+
+@pytest.fixture
+def host_cards(monkeypatch: pytest.MonkeyPatch) -> list[HostCard]:
+    """Two cards behind backend "cuda"; arrays of torch count as lying on the first."""
+    if cuda_host.build.compiler() is None:
+        pytest.skip("NO C++ COMPILER: the CUDA kernels were not run on the CPU")
+    cards = [HostCard(0), HostCard(1)]
+    library = interop.TorchLibrary("cpu")
+    found = registry._found
+    monkeypatch.setattr(interop, "_TORCH_TYPES", ("cuda", "cpu"))
+    monkeypatch.setattr(interop, "_torch_library", lambda: library)
+    monkeypatch.setattr(opening, "card_count", lambda: len(cards))
+    monkeypatch.setattr(registry, "card_count", lambda: len(cards))
+    monkeypatch.setattr(registry, "has_card", lambda: True)
+    monkeypatch.setattr(registry, "_found", lambda needed: needed == "inreach_fast._cuda" or found(needed))
+    monkeypatch.setattr(extension, "_cards", dict(enumerate(cards)))
+    monkeypatch.setattr(gpu_backends, "_backends", {})
+    monkeypatch.setattr(gpu_backends, "_singles", {})
+    return cards

@@ -1,0 +1,169 @@
+"""Image in, score out on a card: cards are the host executor, the network is torch's on the CPU, so that the whole way
+of `InReaCh(device="cuda")` runs but for torch.cuda (streams, graphs, page-locked memory)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gpu_fakes.cards import HostCard
+from test_stream import Small
+
+from inreach_fast import InReaCh, errors, kernels
+from inreach_fast.backbones import Backbone
+from inreach_fast.card_slots import CardSlots, Slot
+from inreach_fast.descriptors import position_channels
+from inreach_fast.gpu_inference import CardInference, Setting
+from inreach_fast.gpu_network import TorchNetwork
+from inreach_fast.kernels.gpu.backend import GpuBackend, Options
+from inreach_fast.kernels.gpu.routes import Route
+from inreach_fast.kernels.gpu_devices.card import CardDevice
+from inreach_fast.kernels.gpu_devices.memory import TorchMemory
+
+
+@pytest.fixture(scope="module", params=["never", "always"])
+def model(request: pytest.FixtureRequest) -> InReaCh:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 255, (40, 40, 3))
+    images = [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
+    backbone = Backbone.from_module(Small(), ["first", "second"], normalisation="reference")
+    return InReaCh(
+        backbone=backbone, image_size=32, dim=16, assoc_depth=3, position=request.param, smoothing_sigma=2.0
+    ).fit(images)
+
+
+def _setting(model: InReaCh) -> Setting:
+    p = model.parameters
+    channels = position_channels(model.grid_, p.position_weight) if model.positions_ else None
+    return Setting(
+        kernels.Bank(np.array(model.nominal_.patches)), model.grid_, p.image_size, p.dim, p.neighbourhood,
+        p.smoothing_sigma, channels,
+    )  # fmt: skip
+
+
+def _slots(
+    model: InReaCh, cards: list[HostCard], options: Options, count: int = 2, torch_memory: bool = True
+) -> CardSlots:
+    setting = _setting(model)
+    backend = GpuBackend("cuda:0", lambda: CardDevice(cards[0]), options)
+    slots = []
+    for number in range(count):
+        memory = TorchMemory("cpu") if torch_memory else None
+        device = CardDevice(cards[0], number + 1, memory=memory)
+        slots.append(Slot(CardInference(setting, device, backend, TorchNetwork(model.backbone, setting.size))))
+    return CardSlots(slots)
+
+
+def _inputs(count: int) -> list[Any]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(count)]
+
+
+F32, FP16 = Route("f32", 64), Route("fp16", 64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(F32, F32, heads=False, capacity=1 << 12),
+        Options(FP16, FP16, heads=True, capacity=1 << 12),
+        Options(F32, F32, heads=False, capacity=80),
+        Options(FP16, FP16, heads=True, capacity=80),
+        Options(F32, F32, heads=False, capacity=1 << 12, memory_limit=20_000),
+    ],
+    ids=["all dimensions", "leading directions", "overflow", "overflow by directions", "streamed bank"],
+)
+def test_scores_are_the_cpus_to_the_bit(host_cards: list[HostCard], model: InReaCh, options: Options) -> None:
+    slots = _slots(model, host_cards, options)
+    images = _inputs(4)
+    for image, found in zip(images, slots.scores(images), strict=True):
+        expected = model.predict(image)
+        np.testing.assert_array_equal(found.patch_scores, expected.patch_scores)
+        np.testing.assert_array_equal(found.nearest, expected.nearest)
+        np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+        assert found.score == expected.score
+        assert found.counts.pairs == expected.counts.pairs
+    assert host_cards[0].streams >= {1, 2}
+
+
+def test_one_wait_an_image(host_cards: list[HostCard], model: InReaCh) -> None:
+    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12), count=1)
+    first, *others = _inputs(4)
+    list(slots.scores([first]))  # rehearsed and captured
+    before = host_cards[0].waits
+    list(slots.scores(others))
+    assert host_cards[0].waits - before == len(others)
+
+
+def test_memory_of_the_card_itself_and_no_more_of_it_image_by_image(host_cards: list[HostCard], model: InReaCh) -> None:
+    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12), count=1, torch_memory=False)
+    images = _inputs(3)
+    list(slots.scores(images[:1]))
+    used = host_cards[0].used
+    found = list(slots.scores(images))
+    assert host_cards[0].used == used
+    assert found[2].score == model.predict(images[2]).score
+
+
+def test_features_that_are_not_finite_are_told(host_cards: list[HostCard], model: InReaCh) -> None:
+    class Poisoned(TorchNetwork):
+        def compute(self) -> Any:
+            views = super().compute()
+            with torch.inference_mode():
+                self._levels[0][0, 0, 3, 1] = float("nan")
+            return views
+
+    setting = _setting(model)
+    backend = GpuBackend("cuda:0", lambda: CardDevice(host_cards[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    inference = CardInference(setting, CardDevice(host_cards[0]), backend, Poisoned(model.backbone, setting.size))
+    with pytest.raises(errors.NonFiniteError):
+        inference.start(_inputs(1)[0]).collect()
+
+
+def test_a_network_that_cannot_be_captured_runs_all_the_same(
+    host_cards: list[HostCard], model: InReaCh, caplog: pytest.LogCaptureFixture
+) -> None:
+    def capture(work: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    setting = _setting(model)
+    backend = GpuBackend("cuda:0", lambda: CardDevice(host_cards[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    network = TorchNetwork(model.backbone, setting.size)
+    inference = CardInference(setting, CardDevice(host_cards[0]), backend, network, capture=capture)
+    for image in _inputs(2):
+        assert inference.start(image).collect().score == model.predict(image).score
+    assert "no CUDA graph" in caplog.text
+
+
+def test_the_estimator_goes_through_the_card(
+    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    images = _inputs(5)
+    expected = model.predict(np.stack(images))
+    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    found = model.predict(np.stack(images))
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
+    np.testing.assert_array_equal(found.nearest, expected.nearest)
+    streamed = list(model.predict_stream(iter(images), threshold=float(expected.score[0]) + 1e-3))
+    assert [p.score for p in streamed] == expected.score.tolist()
+    assert not streamed[0].is_anomalous
+    assert model.predict(images[0]).score == expected.score[0]
+
+
+def test_network_inputs_are_the_cpus(model: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inreach_fast.backbones.backbone import prepare_input
+
+    image = _inputs(1)[0]
+    seen: list[torch.Tensor] = []
+    network = TorchNetwork(model.backbone, (32, 32))
+    run = Backbone.run
+    monkeypatch.setattr(Backbone, "run", lambda self, x, *given: seen.append(x.clone()) or run(self, x, *given))
+    network.feed(image)
+    network.compute()
+    expected = prepare_input(image[None], model.backbone.normalisation)
+    assert torch.equal(seen[0], expected)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)

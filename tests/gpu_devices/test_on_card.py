@@ -1,0 +1,227 @@
+"""Arrays that are on a card, in and out without a copy. Cards are the host executor, and torch's CPU tensors stand for
+tensors on the first one, so that all runs but torch.cuda itself."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from gpu_fakes.cards import HostCard
+from kernel_cases import FAMILIES, same_bits
+
+from inreach_fast import errors, kernels
+from inreach_fast.kernels import gpu_backends, on_card, registry
+from inreach_fast.kernels.gpu_bank import GpuBank
+from inreach_fast.kernels.gpu_devices import interop
+
+
+def _tensors(*arrays: Any) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.array(a)) for a in arrays]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kept", [False, True])
+def test_searches_are_the_reference_and_tensors_come_back(host_cards: list[HostCard], family: Any, kept: bool) -> None:
+    rng = np.random.default_rng(1)
+    q, b = family(rng, 11, 35), family(rng, 130, 35)
+    q_group, b_group = np.arange(11) % 3, np.arange(130) % 3
+    queries, bank = _tensors(q, b)
+    if kept:
+        bank = kernels.Bank(bank)
+        assert isinstance(bank, GpuBank)
+    for k in (1, 4):
+        found = kernels.nearest(queries, bank, k=k, query_group=q_group, bank_group=b_group)
+        index, distance = reference.nearest(q, b, k, q_group, b_group)
+        assert isinstance(found.index, torch.Tensor)
+        same_bits(found.index.numpy(), index)
+        same_bits(found.sq_distance.numpy(), distance)
+    mutual = kernels.mutual_nearest(queries, bank)
+    ab, ab_distance, ba, ba_distance = reference.mutual_nearest(q, b)
+    for ours, theirs in (
+        (mutual.ab_index, ab), (mutual.ab_sq_distance, ab_distance), (mutual.ba_index, ba),
+        (mutual.ba_sq_distance, ba_distance),
+    ):  # fmt: skip
+        same_bits(ours.numpy(), theirs)
+    pairs = [x.numpy() for x in mutual.pairs()]
+    for ours, theirs in zip(pairs, reference.mutual_pairs(ab, ba), strict=True):
+        same_bits(ours, theirs)
+    answered = kernels.nearest_answered(queries, bank, query_group=q_group, bank_group=b_group)
+    on_cpu = kernels.nearest_answered(q, b, query_group=q_group, bank_group=b_group)
+    same_bits(answered.index.numpy(), on_cpu.index)
+    same_bits(answered.answered.numpy(), on_cpu.answered)
+    assert "decide" in host_cards[0].launches
+    assert not host_cards[1].launches
+
+
+def test_rows_are_read_in_place(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, bank = torch.randn(5, 40), torch.randn(64, 40)
+    seen: set[int] = set()
+    launch = HostCard.launch
+
+    def spy(card: HostCard, kernel: str, grid: Any, block: int, arguments: Any, stream: int) -> None:
+        seen.update(a for a in arguments if isinstance(a, int))
+        launch(card, kernel, grid, block, arguments, stream)
+
+    monkeypatch.setattr(HostCard, "launch", spy)
+    found = kernels.nearest(queries, bank)
+    assert {queries.data_ptr(), bank.data_ptr()} <= seen  # rows in
+    assert {found.index.data_ptr(), found.sq_distance.data_ptr()} <= seen  # answers out
+
+
+def test_describe_reads_any_strides_in_place(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(2)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 6, 7), (2, 9, 3, 4))]
+    levels = _tensors(*arrays)
+    levels[0] = levels[0].contiguous(memory_format=torch.channels_last)
+    levels[1] = torch.from_numpy(np.repeat(arrays[1], 2, axis=3))[..., ::2]
+    # torch's CPU tensors count as the CPU's own here, so that the call is made as nearest makes it.
+    call = on_card.call_for("cuda", levels[0])
+    from inreach_fast.kernels.describing import make_plan
+
+    plan = make_plan(((5, 6, 7), (9, 3, 4)), (6, 7), 24, 3)
+    assert isinstance(call, on_card.Call)
+    same_bits(call.describe(levels, plan).numpy(), kernels.describe(arrays, grid=(6, 7), dim=24))
+
+
+def test_a_bank_in_memory_is_uploaded_once(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(300, 24)).astype(np.float32)
+    bank = kernels.Bank(rows)
+    index, _ = reference.nearest(rows[:4], rows, 1)
+    for _ in range(3):
+        found = kernels.nearest(torch.from_numpy(rows[:4].copy()), bank)
+        same_bits(found.index.numpy(), index)
+    # Frames of the bank's 300 rows once, of the queries three times.
+    assert sum(name.startswith("frame_rows") for name in host_cards[0].launches) == 4
+
+
+def test_float16_is_taken_and_what_does_not_fit_is_refused(host_cards: list[HostCard]) -> None:
+    half = torch.randn(6, 16).half()
+    found = kernels.nearest(half, half.float())
+    assert found.index.tolist() == list(range(6))
+    with pytest.raises(errors.ParameterError, match=r"queries: expected float32, got torch.float64"):
+        kernels.nearest(half.double(), half.float())
+    with pytest.raises(errors.ParameterError, match=r"queries: expected an array of 2 dimensions"):
+        kernels.nearest(half.float()[0], half.float())
+    with pytest.raises(errors.MixedSizesError):
+        kernels.nearest(half.float(), half.float()[:, :3])
+
+
+def test_arrays_on_two_devices_are_told(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(6, 16)
+    with pytest.raises(errors.DeviceMismatchError, match=r"bank: in the CPU's memory.*card 0"):
+        kernels.nearest(rows, rows.numpy())
+    with pytest.raises(errors.DeviceMismatchError, match="does not name card 0"):
+        kernels.nearest(rows, rows, backend="cuda:1")
+    other = torch.randn(6, 16)
+    ordinal = interop.TorchLibrary.ordinal
+    monkeypatch.setattr(
+        interop.TorchLibrary, "ordinal", lambda self, x: 1 if x.data_ptr() == other.data_ptr() else ordinal(self, x)
+    )
+    with pytest.raises(errors.DeviceMismatchError, match=r"bank: on card 1.*card 0"):
+        kernels.nearest(rows, other)
+
+
+def test_rows_that_are_not_finite_are_named(host_cards: list[HostCard]) -> None:
+    rows = torch.randn(40, 16)
+    bad = rows.clone()
+    bad[17, 3] = float("nan")
+    bad[30, 0] = float("inf")
+    with pytest.raises(errors.NonFiniteError, match="bank: row 17"):
+        kernels.nearest(rows, bad)
+    with pytest.raises(errors.NonFiniteError, match="queries: row 17"):
+        kernels.nearest(bad, rows)
+    good = kernels.Bank(bad, index=[1, 2, 3])
+    assert kernels.nearest(rows[2:3], good).index.tolist() == [1]
+
+
+def test_banks_on_a_card_travel_and_serve_the_cpu(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(50, 8)).astype(np.float32)
+    bank = kernels.Bank(torch.from_numpy(rows), np.arange(50) % 2, index=np.arange(49, -1, -1))
+    copy = pickle.loads(pickle.dumps(bank))
+    assert not isinstance(copy, GpuBank)
+    expected = kernels.nearest(rows[:5], copy, query_group=[0] * 5)
+    found = kernels.nearest(torch.from_numpy(rows[:5]), bank, query_group=[0] * 5)
+    same_bits(found.index.numpy(), expected.index)
+    native = kernels.nearest(
+        torch.from_numpy(rows[:5]), bank, query_group=[0] * 5, backend=registry.chosen_backend("auto")
+    )
+    same_bits(native.index, expected.index)
+
+
+def test_the_callers_stream_carries_all_work(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interop.TorchLibrary, "stream", lambda self, ordinal: 77)
+    rows = torch.randn(6, 16)
+    kernels.nearest(rows, rows)
+    assert host_cards[0].streams == {77}
+
+
+@pytest.mark.parametrize("code", [2, 35, 100, 209])
+def test_auto_falls_back_to_the_cpu_with_one_line(
+    host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    from inreach_fast.kernels.gpu_devices.driver_errors import gpu_error
+
+    def refuse(name: str) -> Any:
+        raise gpu_error(code, f"FAKE_ERROR_{code}")
+
+    registry.tell_once.cache_clear()
+    monkeypatch.setattr(on_card, "gpu_backend", refuse)
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(20, 8)).astype(np.float32)
+    queries, bank = _tensors(rows[:7], rows)
+    with caplog.at_level(logging.WARNING, logger="inreach_fast"):
+        for _ in range(2):
+            found = kernels.nearest(queries, bank, k=2)
+            mutual = kernels.mutual_nearest(queries, kernels.Bank(bank))
+    assert isinstance(found.index, torch.Tensor)
+    same_bits(found.index.numpy(), reference.nearest(rows[:7], rows, 2)[0])
+    same_bits(mutual.ab_index.numpy(), np.arange(7))
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == 1
+    assert f"FAKE_ERROR_{code}" in lines[0]
+    assert "on the CPU instead" in lines[0]
+    with pytest.raises(errors.GpuError):
+        kernels.nearest(queries, bank, backend="cuda")
+
+
+def test_a_lost_card_is_not_papered_over(host_cards: list[HostCard]) -> None:
+    rows = torch.randn(6, 16)
+    host_cards[0].fails["launch"] = 700
+    with pytest.raises(errors.GpuLostError, match="new process"):
+        kernels.nearest(rows, rows)
+
+
+def test_memory_that_does_not_suffice_for_a_call(host_cards: list[HostCard]) -> None:
+    assert isinstance(gpu_backends.gpu_backend("cuda:0"), gpu_backends.CardBackend)
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(2000, 64)).astype(np.float32)
+    host_cards[0].limit = 400_000  # the bank alone has 512,000 bytes
+    found = kernels.nearest(rows[:5], rows, backend="cuda")
+    assert found.index.tolist() == [0, 1, 2, 3, 4]
+
+
+class _Dlpack:
+    """An array of no library that is known, with DLPack alone."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __dlpack__(self, **named: Any) -> Any:
+        return self.array.__dlpack__(**named)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def test_anything_with_dlpack_is_taken() -> None:
+    rows = np.random.default_rng(7).normal(size=(9, 4)).astype(np.float32)
+    found = kernels.nearest(_Dlpack(rows), kernels.Bank(_Dlpack(rows)))
+    assert found.index.tolist() == list(range(9))

@@ -1,0 +1,90 @@
+"""The host executor as a `Card`, without an extension: memory, copies and launches as a card has them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cuda_host.device import HostDevice
+
+from inreach_fast.kernels.gpu.device import DeviceArray
+
+
+class FakeDriverError(RuntimeError):
+    """As the extension raises it: code, name, call."""
+
+    __module__ = "inreach_fast._cuda"
+
+
+class HostCard:
+    """See `inreach_fast.kernels.gpu_devices.card.Card`.
+
+    Attributes:
+        fails: call -> the driver's code that it answers with.
+        limit: bytes of its memory.
+        waits: how often somebody has waited for it.
+        streams: those that work was given to.
+    """
+
+    name = "host card"
+    compute_capability = (9, 0)
+    multiprocessors = 2
+
+    def __init__(self, ordinal: int = 0, order: int = 2, limit: int = 1 << 30) -> None:
+        self.ordinal = ordinal
+        self.fails: dict[str, int] = {}
+        self.limit = limit
+        self.used = 0
+        self.waits = 0
+        self.streams: set[int] = set()
+        self.launches: list[str] = []
+        self._host = HostDevice(order)
+        self._held: dict[int, DeviceArray] = {}
+
+    def _call(self, name: str) -> None:
+        if name in self.fails:
+            raise FakeDriverError(self.fails[name], f"FAKE_ERROR_{self.fails[name]}", name)
+
+    def allocate(self, nbytes: int) -> int:
+        self._call("allocate")
+        if self.used + nbytes > self.limit:
+            raise FakeDriverError(2, "CUDA_ERROR_OUT_OF_MEMORY", "cuMemAlloc")
+        self.used += nbytes
+        held = self._host.empty(max(nbytes, 1), np.uint8)
+        self._held[held.address] = held
+        return held.address
+
+    def release(self, address: int) -> None:
+        self.used -= self._held.pop(address).nbytes
+
+    def free_bytes(self) -> int:
+        self._call("free_bytes")
+        return self.limit - self.used
+
+    def copy_in(self, to: int, source: Any, stream: int) -> None:
+        self._call("copy_in")
+        self.streams.add(stream)
+        host = np.frombuffer(source, np.uint8)
+        ctypes.memmove(to, host.ctypes.data, host.nbytes)
+
+    def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:
+        self._call("copy_out")
+        self.streams.add(stream)
+        self.waits += int(wait)
+        host = np.frombuffer(to, np.uint8)
+        ctypes.memmove(host.ctypes.data, source, host.nbytes)
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
+    ) -> None:
+        self._call("launch")
+        self.streams.add(stream)
+        self.launches.append(kernel)
+        values = [DeviceArray(a, (1,), np.dtype(np.uint8)) if isinstance(a, int) else a for a in arguments]
+        self._host.launch(kernel, grid, block, values)
+
+    def synchronize(self, stream: int) -> None:
+        self._call("synchronize")
+        self.waits += 1

@@ -1,0 +1,102 @@
+"""As much of CuPy as `CupyCard` asks for, over the host executor: `install` puts it where ``import cupy`` finds it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .cards import HostCard
+
+
+class CUDARuntimeError(RuntimeError):
+    """Of cupy_backends: carries ``status``."""
+
+    __module__ = "cupy_backends.cuda.api.runtime"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"FAKE_ERROR_{status}")
+        self.status = status
+
+
+class OutOfMemoryError(RuntimeError):
+    """Of CuPy's allocator."""
+
+    __module__ = "cupy.cuda.memory"
+
+
+class _Context:
+    def __init__(self, *_: Any) -> None:
+        self.ptr = _[0] if _ else 0
+
+    def __enter__(self) -> _Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The stub as ``cupy``; its ``card``, ``modules`` (what was compiled) and ``fails`` are for the test."""
+    card = HostCard()
+    state = SimpleNamespace(card=card, modules=[], fails={}, memory_full=False)
+
+    def memcpy(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+        if "memcpyAsync" in state.fails:
+            raise CUDARuntimeError(state.fails["memcpyAsync"])
+        assert kind in (1, 2)
+        ctypes.memmove(to, source, nbytes)
+
+    def alloc(nbytes: int) -> SimpleNamespace:
+        if state.memory_full:
+            raise OutOfMemoryError("Out of memory allocating 1 bytes")
+        memory = card._host.empty(nbytes, np.uint8)
+        return SimpleNamespace(ptr=memory.address, memory=memory)
+
+    class RawModule:
+        def __init__(self, *, code: str, options: tuple[str, ...], backend: str) -> None:
+            if "compile" in state.fails:
+                raise CUDARuntimeError(state.fails["compile"])
+            state.modules.append((code, options, backend))
+
+        def get_function(self, name: str) -> Any:
+            def call(grid: Any, block: Any, arguments: Any) -> None:
+                if "launch" in state.fails:
+                    raise CUDARuntimeError(state.fails["launch"])
+                assert all(isinstance(a, np.generic) for a in arguments)
+                pointers = [int(a) if isinstance(a, np.uint64) and _is_pointer(name, i) else a
+                            for i, a in enumerate(arguments)]  # fmt: skip
+                card.launch(name, grid, block[0], pointers, 0)
+
+            return call
+
+    def _is_pointer(name: str, place: int) -> bool:
+        if name not in kinds:
+            message = ctypes.create_string_buffer(512)
+            one, warp = ((ctypes.c_uint * 3)(n, 1, 1) for n in (1, 32))
+            card._host._library.host_launch(name.encode(), one, warp, None, b"?", 0, message, 512)
+            kinds[name] = message.value.decode().split(" takes ")[1].split(",")[0]
+        return kinds[name][place] == "p"
+
+    kinds: dict[str, str] = {}
+    cupy: Any = ModuleType("cupy")
+    cupy.RawModule = RawModule
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
+    cupy.cuda = SimpleNamespace(
+        Device=_Context,
+        ExternalStream=_Context,
+        Stream=SimpleNamespace(null=_Context(0)),
+        alloc=alloc,
+        runtime=SimpleNamespace(
+            getDeviceProperties=lambda ordinal: {"name": b"stub", "major": 9, "minor": 0, "multiProcessorCount": 2},
+            memGetInfo=lambda: (1 << 30, 1 << 30),
+            memcpyAsync=memcpy,
+            streamSynchronize=lambda stream: None,
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return state
