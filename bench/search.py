@@ -65,8 +65,8 @@ def _inputs(work: Workload, queries: int | None, bank_size: int) -> Iterator[tup
 def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False, scratch: Path | None = None) -> Case:
     """Nearest bank row of each query; the bank prepared (faiss: added) before, and once from plain arrays.
 
-    Panorama and the approximate indexes take part where the data have structure: on noise they are slower than a
-    flat index (the one) and do not reach the recall (the others).
+    Panorama and the approximate indexes take part where the data have structure: noise offers them nothing to prune
+    and no neighbourhood to walk through.
     """
     prepared = kernels.Bank(bank)
     found = kernels.nearest(query, prepared)

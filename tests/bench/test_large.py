@@ -21,6 +21,8 @@ from bench import (  # noqa: E402
     __main__,
     exact,
     fit_large,
+    patchcore,
+    patchcore_child,
     peers,
     plot_scaling,
     scale,
@@ -177,6 +179,23 @@ def test_large_fit_is_held_against_its_limit_at_full_size_only() -> None:
     assert list(seconds["values"]) == ["fit", "planned", "of it describe", "save"]
     assert disk["goals"] == []
     assert fit_large.cases({**told, "images": 24})[0]["goals"] == []
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_peer_sees_the_input_that_ours_sees(order: str) -> None:
+    from inreach_fast.backbones import Normalisation
+    from inreach_fast.backbones.backbone import prepare_input
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3)).astype(np.uint8)
+    norm = Normalisation((103.0, 115.0, 123.0), (1.0, 2.0, 3.0), scale=1.0, channel_order=order)
+    settings = {"image_size": 24, "mean": norm.mean, "std": norm.std, "scale": 1.0, "channel_order": order}
+    theirs = patchcore_child._preparation(settings)(images)
+    np.testing.assert_allclose(theirs.numpy(), prepare_input(images, norm).numpy(), rtol=1e-6, atol=1e-4)
+
+
+def test_patchcore_asks_for_its_environment(no_data: None) -> None:
+    with pytest.raises(RuntimeError, match="--anomalib-python"):
+        patchcore.run(workload.Workload(), None)
 
 
 def test_a_part_of_the_sections_does_not_overwrite_the_whole() -> None:
