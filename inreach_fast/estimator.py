@@ -853,7 +853,9 @@ class InReaCh:
     def _described_rows(self, inputs: UInt8Array, precision: str = "float32") -> list[FloatArray]:
         """Descriptors of network inputs, with position channels where the fit has them: B times (P, D)."""
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
-        return [append_positions(rows, channels) for rows in self._base_descriptors(inputs, precision)]
+        # What wraps `_base_descriptors` (evaluation's cache) knows of float32 alone.
+        described = self._base_descriptors(inputs, *([] if precision == "float32" else [precision]))
+        return [append_positions(rows, channels) for rows in described]
 
     def _check_has_network(self) -> None:
         if self._from_descriptors:

@@ -31,7 +31,8 @@ Progress = Callable[[str, int, int], None]
 
 FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
 _CHUNK_BYTES = 32 << 20
-_MAPPED_QUERIES = 512
+# Each query reads some dozen rows, and the system brings in sixteen pages about each.
+_MAPPED_QUERIES = 32
 
 
 @dataclass(frozen=True, eq=False)
