@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -66,35 +65,27 @@ def main() -> None:
 
 
 def build(bank: Rows, folder: Path, memory_limit: int) -> None:
-    """Our index of the rows, as files in ``folder`` and a list of them; nothing where the engine wants no index."""
+    """Our index of the rows, as .npy files in ``folder`` and a list of their names; nothing where the engine wants no index."""
     from inreach_fast import kernels
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = kernels.Bank(bank).index_arrays(folder=folder, memory_limit=memory_limit)
-    listed = {}
     for name, array in arrays.items():
-        file = getattr(array, "filename", None)
-        if file is None or Path(file).parent.resolve() != folder.resolve():
-            file, offset = folder / f"{name}.bin", 0
-            array.tofile(file)
-        else:
-            offset = int(getattr(array, "offset", 0))
-        listed[name] = {
-            "file": os.path.basename(file), "dtype": array.dtype.str, "shape": array.shape, "offset": offset,
-        }  # fmt: skip
-    (folder / MANIFEST).write_text(json.dumps(listed), encoding="utf-8")
+        if not (folder / f"{name}.npy").is_file():  # the engine writes the large ones itself
+            np.save(folder / f"{name}.npy", array)
+    (folder / MANIFEST).write_text(json.dumps(sorted(arrays)), encoding="utf-8")
 
 
 def mapped_index(folder: Path) -> dict[str, npt.NDArray[Any]]:
     """What `build` left, memory-mapped."""
-    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return {name: _mapped(folder / entry.pop("file"), **entry) for name, entry in listed.items()}
+    return {name: _mapped(folder / f"{name}.npy") for name in json.loads((folder / MANIFEST).read_text("utf-8"))}
 
 
-def _mapped(file: Path, dtype: str, shape: list[int], offset: int) -> npt.NDArray[Any]:
-    if 0 in shape:
-        return np.empty(shape, dtype=dtype)
-    return np.memmap(file, dtype=dtype, mode="r", shape=tuple(shape), offset=offset)
+def _mapped(file: Path) -> npt.NDArray[Any]:
+    try:
+        return np.load(file, mmap_mode="r")
+    except ValueError:  # nothing in it: an empty file cannot be mapped
+        return np.load(file)
 
 
 def prepare(party: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callable[[], Any], str]:
