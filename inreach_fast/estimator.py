@@ -615,10 +615,9 @@ class InReaCh:
                 certain. It is the whole search's verdict, always.
             budget_ms: milliseconds that each image may take from the call on (in a batch, from when its turn
                 comes), reading and backbone included. What is left for the search is spent on the patches that matter
-                most; the score comes with certified bounds. Backbone and a first glance at the patches are
-                always done, even where they alone exceed the budget, and a backend without
-                `kernels.nearest_bounds` of its own searches at a glance. The first image of a process also
-                loads the network and prepares the search: `prepare` does so beforehand.
+                most; the score comes with certified bounds. Backbone and a first glance, which searches every ninth
+                patch, are always done, even where they alone exceed the budget. The first image of a process
+                also loads the network and prepares the search: `prepare` does so beforehand.
 
         Returns:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
@@ -731,7 +730,7 @@ class InReaCh:
         if not self._from_descriptors:
             _ = self.backbone
         nominal = self.nominal_
-        kernels.nearest_bounds(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
+        kernels.nearest(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
         return self
 
     def score_descriptors(
@@ -931,6 +930,7 @@ class InReaCh:
                 p.image_size,
                 p.smoothing_sigma,
                 self._map,
+                beside=lambda rows, down, right: self.nominal_.beside(rows, down, right, self.grid_),
                 threshold=limits.threshold,
                 deadline=None if limits.budget is None else begun + limits.budget,
                 pace=self._pace,

@@ -159,6 +159,33 @@ class NominalModel:
             ),
         )
 
+    def beside(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
+        """For each of ``rows`` the nominal patch that lies ``down``, ``right`` patches from it in its own image.
+
+        All int64 (m,); -1 where there is none. ``grid``: (h, w) patches of an image.
+        """
+        h, w = grid
+        at_row, at_column = np.divmod(self.patch_index[rows], w)
+        at_row, at_column = at_row + down, at_column + right
+        inside = (at_row >= 0) & (at_row < h) & (at_column >= 0) & (at_column < w)
+        places = self._places(h * w)
+        wanted = self.image_index[rows] * (h * w) + at_row * w + at_column
+        found = np.minimum(np.searchsorted(places, wanted), max(0, len(places) - 1))
+        if not len(places):
+            return np.full(len(rows), -1, dtype=np.int64)
+        return np.where(inside & (places[found] == wanted), found, -1).astype(np.int64)
+
+    def _places(self, patches: int) -> IndexArray:
+        """image * patches + patch of each nominal patch, ascending; none where they are in no such order."""
+        with self._lock:
+            places = self._lazy.get("places")
+            if not isinstance(places, np.ndarray):
+                places = self.image_index * patches + self.patch_index
+                if not (np.diff(places) > 0).all():
+                    places = places[:0]
+                self._lazy["places"] = places
+        return places
+
     def counts_by_image(self, n_images: int) -> IndexArray:
         """Nominal patches of each training image, int64 (n_images,)."""
         return np.bincount(self.image_index, minlength=n_images).astype(np.int64)

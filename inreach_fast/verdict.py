@@ -1,7 +1,7 @@
 """Scores that stop being proven once enough is known: a verdict for a threshold, an answer within a time.
 
-Every patch has a certified interval for its distance to the nearest nominal patch: from a glance at all of
-them (`kernels.nearest_bounds`), and shrunk to a point for those that were searched since. An image's score lies
+Every patch has a certified interval for its distance to the nearest nominal patch: from a glance, which searches
+every ninth (`grid_bounds`), and shrunk to a point for those that were searched since. An image's score lies
 between the scores of the lower and of the upper ends, as floating-point numbers and without any slack:
 
 *Theorem.* Let l <= s <= u, elementwise, be float32 patch scores. Then image_score(anomaly_map(l)) <=
@@ -23,7 +23,7 @@ its weight on the open pixels. Patches are searched in rounds, the ones that mat
 twofold, since bounds must be weighed anew after each; under a budget they are no larger than the time that is
 left allows, at the speed measured so far.
 
-Until then a patch's score is its upper end: the distance to a nominal patch that was found, so that map,
+Until then a patch's score is its upper end, about the distance to a nominal patch that was found, so that map,
 scores and nearest patches agree with each other, and what is uncertain errs towards an anomaly.
 """
 
@@ -40,6 +40,7 @@ import numpy.typing as npt
 
 from . import kernels
 from .errors import ParameterError
+from .grid_bounds import Beside, grid_bounds
 from .kernels import SearchCounts
 from .scoring import Scorer, back_projection, image_score
 
@@ -118,10 +119,9 @@ class Pace:
         """Takes note of a weighing."""
         self.maps = max(seconds, (self.maps + seconds) / 2)
 
-    def affordable(self, seconds: float, glance: float) -> int:
-        """Patches that can be searched in that time; ``glance``: what one patch cost in the glance."""
-        patch = self.patch or 4 * glance
-        return int(max(0.0, _SHARE * (seconds - self.maps)) / max(patch, 1e-9))
+    def affordable(self, seconds: float) -> int:
+        """Patches that can be searched and weighed in that time."""
+        return int(max(0.0, _SHARE * (seconds - self.maps)) / max(self.patch, 1e-9))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class BoundedScores:
 
     Attributes:
         upper, lower: float32 (P,), ends of each patch's interval; equal where the score is known.
-        nearest: int64 (P,), the nominal patch at distance ``upper``; the nearest where that was searched.
+        nearest: int64 (P,), a nominal patch no farther than ``upper``; the nearest where that was searched.
         anomaly_map: float32 (H, W), the map of the upper ends.
         score_lower, score_upper: certified ends of the image's score.
         complete: every patch was searched: upper, nearest and map are plain `predict`'s, to the bit.
@@ -158,6 +158,8 @@ class BoundedSearch:
     Args:
         scorer: of `score="nearest"`: the other scores are no monotone function of the distance.
         rows: (P, D) float32, the image's descriptors.
+        grid: (h, w), h * w = P.
+        beside: see `grid_bounds`.
         to_map: (P,) float32 patch scores to the smoothed map, float32 (H, W).
         weigh: (H, W) float64 values of pixels to (P,): their sums under each patch's weights.
         pace: of earlier images.
@@ -165,22 +167,23 @@ class BoundedSearch:
 
     scorer: Scorer
     rows: FloatArray
+    grid: tuple[int, int]
+    beside: Beside | None
     to_map: Callable[[FloatArray], FloatArray]
     weigh: Callable[[DoubleArray], DoubleArray]
     pace: Pace = field(default_factory=Pace)
 
     def run(self, threshold: float | None = None, deadline: float | None = None) -> BoundedScores:
         """Searches until the verdict on ``threshold`` is certain, ``deadline`` (`time.perf_counter`) is near, or
-        all is known. The glance at all patches is always made.
+        all is known. The glance is always made.
         """
         begun = time.perf_counter()
         bank, backend = self.scorer.bank, self.scorer.backend
-        glance = kernels.nearest_bounds(self.rows, bank, backend=backend)
-        upper, lower = self.scorer.of_squared(glance.sq_upper), self.scorer.of_squared(glance.sq_lower)
-        upper, lower, nearest = upper.copy(), lower.copy(), glance.index.copy()
-        counts = [glance.counts]
-        unknown = np.full(len(self.rows), not glance.exact)
-        a_glance = (time.perf_counter() - begun) / len(self.rows)
+        glance = grid_bounds(self.rows, self.grid, bank, beside=self.beside, backend=backend)
+        upper = self.scorer.of_squared(glance.sq_upper).copy()
+        lower = self.scorer.of_squared(glance.sq_lower).copy()
+        nearest, unknown, counts = glance.index, ~glance.searched, [glance.counts]
+        self.pace.searched(int(glance.searched.sum()), time.perf_counter() - begun)
         size = FIRST_ROUND
         while True:
             begun = time.perf_counter()
@@ -195,9 +198,11 @@ class BoundedSearch:
             now = time.perf_counter()
             self.pace.weighed(now - begun)
             if deadline is not None:
-                affordable = self.pace.affordable(deadline - now, a_glance)
+                affordable = self.pace.affordable(deadline - now)
                 if affordable < min(LEAST_ROUND, len(order)):
                     break
+                if threshold is None and affordable >= len(order):
+                    size = len(order)  # all of it will be needed: why stop in between
                 size = min(size, affordable)
             chosen = order[:size]
             found = kernels.nearest(self.rows[chosen], bank, hint=nearest[chosen], backend=backend)
@@ -229,6 +234,7 @@ def bounded_scores(
     smoothing_sigma: float,
     to_map: Callable[[FloatArray], FloatArray],
     *,
+    beside: Beside | None = None,
     threshold: float | None,
     deadline: float | None,
     pace: Pace,
@@ -237,6 +243,8 @@ def bounded_scores(
     return BoundedSearch(
         scorer,
         rows,
+        grid,
+        beside,
         lambda values: to_map(values.reshape(grid)),
         lambda pixels: back_projection(pixels, grid, smoothing_sigma).ravel(),
         pace,

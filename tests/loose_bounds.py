@@ -1,4 +1,4 @@
-"""A stand-in for `kernels.nearest_bounds` whose bounds hold and are as loose as a test wants them."""
+"""A stand-in for the glance of a bounded search: bounds that hold and are as loose as a test wants them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inreach_fast import kernels
+from inreach_fast import kernels, verdict
+from inreach_fast.grid_bounds import GridBounds
 from inreach_fast.kernels.distance import exact_sq_distance
 
 # Taken before any test puts a stand-in in its place.
@@ -20,33 +21,42 @@ class LooseBounds:
     Attributes:
         looseness: 0 to 1: which share of the queries gets any row instead of the nearest, and how far below the
             answer the lower bound may lie.
-        glance, patch: seconds by which the clock moves for a glance, and for each patch searched.
+        first: patches that the glance searches.
+        patch: seconds by which the clock moves for each patch searched, those of the glance included.
         now: the clock, seconds.
-        searched: patches of each search so far.
+        searched: patches of each search after the glance so far.
     """
 
-    def __init__(self, looseness: float, seed: int = 0, *, glance: float = 1.0, patch: float = 0.01) -> None:
-        self.looseness, self.glance, self.patch = looseness, glance, patch
+    def __init__(self, looseness: float, seed: int = 0, *, first: int = 8, patch: float = 0.01) -> None:
+        self.looseness, self.first, self.patch = looseness, first, patch
         self.now = 0.0
         self.searched: list[int] = []
         self._random = np.random.default_rng(seed)
 
+    @property
+    def glance(self) -> float:
+        """Seconds that the glance takes."""
+        return self.first * self.patch
+
     def install(self, monkeypatch: Any) -> LooseBounds:
-        """Puts itself in the place of the kernels."""
-        monkeypatch.setattr(kernels, "nearest_bounds", self.nearest_bounds)
+        """Puts itself in the place of the glance and of the search."""
+        monkeypatch.setattr(verdict, "grid_bounds", self.grid_bounds)
         monkeypatch.setattr(kernels, "nearest", self.nearest)
         return self
 
-    def nearest_bounds(self, queries: NDArray[np.float32], bank: kernels.Bank, **_: Any) -> kernels.NearestBounds:
+    def grid_bounds(self, rows: NDArray[np.float32], grid: tuple[int, int], bank: kernels.Bank, **_: Any) -> GridBounds:
         self.now += self.glance
-        found = _NEAREST(queries, bank)
-        loose = self._random.random(len(queries)) < self.looseness
-        index = np.where(loose, self._random.integers(0, len(bank), len(queries)), found.index)
-        upper = exact_sq_distance(queries, bank.gathered()[index]).astype(np.float32)
-        share = 1 - self.looseness * self._random.random(len(queries))
+        found = _NEAREST(rows, bank)
+        searched = np.zeros(len(rows), dtype=bool)
+        searched[self._random.permutation(len(rows))[: self.first]] = True
+        loose = (self._random.random(len(rows)) < self.looseness) & ~searched
+        index = np.where(loose, self._random.integers(0, len(bank), len(rows)), found.index)
+        upper = exact_sq_distance(rows, bank.gathered()[index]).astype(np.float32)
+        share = 1 - self.looseness * self._random.random(len(rows))
         lower = np.minimum((found.sq_distance * share).astype(np.float32), found.sq_distance)
-        counts = kernels.SearchCounts(len(queries) * len(bank), len(queries) * len(bank), 0, len(queries))
-        return kernels.NearestBounds(index, upper, lower, counts)
+        lower[searched] = found.sq_distance[searched]
+        counts = kernels.SearchCounts(len(rows) * len(bank), len(rows) * len(bank), 0, len(rows))
+        return GridBounds(index, upper, lower, searched, counts)
 
     def nearest(self, queries: NDArray[np.float32], bank: kernels.Bank, **options: Any) -> kernels.Nearest:
         self.now += self.patch * len(queries)
