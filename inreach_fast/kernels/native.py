@@ -8,7 +8,7 @@ falls back to brute force where bounds turn out not to pay.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,11 +197,18 @@ def nearest(
 ) -> Nearest:
     """See `inreach_fast.kernels.nearest`; ``hint`` (m,) names a bank row likely near each query, -1 for none."""
     bank_group = None if query_group is None else bank.groups
-    if _worth_indexing(len(queries), bank):
-        basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
-        if basis.captured >= _MIN_CAPTURED:
-            return _nearest_pruned(queries, bank, basis, k, query_group, bank_group, hint)
+    basis = _paying_basis(len(queries), bank)
+    if basis is not None:
+        return _nearest_pruned(queries, bank, basis, k, query_group, bank_group, hint)
     return _nearest_brute(queries, bank, k, query_group, bank_group)
+
+
+def _paying_basis(queries: int, bank: Bank) -> Basis | None:
+    """The frame to search the bank in by bounds; None where brute force is to be taken."""
+    if not _worth_indexing(queries, bank):
+        return None
+    basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
+    return basis if basis.captured >= _MIN_CAPTURED else None
 
 
 def _nearest_brute(
@@ -236,12 +243,26 @@ def _nearest_pruned(
     bank_group: IndexArray | None,
     hint: IndexArray | None,
 ) -> Nearest:
+    return _joined(_by_leaves(_core.nearest_pruned, queries, bank, basis, query_group, bank_group, hint, k))
+
+
+def _by_leaves(
+    search: Callable[..., Any],
+    queries: Bank,
+    bank: Bank,
+    basis: Basis,
+    query_group: IndexArray | None,
+    bank_group: IndexArray | None,
+    hint: IndexArray | None,
+    *neighbours: int,
+) -> list[Any]:
+    """What one of the engine's searches by bounds answers, chunk by chunk of the queries."""
     leaf_index = _leaf_index(bank, basis)
     parts = []
     for first, last in _chunks(len(queries)):
         rows, index = _slice(queries, first, last)
         parts.append(
-            _core.nearest_pruned(
+            search(
                 rows,
                 index,
                 None if query_group is None else query_group[first:last],
@@ -252,11 +273,11 @@ def _nearest_pruned(
                 bank.mapped,
                 basis.native(),
                 leaf_index,
-                k,
+                *neighbours,
                 None if hint is None else hint[first:last],
             )
         )
-    return _joined(parts)
+    return parts
 
 
 def nearest_bounds(
@@ -264,42 +285,12 @@ def nearest_bounds(
 ) -> NearestBounds:
     """See `inreach_fast.kernels.nearest_bounds`: the first leaves of each query's search, and no more."""
     bank_group = None if query_group is None else bank.groups
-    if _worth_indexing(len(queries), bank):
-        basis = basis_of(bank) if bank.persistent else bank.basis_or(lambda: _call_basis(bank))
-        if basis.captured >= _MIN_CAPTURED:
-            return _bounds_by_leaves(queries, bank, basis, query_group, bank_group, hint)
-    found = _nearest_brute(queries, bank, 1, query_group, bank_group)
-    sq_distance = found.sq_distance[:, 0]
-    return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
-
-
-def _bounds_by_leaves(
-    queries: Bank,
-    bank: Bank,
-    basis: Basis,
-    query_group: IndexArray | None,
-    bank_group: IndexArray | None,
-    hint: IndexArray | None,
-) -> NearestBounds:
-    leaf_index = _leaf_index(bank, basis)
-    parts = []
-    for first, last in _chunks(len(queries)):
-        rows, index = _slice(queries, first, last)
-        parts.append(
-            _core.nearest_bounds(
-                rows,
-                index,
-                None if query_group is None else query_group[first:last],
-                _projected(queries, basis, first, last),
-                bank.rows,
-                bank.index,
-                bank_group,
-                bank.mapped,
-                basis.native(),
-                leaf_index,
-                None if hint is None else hint[first:last],
-            )
-        )
+    basis = _paying_basis(len(queries), bank)
+    if basis is None:
+        found = _nearest_brute(queries, bank, 1, query_group, bank_group)
+        sq_distance = found.sq_distance[:, 0]
+        return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
+    parts = _by_leaves(_core.nearest_bounds, queries, bank, basis, query_group, bank_group, hint)
     index, sq_upper, sq_lower = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return NearestBounds(index, sq_upper, sq_lower, _total(*(_counts(part[3]) for part in parts)))
 
