@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,15 @@ SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the classes asked for and draws them."""
-    parser = argparse.ArgumentParser(prog="python -m bench.compression", description=__doc__)
-    parser.add_argument("--classes", default="bottle,pill", help="with commas between (%(default)s)")
-    parser.add_argument("--models", type=Path, help="folder of fitted models: taken from there, left there once fitted")
+    parser = serving.arguments("compression", __doc__)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th test image only")
-    parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "compression.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "compression.png")
     options = parser.parse_args(arguments)
-    names = options.classes.split(",")
-    missing = [name for name in names if not serving.available(name)]
-    if missing:
-        parser.error(f"{', '.join(missing)}: images or the ResNet-50's weights are absent (bench/README.md)")
     found = {}
-    for name in names:
+    for name in serving.classes(parser, options):
         found[name] = measure(serving.fitted(name, options.models), name, every=options.every)
         print(table(name, found[name]), flush=True)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    serving.write(options, found)
     draw(found, options.picture)
     return 0
 

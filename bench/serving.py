@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,30 @@ from .backbones.resnet50_caffe import weights_file
 from .workload import data_folder
 
 Rows = npt.NDArray[np.float32]
+
+
+def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that ``python -m bench.NAME`` has in any case."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description)
+    parser.add_argument("--classes", default="bottle,pill", help="with commas between (%(default)s)")
+    parser.add_argument("--models", type=Path, help="folder of fitted models: taken from there, left there once fitted")
+    parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / f"{name}.json")
+    return parser
+
+
+def classes(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The classes asked for; ends the program where what they need is absent."""
+    names: list[str] = options.classes.split(",")
+    missing = [name for name in names if not available(name)]
+    if missing:
+        parser.error(f"{', '.join(missing)}: images or the ResNet-50's weights are absent (bench/README.md)")
+    return names
+
+
+def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """The figures as JSON, where the options say."""
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def available(name: str) -> bool:

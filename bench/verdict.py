@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from . import ROOT, serving
+from . import serving
 
 # Budgets, in parts of what the whole search of that model takes in this run.
 PARTS = (0.25, 0.5, 0.75, 1.5)
@@ -19,26 +16,18 @@ PARTS = (0.25, 0.5, 0.75, 1.5)
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the classes asked for."""
-    parser = argparse.ArgumentParser(prog="python -m bench.verdict", description=__doc__)
-    parser.add_argument("--classes", default="bottle,pill", help="with commas between (%(default)s)")
-    parser.add_argument("--models", type=Path, help="folder of fitted models: taken from there, left there once fitted")
+    parser = serving.arguments("verdict", __doc__)
     parser.add_argument("--images", type=int, default=24, help="test images of each class, good and defective")
-    parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "verdict.json")
     options = parser.parse_args(arguments)
-    names = options.classes.split(",")
-    missing = [name for name in names if not serving.available(name)]
-    if missing:
-        parser.error(f"{', '.join(missing)}: images or the ResNet-50's weights are absent (bench/README.md)")
     found = {}
-    for name in names:
+    for name in serving.classes(parser, options):
         model = serving.fitted(name, options.models)
         files, defects = serving.test_files(name)
         order = np.random.default_rng(0).permutation(len(files))[: options.images]
         rows = list(serving.descriptors(model, [files[i] for i in order]))
         found[name] = measure(model, rows, [defects[i] for i in order])
         print(table(name, found[name]), flush=True)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    serving.write(options, found)
     return 0
 
 
