@@ -44,7 +44,7 @@ class Basis:
         else:
             self._scale = float(2.0 ** -np.floor(np.log2(largest)))
             scaled = (rows * self._scale).astype(np.float32)
-            self._directions = _principal_directions(scaled, self.rank, power_iterations)
+            self._directions = _orthonormal(_principal_directions(scaled, self.rank, power_iterations))
             coordinates = scaled @ self._directions.T
             variance = np.einsum("ij,ij->j", coordinates, coordinates, dtype=np.float64) / len(scaled)
             total = float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64)) / len(scaled)
@@ -120,6 +120,12 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
         out[start : start + _MAPPED_ROWS] = rows[numbers[start : start + _MAPPED_ROWS]]
         release_pages(rows)
     return out
+
+
+def _orthonormal(directions: FloatArray) -> FloatArray:
+    """The same directions, orthonormal as far as float32 can hold it: what they lack loosens every bound."""
+    exact, _unused = np.linalg.qr(directions.T.astype(np.float64))
+    return np.ascontiguousarray(exact.T, dtype=np.float32)
 
 
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:

@@ -11,9 +11,9 @@
 namespace inreach {
 namespace {
 
-// Dimensions summed in one go by the projection: 64 x 64 floats stay in the first-level cache, and short
-// chains keep the rounding bound small.
-constexpr size_t kChunk = 64;
+// Dimensions summed in float32 by one chain; chains are summed in float64. What rounding may have done to a
+// coordinate, and more so to the length of what the coordinates miss, loosens every bound.
+constexpr size_t kChunk = 32;
 constexpr size_t kTile = 8 * kTileRows;
 
 }  // namespace
@@ -40,9 +40,9 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
                     RowFrame* frames) const {
     const KernelTable& table = kernels();
     AlignedArray<float> standard(kTile * dim_);
-    AlignedArray<float> sums(kTile * kBlockRows);
-    // Chains: within a chunk, then over the chunks; one more for the product.
-    const double chain = gamma32(kChunk + (dim_ + kChunk - 1) / kChunk + 2);
+    AlignedArray<double> sums(kTile * kBlockRows);
+    // A chain and its first product; the sum of chains in float64, and its rounding to float32.
+    const double chain = gamma32(kChunk + 2);
     for (size_t tile = 0; tile < count; tile += kTile) {
         const size_t tile_rows = std::min(kTile, count - tile);
         double sq_norm[kTile];
@@ -62,7 +62,7 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
                     float part[kTileRows * kBlockRows];
                     table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, nullptr, false,
                                    part);
-                    float* sum = sums.data() + r * kBlockRows;
+                    double* sum = sums.data() + r * kBlockRows;
                     if (d == 0)
                         std::copy(part, part + group * kBlockRows, sum);
                     else

@@ -16,8 +16,6 @@ namespace inreach {
 
 // Standardized rows longer than this cannot be squared and summed in float32; they are decided in float64
 // alone.
-// In units of the smallest code step (basis.cpp) they must stay below the root of float32's largest value
-// too.
 constexpr double kUsableNorm = 1e12;
 
 class Frame {

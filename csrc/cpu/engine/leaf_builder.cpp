@@ -24,7 +24,6 @@ constexpr int kPowerSteps = 5;
 constexpr size_t kKeptCoordinates = size_t{1} << 28;
 // Where nothing varies a step must still be positive.
 constexpr float kLeastStep = 1e-6f;
-static_assert(2.0 * kUsableNorm / kLeastStep < 1.5e19, "squares of rows in units of a step must fit float32");
 constexpr float kAbsentStart = -1e37f;
 
 // Greatest value, from many threads: of what is not negative, the bits are ordered as the numbers are.

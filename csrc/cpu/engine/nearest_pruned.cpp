@@ -355,8 +355,6 @@ class QuerySearch {
         const double bound =
             std::max(one.bound, length - coded_error(length, numbers.codes) - rest.last_residue);
         if (bound > reach) return;
-        const float* const original = bank_.row(row);
-        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 128); d += 16) __builtin_prefetch(original + d);
         candidates_.push_back({round_down(bound * (1.0 - 1e-9) - numbers.error), row});
     }
 
@@ -364,8 +362,7 @@ class QuerySearch {
         std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
             return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
         });
-        for (size_t i = 0; i < candidates_.size(); ++i) {
-            if (candidates_[i].bound > reach_) break;
+        for (size_t i = 0; i < candidates_.size() && candidates_[i].bound <= reach_; ++i) {
             if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_) {
                 const float* const next = bank_.row(candidates_[i + 1].row);
                 for (size_t d = 0; d < bank_.dim; d += 16) __builtin_prefetch(next + d);
