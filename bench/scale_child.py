@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def build(bank: Rows, folder: Path, memory_limit: int) -> None:
-    """Our index of the rows, as .npy files in ``folder`` and a list of their names."""
+    """Our index of the rows, as .npy files in ``folder`` and a list of their names; nothing without an index."""
     from inreach_fast import kernels
 
     folder.mkdir(parents=True, exist_ok=True)

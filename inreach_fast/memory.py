@@ -90,7 +90,8 @@ def release_pages(array: npt.NDArray[Any]) -> None:
 
 def mapped_file(array: npt.NDArray[Any]) -> np.memmap[Any, Any] | None:
     """The memory map that ``array`` is a contiguous view of; None where it is none, or may be written to."""
-    if not array.flags.c_contiguous or array.flags.writeable:
+    # (Rows on a card are no NumPy array.)
+    if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.flags.writeable:
         return None
     base: Any = array
     while isinstance(base, np.ndarray):

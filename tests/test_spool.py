@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_fits import estimator, pictures, saved
 
@@ -81,10 +82,12 @@ def resumed(folder: Path, spool: Path, tmp_path: Path, **changes: Any) -> bytes:
 
 CHILD = """
 import os, signal, sys
+import torch
 sys.path.insert(0, sys.argv[1])
 from small_fits import estimator
 
-folder, spool, out, stage, count, settings = sys.argv[2:]
+folder, spool, out, stage, count, settings, threads = sys.argv[2:]
+torch.set_num_threads(int(threads))  # features differ by bits between numbers of threads
 
 def progress(now, done, total):
     if (now, str(done)) == (stage, count):
@@ -100,7 +103,11 @@ def test_killed_at_many_points_and_resumed_it_gives_the_same_bytes(folder: Path,
     for stage, count in [*points, ("none", 0)]:
         script = [sys.executable, "-c", CHILD, str(TESTS), str(folder), str(tmp_path / "spool"), str(tmp_path / "out")]
         done = subprocess.run(
-            [*script, stage, str(count), repr(SETTINGS)], cwd=TESTS.parent, capture_output=True, text=True, check=False
+            [*script, stage, str(count), repr(SETTINGS), str(torch.get_num_threads())],
+            cwd=TESTS.parent,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if stage != "none":
             assert done.returncode == -signal.SIGKILL, done.stderr

@@ -278,10 +278,10 @@ def test_the_budget_of_an_image_starts_with_its_backbone(of_images: InReaCh, mon
     double = with_clock(monkeypatch, LooseBounds(1.0))
     describe, batches = of_images._described_rows, []
 
-    def slow(inputs: Any) -> Any:
+    def slow(inputs: Any, *precision: Any) -> Any:
         batches.append(len(inputs))
         double.now += 5.0 * len(inputs)
-        return describe(inputs)
+        return describe(inputs, *precision)
 
     monkeypatch.setattr(of_images, "_described_rows", slow)
     # Backbone 5 s and glance 1 s; the search of 64 patches 0.64 s. Images take turns, so that none waits for another.

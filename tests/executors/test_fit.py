@@ -34,19 +34,19 @@ def test_processes_give_the_local_model_and_so_does_growing_it(tmp_path: Path) -
 
 
 def test_killed_workers_change_nothing(tmp_path: Path, no_process_left: Callable[[], set[int]]) -> None:
-    pictures = small_fits.pictures(30)
+    pictures = small_fits.pictures(16)
     want = small_fits.saved(small_fits.estimator().fit(pictures), tmp_path)
     killed: list[int] = []
 
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "associate" and done in (3, 11):
+        if stage == "associate" and done == 3:
             for pid in no_process_left():
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 
     model = small_fits.estimator(executor="processes:2").fit(pictures, progress=progress)
     assert small_fits.saved(model, tmp_path) == want
-    assert len(killed) >= 2
+    assert len(killed) == 2
 
 
 def test_a_network_that_workers_rebuild_by_themselves(tmp_path: Path) -> None:

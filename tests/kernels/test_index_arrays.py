@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +192,62 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
         _core.nearest_pruned(
             structured(5), None, None, projected, other.rows, None, None, False, basis.native(), index, 1, None
         )
+
+
+@pytest.mark.parametrize("limit", [1, 100_000, 1 << 20, None])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_build_in_files_gives_the_same_bytes(limit: int | None, mapped: bool, tmp_path: Path) -> None:
+    rows = structured(5000, dim=150, outliers=2)
+    expected = kernels.Bank(rows).index_arrays()
+    if mapped:
+        np.save(tmp_path / "rows", rows)
+        rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    folder = tmp_path / "index"
+    folder.mkdir()
+    bank = kernels.Bank(rows)
+    assert bank.mapped is mapped
+    for name, array in bank.index_arrays(folder=folder, memory_limit=limit).items():
+        same_bits(np.asarray(array), expected[name])
+    assert not (folder / "heads.tmp").exists()
+    queries = structured(30, dim=150, seed=1)
+    same_bits(search_alone(bank, queries).index, search_alone(kernels.Bank(np.array(rows)), queries).index)
+
+
+def test_a_failed_build_in_files_leaves_the_bank_as_it_was(tmp_path: Path) -> None:
+    rows = structured(700)
+    bank = kernels.Bank(rows)
+    with pytest.raises(OSError, match="absent"):
+        bank.index_arrays(folder=tmp_path / "absent")
+    same_bits(search_alone(bank, rows).index, np.arange(700))
+
+
+_RESIDENT = """
+import resource, sys
+import numpy as np
+from inreach_fast import kernels
+rows = np.load(sys.argv[1], mmap_mode="r")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kernels.Bank(rows).index_arrays(folder=sys.argv[2], memory_limit=24 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB")
+def test_a_build_under_a_limit_does_not_hold_the_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (48_000, 1024))
+    for first in range(0, len(rows), 4000):
+        rows[first : first + 4000] = rng.standard_normal((4000, 1024)) * 0.97 ** np.arange(1024)
+    del rows
+    (tmp_path / "index").mkdir()
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _RESIDENT, str(tmp_path / "rows.npy"), str(tmp_path / "index")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    grown = int(done.stdout) * 1024
+    assert grown < 120 << 20, f"{grown >> 20} MiB for rows of 188 MiB"

@@ -1,6 +1,8 @@
 // Plain arrays: on a cache line's boundary and not initialised, or somebody else's.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -14,9 +16,15 @@ class AlignedArray {
     AlignedArray() = default;
     explicit AlignedArray(size_t count) : count_(count) {
         if (count == 0) return;
-        const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
-        data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+        // Large arrays on large pages, where the system has them: searches jump about in them, and the tables
+        // of small pages do not stay in cache.
+        const size_t alignment = count * sizeof(T) >= 2 * kLargePage ? kLargePage : 64;
+        const size_t bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
+        data_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
         if (!data_) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+        if (alignment == kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
     }
 
     T* data() { return data_.get(); }
@@ -26,6 +34,8 @@ class AlignedArray {
     const T& operator[](size_t i) const { return data_.get()[i]; }
 
   private:
+    static constexpr size_t kLargePage = size_t{1} << 21;
+
     struct Free {
         void operator()(T* pointer) const { std::free(pointer); }
     };

@@ -288,8 +288,7 @@ LeafArrays LeafBuilder::allocate(bool count_only) const {
     make(arrays.code_steps, leaves_ * (rank / kCodeGroup));
     make(arrays.middle_codes, places * (middle - kScanDims));
     make(arrays.last_codes, places * (kScanDims + rank - middle));
-    make(arrays.middle_rest, places * 2);
-    make(arrays.last_rest, places * 2);
+    make(arrays.row_rests, places * 4);
     make(arrays.unbounded, unbounded_.size());
     return arrays;
 }
@@ -400,8 +399,7 @@ void LeafBuilder::encode(LeafArrays& arrays) {
                     basis_.middle() - kScanDims, 0);
         const size_t last = kScanDims + basis_.rank() - basis_.middle();
         std::fill_n(arrays.last_codes.writable() + place * last, last, 0);
-        std::fill_n(arrays.middle_rest.writable() + place * 2, 2, 0.0f);
-        std::fill_n(arrays.last_rest.writable() + place * 2, 2, 0.0f);
+        std::fill_n(arrays.row_rests.writable() + place * 4, 4, 0.0f);
         uint8_t* const block = arrays.first_codes.writable() + place / kBlockRows * kScanDims * kBlockRows;
         for (size_t d = 0; d < kScanDims; ++d)
             block[d / 4 * 4 * kBlockRows + 4 * (place % kBlockRows) + d % 4] = 128;
@@ -464,17 +462,15 @@ void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z,
         }
         return missed_sq;
     };
-    const auto store = [&](StoredArray<float>& rest, float length, double missed_sq) {
-        rest.writable()[place * 2] = length;
-        rest.writable()[place * 2 + 1] = round_up(std::sqrt(missed_sq) * (1.0 + 1e-9));
-    };
     int8_t* const last = arrays.last_codes.writable() + place * (kScanDims + rank - middle);
     const double middle_sq =
         encode(kScanDims, middle, arrays.middle_codes.writable() + place * (middle - kScanDims));
     const double first_sq = encode(0, kScanDims, last);
     const double last_sq = encode(middle, rank, last + kScanDims);
-    store(arrays.middle_rest, frame.middle_tail, residue_sq + middle_sq);
-    store(arrays.last_rest, frame.full_tail, first_sq + middle_sq + last_sq);
+    const auto length = [](double sq) { return round_up(std::sqrt(sq) * (1.0 + 1e-9)); };
+    reinterpret_cast<RowRest*>(arrays.row_rests.writable())[place] = {
+        frame.middle_tail, length(residue_sq + middle_sq), frame.full_tail,
+        length(first_sq + middle_sq + last_sq)};
 }
 
 void LeafBuilder::give_back(const LeafArrays& arrays) const {

@@ -78,8 +78,7 @@ void LeafIndex::check_sizes() {
                 a.first_halves.size() == places && a.code_centres.size() == leaves_ * rank_ &&
                 a.code_steps.size() == leaves_ * (rank_ / kCodeGroup) &&
                 a.middle_codes.size() == places * middle_width() &&
-                a.last_codes.size() == places * last_width() && a.middle_rest.size() == places * 2 &&
-                a.last_rest.size() == places * 2,
+                a.last_codes.size() == places * last_width() && a.row_rests.size() == places * 4,
             "the sizes of its arrays do not fit each other, the basis or the number of rows");
 }
 

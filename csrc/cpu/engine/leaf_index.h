@@ -36,10 +36,11 @@ struct LeafNumbers {
     float codes;    // >= length of any row's further codes
 };
 
-// What further codes leave of one row.
+// What further codes leave of one row: the length of all coordinates beyond those coded, and of what the
+// codes miss (residues are rounded up).
 struct RowRest {
-    float tail;     // length of all coordinates beyond those coded
-    float residue;  // >= length of what the codes miss
+    float middle_tail, middle_residue;
+    float last_tail, last_residue;
 };
 
 // The index as plain arrays, to be kept in a file and mapped again. Leaves are numbered along the tree;
@@ -55,7 +56,7 @@ struct LeafArrays {
     StoredArray<float> first_tails, first_halves;              // by place
     StoredArray<float> code_centres, code_steps;               // rank and rank / 32 for each leaf
     StoredArray<int8_t> middle_codes, last_codes;              // by place
-    StoredArray<float> middle_rest, last_rest;                 // by place: RowRest
+    StoredArray<float> row_rests;                              // by place: RowRest
     StoredArray<uint32_t> unbounded;                           // rows far outside the frame
 
     // Calls visit(name, array) for each, in a fixed order.
@@ -78,8 +79,7 @@ struct LeafArrays {
         visit("code_steps", arrays.code_steps);
         visit("middle_codes", arrays.middle_codes);
         visit("last_codes", arrays.last_codes);
-        visit("middle_rest", arrays.middle_rest);
-        visit("last_rest", arrays.last_rest);
+        visit("row_rests", arrays.row_rests);
         visit("unbounded", arrays.unbounded);
     }
 };
@@ -136,11 +136,8 @@ class LeafIndex {
     size_t last_width() const { return kScanDims + rank_ - middle_; }
     const int8_t* middle_codes(size_t place) const { return at(arrays_.middle_codes, place, middle_width()); }
     const int8_t* last_codes(size_t place) const { return at(arrays_.last_codes, place, last_width()); }
-    const RowRest& middle_rest(size_t place) const {
-        return reinterpret_cast<const RowRest*>(arrays_.middle_rest.data())[place];
-    }
-    const RowRest& last_rest(size_t place) const {
-        return reinterpret_cast<const RowRest*>(arrays_.last_rest.data())[place];
+    const RowRest& rest(size_t place) const {
+        return reinterpret_cast<const RowRest*>(arrays_.row_rests.data())[place];
     }
 
     // Rows too far outside the frame to be bounded: every query decides them in float64.

@@ -289,13 +289,23 @@ class QuerySearch {
         for (uint64_t ahead = survivors; ahead; ahead &= ahead - 1) {
             const size_t at = place + static_cast<size_t>(__builtin_ctzll(ahead));
             __builtin_prefetch(index_.middle_codes(at));
-            __builtin_prefetch(&index_.middle_rest(at));
+            __builtin_prefetch(&index_.rest(at));
         }
+        // Stage by stage, not row by row: what the next stage reads is on its way meanwhile.
+        const double reach = (reach_ + numbers.error) * (1.0 + 1e-9);
+        Refined left[kBlockRows];
+        size_t count = 0;
         for (; survivors; survivors &= survivors - 1) {
             const auto j = static_cast<size_t>(__builtin_ctzll(survivors));
             if (rows[j] == kNoRow || !eligible(rows[j])) continue;
-            refine(place + j, rows[j], index_.first_tails(leaf)[j], values[j], slack);
+            Refined& one = left[count];
+            one.place = place + j;
+            if (!passes_middle(one, index_.first_tails(leaf)[j], values[j], slack, reach)) continue;
+            const int8_t* const codes = index_.last_codes(one.place);
+            for (size_t d = 0; d < index_.last_width(); d += 64) __builtin_prefetch(codes + d);
+            ++count;
         }
+        for (size_t i = 0; i < count; ++i) refine(left[i], rows[left[i].place - place], reach);
     }
 
     // Sum of squares over coded coordinates, not more than the true one by more than coded_error() allows.
@@ -310,35 +320,43 @@ class QuerySearch {
     // and the code together. `length` of the differences, `codes` that of the leaf's longest code.
     static double coded_error(double length, double codes) { return 4.1 * kUnit32 * (length + codes); }
 
-    void refine(size_t place, uint32_t row, double tail, double value, double slack) {
+    // A row that the first codes let through: sum of squares over its middle codes, and the bound so far.
+    struct Refined {
+        size_t place;
+        double middle, bound;
+    };
+
+    bool passes_middle(Refined& one, double tail, double value, double slack, double reach) {
         ++work_.counts.refined;
-        const size_t leaf = place / kBlockRows;
-        const LeafNumbers& numbers = index_.numbers(leaf);
-        const double reach = (reach_ + numbers.error) * (1.0 + 1e-9);
+        one.middle = one.bound = 0.0;
+        if (index_.middle_width() == 0) return true;
+        const size_t leaf = one.place / kBlockRows;
         const double tails = tail - frame_.scan_tail;
         const double first = std::max(0.0, code_sq_ - 2.0 * value - 2.0 * slack - tails * tails);
-        double middle = 0.0, bound = 0.0;
-        if (index_.middle_width() != 0) {
-            const RowRest& rest = index_.middle_rest(place);
-            const double tail_difference = static_cast<double>(rest.tail) - frame_.middle_tail;
-            middle = coded(leaf, index_.middle_codes(place), kScanDims, index_.middle_width());
-            const double length = std::sqrt(first + middle + tail_difference * tail_difference);
-            bound = length - coded_error(length, numbers.codes) - missed_ - rest.residue;
-            if (bound > reach) return;
-        }
-        const RowRest& rest = index_.last_rest(place);
-        const int8_t* const codes = index_.last_codes(place);
-        const double tail_difference = static_cast<double>(rest.tail) - frame_.full_tail;
-        const double beyond = index_.last_width() > kScanDims
-                                  ? coded(leaf, codes + kScanDims, kScanDims + index_.middle_width(),
-                                          index_.last_width() - kScanDims)
-                                  : 0.0;
-        const double length =
-            std::sqrt(coded(leaf, codes, 0, kScanDims) + middle + beyond + tail_difference * tail_difference);
-        bound = std::max(bound, length - coded_error(length, numbers.codes) - rest.residue);
+        const RowRest& rest = index_.rest(one.place);
+        const double beyond = static_cast<double>(rest.middle_tail) - frame_.middle_tail;
+        one.middle = coded(leaf, index_.middle_codes(one.place), kScanDims, index_.middle_width());
+        const double length = std::sqrt(first + one.middle + beyond * beyond);
+        one.bound = length - coded_error(length, index_.numbers(leaf).codes) - missed_ - rest.middle_residue;
+        return one.bound <= reach;
+    }
+
+    void refine(const Refined& one, uint32_t row, double reach) {
+        const size_t leaf = one.place / kBlockRows;
+        const LeafNumbers& numbers = index_.numbers(leaf);
+        const RowRest& rest = index_.rest(one.place);
+        const int8_t* const codes = index_.last_codes(one.place);
+        const double tails = static_cast<double>(rest.last_tail) - frame_.full_tail;
+        double sq = coded(leaf, codes, 0, kScanDims) + one.middle + tails * tails;
+        if (index_.last_width() > kScanDims)
+            sq += coded(leaf, codes + kScanDims, kScanDims + index_.middle_width(),
+                        index_.last_width() - kScanDims);
+        const double length = std::sqrt(sq);
+        const double bound =
+            std::max(one.bound, length - coded_error(length, numbers.codes) - rest.last_residue);
         if (bound > reach) return;
         const float* const original = bank_.row(row);
-        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 256); d += 16) __builtin_prefetch(original + d);
+        for (size_t d = 0; d < std::min<size_t>(bank_.dim, 128); d += 16) __builtin_prefetch(original + d);
         candidates_.push_back({round_down(bound * (1.0 - 1e-9) - numbers.error), row});
     }
 
@@ -346,9 +364,13 @@ class QuerySearch {
         std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
             return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
         });
-        for (const Candidate& candidate : candidates_) {
-            if (candidate.bound > reach_) break;
-            decide(candidate.row);
+        for (size_t i = 0; i < candidates_.size(); ++i) {
+            if (candidates_[i].bound > reach_) break;
+            if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_) {
+                const float* const next = bank_.row(candidates_[i + 1].row);
+                for (size_t d = 0; d < bank_.dim; d += 16) __builtin_prefetch(next + d);
+            }
+            decide(candidates_[i].row);
             update_reach();
         }
         candidates_.clear();
