@@ -12,7 +12,7 @@ namespace {
 
 // Mappings smaller than this stay as they are: touching their pages anew would cost every search some time.
 constexpr size_t kLargeMapping = size_t{3} << 29;
-constexpr size_t kResident = size_t{1} << 29;
+constexpr size_t kResident = size_t{1} << 28;
 
 // Pages of files in this process's memory, in bytes; 0 where the system does not tell.
 size_t resident_file_bytes() {
