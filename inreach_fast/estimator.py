@@ -17,7 +17,7 @@ import numpy.typing as npt
 from . import kernels, model_file
 from .alignment import Alignment, rotate, rotate_map_back
 from .compression import Compression
-from .descriptors import append_positions, check_descriptors, describe_images, position_channels
+from .descriptors import append_positions, check_descriptors, check_grid, describe_images, position_channels
 from .errors import (
     BackboneMismatchError,
     DescriptorsNeededError,
@@ -46,12 +46,12 @@ from .growth import (
 from .growth_state import GrowthState
 from .image_association import bad_features
 from .image_ids import image_numbers
-from .image_source import ImageSource, as_image, open_images
+from .image_source import ImageSource, as_image, is_single_image, open_images
 from .memory import machine_memory, parse_bytes
 from .nominal_model import NominalModel
 from .parameters import Parameters
 from .plan import FitPlan, plan_fit
-from .prediction import Prediction
+from .prediction import Prediction, stacked
 from .preprocess import Geometry
 from .scoring import Scorer, anomaly_map
 from .spool import Spool
@@ -346,7 +346,7 @@ class InReaCh:
         report = FitReport()
         with report.stage("read"):
             array = check_descriptors(x)
-        shape = _check_grid(grid, array.shape[1])
+        shape = check_grid(grid, array.shape[1])
         with closing(self._workspace()) as workspace:
             fitted = fit_rows(
                 array,
@@ -632,7 +632,7 @@ class InReaCh:
         self._check_fitted()
         limits = self._limits(threshold, budget_ms)
         self._check_has_network()
-        single = _is_single(images)
+        single = is_single_image(images)
         source = None if single else open_images(images)
         count = 1 if source is None else len(source)
         card = self._card()
@@ -658,7 +658,7 @@ class InReaCh:
                         done.append(self._predicted_on_card(next(on_card), turns[k], sizes[k], limits))
                 except NonFiniteError as error:
                     raise bad_features("the image" if source is None else source.names[i]) from error
-        return done[0] if single else _stacked(done)
+        return done[0] if single else stacked(done)
 
     def predict_stream(
         self, images: Iterable[Any], *, threshold: float | None = None, budget_ms: float | None = None, ahead: int = 2
@@ -686,7 +686,7 @@ class InReaCh:
         self._check_has_network()
         if isinstance(ahead, bool) or not isinstance(ahead, (int, np.integer)) or ahead < 1:
             raise ParameterError(f"ahead: expected a whole number of at least 1, got {ahead!r}")
-        if _is_single(images):
+        if is_single_image(images):
             raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
         card = self._card()
         source: Iterable[tuple[str, Any]]
@@ -755,7 +755,7 @@ class InReaCh:
         done = []
         for i, rows in enumerate(array):
             done.append(self._predicted(rows, 0, None, limits, time.perf_counter() if i else begun))
-        return done[0] if single else _stacked(done)
+        return done[0] if single else stacked(done)
 
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
         """Scores each training image against the nominal patches of the *other* images (leave-one-image-out).
@@ -1106,7 +1106,7 @@ class InReaCh:
             self.threshold_scores_ = np.array(arrays["threshold_scores"])
             self.threshold_images_ = np.array(arrays["threshold_images"])
             self.threshold_ = float(meta["threshold"])
-            self.grid_ = _check_grid(meta["grid"], int(np.prod(meta["grid"])))
+            self.grid_ = check_grid(meta["grid"], int(np.prod(meta["grid"])))
             self.n_images_ = int(meta["n_images"])
             self.image_names_ = [str(name) for name in meta["image_names"]]
             self.positions_ = bool(meta["positions"])
@@ -1177,44 +1177,3 @@ def _referenced(reference: Reference | None) -> FloatArray | None:
     """An image's descriptors, where they are still there."""
     array = None if reference is None else reference[0]()
     return None if array is None or reference is None else np.ascontiguousarray(array[reference[1]], np.float32)
-
-
-def _check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
-    try:
-        h, w = (int(n) for n in grid)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"grid: expected (h, w), got {grid!r}") from error
-    if h < 1 or w < 1 or h * w != patches:
-        raise ParameterError(f"grid: {h} x {w} is not the {patches} patches of an image")
-    return h, w
-
-
-def _is_single(images: Any) -> bool:
-    """Whether ``predict``'s argument is one image and not a batch."""
-    if isinstance(images, (str, os.PathLike)):
-        return not os.path.isdir(images)
-    if hasattr(images, "getbands"):
-        return True
-    if hasattr(images, "detach"):
-        return int(images.ndim) <= 3
-    if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] <= 4)
-    return False
-
-
-def _stacked(done: list[Prediction]) -> Prediction:
-    return Prediction(
-        score=np.array([p.score for p in done], dtype=np.float32),
-        is_anomalous=np.array([p.is_anomalous for p in done], dtype=bool),
-        anomaly_map=np.stack([p.anomaly_map for p in done]),
-        patch_scores=np.stack([p.patch_scores for p in done]),
-        nearest=np.stack([p.nearest for p in done]),
-        rotation=np.array([p.rotation for p in done], dtype=np.float64),
-        original_size=None if done[0].original_size is None else tuple(p.original_size for p in done),
-        score_lower=np.array([p.score_lower for p in done], dtype=np.float32),
-        score_upper=np.array([p.score_upper for p in done], dtype=np.float32),
-        certain=np.array([p.certain for p in done], dtype=bool),
-        complete=np.array([p.complete for p in done], dtype=bool),
-        patch_scores_lower=np.stack([p.patch_scores_lower for p in done]),
-        counts=None if done[0].counts is None else tuple(p.counts for p in done),
-    )
