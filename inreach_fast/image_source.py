@@ -105,6 +105,19 @@ def as_image(item: Any, name: str = "image") -> UInt8Array:
         raise ImageError(f"{name}: is no image ({error})") from error
 
 
+def is_single_image(images: Any) -> bool:
+    """Whether ``images`` is one image, and not what `open_images` takes several from."""
+    if isinstance(images, (str, os.PathLike)):
+        return not os.path.isdir(images)
+    if hasattr(images, "getbands"):
+        return True
+    if hasattr(images, "detach"):
+        return int(images.ndim) <= 3
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] <= 4)
+    return False
+
+
 def _from_tensor(tensor: Any, name: str) -> UInt8Array:
     array = tensor.detach().cpu().numpy()
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
