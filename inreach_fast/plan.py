@@ -31,7 +31,7 @@ from .workspace import Budget
 FloatArray = npt.NDArray[np.float32]
 
 _MOST_SEEDS: Final = 10
-_OTHERS: Final = 4
+_OTHERS: Final = 16
 # Bytes a member that are kept of it besides its row: patch, channel, whether it is nominal; and of a nominal patch.
 _MEMBER_IDS, _NOMINAL_IDS = 13, 32
 
@@ -149,7 +149,7 @@ def plan_fit(
     inputs = count * p.image_size[0] * p.image_size[1] * 3
     rest = round(min(p.threshold_images, count) * (1 - join_rate) * patches) * row_bytes
     member_bytes = members * row_bytes
-    moved = member_bytes if member_bytes > budget.members else 0  # the nominal rows get a file of their own
+    on_disk = member_bytes > budget.members
     index = round(index_bytes * members / len(bank_rows))
     ids = _NOMINAL_IDS * members + index
     n_read = max(1, look.read)
@@ -175,11 +175,10 @@ def plan_fit(
         memory=memory,
         disk={
             "spool": member_bytes
-            + moved
             + rest
             + 16 * members
             + (inputs if inputs > budget.inputs else 0)
-            + (index if moved else 0),
+            + (index + 16 * members if on_disk else 0),
             "model": member_bytes + (_MEMBER_IDS + _NOMINAL_IDS) * members + inputs + 32 * count + index,
             "final_model": member_bytes + ids,
         },
