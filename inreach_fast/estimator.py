@@ -293,7 +293,8 @@ class InReaCh:
                 fit that was killed goes on from it, and gives the same model, bit for bit. Without one, what
                 outgrows ``memory_limit`` goes to temporary files.
             resume: go on from what lies in ``spool`` (where nothing does, begin).
-            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say.
+            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say. `save` on the same
+                disk then takes over what lies there, instead of copying it.
             progress: called as progress(stage, done, total).
 
         Returns:
@@ -1056,7 +1057,8 @@ class InReaCh:
         }
         if self.nominal_.compression is not None:
             meta["compression"] = self.nominal_.compression.as_dict()
-        model_file.save_file(path, meta, arrays)
+        holding = None if self._spool is None else self._spool.file_of(self.nominal_.patches)
+        model_file.save_file(path, meta, arrays, holding=holding)
 
     @classmethod
     def load(

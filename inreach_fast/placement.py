@@ -4,6 +4,7 @@ Rows that outgrow the memory limit are moved from the members' file to two other
 time: a stretch is written, then put on record, then cut off the members' file. So they never lie on disk twice, but
 for a stretch; and a process that is killed in between leaves either the stretch, or the record that it is not needed
 any more. The places are known before the first row is moved: a file is a hole before what has been written to it.
+Nominal rows lie in their file where a model file has them, so that it can become one (`model_file.save_file`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from .channels import Members, Selection
 from .errors import SpoolCorruptError, SpoolMismatchError
 from .member_rows import MemberRows
+from .model_file import ARRAYS_AT
 from .parameters import Parameters
 from .row_log import RowLog
 from .spool import Spool, crc32
@@ -134,7 +136,7 @@ def _in_files(
             try:
                 if spool is not None and log is not None and stop == total:
                     log.sync()  # once some are moved, the others cannot be made again
-                write_at(nominal, row_bytes * first, stretch[flags])
+                write_at(nominal, ARRAYS_AT + row_bytes * first, stretch[flags])
                 write_at(others, row_bytes * (start - first), stretch[~flags])
                 if spool is not None:
                     os.fsync(nominal.fileno())
@@ -151,8 +153,10 @@ def _in_files(
         if spool is not None:
             spool.drop_file("members")
         try:
-            mapped = map_file(nominal, np.float32, (count, rows.dim))
-            return mapped, map_file(others, np.float32, (total - count, rows.dim))
+            placed = map_file(nominal, np.float32, (count, rows.dim), ARRAYS_AT)
+            if isinstance(workspace, Spool):
+                workspace.placed = placed
+            return placed, map_file(others, np.float32, (total - count, rows.dim))
         except ValueError as error:  # the file is shorter
             raise SpoolCorruptError(
                 f"{workspace.place}: rows that were written there are gone; remove the folder and begin again"

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
+from .memory import mapped_file
 from .workspace import Budget, Workspace, write_failure
 
 _FORMAT: Final = 2
@@ -51,6 +52,7 @@ class Spool(Workspace):
     Attributes:
         records: what the journal says has been done, in order; the configuration is not among them.
         expected: bytes that are still to be written, as far as known: for the message of a full disk.
+        placed: the nominal rows, memory-mapped from the file of that name, once they are there (placement.py).
 
     Raises:
         SpoolExistsError: an unfinished fit lies there and ``resume`` is False; or the folder holds something else
@@ -65,6 +67,7 @@ class Spool(Workspace):
         self.folder = Path(folder)
         self.records: list[Record] = []
         self.expected = 0
+        self.placed: npt.NDArray[np.float32] | None = None
         self._configuration: Record | None = None
         self._journal: BinaryIO | None = None
         self._lock: BinaryIO | None = None
@@ -162,6 +165,11 @@ class Spool(Workspace):
         """Removes a file that is no longer needed."""
         with suppress(FileNotFoundError):
             (self.folder / name).unlink()
+
+    def file_of(self, rows: npt.NDArray[np.float32]) -> Path | None:
+        """The file that a model's nominal rows are mapped from; None where they are others than this fit's."""
+        mapped = None if self.placed is None else mapped_file(self.placed)
+        return self.folder / "nominal" if mapped is not None and mapped_file(rows) is mapped else None
 
     def index_folder(self) -> Path:
         """See `Workspace`."""

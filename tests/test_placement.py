@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import placement
+from inreach_fast import InReaCh, placement
 from inreach_fast.channels import Selection
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
 from inreach_fast.member_rows import ArrayRows
@@ -178,3 +178,54 @@ def test_rows_that_were_lost_on_the_way_are_told(tmp_path: Path, name: str, word
     with pytest.raises(SpoolCorruptError, match=words):
         fit(spool)
     assert (spool / "journal").is_file()
+
+
+# ------------------------------------------------------------------------------------------- saved from a spool
+
+
+def kept(spool: Path) -> Any:
+    model = estimator(**SETTINGS, memory_limit=LIMIT)
+    return model.fit(IMAGES, spool=spool, resume=True, keep_spool=True)
+
+
+def test_a_saved_model_takes_over_the_spools_rows(tmp_path: Path, whole: bytes) -> None:
+    spool, path = tmp_path / "spool", tmp_path / "model"
+    model = kept(spool)
+    model.save(path)
+    assert path.read_bytes() == whole
+    assert path.samefile(spool / "nominal")
+    model.save(tmp_path / "final", final=True)  # a copy: the rows are given away
+    again = kept_after_a_kill(model, spool)  # between saving and removing the spool
+    again.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes() == whole
+    again.remove_spool()
+    assert not spool.exists()
+    assert saved(model, tmp_path) == saved(again, tmp_path) == whole  # what is mapped stays readable
+    assert len(InReaCh.load(tmp_path / "final").nominal_) == len(model.nominal_)
+
+
+def kept_after_a_kill(model: Any, spool: Path) -> Any:
+    model._spool.close()
+    return kept(spool)
+
+
+def test_a_grown_model_is_not_the_spools(tmp_path: Path) -> None:
+    model = kept(tmp_path / "spool")
+    forgotten = int(np.setdiff1d(np.arange(10), model.seed_images_)[0])
+    model.forget(forgotten)
+    model.save(tmp_path / "model")
+    assert (tmp_path / "spool" / "nominal").stat().st_nlink == 1
+    left = [image for i, image in enumerate(IMAGES) if i != forgotten]
+    fresh = estimator(**SETTINGS).fit(left, seeds=model.seed_images_)
+    assert (tmp_path / "model").read_bytes() == saved(fresh, tmp_path)
+
+
+def test_a_new_fit_in_the_folder_leaves_the_saved_model_alone(tmp_path: Path, whole: bytes) -> None:
+    spool, path = tmp_path / "spool", tmp_path / "model"
+    model = kept(spool)
+    model.save(path)
+    model._spool.close()
+    (spool / "journal").unlink()  # killed while it removed the spool
+    kept(spool)
+    assert path.read_bytes() == whole
+    assert not path.samefile(spool / "nominal")
