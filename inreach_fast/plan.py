@@ -52,7 +52,8 @@ class FitPlan:
             (what of it the fit will use); "peak" is process + seeds + image + used.
         disk: bytes by part: "spool" (at its largest; with ``spool``, or where ``memory_limit`` is outgrown),
             "model", "final_model" (saved with ``final=True``), and "peak": spool and model on one disk, while the model
-            is saved and the spool still there.
+            is saved and the spool still there. How many members are nominal cannot be told beforehand: what is not is
+            copied then, and comes on top, unless the model is final.
         seconds: by stage.
     """
 
@@ -94,7 +95,7 @@ class FitPlan:
                 f"{memory['seeds']}, one image {memory['image']}, and {memory['used']} within the limit of "
                 f"{memory['limit']}",
                 f"disk     spool up to {disk['spool']}; model {disk['model']}, or {disk['final_model']} if final; "
-                f"both on one disk up to {disk['peak']}",
+                f"both on one disk {disk['peak']}, and the members that are not nominal once more",
                 f"time     about {_duration(self.total_seconds)}: {stages}",
             ]
         )
