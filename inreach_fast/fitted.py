@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,10 @@ IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
-# Each query reads some dozen rows, and the system brings in sixteen pages about each.
-_MAPPED_QUERIES = 32
+# Each query reads some hundred rows, and the system brings in sixteen pages about each.
+_MAPPED_QUERIES = 16
+# Of the search index: what is read for survivors alone, and is most of it.
+_FOR_SURVIVORS = ("middle_codes", "last_codes", "row_rests")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,21 +133,34 @@ def nominate(
         scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)
         scores = np.empty(len(sampled), dtype=np.float32)
         placed = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
+        index = nominal.index_arrays or {}
+        # An index beyond the limit must not gather in memory either, though that costs a third of the speed.
+        outgrown = on_disk and sum(array.nbytes for array in index.values()) > workspace.budget.index
+        passing = [index[name] for name in _FOR_SURVIVORS if name in index] if outgrown else []
         for k, image in enumerate(sampled.tolist()):
-            scores[k] = leave_one_out_score(scorer, image_rows(image, placed), image, grid, p)
+            scores[k] = leave_one_out_score(scorer, image_rows(image, placed), image, grid, p, passing)
             tell("threshold", k + 1, len(sampled))
     return Nominated(nominal, selection, others, scores)
 
 
 def leave_one_out_score(
-    scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
+    scorer: Scorer,
+    rows: FloatArray,
+    image: int,
+    grid: tuple[int, int],
+    parameters: Parameters,
+    passing: Sequence[npt.NDArray[Any]] = (),
 ) -> float:
-    """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
+    """Score of a training image, (P, D) descriptors, against the nominal patches of the other images.
+
+    Of nominal patches on disk, and of the arrays ``passing``, the pages that were looked at leave memory again.
+    """
     values = np.empty(len(rows), dtype=np.float32)
     mapped = mapped_file(scorer.bank.rows) is not None
     step = _MAPPED_QUERIES if mapped else len(rows)
     for start in range(0, len(rows), step):
         values[start : start + step], _ = scorer.patch_scores(rows[start : start + step], leave_out=image)
         if mapped:  # rows that were looked at would stay in memory, with those around them
-            release_pages(scorer.bank.rows)
+            for array in (scorer.bank.rows, *passing):
+                release_pages(array)
     return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import InReaCh, placement
+from inreach_fast import InReaCh, fitted, placement
 from inreach_fast.channels import Selection
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
 from inreach_fast.member_rows import ArrayRows
 from inreach_fast.row_log import RowLog
+from inreach_fast.scoring import Scorer
 from inreach_fast.spool import Spool
 from inreach_fast.workspace import Budget, Workspace
 
@@ -207,6 +208,18 @@ def test_a_saved_model_takes_over_the_spools_rows(tmp_path: Path, whole: bytes) 
 def kept_after_a_kill(model: Any, spool: Path) -> Any:
     model._spool.close()
     return kept(spool)
+
+
+def test_pages_that_a_score_looked_at_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nominal = kept(tmp_path / "spool").nominal_
+    p = estimator(**SETTINGS).parameters
+    scorer = Scorer(nominal.bank, lambda: np.zeros(len(nominal), np.int64), p.score, p.distance, p.kernel_backend)
+    rows, passing = np.random.default_rng(0).random((64, 26), dtype=np.float32), np.zeros(3)
+    expected = fitted.leave_one_out_score(scorer, rows, 0, (8, 8), p)
+    released: list[Any] = []
+    monkeypatch.setattr(fitted, "release_pages", released.append)
+    assert fitted.leave_one_out_score(scorer, rows, 0, (8, 8), p, [passing]) == expected
+    assert [array is passing for array in released] == [False, True] * (64 // fitted._MAPPED_QUERIES)
 
 
 def test_a_grown_model_is_not_the_spools(tmp_path: Path) -> None:
