@@ -27,7 +27,7 @@ from .errors import (
     TooFewImagesError,
 )
 from .fit_report import FitReport
-from .fitted import FILTER_PARAMETERS, Fitted, Progress, nominate
+from .fitted import Fitted, Progress, nominate
 from .growth_state import RESERVE, GrowthState, whole_image
 from .image_association import ImageAssociation, ImageMembers, ImageTask, described_rows, members_of
 from .image_source import ImageSource
@@ -36,6 +36,7 @@ from .member_rows import MemberRows
 from .member_store import MemberStore
 from .memory import format_bytes
 from .parameters import Parameters
+from .placement import FILTER_PARAMETERS
 from .preprocess import Geometry
 from .spool import Spool
 from .threshold import ranked_images, sample_images
@@ -49,7 +50,7 @@ IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
 # What a spool's configuration leaves out: parameters on which its data do not depend, so that a fit whose filters
-# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: fitted.py.)
+# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: placement.py.)
 _WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
 
 

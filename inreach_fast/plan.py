@@ -31,7 +31,7 @@ from .workspace import Budget
 FloatArray = npt.NDArray[np.float32]
 
 _MOST_SEEDS: Final = 10
-_OTHERS: Final = 4
+_OTHERS: Final = 16
 # Bytes a member that are kept of it besides its row: patch, channel, whether it is nominal; and of a nominal patch.
 _MEMBER_IDS, _NOMINAL_IDS = 13, 32
 
@@ -51,7 +51,9 @@ class FitPlan:
             and what is prepared of them), "image" (one image at a time), "limit" (what ``memory_limit`` allows), "used"
             (what of it the fit will use); "peak" is process + seeds + image + used.
         disk: bytes by part: "spool" (at its largest; with ``spool``, or where ``memory_limit`` is outgrown),
-            "model", and "final_model" (saved with ``final=True``).
+            "model", "final_model" (saved with ``final=True``), and "peak": spool and model on one disk, while the model
+            is saved and the spool still there. How many members are nominal cannot be told beforehand: what is not is
+            copied then, and comes on top, unless the model is final.
         seconds: by stage.
     """
 
@@ -92,7 +94,8 @@ class FitPlan:
                 f"memory   peak {memory['peak']}: process and network {memory['process']}, seed images "
                 f"{memory['seeds']}, one image {memory['image']}, and {memory['used']} within the limit of "
                 f"{memory['limit']}",
-                f"disk     spool up to {disk['spool']}; model {disk['model']}, or {disk['final_model']} if final",
+                f"disk     spool up to {disk['spool']}; model {disk['model']}, or {disk['final_model']} if final; "
+                f"both on one disk {disk['peak']}, and the members that are not nominal once more",
                 f"time     about {_duration(self.total_seconds)}: {stages}",
             ]
         )
@@ -149,7 +152,7 @@ def plan_fit(
     inputs = count * p.image_size[0] * p.image_size[1] * 3
     rest = round(min(p.threshold_images, count) * (1 - join_rate) * patches) * row_bytes
     member_bytes = members * row_bytes
-    moved = member_bytes if member_bytes > budget.members else 0  # the nominal rows get a file of their own
+    on_disk = member_bytes > budget.members
     index = round(index_bytes * members / len(bank_rows))
     ids = _NOMINAL_IDS * members + index
     n_read = max(1, look.read)
@@ -163,6 +166,16 @@ def plan_fit(
         "used": min(limit, inputs + 2 * member_bytes + rest + ids),
     }
     memory["peak"] = sum(memory[name] for name in ("process", "seeds", "image", "used"))
+    disk = {
+        "spool": member_bytes
+        + rest
+        + 16 * members
+        + (inputs if inputs > budget.inputs else 0)
+        + (index + 16 * members if on_disk else 0),
+        "model": member_bytes + (_MEMBER_IDS + _NOMINAL_IDS) * members + inputs + 32 * count + index,
+        "final_model": member_bytes + ids,
+    }
+    disk["peak"] = disk["spool"] + disk["model"] - (member_bytes if on_disk else 0)  # the model takes the rows over
     return FitPlan(
         images=count,
         patches=patches,
@@ -173,16 +186,7 @@ def plan_fit(
         join_rate=join_rate,
         members=members,
         memory=memory,
-        disk={
-            "spool": member_bytes
-            + moved
-            + rest
-            + 16 * members
-            + (inputs if inputs > budget.inputs else 0)
-            + (index if moved else 0),
-            "model": member_bytes + (_MEMBER_IDS + _NOMINAL_IDS) * members + inputs + 32 * count + index,
-            "final_model": member_bytes + ids,
-        },
+        disk=disk,
         seconds={
             "read": look.reading / n_read * count,
             "describe": look.describing / n_read * count,

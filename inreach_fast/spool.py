@@ -1,10 +1,11 @@
 """The spool: a folder in which an unfinished fit lies, so that another process can go on from it.
 
     journal    one JSON record a line, each with its CRC-32: first the configuration, then the training images'
-               sha256, then one record for each image that was associated; at last that the filters are done
+               sha256, then one record for each image that was associated; at last what the filters left, and how
+               far the members' rows have been moved to their places
     lock       held by the process that works here
     members, ids, rest, inputs        what images gave: member_store.py, input_store.py
-    nominal, others, selection, index/    what the filters left: fitted.py
+    selection, nominal, others, index/    what the filters left, and its rows, moved there: placement.py
 
 Data are written first, then the record that speaks of them, in one write. A process killed at any point therefore
 leaves complete records, and behind them perhaps data or half a line that nothing speaks of, which resuming cuts off.
@@ -28,9 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
+from .memory import mapped_file
 from .workspace import Budget, Workspace, write_failure
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _JOURNAL, _LOCK, _INDEX = "journal", "lock", "index"
 _FILES: Final = ("members", "ids", "rest", "nominal", "others", "selection", "inputs")
 _OURS: Final = frozenset([_JOURNAL, f"{_JOURNAL}.new", _LOCK, _INDEX, *_FILES])
@@ -50,6 +52,7 @@ class Spool(Workspace):
     Attributes:
         records: what the journal says has been done, in order; the configuration is not among them.
         expected: bytes that are still to be written, as far as known: for the message of a full disk.
+        placed: the nominal rows, memory-mapped from the file of that name, once they are there (placement.py).
 
     Raises:
         SpoolExistsError: an unfinished fit lies there and ``resume`` is False; or the folder holds something else
@@ -64,6 +67,7 @@ class Spool(Workspace):
         self.folder = Path(folder)
         self.records: list[Record] = []
         self.expected = 0
+        self.placed: npt.NDArray[np.float32] | None = None
         self._configuration: Record | None = None
         self._journal: BinaryIO | None = None
         self._lock: BinaryIO | None = None
@@ -100,8 +104,12 @@ class Spool(Workspace):
                 "the folder and begin again"
             )
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, *, sync: bool = False) -> None:
         """Appends a record; the data that it speaks of have been written.
+
+        Args:
+            record: JSON-able.
+            sync: wait until it outlasts a power cut: for a record on whose strength other data are given up.
 
         Raises:
             SpoolWriteError: the journal cannot be written; it is as before.
@@ -113,6 +121,8 @@ class Spool(Workspace):
             written = self._journal.write(line)
             if written != len(line):  # a disk that is nearly full takes a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if sync:
+                os.fsync(self._journal.fileno())
         except OSError as error:
             self._journal.truncate(before)
             self._journal.seek(before)
@@ -139,6 +149,11 @@ class Spool(Workspace):
         except OSError as error:
             raise self.write_error(error) from error
 
+    def new_file(self, name: str) -> BinaryIO:
+        """See `Workspace`."""
+        self.drop_file(name)
+        return self.open_file(name)
+
     def size_of(self, name: str) -> int:
         """Bytes in a file; 0 where there is none."""
         try:
@@ -150,6 +165,11 @@ class Spool(Workspace):
         """Removes a file that is no longer needed."""
         with suppress(FileNotFoundError):
             (self.folder / name).unlink()
+
+    def file_of(self, rows: npt.NDArray[np.float32]) -> Path | None:
+        """The file that a model's nominal rows are mapped from; None where they are others than this fit's."""
+        mapped = None if self.placed is None else mapped_file(self.placed)
+        return self.folder / "nominal" if mapped is not None and mapped_file(rows) is mapped else None
 
     def index_folder(self) -> Path:
         """See `Workspace`."""

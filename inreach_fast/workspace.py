@@ -97,6 +97,10 @@ class Workspace:
         except OSError as error:
             raise self.write_error(error) from error
 
+    def new_file(self, name: str) -> BinaryIO:
+        """`open_file`, and empty: a file that an earlier process has left there is another one from then on."""
+        return self.open_file(name)
+
     def index_folder(self) -> Path:
         """A folder for the files of the search index; `close` removes it, and files still mapped stay readable."""
         if self._index_folder is None:
@@ -144,6 +148,14 @@ def write_all(file: BinaryIO, array: Array) -> None:
         view = view[file.write(view[:_BLOCK]) :]
 
 
+def write_at(file: BinaryIO, offset: int, array: Array) -> None:
+    """Writes an array's bytes at a place of the file; what lies before it may be a hole that takes no room."""
+    view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    while len(view):
+        count = os.pwrite(file.fileno(), view[:_BLOCK], offset)
+        view, offset = view[count:], offset + count
+
+
 def read_into(file: BinaryIO, offset: int, out: Array) -> None:
     """Fills ``out``, C order, from the file: read and not mapped, since pages of a map would count as memory.
 
@@ -158,8 +170,8 @@ def read_into(file: BinaryIO, offset: int, out: Array) -> None:
         view, offset = view[count:], offset + count
 
 
-def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Array:
-    """A file's content as a read-only memory-mapped array; an empty one where there is nothing to map."""
+def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...], offset: int = 0) -> Array:
+    """A file's content from ``offset`` on, read-only memory-mapped; an empty array where there is nothing to map."""
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.memmap(file, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
+    return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape).view(np.ndarray)

@@ -90,7 +90,8 @@ class Fitting(WithNetwork):
                 fit that was killed goes on from it, and gives the same model, bit for bit. Without one, what
                 outgrows ``memory_limit`` goes to temporary files.
             resume: go on from what lies in ``spool`` (where nothing does, begin).
-            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say.
+            keep_spool: leave the spool until `remove_spool`: until the model has been saved, say. `save` on the same
+                disk then takes over what lies there, instead of copying it.
             progress: called as progress(stage, done, total).
 
         Returns:

@@ -75,7 +75,8 @@ class Saving(WithNetwork):
         }
         if self.nominal_.compression is not None:
             meta["compression"] = self.nominal_.compression.as_dict()
-        model_file.save_file(path, meta, arrays)
+        holding = None if self._spool is None else self._spool.file_of(self.nominal_.patches)
+        model_file.save_file(path, meta, arrays, holding=holding)
 
     @classmethod
     def load(
