@@ -45,7 +45,7 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
 
     Raises:
         EmptyFolderError: no image in it. DataError: the folder does not exist. MixedSizesError: arrays of
-            several dtypes. ParameterError: none of these.
+            several dtypes. ParameterError: none of these, or one array (H, W, 3) that is a single image.
     """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
@@ -63,6 +63,10 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
         raise EmptyFolderError(f"{name}: holds no image; give at least one")
     if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
         raise ParameterError(f"{name}: expected an array (N, H, W, 3) or (N, H, W), got shape {images.shape}")
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:  # not H images of four columns
+        raise ParameterError(
+            f"{name}: one image of shape {images.shape} is given; give several, as a list or an array (N, H, W, 3)"
+        )
     if isinstance(images, (list, tuple)):
         dtypes = {str(item.dtype) for item in images if isinstance(item, np.ndarray)}
         if len(dtypes) > 1:
