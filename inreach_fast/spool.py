@@ -27,8 +27,16 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
-from .workspace import Budget, Workspace, write_failure
+from .errors import (
+    ParameterError,
+    SpoolBusyError,
+    SpoolCorruptError,
+    SpoolError,
+    SpoolExistsError,
+    SpoolMismatchError,
+    SpoolWriteError,
+)
+from .workspace import Budget, Workspace, is_full, write_failure
 
 _FORMAT: Final = 1
 _JOURNAL, _LOCK, _INDEX = "journal", "lock", "index"
@@ -60,8 +68,11 @@ class Spool(Workspace):
     durable = True
 
     def __init__(self, folder: str | os.PathLike[str], budget: Budget, *, resume: bool = False) -> None:
-        super().__init__(budget, Path(folder))
-        self.folder = Path(folder)
+        try:
+            self.folder = Path(folder)
+        except TypeError as error:
+            raise ParameterError(f"spool: expected the path of a folder, got {folder!r}") from error
+        super().__init__(budget, self.folder)
         self.records: list[Record] = []
         self.expected = 0
         self._configuration: Record | None = None
@@ -190,8 +201,11 @@ class Spool(Workspace):
 
     def _sentence(self, error: OSError, needed: int) -> str:
         what = write_failure(self.folder, error, max(needed, self.expected))
+        if not self.folder.is_dir():
+            return f"{self.folder}: {what}; make its parent folder, or see that it may be written to"
+        remedy = "make room" if is_full(error) else "see that it can be written to"
         return (
-            f"{self.folder}: {what}. What is done stays in the spool: make room, then go on with resume=True "
+            f"{self.folder}: {what}. What is done stays in the spool: {remedy}, then go on with resume=True "
             "(--resume), or remove the folder"
         )
 

@@ -289,8 +289,21 @@ def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path
     with pytest.raises(SpoolExistsError, match="is no spool"):
         estimator(**SETTINGS).fit(folder, spool=tmp_path / "file", resume=True)
     assert (tmp_path / "file").read_text() == "mine"
-    with pytest.raises(SpoolWriteError, match="absent"):
+    with pytest.raises(SpoolWriteError, match=r"absent.*make its parent folder") as caught:
         estimator(**SETTINGS).fit(folder, spool=tmp_path / "absent" / "spool")
+    assert "room" not in str(caught.value)
+    with pytest.raises(ParameterError, match="spool: expected the path of a folder, got 5"):
+        estimator(**SETTINGS).fit(folder, spool=5)
+
+
+def test_a_file_of_the_spool_that_cannot_be_opened(folder: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    stopped(folder, spool)
+    (spool / "ids").unlink()
+    (spool / "ids").mkdir()
+    with pytest.raises(SpoolWriteError, match=r"cannot be written.*see that it can be written to.*--resume") as caught:
+        estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
+    assert "room" not in str(caught.value)
 
 
 def test_a_garbled_journal(folder: Path, tmp_path: Path) -> None:
