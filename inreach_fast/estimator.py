@@ -262,12 +262,19 @@ class InReaCh:
             `FitPlan`; ``print(plan)`` says it in words.
 
         Raises:
-            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError.
+            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError,
+            MemoryLimitError (the fit would refuse the limit).
         """
-        budget = self._workspace().budget
-        tell = progress or _silent
-        source = open_images(images)
-        return plan_fit(source, self.parameters, self.geometry, self._network(), budget.limit, seeds=seeds, tell=tell)
+        return plan_fit(
+            open_images(images),
+            self.parameters,
+            self.geometry,
+            self._network(),
+            self._workspace().budget.limit,
+            seeds=seeds,
+            explicit_limit=self._memory_limit is not None,
+            tell=progress or _silent,
+        )
 
     def fit(
         self,
@@ -456,7 +463,7 @@ class InReaCh:
         Raises:
             NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
             position test or the alignment decides otherwise); GrowthError (a model of descriptors); and what `fit`
-            raises. The model is then as it was.
+            raises, MemoryLimitError among it. The model is then as it was.
         """
         state = self._growing("partial_fit", descriptors=False)
         source = open_images(images)
@@ -465,7 +472,8 @@ class InReaCh:
             if refit:
                 added, names, _ = read_added(self._current(state), source, setting, skip_bad=skip_bad)
                 inputs = ManyInputs([(state.inputs, range(self.n_images_)), (added, range(len(added)))])
-                self._fit_source(StoredImages(inputs, names), progress=progress)
+                with closing(added):
+                    self._fit_source(StoredImages(inputs, names), progress=progress)
             else:
                 self._take(add_images(self._current(state), source, setting, skip_bad=skip_bad))
         return self
@@ -511,7 +519,7 @@ class InReaCh:
             NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
             FinalModelError (saved with ``final=True``); RefitNeededError (without these images the position test or
             the alignment decides otherwise); DescriptorsNeededError; TooFewImagesError, DegenerateDataError,
-            NoChannelsError (of what would be left). The model is then as it was.
+            NoChannelsError (of what would be left); MemoryLimitError. The model is then as it was.
         """
         state = self._growing("forget", descriptors=None)
         numbers = image_numbers(ids, self.image_names_, "ids")
@@ -566,7 +574,15 @@ class InReaCh:
         return self._growth if self.nominal_ is self._grown_nominal else None
 
     def _setting(self, workspace: Workspace, progress: Progress | None) -> Setting:
-        return Setting(self.parameters, self.geometry, self._network(), workspace, self._executor, progress or _silent)
+        return Setting(
+            self.parameters,
+            self.geometry,
+            self._network(),
+            workspace,
+            self._executor,
+            progress or _silent,
+            explicit_limit=self._memory_limit is not None,
+        )
 
     def _current(self, state: GrowthState) -> Fitted:
         """This model, as a fit would have handed it over."""

@@ -104,7 +104,8 @@ def fit_images(
     check_enough(len(source))
     if explicit_limit:
         _, h, w = network.backbone().level_shapes(*p.image_size)[0]
-        check_limit(workspace.budget.limit, min(p.assoc_depth, len(source)), h * w, p.dim + 2, len(source))
+        depth = p.assoc_depth if seeds is None else np.size(seeds)
+        check_limit(workspace.budget.limit, min(depth, len(source)), h * w, p.dim + 2, len(source))
     if isinstance(workspace, Spool):
         workspace.begin(_configuration(p, network.backbone(), seeds, skip_bad))
     with report.stage("read"):
@@ -150,7 +151,7 @@ def fit_images(
         return whole_image(members, rows, image, store.rest.read(end - length, end))
 
     done = nominate(members, store.rows, sampled, image_rows, grid, p, workspace, report, tell)
-    store.rest.close()
+    store.close()
     growth = GrowthState(
         members,
         done.selection.nominal,

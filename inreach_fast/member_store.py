@@ -87,6 +87,13 @@ class MemberStore:
             np.concatenate([np.empty(0, np.int64), *self._joined]),
         )
 
+    def close(self) -> None:
+        """Gives up memory and files; what was taken in stays in a spool."""
+        self.rows.close()
+        self.rest.close()
+        if self._ids is not None:
+            self._ids.close()
+
     def _write_ids(self, spool: Spool, ids: IndexArray) -> None:
         assert self._ids is not None
         begin = self._ids.tell()

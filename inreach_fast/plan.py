@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .association import Associator, choose_seeds, given_seeds
 from .errors import ImageError
-from .fit_pipeline import Network, check_enough
+from .fit_pipeline import Network, check_enough, check_limit
 from .image_association import described_rows, members_of
 from .image_source import ImageSource
 from .kernels import Bank, channel_sums, nearest
@@ -106,9 +106,13 @@ def plan_fit(
     limit: int,
     *,
     seeds: Any = None,
+    explicit_limit: bool = False,
     tell: Callable[[str, int, int], None],
 ) -> FitPlan:
-    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`."""
+    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`.
+
+    ``explicit_limit``: whether the caller has set ``limit``; one that the fit would refuse is then refused here.
+    """
     p, count = parameters, len(source)
     check_enough(count)
     chosen = (
@@ -117,6 +121,9 @@ def plan_fit(
         else given_seeds(seeds, source.names, range(count))
     )
     n_seeds = len(chosen)
+    if explicit_limit:
+        _, h, w = network.backbone().level_shapes(*p.image_size)[0]
+        check_limit(limit, n_seeds, h * w, p.dim + 2, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
     look = _Look(source, p, geometry, network, tell, len(measured_seeds) + len(others))

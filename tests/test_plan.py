@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_fits import estimator, pictures
 
-from inreach_fast.errors import EmptyFolderError, ImageError, TooFewImagesError
+from inreach_fast.errors import EmptyFolderError, ImageError, MemoryLimitError, TooFewImagesError
 from inreach_fast.plan import FitPlan
 
 SETTINGS: dict[str, Any] = {"min_channel_length": 1, "threshold_images": 6}
@@ -78,6 +78,19 @@ def test_it_changes_nothing_and_passes_over_broken_images(tmp_path: Path) -> Non
     assert told[-1][1] == told[-1][2]
     two = estimator(**SETTINGS).plan(pictures(2))  # all are seeds
     assert np.isfinite(two.join_rate)
+
+
+def test_a_limit_that_the_fit_would_refuse_is_refused() -> None:
+    images = pictures(6)
+    for seeds in (None, [0, 1, 2, 3]):
+        with pytest.raises(MemoryLimitError, match=r"1\.0 kB is too little for 6 images") as caught:
+            estimator(memory_limit="1kB", **SETTINGS).plan(images, seeds=seeds)
+        with pytest.raises(MemoryLimitError) as again:
+            estimator(memory_limit="1kB", **SETTINGS).fit(images, seeds=seeds)
+        assert str(again.value) == str(caught.value)
+        assert f"{len(seeds or [0, 1])} seed images" in str(caught.value)
+        least = int(str(caught.value).split("(")[1].split(")")[0])
+        assert estimator(memory_limit=least, **SETTINGS).plan(images, seeds=seeds).memory["limit"] == least
 
 
 def test_nothing_to_plan(tmp_path: Path) -> None:
