@@ -444,6 +444,12 @@ class InReaCh:
 
     # ------------------------------------------------------------------------------- growing and shrinking
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether `partial_fit` and `forget` have what they need, training images as the network sees them among it:
+        not in a model that was compressed, or saved with ``final=True``."""
+        return self._fitted and self._growth_state() is not None
+
     def partial_fit(
         self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
     ) -> InReaCh:
@@ -790,7 +796,8 @@ class InReaCh:
         """
         self._check_fitted()
         tell = progress or _silent
-        whole = self.nominal_.compression is None  # a compressed model's own scores are higher than the fit's
+        # Of fewer patches (compressed, say) the scores are higher than the fit's.
+        whole = self.nominal_.compression is None and self.nominal_ is self._grown_nominal
         if images is None and whole and len(self.threshold_images_) == self.n_images_:
             return np.array(self.threshold_scores_, dtype=np.float32)
         out = np.empty(self.n_images_, dtype=np.float32)
@@ -837,7 +844,9 @@ class InReaCh:
         state = self._growth
         if images is None:
             if state is None or state.inputs is None:
-                raise ParameterError("images: a model saved with final=True keeps no training images; give them")
+                raise ParameterError(
+                    "images: a model that was compressed or saved with final=True keeps no training images; give them"
+                )
             inputs = state.inputs
             return lambda i: np.array(inputs[i])
         source = open_images(images)
@@ -972,7 +981,7 @@ class InReaCh:
 
     def _get_scorer(self) -> Scorer:
         with self._lock:
-            if self._scorer is None:
+            if self._scorer is None or self._scorer.bank is not self.nominal_.bank:
                 p, nominal, patches = self.parameters, self.nominal_, self.grid_[0] * self.grid_[1]
                 self._scorer = Scorer(
                     nominal.bank,

@@ -246,8 +246,23 @@ def test_replaced_patches_cannot_grow(tmp_path: Path) -> None:
     final = saved(model, tmp_path, final=True)
     model.nominal_ = replace(model.nominal_, index_arrays=None)
     assert saved(model, tmp_path) == final
+    assert not model.can_grow
     with pytest.raises(FinalModelError, match="replaced"):
         model.forget(0)
+
+
+def test_replaced_patches_are_searched_from_then_on() -> None:
+    from inreach_fast.nominal_model import NominalModel
+
+    model = estimator().fit(IMAGES)
+    before, scores = model.predict(IMAGES[0]).score, model.training_scores()
+    nominal = model.nominal_
+    arrays = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
+    others = nominal.image_index != 0
+    model.nominal_ = NominalModel(*(getattr(nominal, name)[others] for name in arrays))
+    assert model.predict(IMAGES[0]).score > before
+    assert model.predict(IMAGES[0], threshold=0.0).score_upper > before
+    assert (model.training_scores() > scores).any()
 
 
 def test_seed_images_are_not_forgotten_without_a_refit(tmp_path: Path) -> None:
