@@ -430,7 +430,9 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
     now = dict(zip(names, digests, strict=True))
     changed = [(name, "is there, and was not") for name in names if name not in before]
     changed += [
-        (name, "cannot be read any more" if name in skipped else "is missing") for name in before if name not in now
+        (name, "cannot be read, and could be" if name in skipped else "is missing, and was there")
+        for name in before
+        if name not in now
     ]
     changed += [(name, "is another image than it was") for name in names if before.get(name, now[name]) != now[name]]
     if not changed and (records[0]["names"], records[0]["digests"], records[0]["skipped"]) != (names, digests, skipped):
@@ -440,5 +442,5 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise SpoolImagesChangedError(
             f"{name}: {what} when the spool {spool.folder} was begun{more}; give the same images to resume, or remove "
-            "the folder and begin again"
+            "the spool and begin again"
         )

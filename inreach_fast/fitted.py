@@ -230,7 +230,7 @@ def _placed_before(
         if value != getattr(p, name):
             raise SpoolMismatchError(
                 f"{workspace.place}: the spool is of another configuration: {name} (was {value!r}, is "
-                f"{getattr(p, name)!r}), and its filters are done; resume with the same one, or remove the folder and "
+                f"{getattr(p, name)!r}), and its filters are done; resume with the same one, or remove the spool and "
                 "begin again"
             )
     count = len(members)
@@ -246,6 +246,6 @@ def _placed_before(
                 mapped.append(map_file(file, np.float32, (length, dim)))
     except (EOFError, ValueError) as error:
         raise SpoolCorruptError(
-            f"{workspace.place}: rows that were written there are gone; remove the folder and begin again"
+            f"{workspace.place}: rows that were written there are gone; remove the spool and begin again"
         ) from error
     return selection, mapped[0], mapped[1]

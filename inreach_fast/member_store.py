@@ -128,7 +128,7 @@ class MemberStore:
             rows, rest, taken = rows + count, rest + max(others, 0), taken + 1
         if placed and taken < self._n_images:
             raise SpoolCorruptError(
-                f"{spool.folder}: data of image {taken} were altered; remove the folder and begin again"
+                f"{spool.folder}: data of image {taken} were altered; remove the spool and begin again"
             )
         if not placed:
             spool.keep(head + taken)

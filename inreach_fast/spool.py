@@ -108,7 +108,7 @@ class Spool(Workspace):
             words = ", ".join(f"{name} (was {found.get(name)!r}, is {wanted.get(name)!r})" for name in different)
             raise SpoolMismatchError(
                 f"{self.folder}: the spool is of another configuration: {words}; resume with the same one, or remove "
-                "the folder and begin again"
+                "the spool and begin again"
             )
 
     def add(self, record: Record) -> None:
@@ -206,7 +206,7 @@ class Spool(Workspace):
         remedy = "make room" if is_full(error) else "see that it can be written to"
         return (
             f"{self.folder}: {what}. What is done stays in the spool: {remedy}, then go on with resume=True "
-            "(--resume), or remove the folder"
+            "(--resume), or remove the spool"
         )
 
     # ----------------------------------------------------------------------------------------------- opening
@@ -273,21 +273,21 @@ class Spool(Workspace):
         header = records[0] if records else None
         if header is None or header.get("kind") != "inreach_fast spool":
             raise SpoolCorruptError(
-                f"{path}: is no journal of a spool, or its beginning was altered; remove the folder and begin again"
+                f"{path}: is no journal of a spool, or its beginning was altered; remove the spool and begin again"
             )
         if header.get("format") != _FORMAT:
             raise SpoolMismatchError(
                 f"{path}: written by another version of inreach_fast (format {header.get('format')}); finish with that "
-                "one, or remove the folder and begin again"
+                "one, or remove the spool and begin again"
             )
         if not resume:
             raise SpoolExistsError(
                 f"{self.folder}: an unfinished fit lies there; go on from it with resume=True (--resume), or remove "
-                "the folder to begin again"
+                "the spool to begin again"
             )
         if any(record is None for record in records):
             number = records.index(None) + 1
-            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the folder and begin again")
+            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the spool and begin again")
         self._configuration = header
         self.records = [record for record in records[1:] if record is not None]
         self._open_journal(sum(len(line) + 1 for line in lines))

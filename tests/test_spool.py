@@ -202,7 +202,7 @@ def test_an_unfinished_spool_is_an_error_that_names_both_remedies(folder: Path, 
     spool = tmp_path / "spool"
     stopped(folder, spool)
     before = {path.name: path.read_bytes() for path in spool.iterdir()}
-    with pytest.raises(SpoolExistsError, match=r"unfinished fit.*resume=True \(--resume\).*remove the folder"):
+    with pytest.raises(SpoolExistsError, match=r"unfinished fit.*resume=True \(--resume\).*remove the spool"):
         estimator(**SETTINGS).fit(folder, spool=spool)
     assert {path.name: path.read_bytes() for path in spool.iterdir()} == before
     with pytest.raises(ParameterError, match="resume"):
@@ -248,8 +248,8 @@ def broken(folder: Path) -> None:
     [
         (changed, r"^7\.png: is another image than it was"),
         (added, r"^10\.png: is there, and was not"),
-        (gone, r"^7\.png: is missing"),
-        (broken, r"^7\.png: cannot be read any more"),
+        (gone, r"^7\.png: is missing, and was there when"),
+        (broken, r"^7\.png: cannot be read, and could be when"),
     ],
 )
 def test_images_that_changed_since(
