@@ -309,6 +309,7 @@ class InReaCh:
         Raises:
             EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
             NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
+            BackboneError, WeightsError; ExecutorError in its kinds (workers or a cluster that were lost);
             SpoolError in its kinds: another configuration, changed images, in use, altered, unfinished and not
             resumed, not to be written. The model, if there was one, is then as it was.
         """

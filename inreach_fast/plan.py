@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .association import Associator, choose_seeds, given_seeds
 from .errors import ImageError
-from .fit_pipeline import Network, check_enough, check_limit
+from .fit_pipeline import Network, check_enough, check_limit, decide_positions
 from .image_association import described_rows, members_of
 from .image_source import ImageSource
 from .kernels import Bank, channel_sums, nearest
@@ -192,6 +192,7 @@ def plan_fit(
         },
         seconds={
             "read": look.reading / n_read * count,
+            "align": _aligning(look.inputs, p) / look.done * count,
             "describe": look.describing / n_read * count,
             "associate": associating / n_looked * count,
             "filter": summing / n_looked * count,
@@ -216,6 +217,7 @@ class _Look:
         self._source, self._p, self._geometry, self._network = source, p, geometry, network
         self._tell, self._total = tell, total
         self.sizes: list[tuple[int, int]] = []
+        self.inputs: list[npt.NDArray[np.uint8]] = []
         self.reading = self.describing = 0.0
         self.read = -1  # the first is not counted
         self.done = 0
@@ -226,6 +228,7 @@ class _Look:
         image = self._load(number)
         self.sizes.append((int(image.shape[0]), int(image.shape[1])))
         pixels = self._geometry.apply(image)
+        self.inputs.append(pixels)
         read = time.perf_counter()
         rows = described_rows(self._network.describe, pixels, None, self._source.names[number])
         if self._p.position != "never":
@@ -247,6 +250,13 @@ class _Look:
                 error = error or problem
         assert error is not None
         raise error
+
+
+def _aligning(inputs: list[npt.NDArray[np.uint8]], p: Parameters) -> float:
+    """Seconds of the position test of these images, and of turning them where it fails and alignment is asked for."""
+    begin = time.perf_counter()
+    decide_positions(inputs, p, lambda stage, done, total: None)
+    return time.perf_counter() - begin
 
 
 def _some(numbers: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
