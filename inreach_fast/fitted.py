@@ -216,6 +216,7 @@ def _record_placed(spool: Spool, selection: Selection, files: Iterable[BinaryIO]
             raise spool.write_error(error, 16 * len(selection.nominal)) from error
     filters = {name: getattr(p, name) for name in FILTER_PARAMETERS}
     spool.add({"kind": "placed", "filters": filters, "counts": selection.counts})
+    spool.sync()
     spool.drop_file("members")
 
 

@@ -130,6 +130,18 @@ class Spool(Workspace):
             raise self.write_error(error, len(line)) from error
         self.records.append(record)
 
+    def sync(self) -> None:
+        """Waits until the journal is on the disk: before files that it makes needless are removed.
+
+        Raises:
+            SpoolWriteError: it cannot be written.
+        """
+        assert self._journal is not None
+        try:
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise self.write_error(error) from error
+
     def keep(self, count: int) -> None:
         """Takes back all records but the first ``count``: their data turned out not to be whole."""
         if count < len(self.records):
@@ -247,6 +259,9 @@ class Spool(Workspace):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                    self._lock = lock  # a file system without such locks: as where the system has none
+                    return
                 lock.close()
                 raise SpoolBusyError(
                     f"{self.folder}: another process is fitting with this spool; wait for it, or give another folder"

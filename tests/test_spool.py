@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -279,6 +280,35 @@ def test_a_spool_in_use(folder: Path, tmp_path: Path) -> None:
         estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
     holder.close()
     estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
+
+
+def test_a_file_system_without_locks(
+    folder: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert saved(estimator(**SETTINGS).fit(folder, spool=tmp_path / "spool"), tmp_path) == whole
+    assert not (tmp_path / "spool").exists()
+
+
+def test_the_journal_is_on_the_disk_before_the_members_go(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    fsync, spool = os.fsync, tmp_path / "spool"
+
+    def watched(handle: int) -> None:
+        if (spool / "journal").exists() and os.fstat(handle).st_ino == (spool / "journal").stat().st_ino:
+            assert (spool / "members").exists()
+            synced.append((spool / "journal").read_bytes())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    stopped(folder, spool, "threshold", 1)
+    assert not (spool / "members").exists()
+    assert b'"kind":"placed"' in synced[-1]
 
 
 def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ def test_add_and_forget_rewrite_the_model(run: Run, model: Path, grown: Path, tm
     result = run("forget", mine, "8.png", other, "9.png")
     assert "3 images forgotten; the model has 7 images" in result.out
     assert len(list(tmp_path.glob("*"))) == 3  # mine, new, more: no temporary file is left
+    assert run("forget", mine, other, "-o", tmp_path / "final", "--final").code == 0
+    assert not InReaCh.load(tmp_path / "final").can_grow
+    assert InReaCh.load(mine).can_grow
 
 
 def test_what_cannot_be_added_or_forgotten(run: Run, model: Path, training: Path, tmp_path: Path) -> None:
