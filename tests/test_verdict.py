@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import loose_bounds
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,28 @@ def test_the_verdict_is_plain_predicts(
     assert got.complete == (sum(double.searched) == PATCHES - double.first)
     if got.complete:
         assert same(got, plain)
+
+
+@pytest.mark.parametrize("distance", ["squared_l2", "l2"])
+def test_a_threshold_that_is_the_score_itself(monkeypatch: pytest.MonkeyPatch, distance: str) -> None:
+    model, rows = fitted(distance=distance), image(3, defect=4.0)
+    plain = model.score_descriptors(rows)
+
+    class Touching(LooseBounds):
+        """Lower ends that are the answers, so that the lower score is the score; upper ends that are loose."""
+
+        def grid_bounds(self, *arguments: Any, **options: Any) -> Any:
+            found = super().grid_bounds(*arguments, **options)
+            return replace(found, sq_lower=loose_bounds._NEAREST(*arguments[::2]).sq_distance)
+
+    Touching(1.0, first=1).install(monkeypatch)
+    got = model.score_descriptors(rows, threshold=plain.score)
+    assert got.certain
+    assert not got.is_anomalous
+    got = model.score_descriptors(rows, threshold=float(np.nextafter(np.float32(plain.score), np.float32(0))))
+    assert got.certain
+    assert got.is_anomalous
+    assert got.score_upper > plain.score  # known without the search
 
 
 def test_a_clear_verdict_needs_no_search_and_a_close_one_few_patches(
