@@ -32,8 +32,9 @@ from inreach_fast.errors import (
     SpoolMismatchError,
     SpoolWriteError,
 )
+from inreach_fast.row_log import RowLog
 from inreach_fast.spool import Spool
-from inreach_fast.workspace import Budget
+from inreach_fast.workspace import Budget, Workspace
 
 TESTS = Path(__file__).resolve().parent
 # So little that rows, inputs and the nominal patches go to files; just enough for what has to be in memory.
@@ -410,6 +411,48 @@ def test_a_full_disk_under_the_temporary_files(folder: Path, small_disk: Path) -
     with pytest.raises(SpoolWriteError, match=r"disk is full.*greater memory_limit"):
         model.fit(pictures(60))
     assert list(small_disk.iterdir()) == []
+
+
+class NearlyFull:
+    """A file on a disk that takes five bytes more, and then none."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.left = file, 5
+
+    def write(self, data: Any) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, self.left = min(self.left, len(data)), 0
+        return int(self.file.write(data[:taken]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_a_record_of_which_the_disk_took_a_part_is_no_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", Budget(1 << 20))
+    spool.begin({"dim": 3})
+    journal = spool._journal
+    spool._journal = NearlyFull(journal)  # type: ignore[assignment]
+    with pytest.raises(SpoolWriteError, match="disk is full"):
+        spool.add({"kind": "image", "number": 0})
+    assert spool.records == []
+    spool._journal = journal  # room was made
+    spool.add({"kind": "image", "number": 1})
+    spool.close()
+    assert Spool(tmp_path / "spool", Budget(1 << 20), resume=True).records == [{"kind": "image", "number": 1}]
+
+
+def test_rows_of_which_the_disk_took_a_part_leave_those_before(tmp_path: Path) -> None:
+    log = RowLog(Workspace(Budget(1 << 20), tmp_path), "rows", 2, most_rows=9, memory=0)
+    log.append(np.ones((2, 2), np.float32))
+    file = log._file
+    log._file = NearlyFull(file)  # type: ignore[assignment]
+    with pytest.raises(SpoolWriteError, match=r"disk is full.*use_scratch"):
+        log.append(np.full((3, 2), 2, np.float32))
+    log._file = file
+    log.append(np.full((1, 2), 3, np.float32))
+    assert log.read(0, len(log)).tolist() == [[1, 1], [1, 1], [3, 3]]
 
 
 # ----------------------------------------------------------------------------------------------- memory limit
