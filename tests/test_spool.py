@@ -297,19 +297,21 @@ def test_a_file_system_without_locks(
 def test_the_journal_is_on_the_disk_before_the_members_go(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[bytes] = []
+    synced: list[str] = []
     fsync, spool = os.fsync, tmp_path / "spool"
 
     def watched(handle: int) -> None:
-        if (spool / "journal").exists() and os.fstat(handle).st_ino == (spool / "journal").stat().st_ino:
-            assert (spool / "members").exists()
-            synced.append((spool / "journal").read_bytes())
+        names = {path.stat().st_ino: path.name for path in spool.iterdir()}
+        synced.append(names[os.fstat(handle).st_ino])
+        assert "members" in names.values()
+        assert (b'"kind":"placed"' in (spool / "journal").read_bytes()) == (synced[-1] == "journal")
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
     stopped(folder, spool, "threshold", 1)
     assert not (spool / "members").exists()
-    assert b'"kind":"placed"' in synced[-1]
+    assert sorted(synced[:-1]) == ["nominal", "others", "selection"]
+    assert synced[-1] == "journal"
 
 
 def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path: Path) -> None:
