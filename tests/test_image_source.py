@@ -70,6 +70,7 @@ def test_grey_becomes_three_channels() -> None:
         (np.zeros(5, np.uint8), ParameterError, r"shape \(5,\)"),
         (PIXELS[0], ParameterError, r"one image of shape \(5, 4, 3\)"),
         (np.zeros((9, 9, 4), np.uint8), ParameterError, "one image"),
+        (torch.zeros(3, 9, 9), ParameterError, r"one image of shape \(3, 9, 9\)"),
         ([PIXELS[0], PIXELS[1].astype(np.uint16)], MixedSizesError, "dtypes"),
         ("no/such/folder", DataError, "no/such/folder"),
     ],
