@@ -151,6 +151,21 @@ def test_a_threshold_that_is_the_score_itself(monkeypatch: pytest.MonkeyPatch, d
     assert got.score_upper > plain.score  # known without the search
 
 
+@pytest.mark.parametrize("magnitude", [1e-30, 1e18, 1e30])
+def test_distances_at_the_ends_of_float32(magnitude: float) -> None:
+    x = (shared_patches(6, PATCHES, 8, seed=1) * magnitude).astype(np.float32)
+    model = InReaCh(image_size=(48, 56), smoothing_sigma=3.0, assoc_depth=3).fit_descriptors(x, GRID)
+    rows = (image(2, defect=3.0) * magnitude).astype(np.float32)
+    plain = model.score_descriptors(rows)
+    for limits in ({"threshold": plain.score}, {"threshold": plain.score / 2}, {"budget_ms": 1e-6}, {"budget_ms": 6e4}):
+        got = model.score_descriptors(rows, **limits)
+        assert got.score_lower <= plain.score <= got.score_upper
+        assert (got.patch_scores_lower <= plain.patch_scores).all()
+        assert (plain.patch_scores <= got.patch_scores).all()
+        if "threshold" in limits:
+            assert got.is_anomalous == (plain.score > limits["threshold"])
+
+
 def test_a_clear_verdict_needs_no_search_and_a_close_one_few_patches(
     model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
