@@ -105,7 +105,8 @@ def fit_images(
     check_enough(len(source))
     if explicit_limit:
         _, h, w = network.backbone().level_shapes(*p.image_size)[0]
-        check_limit(workspace.budget.limit, min(p.assoc_depth, len(source)), h * w, p.dim + 2, len(source))
+        depth = p.assoc_depth if seeds is None else np.size(seeds)
+        check_limit(workspace.budget.limit, min(depth, len(source)), h * w, p.dim + 2, len(source))
     if isinstance(workspace, Spool):
         workspace.begin(_configuration(p, network.backbone(), seeds, skip_bad))
     with report.stage("read"):
@@ -151,7 +152,7 @@ def fit_images(
         return whole_image(members, rows, image, store.rest.read(end - length, end))
 
     done = nominate(members, store.rows, sampled, image_rows, grid, p, workspace, report, tell)
-    store.rest.close()
+    store.close()
     growth = GrowthState(
         members,
         done.selection.nominal,
@@ -430,7 +431,9 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
     now = dict(zip(names, digests, strict=True))
     changed = [(name, "is there, and was not") for name in names if name not in before]
     changed += [
-        (name, "cannot be read any more" if name in skipped else "is missing") for name in before if name not in now
+        (name, "cannot be read, and could be" if name in skipped else "is missing, and was there")
+        for name in before
+        if name not in now
     ]
     changed += [(name, "is another image than it was") for name in names if before.get(name, now[name]) != now[name]]
     if not changed and (records[0]["names"], records[0]["digests"], records[0]["skipped"]) != (names, digests, skipped):
@@ -440,5 +443,5 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise SpoolImagesChangedError(
             f"{name}: {what} when the spool {spool.folder} was begun{more}; give the same images to resume, or remove "
-            "the folder and begin again"
+            "the spool and begin again"
         )

@@ -89,6 +89,7 @@ def nominate(
     """
     p = parameters
     with report.stage("filter"):
+        tell("filter", 0, 1)  # of millions of patches this and the index take minutes
         selection = recorded_selection(workspace, members, p)
         if selection is None:
             min_length = p.min_channel_length if p.span_filter else None
@@ -120,6 +121,7 @@ def nominate(
         channel % members.patches,
     )
     with report.stage("index"):
+        tell("index", 0, 1)
         on_disk = mapped_file(patches) is not None
         try:
             nominal.build_index(workspace.index_folder() if on_disk else None, workspace.budget.index)
@@ -128,6 +130,7 @@ def nominate(
                 raise
             raise workspace.write_error(error, patches.nbytes // 4) from error
         release_pages(patches)
+        tell("index", 1, 1)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)

@@ -88,6 +88,13 @@ class MemberStore:
             np.concatenate([np.empty(0, np.int64), *self._joined]),
         )
 
+    def close(self) -> None:
+        """Gives up memory and files; what was taken in stays in a spool."""
+        self.rows.close()
+        self.rest.close()
+        if self._ids is not None:
+            self._ids.close()
+
     def _write_ids(self, spool: Spool, ids: IndexArray) -> None:
         assert self._ids is not None
         begin = self._ids.tell()
@@ -126,7 +133,7 @@ class MemberStore:
                 spool.keep(head + taken)
         elif taken < self._n_images or spool.size_of("members") < 4 * dim * left:
             raise SpoolCorruptError(
-                f"{spool.folder}: data of image {min(taken, self._n_images - 1)} were altered; remove the folder and "
+                f"{spool.folder}: data of image {min(taken, self._n_images - 1)} were altered; remove the spool and "
                 "begin again"
             )
         self._ids.truncate(16 * rows)

@@ -85,7 +85,7 @@ def recorded_selection(workspace: Workspace, members: Members, p: Parameters) ->
         if value != getattr(p, name):
             raise SpoolMismatchError(
                 f"{workspace.place}: the spool is of another configuration: {name} (was {value!r}, is "
-                f"{getattr(p, name)!r}), and its filters are done; resume with the same one, or remove the folder and "
+                f"{getattr(p, name)!r}), and its filters are done; resume with the same one, or remove the spool and "
                 "begin again"
             )
     saved = np.empty((2, len(members)), np.int64)
@@ -96,7 +96,7 @@ def recorded_selection(workspace: Workspace, members: Members, p: Parameters) ->
             saved = saved[:, :0]
     if crc32(saved) != records[0]["crc"]:
         raise SpoolCorruptError(
-            f"{workspace.place}: what the filters left was altered; remove the folder and begin again"
+            f"{workspace.place}: what the filters left was altered; remove the spool and begin again"
         )
     return Selection(saved[0].astype(bool), saved[1], records[0]["counts"])
 
@@ -159,7 +159,7 @@ def _in_files(
             return placed, map_file(others, np.float32, (total - count, rows.dim))
         except ValueError as error:  # the file is shorter
             raise SpoolCorruptError(
-                f"{workspace.place}: rows that were written there are gone; remove the folder and begin again"
+                f"{workspace.place}: rows that were written there are gone; remove the spool and begin again"
             ) from error
 
 

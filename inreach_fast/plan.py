@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .association import Associator, choose_seeds, given_seeds
 from .errors import ImageError
-from .fit_pipeline import Network, check_enough
+from .fit_pipeline import Network, check_enough, check_limit, decide_positions
 from .image_association import described_rows, members_of
 from .image_source import ImageSource
 from .kernels import Bank, channel_sums, nearest
@@ -109,9 +109,13 @@ def plan_fit(
     limit: int,
     *,
     seeds: Any = None,
+    explicit_limit: bool = False,
     tell: Callable[[str, int, int], None],
 ) -> FitPlan:
-    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`."""
+    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`.
+
+    ``explicit_limit``: whether the caller has set ``limit``; one that the fit would refuse is then refused here.
+    """
     p, count = parameters, len(source)
     check_enough(count)
     chosen = (
@@ -120,6 +124,9 @@ def plan_fit(
         else given_seeds(seeds, source.names, range(count))
     )
     n_seeds = len(chosen)
+    if explicit_limit:
+        _, h, w = network.backbone().level_shapes(*p.image_size)[0]
+        check_limit(limit, n_seeds, h * w, p.dim + 2, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
     look = _Look(source, p, geometry, network, tell, len(measured_seeds) + len(others))
@@ -189,6 +196,7 @@ def plan_fit(
         disk=disk,
         seconds={
             "read": look.reading / n_read * count,
+            "align": _aligning(look.inputs, p) / look.done * count,
             "describe": look.describing / n_read * count,
             "associate": associating / n_looked * count,
             "filter": summing / n_looked * count,
@@ -213,6 +221,7 @@ class _Look:
         self._source, self._p, self._geometry, self._network = source, p, geometry, network
         self._tell, self._total = tell, total
         self.sizes: list[tuple[int, int]] = []
+        self.inputs: list[npt.NDArray[np.uint8]] = []
         self.reading = self.describing = 0.0
         self.read = -1  # the first is not counted
         self.done = 0
@@ -223,6 +232,7 @@ class _Look:
         image = self._load(number)
         self.sizes.append((int(image.shape[0]), int(image.shape[1])))
         pixels = self._geometry.apply(image)
+        self.inputs.append(pixels)
         read = time.perf_counter()
         rows = described_rows(self._network.describe, pixels, None, self._source.names[number])
         if self._p.position != "never":
@@ -244,6 +254,13 @@ class _Look:
                 error = error or problem
         assert error is not None
         raise error
+
+
+def _aligning(inputs: list[npt.NDArray[np.uint8]], p: Parameters) -> float:
+    """Seconds of the position test of these images, and of turning them where it fails and alignment is asked for."""
+    begin = time.perf_counter()
+    decide_positions(inputs, p, lambda stage, done, total: None)
+    return time.perf_counter() - begin
 
 
 def _some(numbers: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:

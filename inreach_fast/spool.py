@@ -28,9 +28,17 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
+from .errors import (
+    ParameterError,
+    SpoolBusyError,
+    SpoolCorruptError,
+    SpoolError,
+    SpoolExistsError,
+    SpoolMismatchError,
+    SpoolWriteError,
+)
 from .memory import mapped_file
-from .workspace import Budget, Workspace, write_failure
+from .workspace import Budget, Workspace, is_full, write_failure
 
 _FORMAT: Final = 2
 _JOURNAL, _LOCK, _INDEX = "journal", "lock", "index"
@@ -63,8 +71,11 @@ class Spool(Workspace):
     durable = True
 
     def __init__(self, folder: str | os.PathLike[str], budget: Budget, *, resume: bool = False) -> None:
-        super().__init__(budget, Path(folder))
-        self.folder = Path(folder)
+        try:
+            self.folder = Path(folder)
+        except TypeError as error:
+            raise ParameterError(f"spool: expected the path of a folder, got {folder!r}") from error
+        super().__init__(budget, self.folder)
         self.records: list[Record] = []
         self.expected = 0
         self.placed: npt.NDArray[np.float32] | None = None
@@ -101,7 +112,7 @@ class Spool(Workspace):
             words = ", ".join(f"{name} (was {found.get(name)!r}, is {wanted.get(name)!r})" for name in different)
             raise SpoolMismatchError(
                 f"{self.folder}: the spool is of another configuration: {words}; resume with the same one, or remove "
-                "the folder and begin again"
+                "the spool and begin again"
             )
 
     def add(self, record: Record, *, sync: bool = False) -> None:
@@ -128,6 +139,18 @@ class Spool(Workspace):
             self._journal.seek(before)
             raise self.write_error(error, len(line)) from error
         self.records.append(record)
+
+    def sync(self) -> None:
+        """Waits until the journal is on the disk: before files that it makes needless are removed.
+
+        Raises:
+            SpoolWriteError: it cannot be written.
+        """
+        assert self._journal is not None
+        try:
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise self.write_error(error) from error
 
     def keep(self, count: int) -> None:
         """Takes back all records but the first ``count``: their data turned out not to be whole."""
@@ -210,9 +233,12 @@ class Spool(Workspace):
 
     def _sentence(self, error: OSError, needed: int) -> str:
         what = write_failure(self.folder, error, max(needed, self.expected))
+        if not self.folder.is_dir():
+            return f"{self.folder}: {what}; make its parent folder, or see that it may be written to"
+        remedy = "make room" if is_full(error) else "see that it can be written to"
         return (
-            f"{self.folder}: {what}. What is done stays in the spool: make room, then go on with resume=True "
-            "(--resume), or remove the folder"
+            f"{self.folder}: {what}. What is done stays in the spool: {remedy}, then go on with resume=True "
+            "(--resume), or remove the spool"
         )
 
     # ----------------------------------------------------------------------------------------------- opening
@@ -253,6 +279,9 @@ class Spool(Workspace):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                    self._lock = lock  # a file system without such locks: as where the system has none
+                    return
                 lock.close()
                 raise SpoolBusyError(
                     f"{self.folder}: another process is fitting with this spool; wait for it, or give another folder"
@@ -279,21 +308,21 @@ class Spool(Workspace):
         header = records[0] if records else None
         if header is None or header.get("kind") != "inreach_fast spool":
             raise SpoolCorruptError(
-                f"{path}: is no journal of a spool, or its beginning was altered; remove the folder and begin again"
+                f"{path}: is no journal of a spool, or its beginning was altered; remove the spool and begin again"
             )
         if header.get("format") != _FORMAT:
             raise SpoolMismatchError(
                 f"{path}: written by another version of inreach_fast (format {header.get('format')}); finish with that "
-                "one, or remove the folder and begin again"
+                "one, or remove the spool and begin again"
             )
         if not resume:
             raise SpoolExistsError(
                 f"{self.folder}: an unfinished fit lies there; go on from it with resume=True (--resume), or remove "
-                "the folder to begin again"
+                "the spool to begin again"
             )
         if any(record is None for record in records):
             number = records.index(None) + 1
-            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the folder and begin again")
+            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the spool and begin again")
         self._configuration = header
         self.records = [record for record in records[1:] if record is not None]
         self._open_journal(sum(len(line) + 1 for line in lines))

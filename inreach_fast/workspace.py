@@ -125,20 +125,25 @@ class Workspace:
         return SpoolWriteError(error.errno or errno.ENOSPC, self._sentence(error, needed))
 
     def _sentence(self, error: OSError, needed: int) -> str:
-        remedy = "give another place by spool=DIR, or a greater memory_limit"
+        remedy = "give another place (spool=DIR of a fit, or use_scratch), or a greater memory_limit"
         return f"{self.place}: {write_failure(self.place, error, needed)}; {remedy}"
 
 
 def write_failure(folder: Path, error: OSError, needed: int) -> str:
     """What went wrong in writing, in words."""
-    # NumPy's own "requested and written" comes without a number.
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
+    if not is_full(error):
         return f"cannot be written ({error.strerror or error})"
     try:
         free = format_bytes(shutil.disk_usage(folder).free)
     except OSError:
         free = "an unknown amount"
     return f"the disk is full: at least {format_bytes(needed)} more are needed and {free} are free"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    # NumPy's own "requested and written" comes without a number.
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, None)
 
 
 def write_all(file: BinaryIO, array: Array) -> None:

@@ -59,12 +59,19 @@ class Fitting(WithNetwork):
             `FitPlan`; ``print(plan)`` says it in words.
 
         Raises:
-            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError.
+            EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError,
+            MemoryLimitError (the fit would refuse the limit).
         """
-        budget = self._workspace().budget
-        tell = progress or silent
-        source = open_images(images)
-        return plan_fit(source, self.parameters, self.geometry, self._network(), budget.limit, seeds=seeds, tell=tell)
+        return plan_fit(
+            open_images(images),
+            self.parameters,
+            self.geometry,
+            self._network(),
+            self._workspace().budget.limit,
+            seeds=seeds,
+            explicit_limit=self._memory_limit is not None,
+            tell=progress or silent,
+        )
 
     def fit(
         self,
@@ -100,6 +107,7 @@ class Fitting(WithNetwork):
         Raises:
             EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
             NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
+            BackboneError, WeightsError; ExecutorError in its kinds (workers or a cluster that were lost);
             SpoolError in its kinds: another configuration, changed images, in use, altered, unfinished and not
             resumed, not to be written. The model, if there was one, is then as it was.
         """

@@ -45,6 +45,12 @@ FloatArray = npt.NDArray[np.float32]
 class Growing(Fitting):
     """The part of `InReaCh` that grows and shrinks a model."""
 
+    @property
+    def can_grow(self) -> bool:
+        """Whether `partial_fit` and `forget` have what they need, training images as the network sees them among it:
+        not in a model that was compressed, or saved with ``final=True``."""
+        return self._fitted and self._growth_state() is not None
+
     def partial_fit(
         self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
     ) -> Self:
@@ -64,7 +70,7 @@ class Growing(Fitting):
         Raises:
             NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
             position test or the alignment decides otherwise); GrowthError (a model of descriptors); and what `fit`
-            raises. The model is then as it was.
+            raises, MemoryLimitError among it. The model is then as it was.
         """
         state = self._growing("partial_fit", descriptors=False)
         source = open_images(images)
@@ -73,7 +79,8 @@ class Growing(Fitting):
             if refit:
                 added, names, _ = read_added(self._current(state), source, setting, skip_bad=skip_bad)
                 inputs = ManyInputs([(state.inputs, range(self.n_images_)), (added, range(len(added)))])
-                self._fit_source(StoredImages(inputs, names), progress=progress)
+                with closing(added):
+                    self._fit_source(StoredImages(inputs, names), progress=progress)
             else:
                 self._take(add_images(self._current(state), source, setting, skip_bad=skip_bad))
         return self
@@ -119,7 +126,7 @@ class Growing(Fitting):
             NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
             FinalModelError (saved with ``final=True``); RefitNeededError (without these images the position test or
             the alignment decides otherwise); DescriptorsNeededError; TooFewImagesError, DegenerateDataError,
-            NoChannelsError (of what would be left). The model is then as it was.
+            NoChannelsError (of what would be left); MemoryLimitError. The model is then as it was.
         """
         state = self._growing("forget", descriptors=None)
         numbers = image_numbers(ids, self.image_names_, "ids")
@@ -170,7 +177,15 @@ class Growing(Fitting):
         return state
 
     def _setting(self, workspace: Workspace, progress: Progress | None) -> Setting:
-        return Setting(self.parameters, self.geometry, self._network(), workspace, self._executor, progress or silent)
+        return Setting(
+            self.parameters,
+            self.geometry,
+            self._network(),
+            workspace,
+            self._executor,
+            progress or silent,
+            explicit_limit=self._memory_limit is not None,
+        )
 
     def _all_descriptors(self, x: Any) -> FloatArray:
         """The descriptors of all images of a model of descriptors, checked."""

@@ -129,7 +129,7 @@ class State:
 
     def _get_scorer(self) -> Scorer:
         with self._lock:
-            if self._scorer is None:
+            if self._scorer is None or self._scorer.bank is not self.nominal_.bank:
                 p, nominal, patches = self.parameters, self.nominal_, self.grid_[0] * self.grid_[1]
                 self._scorer = Scorer(
                     nominal.bank,

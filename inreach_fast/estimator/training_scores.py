@@ -41,7 +41,8 @@ class TrainingScores(WithNetwork):
         """
         self._check_fitted()
         tell = progress or silent
-        whole = self.nominal_.compression is None  # a compressed model's own scores are higher than the fit's
+        # Of fewer patches (compressed, say) the scores are higher than the fit's.
+        whole = self.nominal_.compression is None and self.nominal_ is self._grown_nominal
         if images is None and whole and len(self.threshold_images_) == self.n_images_:
             return np.array(self.threshold_scores_, dtype=np.float32)
         out = np.empty(self.n_images_, dtype=np.float32)
@@ -88,7 +89,9 @@ class TrainingScores(WithNetwork):
         state = self._growth
         if images is None:
             if state is None or state.inputs is None:
-                raise ParameterError("images: a model saved with final=True keeps no training images; give them")
+                raise ParameterError(
+                    "images: a model that was compressed or saved with final=True keeps no training images; give them"
+                )
             inputs = state.inputs
             return lambda i: np.array(inputs[i])
         source = open_images(images)
