@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "inreach/nearest.h"
 
@@ -12,7 +13,8 @@ namespace inreach {
 void drop_pages(const void* data, size_t bytes);
 
 // Called now and then while rows are read: gives a large mapping's pages back once about a quarter gigabyte
-// of files has come into memory. Does nothing for rows in memory, or for mappings that are not large.
-void limit_resident(const RowSet& rows);
+// of files has come into memory. Does nothing for rows in memory, or for mappings that are not large. Returns
+// after how many more rows it should be called again.
+uint64_t limit_resident(const RowSet& rows);
 
 }  // namespace inreach

@@ -52,17 +52,6 @@ Standardized standardize(const Frame& frame, const RowSet& rows) {
     return result;
 }
 
-// 64 rows of dim values to dim rows of 64, a few columns at a time: a whole column would touch 64 lines of
-// memory that lie a power of two apart and push each other out of the cache.
-void transpose(const float* rows, size_t dim, float* block) {
-    constexpr size_t kColumns = 16;
-    for (size_t d0 = 0; d0 < dim; d0 += kColumns) {
-        const size_t width = std::min(kColumns, dim - d0);
-        for (size_t j = 0; j < kBlockRows; ++j)
-            for (size_t d = d0; d < d0 + width; ++d) block[d * kBlockRows + j] = rows[j * dim + d];
-    }
-}
-
 // What rounding can do to q.x - |x|^2 / 2, summed in float32 along the longest chain, and to one comparison.
 class Rounding {
   public:
@@ -168,7 +157,7 @@ class Task {
             // Absent rows, and those that float32 cannot hold, never pass by their value.
             block.start[j] = counted ? static_cast<float>(-0.5 * sq) : -1e37f;
         }
-        transpose(standard, dim, packed);
+        table_.describe.transpose(standard, static_cast<ptrdiff_t>(dim), packed, kBlockRows, kBlockRows, dim);
         return block;
     }
 

@@ -26,8 +26,6 @@ namespace inreach {
 
 namespace {
 
-// A decision touches a page of a mapped row, and the system maps its neighbours with it: 16 pages at once.
-constexpr uint64_t kDecisionsPerLook = 1024;
 constexpr size_t kQueries = 48;          // queries of a task, at most 64
 constexpr size_t kFirstBranches = 4;     // branches whose leaves may be read first
 constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before the others are looked at
@@ -57,6 +55,7 @@ struct Ball {
 struct Work {
     SearchCounts counts;
     uint64_t balls = 0;
+    uint64_t look_at = 16;  // decisions after which to look at what came into memory
 };
 
 // All that a search looks into, the same for every query.
@@ -256,7 +255,8 @@ class QuerySearch {
 
     void decide(uint32_t row) {
         best_.offer({table_.sq_distance(original_, bank_.row(row), bank_.dim), static_cast<int64_t>(row)});
-        if (++work_.counts.decided % kDecisionsPerLook == 0) limit_resident(ground_.bank);
+        if (++work_.counts.decided >= work_.look_at)
+            work_.look_at = work_.counts.decided + limit_resident(ground_.bank);
     }
 
     // The query in codes about the centre of a group of leaves.
