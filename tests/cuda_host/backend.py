@@ -54,7 +54,7 @@ def registered(case: Case = CASES[0]) -> Iterator[GpuBackend]:
     """`backend="cuda_host"` works inside, in this way."""
     backend = GpuBackend(NAME, lambda: HostDevice(case.order), case.options)
     module = types.ModuleType(f"inreach_fast.kernels.{NAME}")
-    for name in ("nearest", "mutual_nearest", "describe", "channel_spread"):
+    for name in ("nearest", "nearest_answered", "mutual_nearest", "describe", "channel_spread"):
         setattr(module, name, getattr(backend, name))
     sys.modules[module.__name__] = module
     registry._BACKENDS[NAME] = (NAME, "numpy")

@@ -20,7 +20,7 @@ from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
-from inreach_fast.kernels.gpu.search import Answers, Search
+from inreach_fast.kernels.gpu.search import Answers, Counts, Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
 from inreach_fast.scoring import anomaly_map
 
@@ -216,6 +216,34 @@ def test_an_overflow_halves_the_range_and_says_so() -> None:
     assert launches[64] > 1
 
 
+def test_a_good_hint_keeps_the_list_short() -> None:
+    rng = np.random.default_rng(16)
+    queries, rows = gaussian(rng, 40, 64), gaussian(rng, 600, 64)
+    options = backend.Options(route=Route("f32", 64), head_route=Route("f32", 64), heads=False, capacity=60)
+    index, _ = reference.nearest(queries, rows)
+    filters = []
+    for hint in (None, index):
+        with backend.registered(backend.Case("x", options, 2)) as gpu:
+            found = kernels.nearest(queries, rows, hint=hint, backend=backend.NAME)
+            assert isinstance(gpu.device, HostDevice)
+            filters.append(gpu.device.launches.count("filter_f32_64"))
+        same_bits(found.index, index)
+    assert filters[0] > filters[1] == 1
+
+
+def test_the_way_back_begins_from_what_is_known() -> None:
+    rng = np.random.default_rng(17)
+    rows = gaussian(rng, 150, 64)
+    queries = (rows[rng.permutation(150)[:60]] + 0.01 * gaussian(rng, 60, 64)).astype(np.float32)
+    options = backend.Options(route=Route("f32", 64), head_route=Route("f32", 64), heads=False, capacity=1 << 14)
+    with backend.registered(backend.Case("x", options, 2)):
+        forward = kernels.nearest(queries, rows, backend=backend.NAME).counts
+        both = kernels.nearest_answered(queries, rows, backend=backend.NAME).counts
+    assert forward is not None
+    assert both is not None
+    assert both.decided - forward.decided < 2 * 60  # of 3600 pairs: each row and the query that it knows
+
+
 def test_answers_of_two_cards_are_merged() -> None:
     rng = np.random.default_rng(6)
     rows, queries = rng.integers(0, 2, (90, 8)).astype(np.float32), rng.integers(0, 2, (33, 8)).astype(np.float32)
@@ -224,10 +252,9 @@ def test_answers_of_two_cards_are_merged() -> None:
     frame = Frame.of_sample(device, rows)
     parts = []
     for first, stop in ((0, 37), (37, 90)):
-        answers, counts = Answers.none(device, 33), search.counts()
+        answers, counts = Answers.none(device, 33), Counts.zero(device)
         piece = search.piece(frame, first, uploaded(device, rows[first:stop]))
-        own = uploaded(device, queries)
-        search.search(frame, own, frame.rows(device, own, "f32"), piece, answers, Candidates(device, 4096), counts)
+        search.enqueue(frame, uploaded(device, queries), piece, answers, Candidates(device, 4096), counts)
         parts.append(answers)
     for one, other in (parts, parts[::-1]):
         best, nearest = (device.upload(device.download(x)) for x in (one.best, one.nearest))
@@ -251,7 +278,8 @@ def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
         bank = DeviceRows(device.upload(rows), device.upload(index), 5, 50)
         own = DeviceRows(device.upload(queries), device.upload(chosen), 1, 30)
         piece = search.piece(frame, 0, bank, directions)
-        found = search.nearest(frame, own, lambda piece=piece: [piece], search.counts(), directions)
+        answers = search.nearest(frame, own, lambda piece=piece: [piece], Counts.zero(device), directions)
+        found = search.finish(answers.best, answers.nearest)
         expected = reference.nearest(queries[chosen[1:31]], rows[index[5:55]])
         same_bits(device.download(found[0]), expected[0])
         same_bits(device.download(found[1]), expected[1])

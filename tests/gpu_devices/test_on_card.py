@@ -73,6 +73,45 @@ def test_rows_are_read_in_place(host_cards: list[HostCard], monkeypatch: pytest.
     assert {found.index.data_ptr(), found.sq_distance.data_ptr()} <= seen  # answers out
 
 
+def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(8)
+    queries, rows = (rng.normal(size=(n, 40)).astype(np.float32) for n in (30, 200))
+    bank, card = kernels.Bank(rows), host_cards[0]
+    kernels.nearest(torch.from_numpy(queries), bank)  # prepares it
+    for call in (
+        lambda q: kernels.nearest(q, bank),
+        lambda q: kernels.nearest(q, bank, hint=np.zeros(30, np.int64)),
+        lambda q: kernels.nearest_bounds(q, bank),
+        lambda q: kernels.nearest_answered(q, bank),
+        lambda q: kernels.mutual_nearest(q, bank),
+    ):
+        before = card.waits
+        call(torch.from_numpy(queries))
+        assert card.waits - before == 1
+        with pytest.raises(errors.NonFiniteError, match="row 4 "):
+            call(torch.from_numpy(np.where(np.arange(30)[:, None] == 4, np.nan, queries).astype(np.float32)))
+    for call in (
+        lambda: kernels.nearest(queries, bank, backend="cuda:0"),
+        lambda: kernels.nearest_answered(queries, bank, backend="cuda:0"),
+        lambda: kernels.mutual_nearest(queries, bank, backend="cuda:0"),
+    ):
+        before = card.waits
+        call()
+        assert card.waits - before == 1
+
+
+def test_hints_on_a_card_that_name_no_row_are_passed_over(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(9)
+    q, b = (rng.normal(size=(n, 24)).astype(np.float32) for n in (9, 50))
+    hint = torch.from_numpy(np.array([-7, -1, 0, 49, 50, 2**40, -(2**40), 3, 3], np.int64))
+    found = kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=hint)
+    same_bits(found.index.numpy(), reference.nearest(q, b)[0])
+    with pytest.raises(errors.ParameterError, match="hint: expected 9 entries"):
+        kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=hint[:3])
+    with pytest.raises(errors.ParameterError, match=r"hint: entries must lie in"):
+        kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=[50] * 9)
+
+
 def test_describe_reads_any_strides_in_place(host_cards: list[HostCard]) -> None:
     rng = np.random.default_rng(2)
     arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 6, 7), (2, 9, 3, 4))]
@@ -205,6 +244,15 @@ def test_memory_that_does_not_suffice_for_a_call(host_cards: list[HostCard]) -> 
     host_cards[0].limit = 400_000  # the bank alone has 512,000 bytes
     found = kernels.nearest(rows[:5], rows, backend="cuda")
     assert found.index.tolist() == [0, 1, 2, 3, 4]
+    for bank in (rows, kernels.Bank(rows)):
+        answered = kernels.nearest_answered(rows[:5], bank, backend="cuda")
+        assert answered.answered.all()
+    # Of arrays that are on the card, where a call's memory comes from elsewhere.
+    queries = torch.from_numpy(rows[:5].copy())
+    answered = kernels.nearest_answered(queries, kernels.Bank(rows))
+    assert answered.index.tolist() == [0, 1, 2, 3, 4]
+    assert answered.answered.all()
+    assert host_cards[0].used <= host_cards[0].limit
 
 
 class _Dlpack:
