@@ -412,7 +412,8 @@ class InReaCh:
         return Workspace(budget, self._scratch) if spool is None else Spool(spool, budget, resume=resume)
 
     def _network(self) -> Network:
-        return Network(lambda: self.backbone, self._base_descriptors, self._grid)
+        direct = "_base_descriptors" not in self.__dict__  # evaluation's cache puts itself there
+        return Network(lambda: self.backbone, self._base_descriptors, self._grid, direct)
 
     def _take(self, fitted: Fitted) -> None:
         """Makes a fit's outcome this model's."""

@@ -220,7 +220,7 @@ class _Look:
         self.sizes.append((int(image.shape[0]), int(image.shape[1])))
         pixels = self._geometry.apply(image)
         read = time.perf_counter()
-        rows = described_rows(self._network.describe, pixels, None, self._source.names[number])
+        rows: FloatArray = described_rows(self._network.describe, pixels, None, self._source.names[number])
         if self._p.position != "never":
             rows = np.concatenate([rows, np.zeros((len(rows), 2), np.float32)], axis=1)
         self.reading += read - begin

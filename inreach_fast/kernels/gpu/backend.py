@@ -28,7 +28,8 @@ _MIN_HEAD_ROWS = 4096
 _MIN_CAPTURED = 0.7
 # Few rows: a tile of 128 would leave most multiprocessors without work.
 _SMALL_PAIRS = 1 << 22
-_MEMORY_SHARE = 0.8
+# Of the free memory a fifth, or this much (of little memory the half), is left to queries, lists and descriptors.
+_LEFT_SHARE, _LEFT_BYTES = 5, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,10 @@ class GpuBackend:
         return prepared
 
     def _budget(self) -> int:
-        limit = self.options.memory_limit
-        return int(_MEMORY_SHARE * self.device.free_bytes()) if limit is None else limit
+        if self.options.memory_limit is not None:
+            return self.options.memory_limit
+        free = self.device.free_bytes()
+        return free - max(free // _LEFT_SHARE, min(free // 2, _LEFT_BYTES))
 
     @staticmethod
     def _row_bytes(bank: Bank, search: Search, directions: Directions | None) -> int:
