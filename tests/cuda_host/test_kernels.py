@@ -15,6 +15,7 @@ from kernel_cases import FAMILIES, Rows, gaussian, same_bits
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
+from inreach_fast.errors import BackendError
 from inreach_fast.kernels.gpu import sources
 from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
@@ -112,7 +113,7 @@ def test_bounds_are_tight_enough_to_rule_out(form: str) -> None:
     x, y = gaussian(rng, 40, 256), gaussian(rng, 150, 256)
     *_counts, gap = violations(x, y, form, 0)
     spread = np.ptp(reference.pairwise_sq_distance(x, y)) * Frame.of_sample(HostDevice(0), y).scale ** 2
-    assert np.abs(gap).max() < {"f32": 0.002, "fp16": 0.02, "bf16": 0.1}[form] * spread
+    assert np.abs(gap).max() < {"f32": 0.002, "fp16": 0.02, "bf16": 0.1, "tf32": 0.02}[form] * spread
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -170,9 +171,26 @@ def test_bf16_is_rounded_to_nearest_even() -> None:
     same_bits(_stored(values, "bf16"), expected)
 
 
+def test_tf32_is_rounded_to_nearest_even() -> None:
+    values = _hard_values()
+    # As fp16, whose fraction is as long, brought to where fp16 has its whole fraction and back.
+    fraction, exponent = np.frexp(values)
+    expected = np.ldexp(fraction.astype(np.float16).astype(np.float32), exponent)
+    same_bits(_stored(values, "tf32"), expected)
+
+
+@pytest.mark.parametrize("form", ["bf16", "tf32"])
+def test_values_too_small_for_a_matrix_instruction_are_stored_as_zero(form: str) -> None:
+    least = np.float32(2.0**-100)
+    values = np.array([least, np.nextafter(least, np.float32(0)), 1e-38, 1e-42, 0.0], np.float32)
+    stored = _stored(np.concatenate([values, -values]), form)
+    kept = stored.view(np.uint32).astype(np.uint32) << 1 if form == "tf32" else stored.astype(np.uint32) << 17
+    assert (kept != 0).tolist() == [True, False, False, False, False] * 2  # but for the sign
+
+
 def test_rows_that_a_format_cannot_hold_have_no_bounds() -> None:
     values = np.array([1.0, 7e4, 1e11, 1e13, 3e38], np.float32)
-    for form, usable in (("f32", 3), ("bf16", 3), ("fp16", 1)):
+    for form, usable in (("f32", 3), ("bf16", 3), ("tf32", 3), ("fp16", 1)):
         device = HostDevice(0)
         frame = Frame(device.upload(np.zeros(1)), 1.0)
         rows = frame.rows(device, uploaded(device, values[:, None]), form)
@@ -180,6 +198,18 @@ def test_rows_that_a_format_cannot_hold_have_no_bounds() -> None:
         assert np.isinf(device.download(rows.extra)).tolist() == [i >= usable for i in range(5)]
         assert (device.download(rows.low)[usable:] == np.float32(-1e30)).all()
         assert (device.download(rows.values)[usable:] == 0).all()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_that_a_card_lacks_are_refused_before_a_launch(form: str) -> None:
+    for capability in ((7, 5), (8, 0)):
+        device = HostDevice(0, compute_capability=capability)
+        for routes in ((Route(form), Route("f32")), (Route("f32"), Route(form))):
+            if capability >= FORMATS[form].compute_capability:
+                Search(device, *routes)
+            else:
+                with pytest.raises(BackendError, match=f"no matrix instructions of {form}.*8.0"):
+                    Search(device, *routes)
 
 
 # --------------------------------------------------------------------------------------------- selection
@@ -328,5 +358,5 @@ def test_every_kernel_is_launched_by_somebody() -> None:
     text = "\n".join(path.read_text() for path in sorted((build.KERNELS.parents[2] / "inreach_fast").rglob("*.py")))
     elsewhere = {"merge", "first_nonfinite_row"}
     for name in sources.kernel_names():
-        stem = name.split("_f32")[0].split("_fp16")[0].split("_bf16")[0]
+        stem = name.split("_f32")[0].split("_fp16")[0].split("_bf16")[0].split("_tf32")[0]
         assert f'"{name}"' in text or f'f"{stem}_' in text or name in elsewhere, name

@@ -50,7 +50,7 @@ def _wanted(engine: Engine, test: str) -> bool:
     if engine.case is None or test in _EVERY_CASE:
         return True
     if test == "test_structured_data_with_groups":  # by leading directions, which it is made for
-        return engine.case.name in ("f32-128", "heads-fp16-64-overflow", "heads-bf16-64")
+        return engine.case.name in ("f32-128", "heads-fp16-64-overflow", "heads-bf16-64", "heads-tf32-64")
     return engine.case is cuda_host.backend.CASES[0] and test not in _NOT_FOR_CUDA
 
 

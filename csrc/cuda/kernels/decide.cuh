@@ -101,10 +101,10 @@ merge(const u64* other_best, const u64* other_nearest, i64 count, u64* best, u64
     nearest[i] = other_nearest[i];
 }
 
-// ------------------------------------------------------------------------------------------- guesses, and back
+// ----------------------------------------------------------------------------------- guesses, the way back
 
-// A caller's guess at each query's nearest row becomes a candidate, decided whatever the reach; guesses at rows
-// that are not among `rows` from `base` on, or that the query must not meet, are passed over.
+// A caller's guess at each query's nearest row becomes a candidate, decided whatever the reach; guesses at
+// rows that are not among `rows` from `base` on, or that the query must not meet, are passed over.
 INREACH_KERNEL(256)
 guess(const i64* hint, const i64* q_group, const i64* x_group, u32 base, int rows, int count,
       u32* candidate_query, u32* candidate_row, float* candidate_low, u32* candidate_count, u32 capacity) {
@@ -120,9 +120,9 @@ guess(const i64* hint, const i64* q_group, const i64* x_group, u32 base, int row
     candidate_low[at] = -__uint_as_float(kInfinity);
 }
 
-// The other way of `nearest`: the row that each query has found is about to look among the queries, of which it
-// knows one at a distance that is known. `row` is where that row lies (of a query that found none, any row, with
-// a reach of zero: nobody asks for its answer).
+// The other way of `nearest`: the row that each query has found is about to look among the queries, of which
+// it knows one at a distance that is known. `row` is where that row lies (of a query that found none, any
+// row, with a reach of zero: nobody asks for its answer).
 INREACH_KERNEL(256)
 ask_back(const u64* best, const u64* nearest, const i64* x_index, i64 x_first, int count, i64* row,
          u64* back_best, u64* back_seen, u64* back_nearest) {
@@ -219,3 +219,4 @@ INREACH_DEVICE void refine_candidates(const Side<typename Format::type>& q,
 INREACH_REFINE(refine_f32, Float32)
 INREACH_REFINE(refine_fp16, Fp16)
 INREACH_REFINE(refine_bf16, Bf16)
+INREACH_REFINE(refine_tf32, Tf32)

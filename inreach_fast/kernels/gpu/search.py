@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...errors import BackendError
 from .candidates import Candidates
 from .device import Argument, Device, DeviceArray, blocks, fill
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, FramedRows
-from .routes import Route
+from .routes import FORMATS, Route
 
 NONE = 2**64 - 1  # after every distance and every row number
 _INFINITY = 0x7F800000
@@ -127,6 +128,15 @@ class Search:
     capacity: int = 1 << 20
     chunk: int = 1 << 13
     least_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        for route in (self.route, self.head_route):
+            needed = FORMATS[route.format].compute_capability
+            if tuple(self.device.compute_capability) < needed:
+                raise BackendError(
+                    f"{self.device.name}: no matrix instructions of {route.format}, which come with compute capability "
+                    f"{needed[0]}.{needed[1]}; take fp16 or f32"
+                )
 
     # ------------------------------------------------------------------------------------------- preparing
 
