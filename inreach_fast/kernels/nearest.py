@@ -42,7 +42,7 @@ def nearest(
         query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
         hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
-            time; no guess, however bad, changes the answer.
+            time; no guess, however bad, changes the answer. Cards have a use for it where k is 1.
         backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 

@@ -23,6 +23,7 @@ from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
 from inreach_fast.kernels.gpu.search import Answers, Counts, Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
+from inreach_fast.kernels.gpu.spread import channel_pieces
 from inreach_fast.scoring import anomaly_map
 
 from . import backend, build
@@ -313,6 +314,17 @@ def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
         expected = reference.nearest(queries[chosen[1:31]], rows[index[5:55]])
         same_bits(device.download(found[0]), expected[0])
         same_bits(device.download(found[1]), expected[1])
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=30), most=st.integers(1, 20))
+def test_channels_come_in_runs_that_fit(lengths: list[int], most: int) -> None:
+    starts = np.cumsum([0, *lengths])
+    pieces = channel_pieces(starts, most)
+    assert [p[0] for p in pieces] == [0, *(p[1] for p in pieces[:-1])]
+    assert pieces[-1][1] == len(lengths)
+    for first, stop in pieces:
+        assert stop > first
+        assert starts[stop] - starts[first] <= most or stop == first + 1
 
 
 # --------------------------------------------------------------------------------------- maps and checks

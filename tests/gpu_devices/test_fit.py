@@ -156,6 +156,19 @@ def test_a_bank_beyond_the_limit_is_streamed(card: HostCard, monkeypatch: pytest
     assert 0 < peak[0] <= rows.nbytes // 2
 
 
+def test_filters_of_more_members_than_fit_are_the_same(card: HostCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    members, channel = rng.normal(size=(2000, 40)).astype(np.float32), rng.integers(-1, 90, 2000)
+    inreach_fast.set_card_memory_limit(members.nbytes // 2)
+    peak = _peak(card, monkeypatch)
+    ours, theirs = (
+        kernels.filter_channels(members, channel, min_length=3, max_std=1.5, backend=b) for b in ("cuda:0", "auto")
+    )
+    assert 0 < peak[0] <= members.nbytes // 2
+    np.testing.assert_array_equal(ours.keep, theirs.keep)
+    np.testing.assert_array_equal(ours.sigma, theirs.sigma)
+
+
 def test_memory_is_counted_until_it_goes(card: HostCard) -> None:
     inreach_fast.set_card_memory_limit("1MB")
     rows = np.random.default_rng(1).normal(size=(400, 32)).astype(np.float32)

@@ -19,7 +19,7 @@ from .device import Device
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
 from .routes import FORMATS, Route
 from .search import Piece, Search
-from .spread import channel_spread
+from .spread import channel_pieces, channel_spread
 
 _FRAME_SAMPLE = 512
 _DIRECTION_SAMPLE = 2048
@@ -250,12 +250,20 @@ class GpuBackend:
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`."""
+        """See `inreach_fast.kernels.filtering.SpreadBackend`; members that do not fit come channels by channels."""
         with self.lock:
-            used, place = np.unique(rows, return_inverse=True)
-            if 2 * len(used) < len(members):  # a few rows of many: only those go over
-                members, rows = members[used], place.reshape(-1).astype(np.int64)
-            return channel_spread(self.device, self.device.upload(members), rows, starts)
+            budget = self._budget() // 2
+            distance, sigma = np.empty(len(rows), np.float64), np.empty(len(starts) - 1, np.float64)
+            for first, stop in channel_pieces(starts, max(1, budget // (4 * members.shape[1]))):
+                begin, end = int(starts[first]), int(starts[stop])
+                own, place = members, rows[begin:end]
+                used, places = np.unique(place, return_inverse=True)
+                if 2 * len(used) < len(members) or members.nbytes > budget:  # only what these channels have goes over
+                    own, place = members[used], places.reshape(-1).astype(np.int64)
+                distance[begin:end], sigma[first:stop] = channel_spread(
+                    self.device, self.device.upload(own), place, starts[first : stop + 1] - begin, budget // 2
+                )
+            return distance, sigma
 
 
 def _as_it_lies(array: Float32Array) -> tuple[Float32Array, tuple[int, ...]]:
