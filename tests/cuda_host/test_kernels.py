@@ -3,6 +3,7 @@ them all at once."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
-from inreach_fast.kernels.gpu.search import Answers, Counts, Search
+from inreach_fast.kernels.gpu.search import Counts, Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
 from inreach_fast.kernels.gpu.spread import channel_pieces
 from inreach_fast.scoring import anomaly_map
@@ -275,27 +276,6 @@ def test_the_way_back_begins_from_what_is_known() -> None:
     assert both.decided - forward.decided < 2 * 60  # of 3600 pairs: each row and the query that it knows
 
 
-def test_answers_of_two_cards_are_merged() -> None:
-    rng = np.random.default_rng(6)
-    rows, queries = rng.integers(0, 2, (90, 8)).astype(np.float32), rng.integers(0, 2, (33, 8)).astype(np.float32)
-    device = HostDevice(2)
-    search = Search(device, Route("f32", 64), capacity=4096)
-    frame = Frame.of_sample(device, rows)
-    parts = []
-    for first, stop in ((0, 37), (37, 90)):
-        answers, counts = Answers.none(device, 33), Counts.zero(device)
-        piece = search.piece(frame, first, uploaded(device, rows[first:stop]))
-        search.enqueue(frame, uploaded(device, queries), piece, answers, Candidates(device, 4096), counts)
-        parts.append(answers)
-    for one, other in (parts, parts[::-1]):
-        best, nearest = (device.upload(device.download(x)) for x in (one.best, one.nearest))
-        device.launch("merge", (1,), 256, (other.best, other.nearest, np.int64(33), best, nearest))
-        index, sq_distance = search.finish(best, nearest)
-        expected = reference.nearest(queries, rows)
-        same_bits(device.download(index), expected[0])
-        same_bits(device.download(sq_distance), expected[1])
-
-
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("tile", TILES)
 def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
@@ -366,9 +346,16 @@ def test_first_nonfinite_row(bad: float) -> None:
 
 
 def test_every_kernel_is_launched_by_somebody() -> None:
-    """That is by this file and the contract suite: what no backend launches would be a kernel without a test."""
+    """What the engine never launches would be a kernel that no contract test sees."""
     text = "\n".join(path.read_text() for path in sorted((build.KERNELS.parents[2] / "inreach_fast").rglob("*.py")))
-    elsewhere = {"merge", "first_nonfinite_row"}
+    forms = "|".join(FORMATS)
     for name in sources.kernel_names():
-        stem = name.split("_f32")[0].split("_fp16")[0].split("_bf16")[0].split("_tf32")[0]
-        assert f'"{name}"' in text or f'f"{stem}_' in text or name in elsewhere, name
+        stem, form = re.subn(rf"_({forms})(_\d+)?$", "", name)
+        assert (f'f"{stem}_{{' if form else f'"{name}"') in text, name
+
+
+def test_the_list_of_kernels_names_each() -> None:
+    told = (build.KERNELS / "README.md").read_text()
+    for name in sources.kernel_names():
+        stem = re.sub(rf"_({'|'.join(FORMATS)})(_\d+)?$", "_{", name)
+        assert f"`{stem}" in told or f"`{name}`" in told, name

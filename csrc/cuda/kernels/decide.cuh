@@ -91,16 +91,6 @@ finish(const u64* best, const u64* nearest, i64 count, i64* index, float* sq_dis
         nearest[i] == kNone ? __uint_as_float(kInfinity) : __double2float_rn(bits_double(best[i]));
 }
 
-// Answers of another piece or card, whose rows are numbered alike, into these.
-INREACH_KERNEL(256)
-merge(const u64* other_best, const u64* other_nearest, i64 count, u64* best, u64* nearest) {
-    const i64 i = global_thread();
-    if (i >= count) return;
-    if (other_best[i] > best[i] || (other_best[i] == best[i] && other_nearest[i] >= nearest[i])) return;
-    best[i] = other_best[i];
-    nearest[i] = other_nearest[i];
-}
-
 // ----------------------------------------------------------------------------------- guesses, the way back
 
 // A caller's guess at each query's nearest row becomes a candidate, decided whatever the reach; guesses at
