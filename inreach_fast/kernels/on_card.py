@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import DataError, DeviceMismatchError, GpuError, GpuLostError, ParameterError
 from .bank import Bank
@@ -21,14 +22,15 @@ from .gpu.describe import MAX_BATCH, launch_describe, level_table
 from .gpu.device import DeviceArray
 from .gpu.frame import DeviceRows
 from .gpu.search import Search
+from .gpu.spread import channel_spread
 from .gpu_backends import CardBackend, gpu_backend
-from .gpu_bank import GpuBank, raise_nonfinite
+from .gpu_bank import GpuBank, check_finite, raise_nonfinite
 from .gpu_devices.card import CardDevice
 from .gpu_devices.interop import Caller, caller_of
 from .gpu_devices.opening import is_card_name, open_card, parse_name
 from .nearest import mutual_nearest, nearest, nearest_answered
 from .registry import backend_module, card_kinds, operation_module, tell_once
-from .results import AnsweredNearest, MutualNearest, Nearest
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
 from .shared_bank import SharedBank
 from .validation import as_hint, as_ids, check_not_empty, check_same_dim
 
@@ -209,7 +211,11 @@ class Call:
             raise ParameterError(f"query_group: expected {count} entries, one for each row, got {len(held)}")
         return held
 
-    # ---------------------------------------------------------------------------------------------- describe
+    # ----------------------------------------------------------------------------------- members and describe
+
+    def members(self, value: Any) -> CardMembers:
+        """Members of channels, float32 (N, D), where they are."""
+        return CardMembers(self, self.caller.take(value, "members", dtype=np.float32, ndim=2))
 
     def describe(self, levels: list[Any], plan: Plan) -> Any:
         """Execute ``plan`` on (B, C, h, w) levels of any strides; (B, P, dim) of the caller's kind."""
@@ -225,6 +231,35 @@ class Call:
             launch_describe(device, tables, device.upload(level_table(views)), batch, work, target,
                             (places * plan.dim, plan.dim))  # fmt: skip
         return self.caller.give(target)
+
+
+class CardMembers:
+    """Members of channels on a card, as `kernels.filter_channels` looks at them.
+
+    Attributes:
+        shape: (N, D).
+    """
+
+    def __init__(self, call: Call, held: DeviceArray) -> None:
+        self._call, self._held = call, held
+        self.shape = held.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def check_finite(self, rows: IndexArray) -> None:
+        """Raises NonFiniteError naming the first of these rows that holds NaN or infinity."""
+        device = self._call.device
+        if len(rows):
+            check_finite(device, DeviceRows(self._held, device.upload(rows), 0, len(rows)), "members")
+
+    def channel_spread(
+        self, members: Any, rows: IndexArray, starts: IndexArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` are these."""
+        backend = self._call.backend
+        with backend.lock:
+            return channel_spread(self._call.device, self._held, rows, starts, backend.device.free_bytes() // 4)
 
 
 class CallOnCpu:

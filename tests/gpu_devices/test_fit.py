@@ -70,11 +70,8 @@ def test_only_rows_that_are_kept_leave_the_card(card: HostCard, monkeypatch: pyt
     associator = Associator(np.array([0, 1]), [s.numpy() for s in seeds], backend="cuda:0")
     for module in ("association", "image_association"):
         monkeypatch.setattr(f"inreach_fast.{module}.in_memory", spy)
-    uploaded = []
-    copy_in = HostCard.copy_in
-    monkeypatch.setattr(
-        HostCard, "copy_in", lambda self, to, x, stream: uploaded.append(len(x)) or copy_in(self, to, x, stream)
-    )
+    uploaded: list[int] = []
+    card.uploads = uploaded.append
     first = members_of(associator, 5, images[0], is_seed=False, whole=False)
     assert uploaded.count(2 * PATCHES * 24 * 4) == 1  # the seeds' rows, once
     uploaded.clear()

@@ -127,6 +127,35 @@ def test_describe_reads_any_strides_in_place(host_cards: list[HostCard]) -> None
     same_bits(call.describe(levels, plan).numpy(), kernels.describe(arrays, grid=(6, 7), dim=24))
 
 
+def test_members_are_filtered_where_they_are(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(10)
+    members, channel = rng.normal(size=(300, 20)).astype(np.float32), rng.integers(-1, 30, 400)
+    rows = rng.integers(0, 300, 400)
+    sizes: list[int] = []
+    host_cards[0].uploads = sizes.append
+    ours, theirs = (
+        kernels.filter_channels(held, channel, min_length=3, max_std=1.5, rows=rows)
+        for held in (torch.from_numpy(members), members)
+    )
+    for name in ("keep", "channels", "length", "sigma"):
+        same_bits(getattr(ours, name), getattr(theirs, name))
+    assert "channel_mean" in host_cards[0].launches
+    assert members.nbytes not in sizes
+    whole = kernels.filter_channels(torch.from_numpy(members), channel[:300], min_length=1, max_std=None)
+    same_bits(whole.keep, kernels.filter_channels(members, channel[:300], min_length=1, max_std=None).keep)
+    assert not kernels.filter_channels(torch.from_numpy(members), [-1] * 300, min_length=1, max_std=1.0).keep.any()
+    members[7, 3] = np.nan
+    messages = []
+    for held in (torch.from_numpy(members), members):
+        kernels.filter_channels(held, np.where(np.arange(300) == 7, -1, 1), min_length=1, max_std=1.0)  # in no channel
+        with pytest.raises(errors.NonFiniteError) as caught:
+            kernels.filter_channels(held, np.arange(300) // 2, min_length=1, max_std=1.0)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    with pytest.raises(errors.ParameterError, match="members: expected float32"):
+        kernels.filter_channels(torch.from_numpy(members).double(), channel[:300], min_length=1, max_std=1.0)
+
+
 def test_a_bank_in_memory_is_uploaded_once(host_cards: list[HostCard]) -> None:
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(300, 24)).astype(np.float32)
