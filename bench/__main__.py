@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
     environment.relaunch(arguments, options.threads)
     result = measure(options)
-    text = records.markdown(result)
-    print(text)
     folder = ROOT / "bench" / "results"
     json_path = options.json or folder / f"{_name(options)}.json"
+    # First: whoever was to read the rest may be gone.
     records.save(result, json_path, options.markdown or json_path.with_suffix(".md"))
+    print(records.markdown(result))
     return int(any(section.get("error") for section in result["sections"].values()))
 
 

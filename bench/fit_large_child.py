@@ -1,12 +1,16 @@
 """A fit of thousands of varied pictures, saved, in a process of its own: `python -m bench.fit_large_child IMAGES`.
 
-Tells as one line of JSON what the plan said beforehand, the seconds of each stage, the peak of memory and of the
-spool, and the saved model's size.
+Tells as one line of JSON what the plan said beforehand, the seconds of each stage, the peaks of memory and disk, and
+the saved model's size. While it runs it says on standard error how far it is. Stopped (SIGTERM) it removes what it
+wrote.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -31,6 +35,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
     tell = speaker()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through the folder's removal
     scratch = scratch_folder()
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="fit-large-") as folder:
@@ -38,7 +43,11 @@ def main() -> None:
 
 
 def measure(options: Any, folder: Path) -> dict[str, Any]:
-    """Plan, fit, save; everything written lies in ``folder``."""
+    """Plan, fit, save; everything written lies in ``folder``.
+
+    Raises:
+        RuntimeError: the disk has less room than the plan says.
+    """
     from inreach_fast import InReaCh
 
     tempfile.tempdir = str(folder)  # what outgrows the limit without a spool goes to temporary files
@@ -53,44 +62,72 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
         "before": resident.resident(),
     }
     start = time.perf_counter()
-    told["plan"] = {**model.plan(pictures).as_dict(), "planned_in": time.perf_counter() - start}
-    spool = folder / "spool"
+    plan = model.plan(pictures)
+    told["plan"] = {**plan.as_dict(), "planned_in": time.perf_counter() - start}
+    _say(f"the plan says:\n{plan}")
+    free = shutil.disk_usage(folder).free
+    if free < plan.disk["peak"]:
+        raise RuntimeError(
+            f"{folder.parent}: {free / 1e9:.1f} GB are free, and {plan.disk['peak'] / 1e9:.1f} are needed"
+        )
+    saved = folder / "model.inreach"
     with Disk(folder) as disk:
-        _, memory = resident.watched(lambda: model.fit(pictures, spool=spool, progress=_progress()))
-        saved = folder / "model.inreach"
+        progress = _progress(disk)
+        # The spool stays until the model is saved, as at the command line: files without a name could not be counted.
+        _, memory = resident.watched(
+            lambda: model.fit(pictures, spool=folder / "spool", keep_spool=True, progress=progress), interval=0.02
+        )
+        fitted = disk.look()
         start = time.perf_counter()
         model.save(saved)
         told["save_seconds"] = time.perf_counter() - start
+        disk.look()
+        peak = resident.high_water()
+        model.remove_spool()
+    _say(f"saved in {told['save_seconds']:.0f} s, peak {peak / 1e9:.2f} GB of memory, {disk.peak / 1e9:.1f} of disk")
     return {
         **told,
         "fit": memory,
-        "peak": resident.high_water(),
+        "peak": peak,
         "patches": int(model.report_.counts["patches"]),
+        "joined": int(model.report_.counts["associated"]),
         "nominal": len(model.nominal_),
         "stages": dict(model.report_["seconds"]),
+        "disk_fitted": fitted,
         "disk_peak": disk.peak,
-        "model_bytes": sum(file.stat().st_size for file in saved.rglob("*")) if saved.is_dir() else _size(saved),
+        "model_bytes": saved.stat().st_size,
     }
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
-def _progress() -> Callable[[str, int, int], None]:
-    """A line on standard error now and then."""
-    last = [time.perf_counter() - 60.0]
+def _progress(disk: Disk) -> Callable[[str, int, int], None]:
+    """A line on standard error for every stage, and every half minute."""
+    begin = time.perf_counter()
+    last: list[Any] = ["", 0.0, 0.0]
 
     def tell(stage: str, done: int, total: int) -> None:
-        if time.perf_counter() - last[0] >= 20.0:
-            last[0] = time.perf_counter()
-            print(f"{stage} {done} of {total}, {resident.resident() / 1e9:.2f} GB", file=sys.stderr, flush=True)
+        now = time.perf_counter()
+        if stage != last[0]:
+            last[:] = stage, now, 0.0
+        if now - last[2] >= 30.0 or done == total:
+            last[2] = now
+            left = (now - last[1]) / max(1, done) * (total - done)
+            _say(
+                f"{now - begin:6.0f} s  {stage} {done} of {total}, about {left:.0f} s left of it; "
+                f"{resident.resident() / 1e9:.2f} GB of memory, {disk.look() / 1e9:.2f} of disk"
+            )
 
     return tell
 
 
 class Disk:
-    """The greatest number of bytes in a folder's files, looked at twice a second."""
+    """The room that a folder's files take on disk, and the greatest of it, looked at twice a second.
+
+    What counts is allocated blocks, those of a file with two names once.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.peak = folder, 0
@@ -105,18 +142,22 @@ class Disk:
         self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            self.peak = max(self.peak, self._named())
-
-    def _named(self) -> int:
-        total = 0
+    def look(self) -> int:
+        """Bytes now."""
+        sizes: dict[int, int] = {}
         for file in self._folder.rglob("*"):
             try:
-                total += file.stat().st_size
+                status = os.stat(file)
             except OSError:  # gone between the listing and the look
                 continue
+            sizes[status.st_ino] = 512 * status.st_blocks
+        total = sum(sizes.values())
+        self.peak = max(self.peak, total)
         return total
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            self.look()
 
 
 if __name__ == "__main__":

@@ -49,10 +49,11 @@ def status(field: str) -> int:
     raise RuntimeError(f"{STATUS} has no {field}")
 
 
-def watched(run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+def watched(run: Callable[[], Any], interval: float = 0.002) -> tuple[Any, dict[str, Any]]:
     """Runs it; its result, and bytes resident before and at the peak above that, with the seconds it took.
 
-    The greatest anonymous bytes are sampled (the kernel keeps no mark of them), before and above it.
+    The greatest anonymous bytes are sampled every ``interval`` seconds (the kernel keeps no mark of them), before and
+    above it.
     """
     before, own_before = resident(), status("RssAnon")
     peak, own_peak = [before], [own_before]
@@ -60,7 +61,7 @@ def watched(run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     stop = threading.Event()
 
     def sample() -> None:
-        while not stop.wait(0.002):
+        while not stop.wait(interval):
             peak[0] = max(peak[0], resident())
             own_peak[0] = max(own_peak[0], status("RssAnon"))
 

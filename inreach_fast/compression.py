@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,16 @@ def greatest_within(epsilon: float, dim: int) -> float:
 def certified(r: float, dim: int) -> float:
     """A distance that rows whose squared distance was computed as ``r`` do not exceed; 0 for 0."""
     return 0.0 if r == 0 else math.sqrt(r) * (1 + _slack(dim))
+
+
+def sum_above(first: float, second: float) -> float:
+    """The sum of two epsilons, finite and no less than it: exact where one is 0, else a step above float64's.
+
+    The greatest float64 stands for all that exceed it: no distance of float32 rows comes near it.
+    """
+    if first == 0 or second == 0:
+        return first + second
+    return min(math.nextafter(first + second, math.inf), sys.float_info.max)
 
 
 def _slack(dim: int) -> float:

@@ -7,6 +7,7 @@ the nominal patches are known they are moved to its front and the rest is given 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .errors import MixedSizesError, NonFiniteError, ParameterError
 
 if TYPE_CHECKING:
     from .backbones import Backbone
@@ -169,7 +171,6 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
         MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
         NonFiniteError: NaN or infinity; the message names image and patch.
     """
-    from .errors import MixedSizesError, NonFiniteError
     from .kernels.validation import as_float32
 
     if isinstance(x, (list, tuple)):
@@ -190,3 +191,18 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
                 "image out or repair what made it"
             )
     return array
+
+
+def check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
+    """A caller's grid as (h, w).
+
+    Raises:
+        ParameterError: no two numbers, or not those of so many ``patches``.
+    """
+    try:
+        h, w = (int(n) for n in grid)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"grid: expected (h, w), got {grid!r}") from error
+    if h < 1 or w < 1 or h * w != patches:
+        raise ParameterError(f"grid: {h} x {w} is not the {patches} patches of an image")
+    return h, w

@@ -27,7 +27,7 @@ from .errors import (
     TooFewImagesError,
 )
 from .fit_report import FitReport
-from .fitted import FILTER_PARAMETERS, Fitted, Progress, nominate
+from .fitted import Fitted, Progress, nominate
 from .growth_state import RESERVE, GrowthState, whole_image
 from .image_association import ImageAssociation, ImageMembers, ImageTask, described_rows, members_of
 from .image_source import ImageSource
@@ -37,6 +37,7 @@ from .member_rows import MemberRows
 from .member_store import MemberStore
 from .memory import format_bytes
 from .parameters import Parameters
+from .placement import FILTER_PARAMETERS
 from .preprocess import Geometry
 from .spool import Spool
 from .threshold import ranked_images, sample_images
@@ -50,7 +51,7 @@ IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 
 # What a spool's configuration leaves out: parameters on which its data do not depend, so that a fit whose filters
-# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: fitted.py.)
+# left no channel can be gone on from with others. (Where the filters are done, theirs are on record: placement.py.)
 _WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
 
 
@@ -107,7 +108,8 @@ def fit_images(
     check_enough(len(source))
     if explicit_limit:
         _, h, w = network.backbone().level_shapes(*p.image_size)[0]
-        check_limit(workspace.budget.limit, min(p.assoc_depth, len(source)), h * w, p.dim + 2, len(source))
+        depth = p.assoc_depth if seeds is None else np.size(seeds)
+        check_limit(workspace.budget.limit, min(depth, len(source)), h * w, p.dim + 2, len(source))
     if isinstance(workspace, Spool):
         workspace.begin(_configuration(p, network.backbone(), seeds, skip_bad))
     with report.stage("read"):
@@ -153,7 +155,7 @@ def fit_images(
         return whole_image(members, rows, image, store.rest.read(end - length, end))
 
     done = nominate(members, store.rows, sampled, image_rows, grid, p, workspace, report, tell)
-    store.rest.close()
+    store.close()
     growth = GrowthState(
         members,
         done.selection.nominal,
@@ -433,7 +435,9 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
     now = dict(zip(names, digests, strict=True))
     changed = [(name, "is there, and was not") for name in names if name not in before]
     changed += [
-        (name, "cannot be read any more" if name in skipped else "is missing") for name in before if name not in now
+        (name, "cannot be read, and could be" if name in skipped else "is missing, and was there")
+        for name in before
+        if name not in now
     ]
     changed += [(name, "is another image than it was") for name in names if before.get(name, now[name]) != now[name]]
     if not changed and (records[0]["names"], records[0]["digests"], records[0]["skipped"]) != (names, digests, skipped):
@@ -443,5 +447,5 @@ def _check_same_images(spool: Spool, inputs: InputStore, names: list[str], skipp
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise SpoolImagesChangedError(
             f"{name}: {what} when the spool {spool.folder} was begun{more}; give the same images to resume, or remove "
-            "the folder and begin again"
+            "the spool and begin again"
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from .fit_pipeline import (
     Network,
     check_different,
     check_enough,
+    check_limit,
     decide_positions,
     gather,
     image_association,
@@ -61,7 +63,12 @@ _REFIT = "the model is as it was; fit all images anew, or give refit=True, which
 
 @dataclass(frozen=True)
 class Setting:
-    """What growing needs besides the model and the images: the estimator's own, as in `fit_pipeline.fit_images`."""
+    """What growing needs besides the model and the images: the estimator's own, as in `fit_pipeline.fit_images`.
+
+    Attributes:
+        explicit_limit: whether the caller has set the memory limit: it is then checked before anything is done.
+        Others as there.
+    """
 
     parameters: Parameters
     geometry: Geometry
@@ -69,6 +76,13 @@ class Setting:
     workspace: Workspace
     executor: Any
     tell: Progress
+    explicit_limit: bool = False
+
+    def check_limit(self, current: Fitted, images: int) -> None:
+        """Raises MemoryLimitError where the limit is too small for a model of so many images."""
+        if self.explicit_limit:
+            members, dim = current.growth.members, int(current.nominal.patches.shape[1])
+            check_limit(self.workspace.budget.limit, len(members.seed_images), members.patches, dim, images)
 
 
 class ManyInputs:
@@ -95,8 +109,10 @@ def add_images(current: Fitted, source: ImageSource, setting: Setting, *, skip_b
     """The model of all images: those of ``current``, then those of ``source``.
 
     Raises:
-        RefitNeededError; ImageError, TooFewImagesError (no new image can be read), NonFiniteError, NoChannelsError.
+        RefitNeededError; ImageError, TooFewImagesError (no new image can be read), NonFiniteError, NoChannelsError,
+        MemoryLimitError.
     """
+    setting.check_limit(current, len(current.image_names) + len(source))
     new, names, report = read_added(current, source, setting, skip_bad=skip_bad)
     state, p, tell = current.growth, setting.parameters, setting.tell
     old = len(state.digests)
@@ -115,7 +131,8 @@ def add_images(current: Fitted, source: ImageSource, setting: Setting, *, skip_b
     members = _joined_members(state.members, store.members(none))
     chained = ChainedRows([(rows, 0, len(rows)), (store.rows, 0, len(store.rows))], rows.dim)
     digests = np.concatenate([state.digests, new.digests])
-    return _renewed(current, members, chained, digests, names, inputs, alignment, report, setting)
+    with closing(new), closing(store):
+        return _renewed(current, members, chained, digests, names, inputs, alignment, report, setting)
 
 
 def read_added(
@@ -138,8 +155,9 @@ def forget_images(current: Fitted, numbers: IndexArray, setting: Setting) -> Fit
     """The model of the images that are left when ``numbers`` (ascending) go.
 
     Raises:
-        SeedImageError, RefitNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError.
+        SeedImageError, RefitNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError, MemoryLimitError.
     """
+    setting.check_limit(current, len(current.image_names) - len(numbers))
     left, names, report, members, rows = _without(current, numbers)
     state = current.growth
     digests = state.digests[left]
@@ -230,10 +248,11 @@ def add_rows(current: Fitted, x: FloatArray, setting: Setting, rows_at_hand: Row
         rows_at_hand: the (P, D) descriptors of an image of the resulting set, where they are at hand.
 
     Raises:
-        DescriptorsNeededError, NoChannelsError.
+        DescriptorsNeededError, NoChannelsError, MemoryLimitError.
     """
     state, p = current.growth, setting.parameters
     old = len(state.digests)
+    setting.check_limit(current, old + len(x))
     report = FitReport(current.report.counts)
     report.counts["images"] += len(x)
     names = [*current.image_names, *(f"x[{old + i}]" for i in range(len(x)))]
@@ -253,15 +272,18 @@ def add_rows(current: Fitted, x: FloatArray, setting: Setting, rows_at_hand: Row
         return x[image - old] if image >= old else rows_at_hand(image)
 
     kept = {int(image): int(image) for image in state.kept_images}
-    return _renewed_rows(current, members, chained, digests, names, kept, whole_rows, report, setting)
+    with closing(store):
+        return _renewed_rows(current, members, chained, digests, names, kept, whole_rows, report, setting)
 
 
 def forget_rows(current: Fitted, numbers: IndexArray, setting: Setting, rows_at_hand: RowsOf) -> Fitted:
     """The model of the images that are left when ``numbers`` (ascending) go; ``rows_at_hand`` as in `add_rows`.
 
     Raises:
-        SeedImageError, DescriptorsNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError.
+        SeedImageError, DescriptorsNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError,
+        MemoryLimitError.
     """
+    setting.check_limit(current, len(current.image_names) - len(numbers))
     left, names, report, members, rows = _without(current, numbers)
     state = current.growth
     digests = state.digests[left]

@@ -29,7 +29,9 @@ def image_numbers(ids: Any, names: Sequence[str], argument: str) -> IndexArray:
     Raises:
         ParameterError: no id; a number out of range; a name that no image has, or several; another type.
     """
-    single = isinstance(ids, (str, os.PathLike)) or not isinstance(ids, Iterable)
+    if isinstance(ids, np.ndarray):
+        ids = ids.tolist()
+    single = isinstance(ids, (str, bytes, os.PathLike)) or not isinstance(ids, Iterable)
     given = [ids] if single else list(ids)
     if not given:
         raise ParameterError(f"{argument}: names no image; give numbers or names of at least one")
@@ -46,7 +48,11 @@ def _number(item: Any, names: Sequence[str], places: dict[str, list[int]], argum
         if not found and not isinstance(name, bytes):
             found = [number for number, other in enumerate(names) if other.endswith("/" + name)]
         if not found:
-            raise ParameterError(f"{argument}: no training image is called {name!r}; image_names_ lists them")
+            like = ", ".join(map(repr, names[:2])) + (", ..." if len(names) > 2 else "")
+            raise ParameterError(
+                f"{argument}: no training image is called {name!r}; they are called {like} (image_names_ and "
+                "`inreach info --json` list a model's)"
+            )
         if len(found) > 1:
             raise ParameterError(
                 f"{argument}: {len(found)} training images are called {name!r} (numbers {found[0]}, {found[1]}, ...); "

@@ -45,7 +45,7 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
 
     Raises:
         EmptyFolderError: no image in it. DataError: the folder does not exist. MixedSizesError: arrays of
-            several dtypes. ParameterError: none of these.
+            several dtypes. ParameterError: none of these, or one array (H, W, 3) or tensor (C, H, W): a single image.
     """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
@@ -63,6 +63,10 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
         raise EmptyFolderError(f"{name}: holds no image; give at least one")
     if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
         raise ParameterError(f"{name}: expected an array (N, H, W, 3) or (N, H, W), got shape {images.shape}")
+    if _is_one_image(images):
+        raise ParameterError(
+            f"{name}: one image of shape {tuple(images.shape)} is given; give several, as a list or (N, H, W, 3)"
+        )
     if isinstance(images, (list, tuple)):
         dtypes = {str(item.dtype) for item in images if isinstance(item, np.ndarray)}
         if len(dtypes) > 1:
@@ -79,6 +83,13 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
     plain = isinstance(images, (list, tuple))
     names = [str(named(i)) if plain else f"{name}[{i}]" for i in range(len(images))]
     return ImageSource(names, lambda i: as_image(images[i], names[i]))
+
+
+def _is_one_image(images: Any) -> bool:
+    """Whether an array or tensor is a single image: neither H grey ones of four columns, nor C grey ones."""
+    if hasattr(images, "detach"):
+        return int(images.ndim) <= 3
+    return isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4
 
 
 def as_image(item: Any, name: str = "image") -> UInt8Array:
@@ -103,6 +114,19 @@ def as_image(item: Any, name: str = "image") -> UInt8Array:
         raise
     except (TypeError, ValueError) as error:
         raise ImageError(f"{name}: is no image ({error})") from error
+
+
+def is_single_image(images: Any) -> bool:
+    """Whether ``images`` is one image, and not what `open_images` takes several from."""
+    if isinstance(images, (str, os.PathLike)):
+        return not os.path.isdir(images)
+    if hasattr(images, "getbands"):
+        return True
+    if hasattr(images, "detach"):
+        return int(images.ndim) <= 3
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] <= 4)
+    return False
 
 
 def _from_tensor(tensor: Any, name: str) -> UInt8Array:

@@ -87,6 +87,12 @@ class InputStore:
         images.flags.writeable = False
         return images
 
+    def close(self) -> None:
+        """Gives up memory and file."""
+        self._array = None
+        if self._file is not None:
+            self._file.close()
+
 
 def input_digest(image: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> bytes:
     """sha256 of an image's (or of its descriptors') bytes."""

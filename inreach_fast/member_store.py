@@ -10,6 +10,7 @@ import numpy.typing as npt
 from .channels import Members
 from .errors import SpoolCorruptError
 from .image_association import ImageMembers
+from .placement import rows_left
 from .row_log import RowLog
 from .spool import Spool, crc32
 from .workspace import Workspace, read_into, write_all
@@ -87,6 +88,13 @@ class MemberStore:
             np.concatenate([np.empty(0, np.int64), *self._joined]),
         )
 
+    def close(self) -> None:
+        """Gives up memory and files; what was taken in stays in a spool."""
+        self.rows.close()
+        self.rest.close()
+        if self._ids is not None:
+            self._ids.close()
+
     def _write_ids(self, spool: Spool, ids: IndexArray) -> None:
         assert self._ids is not None
         begin = self._ids.tell()
@@ -100,16 +108,17 @@ class MemberStore:
     def _resume(self, spool: Spool, dim: int) -> tuple[int, int]:
         """Takes in what the spool has on record and whole; (rows, rows of the rest) of it."""
         self._ids = spool.open_file("ids")
-        placed = bool(spool.of_kind("placed"))  # the rows have been moved on since
+        left = rows_left(spool)  # of the members' file, where rows have been moved on since
         rows = rest = taken = 0
         head = len([record for record in spool.records if record["kind"] == "read"])
         for record in spool.of_kind("image"):
             count, others = int(record["members"]), int(record["rest"])
             ids = np.empty((2, count), np.int64)
+            moved = left is not None and rows + count > left
             try:
                 read_into(self._ids, 16 * rows, ids)
                 whole = record["number"] == self.done and crc32(ids) == record["crc"][1]
-                whole &= placed or _file_crc(spool, "members", rows, count, dim) == record["crc"][0]
+                whole &= moved or _file_crc(spool, "members", rows, count, dim) == record["crc"][0]
                 whole &= others < 0 or _file_crc(spool, "rest", rest, others, dim) == record["crc"][2]
             except EOFError:
                 whole = False
@@ -119,15 +128,17 @@ class MemberStore:
             self._patch.append(ids[0].astype(np.int32))
             self._joined.append(ids[1].copy())
             rows, rest, taken = rows + count, rest + max(others, 0), taken + 1
-        if placed and taken < self._n_images:
+        if left is None:
+            if taken < len(spool.of_kind("image")):
+                spool.keep(head + taken)
+        elif taken < self._n_images or spool.size_of("members") < 4 * dim * left:
             raise SpoolCorruptError(
-                f"{spool.folder}: data of image {taken} were altered; remove the folder and begin again"
+                f"{spool.folder}: data of image {min(taken, self._n_images - 1)} were altered; remove the spool and "
+                "begin again"
             )
-        if not placed:
-            spool.keep(head + taken)
         self._ids.truncate(16 * rows)
         self._ids.seek(16 * rows)
-        return (0 if placed else rows), rest
+        return (rows if left is None else left), rest
 
 
 def _file_crc(spool: Spool, name: str, start: int, count: int, dim: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import re
@@ -41,7 +42,8 @@ def parse_bytes(value: Any, name: str = "memory_limit") -> int:
     if isinstance(value, str):
         found = _AMOUNT.fullmatch(value)
         if found and found[2].upper() in _UNITS:
-            amount = int(float(found[1]) * _UNITS[found[2].upper()])
+            size = float(found[1]) * _UNITS[found[2].upper()]
+            amount = int(size) if math.isfinite(size) else 0
     elif hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
         amount = int(value)
     if amount < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
-from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size
+from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size, sum_above
 from .errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
 
 FloatArray = npt.NDArray[np.float32]
@@ -153,7 +152,7 @@ class NominalModel:
             self.channel_seed_image[kept],
             self.channel_seed_patch[kept],
             compression=Compression(
-                epsilon=reached if before is None else math.nextafter(before.epsilon + reached, math.inf),
+                epsilon=reached if before is None else sum_above(before.epsilon, reached),
                 kept=len(kept),
                 of=len(self) if before is None else before.of,
             ),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .association import Associator, choose_seeds, given_seeds
 from .errors import ImageError
-from .fit_pipeline import Network, check_enough
+from .fit_pipeline import Network, check_enough, check_limit, decide_positions
 from .image_association import described_rows, members_of
 from .image_source import ImageSource
 from .kernels import Bank, channel_sums, nearest
@@ -31,7 +31,7 @@ from .workspace import Budget
 FloatArray = npt.NDArray[np.float32]
 
 _MOST_SEEDS: Final = 10
-_OTHERS: Final = 4
+_OTHERS: Final = 16
 # Bytes a member that are kept of it besides its row: patch, channel, whether it is nominal; and of a nominal patch.
 _MEMBER_IDS, _NOMINAL_IDS = 13, 32
 
@@ -51,7 +51,9 @@ class FitPlan:
             and what is prepared of them), "image" (one image at a time), "limit" (what ``memory_limit`` allows), "used"
             (what of it the fit will use); "peak" is process + seeds + image + used.
         disk: bytes by part: "spool" (at its largest; with ``spool``, or where ``memory_limit`` is outgrown),
-            "model", and "final_model" (saved with ``final=True``).
+            "model", "final_model" (saved with ``final=True``), and "peak": spool and model on one disk, while the model
+            is saved and the spool still there. How many members are nominal cannot be told beforehand: what is not is
+            copied then, and comes on top, unless the model is final.
         seconds: by stage.
     """
 
@@ -92,7 +94,8 @@ class FitPlan:
                 f"memory   peak {memory['peak']}: process and network {memory['process']}, seed images "
                 f"{memory['seeds']}, one image {memory['image']}, and {memory['used']} within the limit of "
                 f"{memory['limit']}",
-                f"disk     spool up to {disk['spool']}; model {disk['model']}, or {disk['final_model']} if final",
+                f"disk     spool up to {disk['spool']}; model {disk['model']}, or {disk['final_model']} if final; "
+                f"both on one disk {disk['peak']}, and the members that are not nominal once more",
                 f"time     about {_duration(self.total_seconds)}: {stages}",
             ]
         )
@@ -106,9 +109,13 @@ def plan_fit(
     limit: int,
     *,
     seeds: Any = None,
+    explicit_limit: bool = False,
     tell: Callable[[str, int, int], None],
 ) -> FitPlan:
-    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`."""
+    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`.
+
+    ``explicit_limit``: whether the caller has set ``limit``; one that the fit would refuse is then refused here.
+    """
     p, count = parameters, len(source)
     check_enough(count)
     chosen = (
@@ -117,6 +124,9 @@ def plan_fit(
         else given_seeds(seeds, source.names, range(count))
     )
     n_seeds = len(chosen)
+    if explicit_limit:
+        _, h, w = network.backbone().level_shapes(*p.image_size)[0]
+        check_limit(limit, n_seeds, h * w, p.dim + 2, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
     look = _Look(source, p, geometry, network, tell, len(measured_seeds) + len(others))
@@ -149,7 +159,7 @@ def plan_fit(
     inputs = count * p.image_size[0] * p.image_size[1] * 3
     rest = round(min(p.threshold_images, count) * (1 - join_rate) * patches) * row_bytes
     member_bytes = members * row_bytes
-    moved = member_bytes if member_bytes > budget.members else 0  # the nominal rows get a file of their own
+    on_disk = member_bytes > budget.members
     index = round(index_bytes * members / len(bank_rows))
     ids = _NOMINAL_IDS * members + index
     n_read = max(1, look.read)
@@ -163,6 +173,16 @@ def plan_fit(
         "used": min(limit, inputs + 2 * member_bytes + rest + ids),
     }
     memory["peak"] = sum(memory[name] for name in ("process", "seeds", "image", "used"))
+    disk = {
+        "spool": member_bytes
+        + rest
+        + 16 * members
+        + (inputs if inputs > budget.inputs else 0)
+        + (index + 16 * members if on_disk else 0),
+        "model": member_bytes + (_MEMBER_IDS + _NOMINAL_IDS) * members + inputs + 32 * count + index,
+        "final_model": member_bytes + ids,
+    }
+    disk["peak"] = disk["spool"] + disk["model"] - (member_bytes if on_disk else 0)  # the model takes the rows over
     return FitPlan(
         images=count,
         patches=patches,
@@ -173,18 +193,10 @@ def plan_fit(
         join_rate=join_rate,
         members=members,
         memory=memory,
-        disk={
-            "spool": member_bytes
-            + moved
-            + rest
-            + 16 * members
-            + (inputs if inputs > budget.inputs else 0)
-            + (index if moved else 0),
-            "model": member_bytes + (_MEMBER_IDS + _NOMINAL_IDS) * members + inputs + 32 * count + index,
-            "final_model": member_bytes + ids,
-        },
+        disk=disk,
         seconds={
             "read": look.reading / n_read * count,
+            "align": _aligning(look.inputs, p) / look.done * count,
             "describe": look.describing / n_read * count,
             "associate": associating / n_looked * count,
             "filter": summing / n_looked * count,
@@ -209,6 +221,7 @@ class _Look:
         self._source, self._p, self._geometry, self._network = source, p, geometry, network
         self._tell, self._total = tell, total
         self.sizes: list[tuple[int, int]] = []
+        self.inputs: list[npt.NDArray[np.uint8]] = []
         self.reading = self.describing = 0.0
         self.read = -1  # the first is not counted
         self.done = 0
@@ -219,6 +232,7 @@ class _Look:
         image = self._load(number)
         self.sizes.append((int(image.shape[0]), int(image.shape[1])))
         pixels = self._geometry.apply(image)
+        self.inputs.append(pixels)
         read = time.perf_counter()
         rows: FloatArray = described_rows(self._network.describe, pixels, None, self._source.names[number])
         if self._p.position != "never":
@@ -240,6 +254,13 @@ class _Look:
                 error = error or problem
         assert error is not None
         raise error
+
+
+def _aligning(inputs: list[npt.NDArray[np.uint8]], p: Parameters) -> float:
+    """Seconds of the position test of these images, and of turning them where it fails and alignment is asked for."""
+    begin = time.perf_counter()
+    decide_positions(inputs, p, lambda stage, done, total: None)
+    return time.perf_counter() - begin
 
 
 def _some(numbers: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:

@@ -95,3 +95,22 @@ class Prediction:
             patch_scores_lower=self.patch_scores_lower[i],
             counts=None if self.counts is None else self.counts[i],
         )
+
+
+def stacked(done: list[Prediction]) -> Prediction:
+    """The predictions of single images, at least one, as one of a batch; `Prediction.__getitem__` undoes it."""
+    return Prediction(
+        score=np.array([p.score for p in done], dtype=np.float32),
+        is_anomalous=np.array([p.is_anomalous for p in done], dtype=bool),
+        anomaly_map=np.stack([p.anomaly_map for p in done]),
+        patch_scores=np.stack([p.patch_scores for p in done]),
+        nearest=np.stack([p.nearest for p in done]),
+        rotation=np.array([p.rotation for p in done], dtype=np.float64),
+        original_size=None if done[0].original_size is None else tuple(p.original_size for p in done),
+        score_lower=np.array([p.score_lower for p in done], dtype=np.float32),
+        score_upper=np.array([p.score_upper for p in done], dtype=np.float32),
+        certain=np.array([p.certain for p in done], dtype=bool),
+        complete=np.array([p.complete for p in done], dtype=bool),
+        patch_scores_lower=np.stack([p.patch_scores_lower for p in done]),
+        counts=None if done[0].counts is None else tuple(p.counts for p in done),
+    )

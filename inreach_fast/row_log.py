@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import BinaryIO
 
 import numpy as np
@@ -103,6 +104,18 @@ class RowLog:
         kept = self._buffer.compact(rows)
         self.close()
         return kept
+
+    def cut(self, count: int) -> None:
+        """Of rows in a file: gives up all but the first ``count``, and their room on disk."""
+        assert self._file is not None
+        self._file.truncate(count * self.row_bytes)
+        self._file.seek(0, 2)
+        self._count = count
+
+    def sync(self) -> None:
+        """Of rows in a file: they outlast a power cut from here on."""
+        assert self._file is not None
+        os.fsync(self._file.fileno())
 
     def finish(self) -> FloatArray:
         """All rows, (n, D), in memory or memory-mapped from the file; the log is done with."""

@@ -1,10 +1,11 @@
 """The spool: a folder in which an unfinished fit lies, so that another process can go on from it.
 
     journal    one JSON record a line, each with its CRC-32: first the configuration, then the training images'
-               sha256, then one record for each image that was associated; at last that the filters are done
+               sha256, then one record for each image that was associated; at last what the filters left, and how
+               far the members' rows have been moved to their places
     lock       held by the process that works here
     members, ids, rest, inputs        what images gave: member_store.py, input_store.py
-    nominal, others, selection, index/    what the filters left: fitted.py
+    selection, nominal, others, index/    what the filters left, and its rows, moved there: placement.py
 
 Data are written first, then the record that speaks of them, in one write. A process killed at any point therefore
 leaves complete records, and behind them perhaps data or half a line that nothing speaks of, which resuming cuts off.
@@ -27,10 +28,19 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import SpoolBusyError, SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError, SpoolWriteError
-from .workspace import Budget, Workspace, write_failure
+from .errors import (
+    ParameterError,
+    SpoolBusyError,
+    SpoolCorruptError,
+    SpoolError,
+    SpoolExistsError,
+    SpoolMismatchError,
+    SpoolWriteError,
+)
+from .memory import mapped_file
+from .workspace import Budget, Workspace, is_full, write_failure
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _JOURNAL, _LOCK, _INDEX = "journal", "lock", "index"
 _FILES: Final = ("members", "ids", "rest", "nominal", "others", "selection", "inputs")
 _OURS: Final = frozenset([_JOURNAL, f"{_JOURNAL}.new", _LOCK, _INDEX, *_FILES])
@@ -50,6 +60,7 @@ class Spool(Workspace):
     Attributes:
         records: what the journal says has been done, in order; the configuration is not among them.
         expected: bytes that are still to be written, as far as known: for the message of a full disk.
+        placed: the nominal rows, memory-mapped from the file of that name, once they are there (placement.py).
 
     Raises:
         SpoolExistsError: an unfinished fit lies there and ``resume`` is False; or the folder holds something else
@@ -60,10 +71,14 @@ class Spool(Workspace):
     durable = True
 
     def __init__(self, folder: str | os.PathLike[str], budget: Budget, *, resume: bool = False) -> None:
-        super().__init__(budget, Path(folder))
-        self.folder = Path(folder)
+        try:
+            self.folder = Path(folder)
+        except TypeError as error:
+            raise ParameterError(f"spool: expected the path of a folder, got {folder!r}") from error
+        super().__init__(budget, self.folder)
         self.records: list[Record] = []
         self.expected = 0
+        self.placed: npt.NDArray[np.float32] | None = None
         self._configuration: Record | None = None
         self._journal: BinaryIO | None = None
         self._lock: BinaryIO | None = None
@@ -97,11 +112,15 @@ class Spool(Workspace):
             words = ", ".join(f"{name} (was {found.get(name)!r}, is {wanted.get(name)!r})" for name in different)
             raise SpoolMismatchError(
                 f"{self.folder}: the spool is of another configuration: {words}; resume with the same one, or remove "
-                "the folder and begin again"
+                "the spool and begin again"
             )
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, *, sync: bool = False) -> None:
         """Appends a record; the data that it speaks of have been written.
+
+        Args:
+            record: JSON-able.
+            sync: wait until it outlasts a power cut: for a record on whose strength other data are given up.
 
         Raises:
             SpoolWriteError: the journal cannot be written; it is as before.
@@ -113,11 +132,25 @@ class Spool(Workspace):
             written = self._journal.write(line)
             if written != len(line):  # a disk that is nearly full takes a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if sync:
+                os.fsync(self._journal.fileno())
         except OSError as error:
             self._journal.truncate(before)
             self._journal.seek(before)
             raise self.write_error(error, len(line)) from error
         self.records.append(record)
+
+    def sync(self) -> None:
+        """Waits until the journal is on the disk: before files that it makes needless are removed.
+
+        Raises:
+            SpoolWriteError: it cannot be written.
+        """
+        assert self._journal is not None
+        try:
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise self.write_error(error) from error
 
     def keep(self, count: int) -> None:
         """Takes back all records but the first ``count``: their data turned out not to be whole."""
@@ -139,6 +172,11 @@ class Spool(Workspace):
         except OSError as error:
             raise self.write_error(error) from error
 
+    def new_file(self, name: str) -> BinaryIO:
+        """See `Workspace`."""
+        self.drop_file(name)
+        return self.open_file(name)
+
     def size_of(self, name: str) -> int:
         """Bytes in a file; 0 where there is none."""
         try:
@@ -150,6 +188,11 @@ class Spool(Workspace):
         """Removes a file that is no longer needed."""
         with suppress(FileNotFoundError):
             (self.folder / name).unlink()
+
+    def file_of(self, rows: npt.NDArray[np.float32]) -> Path | None:
+        """The file that a model's nominal rows are mapped from; None where they are others than this fit's."""
+        mapped = None if self.placed is None else mapped_file(self.placed)
+        return self.folder / "nominal" if mapped is not None and mapped_file(rows) is mapped else None
 
     def index_folder(self) -> Path:
         """See `Workspace`."""
@@ -190,9 +233,12 @@ class Spool(Workspace):
 
     def _sentence(self, error: OSError, needed: int) -> str:
         what = write_failure(self.folder, error, max(needed, self.expected))
+        if not self.folder.is_dir():
+            return f"{self.folder}: {what}; make its parent folder, or see that it may be written to"
+        remedy = "make room" if is_full(error) else "see that it can be written to"
         return (
-            f"{self.folder}: {what}. What is done stays in the spool: make room, then go on with resume=True "
-            "(--resume), or remove the folder"
+            f"{self.folder}: {what}. What is done stays in the spool: {remedy}, then go on with resume=True "
+            "(--resume), or remove the spool"
         )
 
     # ----------------------------------------------------------------------------------------------- opening
@@ -233,6 +279,9 @@ class Spool(Workspace):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                    self._lock = lock  # a file system without such locks: as where the system has none
+                    return
                 lock.close()
                 raise SpoolBusyError(
                     f"{self.folder}: another process is fitting with this spool; wait for it, or give another folder"
@@ -259,21 +308,21 @@ class Spool(Workspace):
         header = records[0] if records else None
         if header is None or header.get("kind") != "inreach_fast spool":
             raise SpoolCorruptError(
-                f"{path}: is no journal of a spool, or its beginning was altered; remove the folder and begin again"
+                f"{path}: is no journal of a spool, or its beginning was altered; remove the spool and begin again"
             )
         if header.get("format") != _FORMAT:
             raise SpoolMismatchError(
                 f"{path}: written by another version of inreach_fast (format {header.get('format')}); finish with that "
-                "one, or remove the folder and begin again"
+                "one, or remove the spool and begin again"
             )
         if not resume:
             raise SpoolExistsError(
                 f"{self.folder}: an unfinished fit lies there; go on from it with resume=True (--resume), or remove "
-                "the folder to begin again"
+                "the spool to begin again"
             )
         if any(record is None for record in records):
             number = records.index(None) + 1
-            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the folder and begin again")
+            raise SpoolCorruptError(f"{path}: line {number} was altered; remove the spool and begin again")
         self._configuration = header
         self.records = [record for record in records[1:] if record is not None]
         self._open_journal(sum(len(line) + 1 for line in lines))

@@ -194,7 +194,9 @@ class BoundedSearch:
             complete = not unknown.any()
             if certain or complete:
                 break
-            order = self._order(upper - lower, unknown, upper_map, low if threshold is None else threshold)
+            with np.errstate(invalid="ignore"):  # of infinity and infinity, which _order counts as nothing
+                length = upper - lower
+            order = self._order(length, unknown, upper_map, low if threshold is None else threshold)
             now = time.perf_counter()
             self.pace.weighed(now - begun)
             if deadline is not None:

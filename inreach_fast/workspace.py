@@ -97,6 +97,10 @@ class Workspace:
         except OSError as error:
             raise self.write_error(error) from error
 
+    def new_file(self, name: str) -> BinaryIO:
+        """`open_file`, and empty: a file that an earlier process has left there is another one from then on."""
+        return self.open_file(name)
+
     def index_folder(self) -> Path:
         """A folder for the files of the search index; `close` removes it, and files still mapped stay readable."""
         if self._index_folder is None:
@@ -121,14 +125,13 @@ class Workspace:
         return SpoolWriteError(error.errno or errno.ENOSPC, self._sentence(error, needed))
 
     def _sentence(self, error: OSError, needed: int) -> str:
-        remedy = "give another place by spool=DIR, or a greater memory_limit"
+        remedy = "give another place (spool=DIR of a fit, or use_scratch), or a greater memory_limit"
         return f"{self.place}: {write_failure(self.place, error, needed)}; {remedy}"
 
 
 def write_failure(folder: Path, error: OSError, needed: int) -> str:
     """What went wrong in writing, in words."""
-    # NumPy's own "requested and written" comes without a number.
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
+    if not is_full(error):
         return f"cannot be written ({error.strerror or error})"
     try:
         free = format_bytes(shutil.disk_usage(folder).free)
@@ -137,11 +140,25 @@ def write_failure(folder: Path, error: OSError, needed: int) -> str:
     return f"the disk is full: at least {format_bytes(needed)} more are needed and {free} are free"
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    # NumPy's own "requested and written" comes without a number.
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, None)
+
+
 def write_all(file: BinaryIO, array: Array) -> None:
     """Appends an array's bytes; an unbuffered file may take them in several goes."""
     view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     while len(view):
         view = view[file.write(view[:_BLOCK]) :]
+
+
+def write_at(file: BinaryIO, offset: int, array: Array) -> None:
+    """Writes an array's bytes at a place of the file; what lies before it may be a hole that takes no room."""
+    view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    while len(view):
+        count = os.pwrite(file.fileno(), view[:_BLOCK], offset)
+        view, offset = view[count:], offset + count
 
 
 def read_into(file: BinaryIO, offset: int, out: Array) -> None:
@@ -158,8 +175,8 @@ def read_into(file: BinaryIO, offset: int, out: Array) -> None:
         view, offset = view[count:], offset + count
 
 
-def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Array:
-    """A file's content as a read-only memory-mapped array; an empty one where there is nothing to map."""
+def map_file(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...], offset: int = 0) -> Array:
+    """A file's content from ``offset`` on, read-only memory-mapped; an empty array where there is nothing to map."""
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.memmap(file, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
+    return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape).view(np.ndarray)

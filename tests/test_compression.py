@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -255,6 +257,15 @@ def test_epsilons_of_repeated_compression_add_up() -> None:
     assert 1.5 <= twice.compression.epsilon <= 1.5 + 1e-12
     assert twice.compression.of == 240
     assert covers(model.patches, twice.patch_index, twice.compression.epsilon)
+
+
+def test_epsilons_that_are_nothing_or_beyond_all_numbers_add_up_as_well() -> None:
+    model = nominal(shared_patches(8, 30, 10).reshape(-1, 10))
+    for first, second, total in ((0.0, 0.0, 0.0), (0.0, 0.7, 0.7), (0.7, 0.0, 0.7), (1e308, 1e308, sys.float_info.max)):
+        twice = model.compress(first).compress(second)
+        assert twice.compression is not None
+        assert twice.compression.epsilon == total
+        assert Compression.from_dict(json.loads(json.dumps(twice.compression.as_dict()))) == twice.compression
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,10 @@ def test_training_scores_of_few_and_of_all() -> None:
 def test_progress_and_report() -> None:
     told: list[tuple[str, int, int]] = []
     model = estimator().fit(pictures(), progress=lambda *step: told.append(step))
-    assert list(dict.fromkeys(s for s, _, _ in told)) == ["read", "describe", "associate", "filter", "threshold"]
+    assert list(dict.fromkeys(s for s, _, _ in told)) == [
+        "read", "describe", "associate", "filter", "index", "threshold",
+    ]  # fmt: skip
+    assert ("index", 0, 1) in told  # a stage of minutes is told when it begins
     assert all(done <= total for _, done, total in told)
     report = model.report_
     assert report["images"] == 10

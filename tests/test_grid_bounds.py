@@ -80,6 +80,22 @@ def test_distances_above_are_none_too_small_and_hardly_too_large() -> None:
             assert (above <= exact * 1.0003).all()
 
 
+def test_distances_below_are_none_too_large() -> None:
+    # The searched patch's distance may be half a float32 step less than was reported. Just under a power of two that
+    # step is smallest beside the value, and just above one the bound's own is largest.
+    random = np.random.default_rng(5)
+    sq = np.nextafter(np.float32(2.0) ** random.integers(-30, 30, 20_000).astype(np.float32), np.float32(0))
+    apart = (sq * (1 - np.sqrt(random.uniform(0.5, 0.52, len(sq)))) ** 2).astype(np.float32)
+    step = sq.astype(np.longdouble) - np.nextafter(sq, np.float32(0)).astype(np.longdouble)
+    least = np.sqrt(sq.astype(np.longdouble) - step / 2) - np.sqrt(apart.astype(np.longdouble))
+    below = module._below(sq, apart)
+    assert (below.astype(np.longdouble) <= least**2).all()
+    assert (below >= least**2 * (1 - 1e-6)).all()
+    assert (module._below(sq, sq * np.float32(2)) == 0).all()
+    assert (module._below(np.zeros(3, np.float32), np.zeros(3, np.float32)) == 0).all()
+    assert module._below(np.array([np.inf], np.float32), np.zeros(1, np.float32)) <= np.finfo(np.float32).max
+
+
 def test_the_allowance_for_float32_is_needed() -> None:
     # Sums of float32 fall short of the distance: without the allowance they would be no bound.
     random = np.random.default_rng(2)

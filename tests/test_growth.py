@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from inreach_fast.errors import (
     FinalModelError,
     GrowthError,
     ImageError,
+    MemoryLimitError,
     MixedSizesError,
     ModelCorruptError,
     NoChannelsError,
@@ -244,8 +246,23 @@ def test_replaced_patches_cannot_grow(tmp_path: Path) -> None:
     final = saved(model, tmp_path, final=True)
     model.nominal_ = replace(model.nominal_, index_arrays=None)
     assert saved(model, tmp_path) == final
+    assert not model.can_grow
     with pytest.raises(FinalModelError, match="replaced"):
         model.forget(0)
+
+
+def test_replaced_patches_are_searched_from_then_on() -> None:
+    from inreach_fast.nominal_model import NominalModel
+
+    model = estimator().fit(IMAGES)
+    before, scores = model.predict(IMAGES[0]).score, model.training_scores()
+    nominal = model.nominal_
+    arrays = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
+    others = nominal.image_index != 0
+    model.nominal_ = NominalModel(*(getattr(nominal, name)[others] for name in arrays))
+    assert model.predict(IMAGES[0]).score > before
+    assert model.predict(IMAGES[0], threshold=0.0).score_upper > before
+    assert (model.training_scores() > scores).any()
 
 
 def test_seed_images_are_not_forgotten_without_a_refit(tmp_path: Path) -> None:
@@ -300,6 +317,43 @@ def test_calls_that_fail_leave_the_model_as_it_was(tmp_path: Path) -> None:
     for nothing in (lambda: InReaCh().partial_fit(IMAGES), lambda: InReaCh().forget(0)):
         with pytest.raises(NotFittedError):
             nothing()
+
+
+def test_a_limit_that_is_too_small_for_the_resulting_set_is_refused(tmp_path: Path) -> None:
+    model = estimator().fit(IMAGES[:10])
+    described = descriptor_model().fit_descriptors(POOL[:10], (3, 3))
+    before, before_described = saved(model, tmp_path), saved(described, tmp_path)
+    other = next(i for i in range(10) if i not in model.seed_images_)
+    another = next(i for i in range(10) if i not in described.seed_images_)
+    for one in (model, described):
+        one.memory_limit = "1kB"
+    for images, call in (
+        (12, lambda: model.partial_fit(IMAGES[10:12])),
+        (9, lambda: model.forget(other)),
+        (9, lambda: model.forget(other, refit=True)),
+        (12, lambda: described.partial_fit_descriptors(POOL[10:12])),
+        (9, lambda: described.forget(another)),
+    ):
+        with pytest.raises(MemoryLimitError, match=f"memory_limit: 1.0 kB is too little for {images} images"):
+            call()
+    model.memory_limit = described.memory_limit = None
+    assert unchanged(model, before, tmp_path)
+    assert unchanged(described, before_described, tmp_path)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_no_file_is_left_open(refit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaked: list[str] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda left: leaked.append(str(left.exc_value)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        model = estimator(memory_limit=60_000).fit(IMAGES[:10])  # all goes to files
+        model.partial_fit(IMAGES[10:12], refit=refit)
+        model.forget(int(np.setdiff1d(np.arange(12), model.seed_images_)[0]), refit=refit)
+        described = descriptor_model(memory_limit=4000).fit_descriptors(POOL[:10], (3, 3))
+        described.partial_fit_descriptors(POOL[10:12])
+        gc.collect()
+    assert leaked == []
 
 
 def test_descriptors_that_are_no_longer_at_hand() -> None:

@@ -56,7 +56,7 @@ def test_every_form_gives_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_grey_becomes_three_channels() -> None:
-    grey = PIXELS[..., 0]
+    grey = np.tile(PIXELS[..., 0], 2)
     assert np.array_equal(open_images(grey).load(1), np.repeat(grey[1][:, :, None], 3, axis=2))
     assert np.array_equal(as_image(torch.from_numpy(grey[0])), np.repeat(grey[0][:, :, None], 3, axis=2))
 
@@ -68,6 +68,9 @@ def test_grey_becomes_three_channels() -> None:
         (np.zeros((0, 4, 4, 3), np.uint8), EmptyFolderError, "no image"),
         (3, ParameterError, "int"),
         (np.zeros(5, np.uint8), ParameterError, r"shape \(5,\)"),
+        (PIXELS[0], ParameterError, r"one image of shape \(5, 4, 3\)"),
+        (np.zeros((9, 9, 4), np.uint8), ParameterError, "one image"),
+        (torch.zeros(3, 9, 9), ParameterError, r"one image of shape \(3, 9, 9\)"),
         ([PIXELS[0], PIXELS[1].astype(np.uint16)], MixedSizesError, "dtypes"),
         ("no/such/folder", DataError, "no/such/folder"),
     ],

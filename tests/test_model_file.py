@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from inreach_fast import model_file
 from inreach_fast.errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
@@ -122,6 +126,113 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert str(saved) in str(caught.value)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.fixture
+def holding(tmp_path: Path) -> Path:
+    """A file that holds the first array where a model has it, and something behind it."""
+    path = tmp_path / "holding"
+    path.write_bytes(bytes(model_file.ARRAYS_AT) + ARRAYS["rows"].tobytes() + b"left by a process that was killed")
+    return path
+
+
+def test_a_file_that_holds_the_first_array_becomes_the_model(saved: Path, holding: Path, tmp_path: Path) -> None:
+    whole = saved.read_bytes()
+    model_file.save_file(saved, META, ARRAYS, holding=holding)
+    assert saved.read_bytes() == whole
+    assert saved.samefile(holding)
+    assert saved.stat().st_mode & 0o777 == 0o666 & ~model_file._umask()
+    # Once only: the second model is a copy, and the first stays as it is.
+    model_file.save_file(tmp_path / "second", {}, {"rows": ARRAYS["rows"]}, holding=holding)
+    assert saved.read_bytes() == whole
+    assert model_file.load_file(tmp_path / "second")[0] == {}
+    assert not saved.samefile(tmp_path / "second")
+    assert sorted(os.listdir(tmp_path)) == ["holding", saved.name, "second"]
+
+
+@pytest.mark.parametrize("reason", ["link", "short", "elsewhere"])
+def test_what_cannot_become_the_model_is_copied(
+    saved: Path, holding: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    whole, size = saved.read_bytes(), ARRAYS["rows"].nbytes + model_file.ARRAYS_AT
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if reason == "link":
+        monkeypatch.setattr(model_file.os, "link", refuse)
+    elif reason == "short":
+        os.truncate(holding, size := size - 1)
+    elif not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == saved.stat().st_dev:
+        pytest.skip("needs another file system")
+    else:
+        other = Path("/dev/shm") / f"inreach-test-{os.getpid()}"
+        other.write_bytes(holding.read_bytes()[:size])
+        holding.unlink()
+        holding = other
+    try:
+        model_file.save_file(saved, META, ARRAYS, holding=holding)
+        assert saved.read_bytes() == whole
+        assert holding.stat().st_size == size
+        assert holding.stat().st_nlink == 1
+    finally:
+        holding.unlink()
+
+
+@pytest.mark.parametrize("step", ["_write_array", "fsync", "replace"])
+def test_a_full_disk_leaves_the_file_that_holds_the_first_array(
+    saved: Path, holding: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    before, write = saved.read_bytes(), model_file._write_array
+
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full_behind_the_first(file: Any, array: Any) -> Any:
+        return full() if file is not None else write(file, array)
+
+    with monkeypatch.context() as patch:
+        if step == "_write_array":
+            patch.setattr(model_file, step, full_behind_the_first)
+        else:
+            patch.setattr(model_file.os, step, full)
+        with pytest.raises(SaveError, match=r"disk is full.*needs [\d,]+ bytes and [\d,]+ are free"):
+            model_file.save_file(saved, META, ARRAYS, holding=holding)
+    assert saved.read_bytes() == before
+    assert holding.stat().st_nlink == 1
+    assert holding.read_bytes()[model_file.ARRAYS_AT :] == ARRAYS["rows"].tobytes()
+    assert sorted(os.listdir(saved.parent)) == ["holding", saved.name]
+    model_file.save_file(saved, META, ARRAYS, holding=holding)
+    assert saved.read_bytes() == before
+
+
+def version_1(meta: dict[str, Any], rows: NDArray[np.float32]) -> bytes:
+    """A file as version 1 had it: the header in front."""
+    entry = {"name": "rows", "dtype": "float32", "shape": list(rows.shape), "offset": 1024}
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()
+    content = {"arrays": [{**entry, "sha256": digest}], "meta": meta, "file_bytes": 1024 + rows.nbytes}
+    header = json.dumps(content, sort_keys=True).encode()
+    prefix = struct.pack("<8sIIQ", b"INREACH\0", 1, 0, len(header))
+    return (prefix + hashlib.sha256(prefix + header).digest() + header).ljust(1024, b"\0") + rows.tobytes()
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    path, whole = tmp_path / "old", version_1(META, ARRAYS["rows"])
+    path.write_bytes(whole)
+    meta, arrays = model_file.load_file(path)
+    assert meta == META
+    assert np.array_equal(arrays["rows"], ARRAYS["rows"])
+    for size in (60, 200, 1024, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelCorruptError, match="cut"):
+            model_file.load_file(path)
+    for at in (16, 30, 60, 1030):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ModelCorruptError):
+            model_file.load_file(path)
+    path.write_bytes(whole + b"x")
+    with pytest.raises(ModelCorruptError, match="altered"):
+        model_file.load_file(path)
 
 
 def test_a_truly_full_disk(tmp_path: Path) -> None:

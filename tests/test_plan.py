@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from small_fits import estimator, pictures
 
-from inreach_fast.errors import EmptyFolderError, ImageError, TooFewImagesError
+from inreach_fast.errors import EmptyFolderError, ImageError, MemoryLimitError, TooFewImagesError
 from inreach_fast.plan import FitPlan
 
 SETTINGS: dict[str, Any] = {"min_channel_length": 1, "threshold_images": 6}
@@ -78,6 +79,38 @@ def test_it_changes_nothing_and_passes_over_broken_images(tmp_path: Path) -> Non
     assert told[-1][1] == told[-1][2]
     two = estimator(**SETTINGS).plan(pictures(2))  # all are seeds
     assert np.isfinite(two.join_rate)
+
+
+def test_turning_the_images_is_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inreach_fast import plan
+
+    now, decide = [0.0], plan.decide_positions
+    turned: list[int] = []
+
+    def decided(inputs: Any, *arguments: Any) -> Any:
+        found = decide(inputs, *arguments)
+        turned.append(len(found[0].searched))
+        now[0] += 3.0
+        return found
+
+    monkeypatch.setattr(plan, "decide_positions", decided)
+    monkeypatch.setattr(plan, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    found = estimator(align="auto", transpose_threshold=1e9, **SETTINGS).plan(pictures(20))
+    assert turned == [found.measured_images] == [6]
+    assert found.seconds["align"] == pytest.approx(3.0 / 6 * 20)
+
+
+def test_a_limit_that_the_fit_would_refuse_is_refused() -> None:
+    images = pictures(6)
+    for seeds in (None, [0, 1, 2, 3]):
+        with pytest.raises(MemoryLimitError, match=r"1\.0 kB is too little for 6 images") as caught:
+            estimator(memory_limit="1kB", **SETTINGS).plan(images, seeds=seeds)
+        with pytest.raises(MemoryLimitError) as again:
+            estimator(memory_limit="1kB", **SETTINGS).fit(images, seeds=seeds)
+        assert str(again.value) == str(caught.value)
+        assert f"{len(seeds or [0, 1])} seed images" in str(caught.value)
+        least = int(str(caught.value).split("(")[1].split(")")[0])
+        assert estimator(memory_limit=least, **SETTINGS).plan(images, seeds=seeds).memory["limit"] == least
 
 
 def test_nothing_to_plan(tmp_path: Path) -> None:

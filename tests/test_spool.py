@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,8 +32,9 @@ from inreach_fast.errors import (
     SpoolMismatchError,
     SpoolWriteError,
 )
+from inreach_fast.row_log import RowLog
 from inreach_fast.spool import Spool
-from inreach_fast.workspace import Budget
+from inreach_fast.workspace import Budget, Workspace
 
 TESTS = Path(__file__).resolve().parent
 # So little that rows, inputs and the nominal patches go to files; just enough for what has to be in memory.
@@ -202,7 +204,7 @@ def test_an_unfinished_spool_is_an_error_that_names_both_remedies(folder: Path, 
     spool = tmp_path / "spool"
     stopped(folder, spool)
     before = {path.name: path.read_bytes() for path in spool.iterdir()}
-    with pytest.raises(SpoolExistsError, match=r"unfinished fit.*resume=True \(--resume\).*remove the folder"):
+    with pytest.raises(SpoolExistsError, match=r"unfinished fit.*resume=True \(--resume\).*remove the spool"):
         estimator(**SETTINGS).fit(folder, spool=spool)
     assert {path.name: path.read_bytes() for path in spool.iterdir()} == before
     with pytest.raises(ParameterError, match="resume"):
@@ -248,8 +250,8 @@ def broken(folder: Path) -> None:
     [
         (changed, r"^7\.png: is another image than it was"),
         (added, r"^10\.png: is there, and was not"),
-        (gone, r"^7\.png: is missing"),
-        (broken, r"^7\.png: cannot be read any more"),
+        (gone, r"^7\.png: is missing, and was there when"),
+        (broken, r"^7\.png: cannot be read, and could be when"),
     ],
 )
 def test_images_that_changed_since(
@@ -281,6 +283,37 @@ def test_a_spool_in_use(folder: Path, tmp_path: Path) -> None:
     estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
 
 
+def test_a_file_system_without_locks(
+    folder: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert saved(estimator(**SETTINGS).fit(folder, spool=tmp_path / "spool"), tmp_path) == whole
+    assert not (tmp_path / "spool").exists()
+
+
+def test_the_journal_is_on_the_disk_before_the_members_go(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync, spool = os.fsync, tmp_path / "spool"
+
+    def watched(handle: int) -> None:
+        names = {path.stat().st_ino: path.name for path in spool.iterdir()}
+        synced.append(names[os.fstat(handle).st_ino])
+        assert "members" in names.values()
+        assert (b'"kind":"placed"' in (spool / "journal").read_bytes()) == (synced[-1] == "journal")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    stopped(folder, spool, "threshold", 1)
+    assert not (spool / "members").exists()
+    assert sorted(synced[:-1]) == ["nominal", "others", "selection"]
+    assert synced[-1] == "journal"
+
+
 def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SpoolExistsError, match="is no spool"):
         estimator(**SETTINGS).fit(folder, spool=folder)
@@ -289,8 +322,21 @@ def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path
     with pytest.raises(SpoolExistsError, match="is no spool"):
         estimator(**SETTINGS).fit(folder, spool=tmp_path / "file", resume=True)
     assert (tmp_path / "file").read_text() == "mine"
-    with pytest.raises(SpoolWriteError, match="absent"):
+    with pytest.raises(SpoolWriteError, match=r"absent.*make its parent folder") as caught:
         estimator(**SETTINGS).fit(folder, spool=tmp_path / "absent" / "spool")
+    assert "room" not in str(caught.value)
+    with pytest.raises(ParameterError, match="spool: expected the path of a folder, got 5"):
+        estimator(**SETTINGS).fit(folder, spool=5)
+
+
+def test_a_file_of_the_spool_that_cannot_be_opened(folder: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    stopped(folder, spool)
+    (spool / "ids").unlink()
+    (spool / "ids").mkdir()
+    with pytest.raises(SpoolWriteError, match=r"cannot be written.*see that it can be written to.*--resume") as caught:
+        estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
+    assert "room" not in str(caught.value)
 
 
 def test_a_garbled_journal(folder: Path, tmp_path: Path) -> None:
@@ -367,6 +413,48 @@ def test_a_full_disk_under_the_temporary_files(folder: Path, small_disk: Path) -
     with pytest.raises(SpoolWriteError, match=r"disk is full.*greater memory_limit"):
         model.fit(pictures(60))
     assert list(small_disk.iterdir()) == []
+
+
+class NearlyFull:
+    """A file on a disk that takes five bytes more, and then none."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.left = file, 5
+
+    def write(self, data: Any) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, self.left = min(self.left, len(data)), 0
+        return int(self.file.write(data[:taken]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_a_record_of_which_the_disk_took_a_part_is_no_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", Budget(1 << 20))
+    spool.begin({"dim": 3})
+    journal = spool._journal
+    spool._journal = NearlyFull(journal)  # type: ignore[assignment]
+    with pytest.raises(SpoolWriteError, match="disk is full"):
+        spool.add({"kind": "image", "number": 0})
+    assert spool.records == []
+    spool._journal = journal  # room was made
+    spool.add({"kind": "image", "number": 1})
+    spool.close()
+    assert Spool(tmp_path / "spool", Budget(1 << 20), resume=True).records == [{"kind": "image", "number": 1}]
+
+
+def test_rows_of_which_the_disk_took_a_part_leave_those_before(tmp_path: Path) -> None:
+    log = RowLog(Workspace(Budget(1 << 20), tmp_path), "rows", 2, most_rows=9, memory=0)
+    log.append(np.ones((2, 2), np.float32))
+    file = log._file
+    log._file = NearlyFull(file)  # type: ignore[assignment]
+    with pytest.raises(SpoolWriteError, match=r"disk is full.*use_scratch"):
+        log.append(np.full((3, 2), 2, np.float32))
+    log._file = file
+    log.append(np.full((1, 2), 3, np.float32))
+    assert log.read(0, len(log)).tolist() == [[1, 1], [1, 1], [3, 3]]
 
 
 # ----------------------------------------------------------------------------------------------- memory limit

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import loose_bounds
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,43 @@ def test_the_verdict_is_plain_predicts(
     assert got.complete == (sum(double.searched) == PATCHES - double.first)
     if got.complete:
         assert same(got, plain)
+
+
+@pytest.mark.parametrize("distance", ["squared_l2", "l2"])
+def test_a_threshold_that_is_the_score_itself(monkeypatch: pytest.MonkeyPatch, distance: str) -> None:
+    model, rows = fitted(distance=distance), image(3, defect=4.0)
+    plain = model.score_descriptors(rows)
+
+    class Touching(LooseBounds):
+        """Lower ends that are the answers, so that the lower score is the score; upper ends that are loose."""
+
+        def grid_bounds(self, *arguments: Any, **options: Any) -> Any:
+            found = super().grid_bounds(*arguments, **options)
+            return replace(found, sq_lower=loose_bounds._NEAREST(*arguments[::2]).sq_distance)
+
+    Touching(1.0, first=1).install(monkeypatch)
+    got = model.score_descriptors(rows, threshold=plain.score)
+    assert got.certain
+    assert not got.is_anomalous
+    got = model.score_descriptors(rows, threshold=float(np.nextafter(np.float32(plain.score), np.float32(0))))
+    assert got.certain
+    assert got.is_anomalous
+    assert got.score_upper > plain.score  # known without the search
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e18, 1e30])
+def test_distances_at_the_ends_of_float32(magnitude: float) -> None:
+    x = (shared_patches(6, PATCHES, 8, seed=1) * magnitude).astype(np.float32)
+    model = InReaCh(image_size=(48, 56), smoothing_sigma=3.0, assoc_depth=3).fit_descriptors(x, GRID)
+    rows = (image(2, defect=3.0) * magnitude).astype(np.float32)
+    plain = model.score_descriptors(rows)
+    for limits in ({"threshold": plain.score}, {"threshold": plain.score / 2}, {"budget_ms": 1e-6}, {"budget_ms": 6e4}):
+        got = model.score_descriptors(rows, **limits)
+        assert got.score_lower <= plain.score <= got.score_upper
+        assert (got.patch_scores_lower <= plain.patch_scores).all()
+        assert (plain.patch_scores <= got.patch_scores).all()
+        if "threshold" in limits:
+            assert got.is_anomalous == (plain.score > limits["threshold"])
 
 
 def test_a_clear_verdict_needs_no_search_and_a_close_one_few_patches(

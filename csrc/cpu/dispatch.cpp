@@ -18,9 +18,11 @@ namespace inreach {
                   const float* init, bool add, float* out);                                                \
     uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,               \
                         const float* init, float* out);                                                    \
+    void add_to_sums(const float* values, size_t count, double* sums);                                     \
     uint64_t at_least(const float* values, const float* thresholds, float shift);                          \
-    float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,    \
-                        size_t groups);                                                                    \
+    void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count,           \
+                        const float* row, const float* centre, const float* steps, size_t groups,          \
+                        float* out);                                                                       \
     Quantized quantize(const float* row, const float* centre, int8_t* codes);                              \
     uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail, \
                         const float* tails, const float* halves, float threshold, float* out);             \
@@ -46,12 +48,12 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, fl
 INREACH_DECLARE_KERNELS(neon)
 #endif
 
-#define INREACH_TABLE(isa)                                                                       \
-    {                                                                                            \
-        #isa, isa::sq_distance, isa::standardize, isa::dot_tile, isa::scan_block, isa::at_least, \
-            isa::code_distance, isa::quantize, isa::scan_codes, isa::collect_in_reach, {         \
-            isa::transpose, isa::sum_taps, isa::blend                                            \
-        }                                                                                        \
+#define INREACH_TABLE(isa)                                                                               \
+    {                                                                                                    \
+        #isa, isa::sq_distance, isa::standardize, isa::dot_tile, isa::scan_block, isa::add_to_sums,      \
+            isa::at_least, isa::code_distances, isa::quantize, isa::scan_codes, isa::collect_in_reach, { \
+            isa::transpose, isa::sum_taps, isa::blend                                                    \
+        }                                                                                                \
     }
 
 namespace {

@@ -76,14 +76,19 @@ struct KernelTable {
     uint64_t (*scan_block)(const float* block, size_t depth, const float* row, float threshold,
                            const float* init, float* out);
 
+    // EXACT. sums[i] += values[i] in float64, for i < count, a multiple of 16.
+    void (*add_to_sums)(const float* values, size_t count, double* sums);
+
     // EXACT comparison of given floats: bit j set where values[j] >= thresholds[j] + shift, 64 values.
     uint64_t (*at_least)(const float* values, const float* thresholds, float shift);
 
-    // FILTER. sum over groups of kCodeGroup dimensions of (row - centre - step * code)^2, one step for each
-    // group. Each difference is off by at most 2u (|row - centre| + |step * code|); the sum of their squares
-    // has terms >= 0: relative error <= gamma(48 + groups).
-    float (*code_distance)(const int8_t* codes, const float* row, const float* centre, const float* steps,
-                           size_t groups);
+    // FILTER. out[i] = sum over groups of kCodeGroup dimensions of (row - centre - step * code)^2, one step
+    // for each group, code those at codes + places[i] * stride, for i < count. Each difference is off by at
+    // most 2u (|row - centre| + |step * code|); the sum of their squares has terms >= 0: relative error <=
+    // gamma(48 + groups).
+    void (*code_distances)(const int8_t* codes, size_t stride, const uint8_t* places, size_t count,
+                           const float* row, const float* centre, const float* steps, size_t groups,
+                           float* out);
 
     // FILTER. Rounds row - centre, kScanDims values computed in float32, to codes of -127 to 127.
     Quantized (*quantize)(const float* row, const float* centre, int8_t* codes);

@@ -6,7 +6,7 @@ and the rounding here decide how fast a search is, and never what it answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .results import FloatArray, IndexArray
 _OVERSAMPLING = 8
 _LEADING = 32
 _MAPPED_ROWS = 64
+_ROWS_AT_ONCE = 256
 
 
 class Basis:
@@ -29,27 +30,29 @@ class Basis:
         captured: share of the sample's variance in the 32 leading directions, 0 to 1: whether bounds can pay.
     """
 
-    def __init__(self, sample: npt.NDArray[Any], rank: int, *, power_iterations: int = 2) -> None:
-        rows = np.asarray(sample, dtype=np.float64)
-        self.dim = int(rows.shape[1])
+    def __init__(self, sample: npt.NDArray[Any], rank: int, *, power_iterations: int = 3) -> None:
+        self.dim = int(sample.shape[1])
         self.rank = min(rank, self.dim)
-        self._centre = rows.mean(axis=0)
-        rows = rows - self._centre
+        self._centre: npt.NDArray[np.float64] = np.asarray(np.mean(sample, axis=0, dtype=np.float64))
         with np.errstate(over="ignore"):
-            largest = float(np.sqrt(np.max(np.einsum("ij,ij->i", rows, rows)), dtype=np.float64))
+            largest = np.sqrt(max(float(np.einsum("ij,ij->i", part, part).max()) for part in self._centred(sample)))
         self.captured = 0.0
         self._scale = 1.0
         if not 0.0 < largest < np.inf:
             self._directions = np.eye(self.rank, self.dim, dtype=np.float32)
         else:
             self._scale = float(2.0 ** -np.floor(np.log2(largest)))
-            scaled = (rows * self._scale).astype(np.float32)
-            self._directions = _orthonormal(_principal_directions(scaled, self.rank, power_iterations))
-            coordinates = scaled @ self._directions.T
-            variance = np.einsum("ij,ij->j", coordinates, coordinates, dtype=np.float64) / len(scaled)
-            total = float(np.einsum("ij,ij->", scaled, scaled, dtype=np.float64)) / len(scaled)
-            self.captured = float(min(1.0, variance[:_LEADING].sum() / total)) if total > 0.0 else 0.0
+            scaled = np.concatenate([(part * self._scale).astype(np.float32) for part in self._centred(sample)])
+            self._directions = _principal_directions(scaled, self.rank, power_iterations)
+            leading = scaled @ self._directions[:_LEADING].T
+            total = _sum_of_squares(scaled)
+            self.captured = min(1.0, _sum_of_squares(leading) / total) if total > 0.0 else 0.0
         self._native: Any = None
+
+    def _centred(self, sample: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float64]]:
+        """Some rows after the other, less the centre: what is at work stays in cache."""
+        for start in range(0, len(sample), _ROWS_AT_ONCE):
+            yield np.subtract(sample[start : start + _ROWS_AT_ONCE], self._centre, dtype=np.float64)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The basis as plain arrays, float32 and float64, from which `from_arrays` makes it again."""
@@ -122,24 +125,48 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
     return out
 
 
-def _orthonormal(directions: FloatArray) -> FloatArray:
-    """The same directions, orthonormal as far as float32 can hold it: what they lack loosens every bound."""
-    exact, _unused = np.linalg.qr(directions.T.astype(np.float64))
-    return np.ascontiguousarray(exact.T, dtype=np.float32)
+def _sum_of_squares(values: FloatArray) -> float:
+    return float(np.einsum("ij,ij->", values, values, dtype=np.float64))
+
+
+def _orthonormal(columns: npt.NDArray[Any], *, passes: int = 3) -> npt.NDArray[np.float64]:
+    """An orthonormal basis, float64, of the space that some columns (D, w) span.
+
+    By Cholesky's factor of their Gram matrix: a pass leaves of the defect about the square of the columns' condition
+    number times float64's rounding, so that three of them end in rounding alone. Columns that depend on each other
+    have no such factor: for them Householder's way.
+    """
+    wide = columns.astype(np.float64)
+    try:
+        for _ in range(passes):
+            wide = wide @ np.linalg.inv(np.linalg.cholesky(wide.T @ wide)).T
+    except np.linalg.LinAlgError:
+        return np.linalg.qr(columns.astype(np.float64))[0]
+    return wide if np.isfinite(wide).all() else np.linalg.qr(columns.astype(np.float64))[0]
 
 
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:
-    """Leading right singular vectors (rank, D), by randomized subspace iteration where that is cheaper."""
-    dim = scaled.shape[1]
+    """Leading right singular vectors (rank, D), by randomized subspace iteration where that is cheaper.
+
+    Orthonormal as far as float32 can hold it: what they lack loosens every bound.
+    """
+    count, dim = scaled.shape
     width = rank + _OVERSAMPLING
     if width * 2 >= dim:
         _values, vectors = np.linalg.eigh(scaled.T @ scaled)
-        return np.ascontiguousarray(vectors[:, ::-1][:, :rank].T, dtype=np.float32)
+        return np.ascontiguousarray(_orthonormal(vectors[:, ::-1][:, :rank]).T, dtype=np.float32)
     generator = np.random.default_rng(0)  # fixed: the same rows give the same saved model
     subspace = generator.standard_normal((dim, width), dtype=np.float32)
+    # Multiplications by the rows' Gram matrix, or by the rows twice: whichever is less work.
+    gram = None
+    if count * dim // 2 + (power_iterations + 1) * dim * width < (2 * power_iterations + 1) * count * width:
+        gram = scaled.T @ scaled
     for _ in range(power_iterations):
-        subspace, _unused = np.linalg.qr(scaled.T @ (scaled @ subspace))
-    projected = scaled @ subspace
-    _values, rotation = np.linalg.eigh(projected.T @ projected)
-    directions = (subspace @ rotation[:, ::-1][:, :rank]).T
-    return np.ascontiguousarray(directions, dtype=np.float32)
+        grown = scaled.T @ (scaled @ subspace) if gram is None else gram @ subspace
+        subspace = _orthonormal(grown, passes=1).astype(np.float32)
+    if gram is None:
+        projected = scaled @ subspace
+        _values, rotation = np.linalg.eigh(projected.T @ projected)
+    else:
+        _values, rotation = np.linalg.eigh(subspace.T @ (gram @ subspace))
+    return np.ascontiguousarray(_orthonormal(subspace @ rotation[:, ::-1][:, :rank]).T, dtype=np.float32)

@@ -22,8 +22,10 @@ from .bank import Bank
 from .basis import Basis, sample_rows
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds, SearchCounts
 
-# Rank of the basis of a bank that is prepared to be searched many times, and of one made for a single call.
-_BANK_RANK, _BANK_SAMPLE = 256, 4096
+# Most rows, rank and sample of the basis of a bank that is prepared to be searched many times: more directions pass
+# more rows over and cost more to project on, which pays the sooner the more rows there are.
+_BANK_BASES = ((1 << 15, 128, 2048), (1 << 16, 192, 4096), (None, 256, 4096))
+# The same of a basis made for a single call.
 _CALL_RANK, _CALL_SAMPLE = 64, 512
 _MIN_BANK_ROWS = 512
 # Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
@@ -52,7 +54,8 @@ def _prepared(bank: Bank) -> _Prepared:
 
 def basis_of(bank: Bank) -> Basis:
     """The bank's basis, fitted on a sample of its rows if it has none yet."""
-    return bank.basis_or(lambda: Basis(sample_rows(bank.rows, bank.index, _BANK_SAMPLE), _BANK_RANK))
+    rank, sample = next((rank, sample) for most, rank, sample in _BANK_BASES if most is None or len(bank) <= most)
+    return bank.basis_or(lambda: Basis(sample_rows(bank.rows, bank.index, sample), rank))
 
 
 def _leaf_index(bank: Bank, basis: Basis) -> Any:

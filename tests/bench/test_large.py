@@ -167,10 +167,11 @@ def test_large_fit_is_held_against_its_limit_at_full_size_only() -> None:
         "images": fit_large.IMAGES, "patches": 10, "nominal": 4, "memory_limit": "1GB", "data": "x", "before": 10**9,
         "peak": 31 * 10**8, "fit": {"anonymous_before": 1, "anonymous_peak": 2, "seconds": 5.0},
         "plan": {
-            "memory": {"peak": 4 * 10**9}, "disk": {"spool": 8, "model": 9}, "total_seconds": 6.0, "planned_in": 1.0,
+            "memory": {"peak": 4 * 10**9}, "disk": {"peak": 8, "model": 9}, "total_seconds": 6.0, "planned_in": 1.0,
             "measured_images": 3,
         },
-        "disk_peak": 7, "model_bytes": 6, "stages": {"describe": 4.0}, "save_seconds": 1.0,
+        "joined": 5, "disk_fitted": 6, "disk_peak": 7, "model_bytes": 6, "stages": {"describe": 4.0},
+        "save_seconds": 1.0,
     }  # fmt: skip
     memory, disk, seconds = fit_large.cases(told)
     assert memory["goals"][0]["figure"] == "3.1 GB"

@@ -10,6 +10,7 @@ import pytest
 from cli_cases import FAST, Run, picture, save
 from PIL import Image
 
+from inreach_fast import InReaCh
 from inreach_fast.cli import exit_codes
 
 
@@ -146,6 +147,10 @@ def test_info(run: Run, model: Path) -> None:
     assert len(record["backbone"]["fingerprint"]) == 64
     assert record["images"] == 8
     assert record["parameters"]["min_channel_length"] == 1
+    assert record["image_names"] == InReaCh.load(model).image_names_
+    assert record["seed_images"] == InReaCh.load(model).seed_images_.tolist()
+    assert record["can_grow"] is True
     words = run("info", model).out
+    assert "can grow    yes, and holds the training images" in words
     for word in ("efficientnet_lite2", "threshold", "assoc_depth", "nominal"):
         assert word in words

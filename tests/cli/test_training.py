@@ -25,6 +25,9 @@ def test_plan_says_what_a_fit_takes_and_writes_nothing(run: Run, training: Path)
     words = run("plan", training, *FAST).out
     for word in ("images", "memory", "disk", "time"):
         assert word in words
+    result = run("plan", training, *FAST, "--memory-limit", "1kB")
+    assert result.code == exit_codes.USAGE
+    assert "too little" in result.error
     assert sorted(training.iterdir()) == before
 
 
@@ -53,6 +56,9 @@ def test_add_and_forget_rewrite_the_model(run: Run, model: Path, grown: Path, tm
     result = run("forget", mine, "8.png", other, "9.png")
     assert "3 images forgotten; the model has 7 images" in result.out
     assert len(list(tmp_path.glob("*"))) == 3  # mine, new, more: no temporary file is left
+    assert run("forget", mine, other, "-o", tmp_path / "final", "--final").code == 0
+    assert not InReaCh.load(tmp_path / "final").can_grow
+    assert InReaCh.load(mine).can_grow
 
 
 def test_what_cannot_be_added_or_forgotten(run: Run, model: Path, training: Path, tmp_path: Path) -> None:
@@ -61,7 +67,9 @@ def test_what_cannot_be_added_or_forgotten(run: Run, model: Path, training: Path
     result = run("forget", mine, f"{seed}.png")
     assert result.code == exit_codes.MODEL
     assert "seed image" in result.error
-    assert run("forget", mine, "absent.png").code == exit_codes.USAGE
+    result = run("forget", mine, "absent.png")
+    assert result.code == exit_codes.USAGE
+    assert "inreach info --json" in result.error
     assert mine.read_bytes() == model.read_bytes()
     assert run("forget", mine, f"{seed}.png", "--refit").code == 0
     assert run("fit", training, "-o", tmp_path / "final", "--final", *FAST).code == 0
@@ -94,9 +102,15 @@ def test_an_interrupted_fit_is_resumed(
     result = run("fit", training, "-o", tmp_path / "m", *FAST, "--depth", 2, "--resume")
     assert result.code == exit_codes.OUTPUT
     assert "depth" in result.error
-    assert run("fit", training, "-o", tmp_path / "m", *FAST, "--resume").code == 0
+    result = run("fit", training, "-o", tmp_path / "m", *FAST, "--resume")
+    assert result.code == 0
+    assert "afresh" not in result.err
     assert (tmp_path / "m").read_bytes() == model.read_bytes()
     assert not (tmp_path / "m.spool").exists()
+    result = run("fit", training, "-o", tmp_path / "m", *FAST, "--resume")
+    assert result.code == 0
+    assert f"no unfinished fit lies in {tmp_path / 'm.spool'}" in result.err
+    assert (tmp_path / "m").read_bytes() == model.read_bytes()
 
 
 def test_memory_limits_and_spools_that_are_none(run: Run, training: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import small_fits
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import load_backbone
-from inreach_fast.errors import ParameterError, WorkerLostError
+from inreach_fast.errors import ClusterError, ParameterError, WorkerLostError
 from inreach_fast.executors import LocalExecutor
 
 pytestmark = [
@@ -99,3 +99,31 @@ def test_a_run_that_fails_leaves_the_estimator_usable(tmp_path: Path) -> None:
         model.partial_fit(small_fits.pictures(3, seed=4))
     model.executor = "local"
     assert small_fits.saved(model, tmp_path) == before
+
+
+def test_what_was_done_before_a_cluster_was_lost_stays_in_the_spool(tmp_path: Path) -> None:
+    described: list[int] = []
+
+    class Lost(LocalExecutor):
+        def run(self, spec: Any, tasks: Any) -> Any:
+            for done, result in enumerate(super().run(spec, tasks)):
+                if done == 5:
+                    raise ClusterError("lost")
+                yield result
+
+    class Counts(LocalExecutor):
+        def run(self, spec: Any, tasks: Any) -> Any:
+            def counted() -> Any:
+                for task in tasks:
+                    described.append(task.number)
+                    yield task
+
+            return super().run(spec, counted())
+
+    pictures, spool = small_fits.pictures(9), tmp_path / "spool"
+    want = small_fits.saved(small_fits.estimator().fit(pictures), tmp_path)
+    with pytest.raises(ClusterError):
+        small_fits.estimator(executor=Lost()).fit(pictures, spool=spool)
+    model = small_fits.estimator(executor=Counts()).fit(pictures, spool=spool, resume=True)
+    assert described == [5, 6, 7, 8]
+    assert small_fits.saved(model, tmp_path) == want

@@ -40,7 +40,7 @@ def search_alone(bank: kernels.Bank, queries: Rows) -> kernels.Nearest:
 def case() -> tuple[Rows, Rows, Arrays]:
     rows, queries = structured(1500, outliers=3), structured(40, seed=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_BANK_SAMPLE", 200)
+        patch.setattr(native, "_BANK_BASES", ((None, 256, 200),))
         arrays = kernels.Bank(rows).index_arrays()
     assert len(arrays["unbounded"]) == 3
     return rows, queries, arrays
@@ -59,7 +59,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [512, 1000, 4096 + 1])
 def test_answers_from_arrays_are_the_bank_s_own(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_BANK_SAMPLE", 200)
+    monkeypatch.setattr(native, "_BANK_BASES", ((None, 256, 200),))
     rows, queries = structured(count, outliers=1), structured(70, seed=1)
     groups = np.arange(count) // 100
     bank = kernels.Bank(rows, groups)

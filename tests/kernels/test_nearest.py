@@ -177,3 +177,17 @@ def test_structured_data_with_groups(engine: Engine, k: int) -> None:
     expected = check_nearest(engine, queries, rows, k, query_group, group)
     same_bits(result.index, expected.index)
     same_bits(result.sq_distance, expected.sq_distance)
+
+
+def test_bounds_that_do_not_pay_are_given_up(engine: Engine) -> None:
+    rng = np.random.default_rng(13)
+    rows = rng.normal(size=(1500, 200)).astype(np.float32)  # no direction is worth more than another
+    queries = rng.normal(size=(700, 200)).astype(np.float32)
+    result = kernels.nearest(queries, kernels.Bank(rows), backend=engine.backend)
+    if engine.pruned:
+        assert result.counts is not None
+        assert result.counts.brute_force
+        assert result.counts.bounded > result.counts.pairs  # the first tasks' bounds, and all pairs
+    expected = check_nearest(engine, queries, rows)
+    same_bits(result.index, expected.index)
+    same_bits(result.sq_distance, expected.sq_distance)

@@ -121,6 +121,18 @@ void compare_tiles(const KernelTable& one) {
     }
 }
 
+void compare_add_to_sums(const KernelTable& one, const KernelTable& scalar) {
+    for (const size_t count : {0, 16, 64, 384}) {
+        const auto values = normal(std::max<size_t>(1, count), 1e3f);
+        std::vector<double> x(count + 1, 0.125), y = x;
+        for (int round = 0; round < 3; ++round) {
+            one.add_to_sums(values.data(), count, x.data());
+            scalar.add_to_sums(values.data(), count, y.data());
+        }
+        expect(x == y && x.back() == 0.125, "add_to_sums");
+    }
+}
+
 void compare_at_least(const KernelTable& one, const KernelTable& scalar) {
     for (int round = 0; round < 50; ++round) {
         auto values = normal(kBlockRows), thresholds = normal(kBlockRows);
@@ -133,32 +145,39 @@ void compare_at_least(const KernelTable& one, const KernelTable& scalar) {
     }
 }
 
-void compare_code_distance(const KernelTable& one) {
+void compare_code_distances(const KernelTable& one) {
     std::uniform_int_distribution<int> code(-127, 127);
     for (size_t groups = 0; groups <= 16; ++groups)
         for (int round = 0; round < 20; ++round) {
-            const size_t n = groups * kCodeGroup;
-            std::vector<int8_t> codes(std::max<size_t>(1, n));
+            const size_t n = groups * kCodeGroup, stride = n + 5, rows = 7;
+            const std::vector<uint8_t> places{6, 0, 3, 3, 5};
+            std::vector<int8_t> codes(rows * stride);
             for (int8_t& value : codes) value = static_cast<int8_t>(code(generator));
             const auto row = normal(std::max<size_t>(1, n), 60.0f),
                        centre = normal(std::max<size_t>(1, n), 3.0f);
             auto steps = normal(std::max<size_t>(1, groups));
             for (float& step : steps) step = std::abs(step) + 1e-3f;
-            double exact = 0.0, size_sq = 0.0;
-            for (size_t i = 0; i < n; ++i) {
-                const double place = static_cast<double>(row[i]) - centre[i];
-                const double coded = static_cast<double>(steps[i / kCodeGroup]) * codes[i];
-                exact += (place - coded) * (place - coded);
-                size_sq += std::pow(std::abs(place) + std::abs(coded), 2);
+            std::vector<float> out(places.size() + 1, -7.0f);
+            one.code_distances(codes.data(), stride, places.data(), places.size(), row.data(), centre.data(),
+                               steps.data(), groups, out.data());
+            expect(out.back() == -7.0f, "code_distances: wrote too far");
+            for (size_t p = 0; p < places.size(); ++p) {
+                double exact = 0.0, size_sq = 0.0;
+                for (size_t i = 0; i < n; ++i) {
+                    const double place = static_cast<double>(row[i]) - centre[i];
+                    const double coded =
+                        static_cast<double>(steps[i / kCodeGroup]) * codes[places[p] * stride + i];
+                    exact += (place - coded) * (place - coded);
+                    size_sq += std::pow(std::abs(place) + std::abs(coded), 2);
+                }
+                const double relative = gamma32(48 + groups);
+                // Each difference is off on its own, which moves the length by at most the length of all
+                // that.
+                expect(std::abs(std::sqrt(static_cast<double>(out[p])) - std::sqrt(exact)) <=
+                           relative * std::sqrt(exact) +
+                               2.0 * inreach::kUnit32 * std::sqrt(size_sq) * (1.0 + relative),
+                       "code_distances: rounding bound");
             }
-            const double value =
-                one.code_distance(codes.data(), row.data(), centre.data(), steps.data(), groups);
-            const double relative = gamma32(48 + groups);
-            // Each difference is off on its own, which moves the length by at most the length of all that.
-            expect(std::abs(std::sqrt(value) - std::sqrt(exact)) <=
-                       relative * std::sqrt(exact) +
-                           2.0 * inreach::kUnit32 * std::sqrt(size_sq) * (1.0 + relative),
-                   "code_distance: rounding bound");
         }
 }
 
@@ -312,8 +331,9 @@ int main(int argc, char** argv) {
         compare_sq_distance(one, scalar);
         compare_standardize(one, scalar);
         compare_tiles(one);
+        compare_add_to_sums(one, scalar);
         compare_at_least(one, scalar);
-        compare_code_distance(one);
+        compare_code_distances(one);
         compare_quantize(one);
         compare_scan_codes(one);
         compare_collect(one);

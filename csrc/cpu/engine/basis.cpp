@@ -66,7 +66,7 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
                     if (d == 0)
                         std::copy(part, part + group * kBlockRows, sum);
                     else
-                        for (size_t i = 0; i < group * kBlockRows; ++i) sum[i] += part[i];
+                        table.add_to_sums(part, group * kBlockRows, sum);
                 }
             }
             for (size_t r = 0; r < tile_rows; ++r)

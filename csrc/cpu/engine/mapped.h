@@ -11,8 +11,8 @@ namespace inreach {
 // memory that is not a shared mapping of a file: it would be lost.
 void drop_pages(const void* data, size_t bytes);
 
-// Called now and then while rows are read: gives a large mapping's pages back once about a quarter gigabyte of
-// files has come into memory. Does nothing for rows in memory, or for mappings that are not large.
+// Called now and then while rows are read: gives a large mapping's pages back once about a quarter gigabyte
+// of files has come into memory. Does nothing for rows in memory, or for mappings that are not large.
 void limit_resident(const RowSet& rows);
 
 }  // namespace inreach

@@ -34,7 +34,9 @@ constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before th
 constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
 constexpr size_t kBoundLeaves = 12;      // leaves that nearest_bounds reads
 constexpr size_t kDrainAt = 64;          // rows waiting for a decision
-constexpr size_t kPilotTasks = 4;        // tasks after which bounds and brute force are compared
+constexpr size_t kAhead =
+    256;  // values of a row that are fetched ahead: its start, the processor goes on by itself
+constexpr size_t kPilotTasks = 4;  // tasks after which bounds and brute force are compared
 
 struct Candidate {
     float bound;  // lower bound on the distance, in the frame, less all errors
@@ -287,77 +289,96 @@ class QuerySearch {
         work_.counts.bounded += kBlockRows;
         if (survivors == 0) return;
         const uint32_t* const rows = index_.rows(leaf);
-        const size_t place = leaf * kBlockRows;
-        for (uint64_t ahead = survivors; ahead; ahead &= ahead - 1) {
-            const size_t at = place + static_cast<size_t>(__builtin_ctzll(ahead));
-            __builtin_prefetch(index_.middle_codes(at));
-            __builtin_prefetch(&index_.rest(at));
-        }
-        // Stage by stage, not row by row: what the next stage reads is on its way meanwhile.
-        const double reach = (reach_ + numbers.error) * (1.0 + 1e-9);
-        Refined left[kBlockRows];
+        uint8_t places[kBlockRows];
         size_t count = 0;
         for (; survivors; survivors &= survivors - 1) {
             const auto j = static_cast<size_t>(__builtin_ctzll(survivors));
-            if (rows[j] == kNoRow || !eligible(rows[j])) continue;
-            Refined& one = left[count];
-            one.place = place + j;
-            if (!passes_middle(one, index_.first_tails(leaf)[j], values[j], slack, reach)) continue;
-            const int8_t* const codes = index_.last_codes(one.place);
-            for (size_t d = 0; d < index_.last_width(); d += 64) __builtin_prefetch(codes + d);
-            ++count;
+            // What the next stage reads is on its way meanwhile.
+            __builtin_prefetch(index_.middle_codes(leaf * kBlockRows + j));
+            __builtin_prefetch(&index_.rest(leaf * kBlockRows + j));
+            places[count] = static_cast<uint8_t>(j);
+            count += rows[j] != kNoRow && eligible(rows[j]);
         }
-        for (size_t i = 0; i < count; ++i) refine(left[i], rows[left[i].place - place], reach);
+        work_.counts.refined += count;
+        double middles[kBlockRows];
+        count = pass_middle(leaf, places, count, values, slack, middles);
+        if (count != 0) refine(leaf, places, count, middles);
     }
 
-    // Sum of squares over coded coordinates, not more than the true one by more than coded_error() allows.
-    double coded(size_t leaf, const int8_t* codes, size_t first_coordinate, size_t count) const {
-        const double sum = table_.code_distance(
-            codes, coordinates_ + first_coordinate, index_.code_centre(leaf) + first_coordinate,
-            index_.code_steps(leaf) + first_coordinate / kCodeGroup, count / kCodeGroup);
-        return std::max(0.0, sum * (1.0 - kRoundingSlack) - kUnderflow);
+    // Sums of squares over coded coordinates, not more than the true ones by more than coded_error() allows.
+    void coded(size_t leaf, const int8_t* codes, size_t stride, const uint8_t* places, size_t count,
+               size_t first_coordinate, size_t coordinates, float* sums) const {
+        table_.code_distances(codes, stride, places, count, coordinates_ + first_coordinate,
+                              index_.code_centre(leaf) + first_coordinate,
+                              index_.code_steps(leaf) + first_coordinate / kCodeGroup,
+                              coordinates / kCodeGroup, sums);
+    }
+    static double lowered(double sum) { return std::max(0.0, sum * (1.0 - kRoundingSlack) - kUnderflow); }
+
+    // Bounds from sums of squares. Each difference is off by 2u (|row - centre| + |step * code|); row -
+    // centre is at most the difference and the code together, so that a length is off by `kCoded` times
+    // itself and the length of the leaf's longest code. A row can matter while its length is at most
+    // longest().
+    static constexpr double kCoded = 4.1 * kUnit32;
+    double longest(const LeafNumbers& numbers, double missed) const {
+        return (reach_ + numbers.error + missed + kCoded * numbers.codes) * (1.0 + 2.0 * kCoded);
     }
 
-    // Each difference is off by 2u (|row - centre| + |step * code|); row - centre is at most the difference
-    // and the code together. `length` of the differences, `codes` that of the leaf's longest code.
-    static double coded_error(double length, double codes) { return 4.1 * kUnit32 * (length + codes); }
-
-    // A row that the first codes let through: sum of squares over its middle codes, and the bound so far.
-    struct Refined {
-        size_t place;
-        double middle, bound;
-    };
-
-    bool passes_middle(Refined& one, double tail, double value, double slack, double reach) {
-        ++work_.counts.refined;
-        one.middle = one.bound = 0.0;
-        if (index_.middle_width() == 0) return true;
-        const size_t leaf = one.place / kBlockRows;
-        const double tails = tail - frame_.scan_tail;
-        const double first = std::max(0.0, code_sq_ - 2.0 * value - 2.0 * slack - tails * tails);
-        const RowRest& rest = index_.rest(one.place);
-        const double beyond = static_cast<double>(rest.middle_tail) - frame_.middle_tail;
-        one.middle = coded(leaf, index_.middle_codes(one.place), kScanDims, index_.middle_width());
-        const double length = std::sqrt(first + one.middle + beyond * beyond);
-        one.bound = length - coded_error(length, index_.numbers(leaf).codes) - missed_ - rest.middle_residue;
-        return one.bound <= reach;
+    // Of `places` in a leaf those that may be within reach by first and middle codes, in their order, and the
+    // sums of squares over their middle codes.
+    size_t pass_middle(size_t leaf, uint8_t* places, size_t count, const float* values, double slack,
+                       double* middles) const {
+        if (index_.middle_width() == 0) {
+            for (size_t i = 0; i < count; ++i) middles[i] = 0.0;
+            return count;
+        }
+        const size_t first_place = leaf * kBlockRows;
+        float sums[kBlockRows];
+        coded(leaf, index_.middle_codes(first_place), index_.middle_width(), places, count, kScanDims,
+              index_.middle_width(), sums);
+        const float* const tails = index_.first_tails(leaf);
+        const double first_sq = code_sq_ - 2.0 * slack, most = longest(index_.numbers(leaf), missed_);
+        size_t left = 0;
+        for (size_t i = 0; i < count; ++i) {
+            const size_t j = places[i];
+            const RowRest& rest = index_.rest(first_place + j);
+            const double tail = static_cast<double>(tails[j]) - frame_.scan_tail;
+            const double first = std::max(0.0, first_sq - 2.0 * static_cast<double>(values[j]) - tail * tail);
+            const double beyond = static_cast<double>(rest.middle_tail) - frame_.middle_tail;
+            const double middle = lowered(static_cast<double>(sums[i]));
+            const double limit = most + static_cast<double>(rest.middle_residue) * (1.0 + 2.0 * kCoded);
+            // Without a branch: which rows pass is past guessing.
+            places[left] = static_cast<uint8_t>(j);
+            middles[left] = middle;
+            left += first + middle + beyond * beyond <= limit * limit;
+        }
+        return left;
     }
 
-    void refine(const Refined& one, uint32_t row, double reach) {
-        const size_t leaf = one.place / kBlockRows;
+    void refine(size_t leaf, const uint8_t* places, size_t count, const double* middles) {
+        const size_t first_place = leaf * kBlockRows, width = index_.last_width();
+        const int8_t* const codes = index_.last_codes(first_place);
+        for (size_t i = 0; i < count; ++i)
+            for (size_t d = 0; d < width; d += 64) __builtin_prefetch(codes + places[i] * width + d);
+        float first[kBlockRows], others[kBlockRows] = {};
+        coded(leaf, codes, width, places, count, 0, kScanDims, first);
+        if (width > kScanDims)
+            coded(leaf, codes + kScanDims, width, places, count, kScanDims + index_.middle_width(),
+                  width - kScanDims, others);
         const LeafNumbers& numbers = index_.numbers(leaf);
-        const RowRest& rest = index_.rest(one.place);
-        const int8_t* const codes = index_.last_codes(one.place);
-        const double tails = static_cast<double>(rest.last_tail) - frame_.full_tail;
-        double sq = coded(leaf, codes, 0, kScanDims) + one.middle + tails * tails;
-        if (index_.last_width() > kScanDims)
-            sq += coded(leaf, codes + kScanDims, kScanDims + index_.middle_width(),
-                        index_.last_width() - kScanDims);
-        const double length = std::sqrt(sq);
-        const double bound =
-            std::max(one.bound, length - coded_error(length, numbers.codes) - rest.last_residue);
-        if (bound > reach) return;
-        candidates_.push_back({round_down(bound * (1.0 - 1e-9) - numbers.error), row});
+        const double most = longest(numbers, 0.0);
+        for (size_t i = 0; i < count; ++i) {
+            const RowRest& rest = index_.rest(first_place + places[i]);
+            const double tail = static_cast<double>(rest.last_tail) - frame_.full_tail;
+            const double sq = lowered(static_cast<double>(first[i])) +
+                              lowered(static_cast<double>(others[i])) + middles[i] + tail * tail;
+            const double limit = most + static_cast<double>(rest.last_residue) * (1.0 + 2.0 * kCoded);
+            if (sq > limit * limit) continue;
+            const double length = std::sqrt(sq);
+            const double bound = length - kCoded * (length + numbers.codes) - rest.last_residue;
+            candidates_.push_back(
+                {round_down(bound * (1.0 - 1e-9) - numbers.error), index_.rows(leaf)[places[i]]});
+        }
     }
 
     void drain() {
@@ -367,7 +388,8 @@ class QuerySearch {
         for (size_t i = 0; i < candidates_.size() && candidates_[i].bound <= reach_; ++i) {
             if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_) {
                 const float* const next = bank_.row(candidates_[i + 1].row);
-                for (size_t d = 0; d < bank_.dim; d += 16) __builtin_prefetch(next + d);
+                for (size_t d = 0; d < std::min<size_t>(bank_.dim, kAhead); d += 16)
+                    __builtin_prefetch(next + d);
             }
             decide(candidates_[i].row);
             update_reach();
@@ -398,6 +420,20 @@ class QuerySearch {
     alignas(64) int8_t codes_[kScanDims];
 };
 
+// Coordinates of a query among the balls.
+void head_of(const Ground& ground, size_t query, float* out) {
+    std::copy_n(ground.projected.coordinates.data() + query * ground.projected.rank, kBallDims, out);
+    out[kBallDims] = ground.projected.frames[query].ball_tail;
+}
+
+// Dot products of some heads with the branches of a block: branch b with head i at out[i * kBlockRows + b].
+void branch_dots(const Ground& ground, size_t block, const float* heads, size_t count, float* out) {
+    for (size_t i = 0; i < count; i += kTileRows)
+        ground.table.dot_tile(ground.index.branch_centres(block), kBallDepth, heads + i * kBallDepth,
+                              kBallDepth, std::min<size_t>(kTileRows, count - i),
+                              ground.index.branch_starts(block), false, out + i * kBlockRows);
+}
+
 void decide_all(const Ground& ground, size_t query, Best best, SearchCounts& counts) {
     for (size_t j = 0; j < ground.bank.count; ++j) {
         if (ground.grouped && ground.bank.group[j] == ground.queries.group[query]) continue;
@@ -407,34 +443,27 @@ void decide_all(const Ground& ground, size_t query, Best best, SearchCounts& cou
     }
 }
 
-// Neighbouring queries, searched together.
+// Some queries, at most kQueries, searched together. What it computes of them, their answers among it, is in
+// the order in which they are given.
 class Task {
   public:
-    Task(const Ground& ground, size_t k, const int64_t* hint, size_t first)
+    Task(const Ground& ground, size_t k, const int64_t* hint, const uint32_t* queries, size_t count)
         : ground_(ground),
           k_(k),
-          first_(first),
-          count_(std::min(kQueries, ground.queries.count - first)),
+          queries_(queries),
+          count_(count),
           stride_(kQueries * kBlockRows),
           heads_(kQueries * kBallDepth),
           dots_(ground.index.branch_blocks() * stride_),
           answers_(count_ * k) {
         searches_.reserve(count_);
-        for (size_t i = 0; i < count_; ++i) {
-            const float* z = ground.projected.coordinates.data() + (first + i) * ground.projected.rank;
-            std::copy(z, z + kBallDims, heads_.data() + i * kBallDepth);
-            heads_[i * kBallDepth + kBallDims] = ground.projected.frames[first + i].ball_tail;
-        }
+        for (size_t i = 0; i < count_; ++i) head_of(ground, queries[i], heads_.data() + i * kBallDepth);
         for (size_t b = 0; b < ground.index.branch_blocks(); ++b)
-            for (size_t i = 0; i < count_; i += kTileRows)
-                ground.table.dot_tile(ground.index.branch_centres(b), kBallDepth,
-                                      heads_.data() + i * kBallDepth, kBallDepth,
-                                      std::min<size_t>(kTileRows, count_ - i), ground.index.branch_starts(b),
-                                      false, dots_.data() + b * stride_ + i * kBlockRows);
+            branch_dots(ground, b, heads_.data(), count_, dots_.data() + b * stride_);
         work_.balls += count_ * ground.index.branches();
         int64_t previous = -1;
         for (size_t i = 0; i < count_; ++i) {
-            const size_t query = first + i;
+            const size_t query = queries[i];
             searches_.emplace_back(ground, query, heads_.data() + i * kBallDepth, work_, best(i));
             if (!ground.projected.frames[query].usable) {
                 decide_all(ground, query, best(i), work_.counts);
@@ -460,13 +489,16 @@ class Task {
                 if (usable(i) && searches_[i].reaches_branch(dots(i), stride_, branch))
                     searches_[i].want_leaves(branch, leaf_dots.data() + i * kBlockRows, uint64_t{1} << i,
                                              wanted);
-            const size_t leaves =
-                std::min(kLeavesPerBranch, ground_.index.leaves() - branch * kLeavesPerBranch);
-            for (size_t l = 0; l < leaves; ++l)
+            const size_t first = branch * kLeavesPerBranch;
+            const size_t leaves = std::min(kLeavesPerBranch, ground_.index.leaves() - first);
+            for (size_t l = 0, next = 0; l < leaves; l = next) {
+                for (next = l + 1; next < leaves && wanted[next] == 0;) ++next;
+                if (wanted[l] != 0 && next < leaves) ground_.index.prefetch_first_codes(first + next);
                 for (uint64_t left = wanted[l]; left; left &= left - 1) {
                     const auto i = static_cast<size_t>(__builtin_ctzll(left));
-                    searches_[i].visit(branch * kLeavesPerBranch + l, leaf_dots[i * kBlockRows + l]);
+                    searches_[i].visit(first + l, leaf_dots[i * kBlockRows + l]);
                 }
+            }
         }
         for (QuerySearch& one : searches_) one.finish();
     }
@@ -475,13 +507,15 @@ class Task {
     void bound(float* out_sq_lower) {
         std::vector<Ball> heap;
         for (size_t i = 0; i < count_; ++i)
-            out_sq_lower[i] = usable(i)
-                                  ? searches_[i].sq_lower(searches_[i].read_nearest(dots(i), stride_, heap))
-                                  : static_cast<float>(answers_[i].sq_distance);
+            out_sq_lower[queries_[i]] =
+                usable(i) ? searches_[i].sq_lower(searches_[i].read_nearest(dots(i), stride_, heap))
+                          : static_cast<float>(answers_[i].sq_distance);
     }
 
+    // Each to the place of its query.
     void write(int64_t* index, float* sq_distance) {
-        for (size_t i = 0; i < count_; ++i) best(i).write(index + i * k_, sq_distance + i * k_);
+        for (size_t i = 0; i < count_; ++i)
+            best(i).write(index + queries_[i] * k_, sq_distance + queries_[i] * k_);
     }
 
     const Work& work() const { return work_; }
@@ -489,15 +523,55 @@ class Task {
   private:
     Best best(size_t i) { return Best(answers_.data() + i * k_, k_); }
     const float* dots(size_t i) const { return dots_.data() + i * kBlockRows; }
-    bool usable(size_t i) const { return ground_.projected.frames[first_ + i].usable; }
+    bool usable(size_t i) const { return ground_.projected.frames[queries_[i]].usable; }
 
     const Ground& ground_;
-    size_t k_, first_, count_, stride_;
+    size_t k_;
+    const uint32_t* queries_;
+    size_t count_, stride_;
     AlignedArray<float> heads_, dots_;
     std::vector<Answer> answers_;
     std::vector<QuerySearch> searches_;
     Work work_;
 };
+
+// The queries in the order of the leaves whose centres are nearest to them: those searched together then want
+// much the same leaves and much the same rows, which are read from memory once for all of them.
+std::vector<uint32_t> along_the_tree(const Ground& ground) {
+    const size_t count = ground.queries.count;
+    std::vector<uint64_t> keys(count);  // nearest leaf, query
+    parallel_for((count + kQueries - 1) / kQueries, [&](size_t number, int) {
+        const size_t first = number * kQueries, some = std::min(kQueries, count - first);
+        float heads[kQueries * kBallDepth];
+        AlignedArray<float> dots(kQueries * kBlockRows);
+        Ball nearest[kQueries];
+        for (size_t i = 0; i < some; ++i) {
+            head_of(ground, first + i, heads + i * kBallDepth);
+            nearest[i] = {std::numeric_limits<float>::infinity(), 0};
+        }
+        for (size_t block = 0; block < ground.index.branch_blocks(); ++block) {
+            branch_dots(ground, block, heads, some, dots.data());
+            const size_t here = std::min<size_t>(kBlockRows, ground.index.branches() - block * kBlockRows);
+            for (size_t i = 0; i < some; ++i)
+                for (size_t b = 0; b < here; ++b) {
+                    const Ball one{-dots[i * kBlockRows + b], static_cast<uint32_t>(block * kBlockRows + b)};
+                    if (one < nearest[i]) nearest[i] = one;
+                }
+        }
+        for (size_t i = 0; i < some; ++i) {
+            const size_t branch = nearest[i].number;
+            ground.table.scan_block(ground.index.leaf_centres(branch), kBallDepth, heads + i * kBallDepth,
+                                    0.0f, ground.index.leaf_starts(branch), dots.data());
+            const auto leaf =
+                static_cast<size_t>(std::max_element(dots.data(), dots.data() + kBlockRows) - dots.data());
+            keys[first + i] = static_cast<uint64_t>(branch * kLeavesPerBranch + leaf) << 32 | (first + i);
+        }
+    });
+    std::sort(keys.begin(), keys.end());
+    std::vector<uint32_t> order(count);
+    for (size_t i = 0; i < count; ++i) order[i] = static_cast<uint32_t>(keys[i]);
+    return order;
+}
 
 // Costs in multiply-adds of the tile kernel, measured once and rounded: only their order of size matters.
 double pruned_cost(const Work& work, size_t dim) {
@@ -520,24 +594,25 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
     const Ground ground{
         queries, projected, bank, basis, index, kernels(), queries.group != nullptr && bank.group != nullptr};
     const size_t tasks = (queries.count + kQueries - 1) / kQueries;
+    const std::vector<uint32_t> sorted = along_the_tree(ground);
     std::vector<Work> works(tasks);
 
     const auto search = [&](size_t number, int) {
         const size_t first = number * kQueries;
-        Task task(ground, k, hint, first);
+        Task task(ground, k, hint, sorted.data() + first, std::min(kQueries, queries.count - first));
         task.search();
-        task.write(out_index + first * k, out_sq_distance + first * k);
+        task.write(out_index, out_sq_distance);
         works[number] = task.work();
         limit_resident(bank);
     };
 
     // A few tasks from all over the set tell whether bounds pay here; their answers stand either way.
     const size_t pilots = std::min(kPilotTasks, tasks);
-    std::vector<size_t> order;
-    for (size_t i = 0; i < pilots; ++i) order.push_back(i * tasks / pilots);
+    std::vector<size_t> first_ones;
+    for (size_t i = 0; i < pilots; ++i) first_ones.push_back(i * tasks / pilots);
     std::vector<char> is_pilot(tasks, 0);
-    for (const size_t task : order) is_pilot[task] = 1;
-    parallel_for(pilots, [&](size_t i, int worker) { search(order[i], worker); });
+    for (const size_t task : first_ones) is_pilot[task] = 1;
+    parallel_for(pilots, [&](size_t i, int worker) { search(first_ones[i], worker); });
     const auto sum = [&] {
         Work total;
         for (const Work& work : works) {
@@ -549,7 +624,7 @@ SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projecte
         return total;
     };
     size_t pilot_queries = 0;
-    for (const size_t task : order) pilot_queries += std::min(kQueries, queries.count - task * kQueries);
+    for (const size_t task : first_ones) pilot_queries += std::min(kQueries, queries.count - task * kQueries);
     const double brute_cost =
         static_cast<double>(pilot_queries) * static_cast<double>(bank.count) * static_cast<double>(bank.dim);
     SearchCounts total;
@@ -579,12 +654,13 @@ SearchCounts nearest_bounds(const RowSet& queries, const ProjectedRows& projecte
     const Ground ground{
         queries, projected, bank, basis, index, kernels(), queries.group != nullptr && bank.group != nullptr};
     const size_t tasks = (queries.count + kQueries - 1) / kQueries;
+    const std::vector<uint32_t> sorted = along_the_tree(ground);
     std::vector<SearchCounts> counts(tasks);
     parallel_for(tasks, [&](size_t number, int) {
         const size_t first = number * kQueries;
-        Task task(ground, 1, hint, first);
-        task.bound(out_sq_lower + first);
-        task.write(out_index + first, out_sq_upper + first);
+        Task task(ground, 1, hint, sorted.data() + first, std::min(kQueries, queries.count - first));
+        task.bound(out_sq_lower);
+        task.write(out_index, out_sq_upper);
         counts[number] = task.work().counts;
         limit_resident(bank);
     });

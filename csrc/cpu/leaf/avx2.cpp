@@ -39,23 +39,37 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
-                    size_t groups) {
-    __m256 total = _mm256_setzero_ps();
-    for (size_t g = 0; g < groups; ++g) {
-        const __m256 step = _mm256_set1_ps(steps[g]);
-        for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; d += 8) {
-            const __m128i raw = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + d));
-            const __m256 code = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(raw));
-            const __m256 place = _mm256_sub_ps(_mm256_loadu_ps(row + d), _mm256_loadu_ps(centre + d));
-            const __m256 difference = _mm256_fnmadd_ps(step, code, place);
-            total = _mm256_fmadd_ps(difference, difference, total);
+void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count, const float* row,
+                    const float* centre, const float* steps, size_t groups, float* out) {
+    constexpr size_t kAtOnce = 8;  // groups whose differences are kept
+    alignas(32) float difference[kAtOnce * kCodeGroup];
+    for (size_t i = 0; i < count; ++i) out[i] = 0.0f;
+    for (size_t first = 0; first < groups; first += kAtOnce) {
+        const size_t some = groups - first < kAtOnce ? groups - first : kAtOnce;
+        const size_t begin = first * kCodeGroup;
+        for (size_t d = 0; d < some * kCodeGroup; d += 8)
+            _mm256_store_ps(difference + d, _mm256_sub_ps(_mm256_loadu_ps(row + begin + d),
+                                                          _mm256_loadu_ps(centre + begin + d)));
+        for (size_t i = 0; i < count; ++i) {
+            const int8_t* const code = codes + places[i] * stride + begin;
+            __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
+            for (size_t d = 0; d < some * kCodeGroup; d += 16) {
+                const __m256 step = _mm256_broadcast_ss(steps + first + d / kCodeGroup);
+                const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(code + d));
+                const __m256 c0 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(raw));
+                const __m256 c1 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(raw, raw)));
+                const __m256 d0 = _mm256_fnmadd_ps(step, c0, _mm256_load_ps(difference + d));
+                const __m256 d1 = _mm256_fnmadd_ps(step, c1, _mm256_load_ps(difference + d + 8));
+                even = _mm256_fmadd_ps(d0, d0, even);
+                odd = _mm256_fmadd_ps(d1, d1, odd);
+            }
+            const __m256 total = _mm256_add_ps(even, odd);
+            __m128 fold = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
+            fold = _mm_add_ps(fold, _mm_movehl_ps(fold, fold));
+            fold = _mm_add_ss(fold, _mm_shuffle_ps(fold, fold, 1));
+            out[i] += _mm_cvtss_f32(fold);
         }
     }
-    __m128 fold = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
-    fold = _mm_add_ps(fold, _mm_movehl_ps(fold, fold));
-    fold = _mm_add_ss(fold, _mm_shuffle_ps(fold, fold, 1));
-    return _mm_cvtss_f32(fold);
 }
 
 Quantized quantize(const float* row, const float* centre, int8_t* codes) {

@@ -38,21 +38,35 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
-                    size_t groups) {
-    __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
-    for (size_t g = 0; g < groups; ++g, codes += kCodeGroup, row += kCodeGroup, centre += kCodeGroup) {
-        const __m512 step = _mm512_set1_ps(steps[g]);
-        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-        const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16));
-        const __m512 p0 = _mm512_sub_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(centre));
-        const __m512 p1 = _mm512_sub_ps(_mm512_loadu_ps(row + 16), _mm512_loadu_ps(centre + 16));
-        const __m512 d0 = _mm512_fnmadd_ps(step, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), p0);
-        const __m512 d1 = _mm512_fnmadd_ps(step, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)), p1);
-        even = _mm512_fmadd_ps(d0, d0, even);
-        odd = _mm512_fmadd_ps(d1, d1, odd);
+void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count, const float* row,
+                    const float* centre, const float* steps, size_t groups, float* out) {
+    constexpr size_t kAtOnce = 8;  // groups whose differences are kept
+    alignas(64) float difference[kAtOnce * kCodeGroup];
+    for (size_t i = 0; i < count; ++i) out[i] = 0.0f;
+    for (size_t first = 0; first < groups; first += kAtOnce) {
+        const size_t some = groups - first < kAtOnce ? groups - first : kAtOnce;
+        const size_t begin = first * kCodeGroup;
+        for (size_t d = 0; d < some * kCodeGroup; d += 16)
+            _mm512_store_ps(difference + d, _mm512_sub_ps(_mm512_loadu_ps(row + begin + d),
+                                                          _mm512_loadu_ps(centre + begin + d)));
+        for (size_t i = 0; i < count; ++i) {
+            const int8_t* code = codes + places[i] * stride + begin;
+            __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+            for (size_t g = 0; g < some; ++g, code += kCodeGroup) {
+                const __m512 step = _mm512_set1_ps(steps[first + g]);
+                const __m512 c0 = _mm512_cvtepi32_ps(
+                    _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(code))));
+                const __m512 c1 = _mm512_cvtepi32_ps(
+                    _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(code + 16))));
+                const __m512 d0 = _mm512_fnmadd_ps(step, c0, _mm512_load_ps(difference + g * kCodeGroup));
+                const __m512 d1 =
+                    _mm512_fnmadd_ps(step, c1, _mm512_load_ps(difference + g * kCodeGroup + 16));
+                even = _mm512_fmadd_ps(d0, d0, even);
+                odd = _mm512_fmadd_ps(d1, d1, odd);
+            }
+            out[i] += _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+        }
     }
-    return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
 }
 
 Quantized quantize(const float* row, const float* centre, int8_t* codes) {

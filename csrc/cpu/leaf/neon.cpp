@@ -21,21 +21,27 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
-                    size_t groups) {
-    float32x4_t total = vdupq_n_f32(0);
-    for (size_t g = 0; g < groups; ++g)
-        for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; d += 8) {
-            const int16x8_t wide = vmovl_s8(vld1_s8(codes + d));
-            const float32x4_t c0 = vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
-            const float32x4_t c1 = vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)));
-            const float32x4_t p0 = vsubq_f32(vld1q_f32(row + d), vld1q_f32(centre + d));
-            const float32x4_t p1 = vsubq_f32(vld1q_f32(row + d + 4), vld1q_f32(centre + d + 4));
-            const float32x4_t d0 = vfmsq_n_f32(p0, c0, steps[g]), d1 = vfmsq_n_f32(p1, c1, steps[g]);
-            total = vfmaq_f32(total, d0, d0);
-            total = vfmaq_f32(total, d1, d1);
+void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count, const float* row,
+                    const float* centre, const float* steps, size_t groups, float* out) {
+    for (size_t i = 0; i < count; ++i) {
+        const int8_t* const code = codes + places[i] * stride;
+        float32x4_t total = vdupq_n_f32(0);
+        for (size_t g = 0; g < groups; ++g) {
+            float32x4_t sum = vdupq_n_f32(0);
+            for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; d += 8) {
+                const int16x8_t wide = vmovl_s8(vld1_s8(code + d));
+                const float32x4_t c0 = vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+                const float32x4_t c1 = vcvtq_f32_s32(vmovl_s16(vget_high_s16(wide)));
+                const float32x4_t p0 = vsubq_f32(vld1q_f32(row + d), vld1q_f32(centre + d));
+                const float32x4_t p1 = vsubq_f32(vld1q_f32(row + d + 4), vld1q_f32(centre + d + 4));
+                const float32x4_t d0 = vfmsq_n_f32(p0, c0, steps[g]), d1 = vfmsq_n_f32(p1, c1, steps[g]);
+                sum = vfmaq_f32(sum, d0, d0);
+                sum = vfmaq_f32(sum, d1, d1);
+            }
+            total = vaddq_f32(total, sum);
         }
-    return vaddvq_f32(total);
+        out[i] = vaddvq_f32(total);
+    }
 }
 
 Quantized quantize(const float* row, const float* centre, int8_t* codes) {

@@ -15,21 +15,22 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
-float code_distance(const int8_t* codes, const float* row, const float* centre, const float* steps,
-                    size_t groups) {
-    float total = 0.0f;
-    for (size_t g = 0; g < groups; ++g) {
-        float lane[8] = {};
-        for (int i = 0; i < kCodeGroup; ++i) {
-            const size_t d = g * kCodeGroup + i;
-            const float difference = row[d] - centre[d] - steps[g] * static_cast<float>(codes[d]);
-            lane[i % 8] += difference * difference;
+void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count, const float* row,
+                    const float* centre, const float* steps, size_t groups, float* out) {
+    for (size_t i = 0; i < count; ++i) {
+        const int8_t* const code = codes + places[i] * stride;
+        out[i] = 0.0f;
+        for (size_t g = 0; g < groups; ++g) {
+            float lane[8] = {};
+            for (size_t d = g * kCodeGroup; d < (g + 1) * kCodeGroup; ++d) {
+                const float difference = row[d] - centre[d] - steps[g] * static_cast<float>(code[d]);
+                lane[d % 8] += difference * difference;
+            }
+            float sum = 0.0f;
+            for (int l = 0; l < 8; ++l) sum += lane[l];
+            out[i] += sum;
         }
-        float sum = 0.0f;
-        for (int l = 0; l < 8; ++l) sum += lane[l];
-        total += sum;
     }
-    return total;
 }
 
 Quantized quantize(const float* row, const float* centre, int8_t* codes) {

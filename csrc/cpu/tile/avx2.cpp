@@ -73,5 +73,11 @@ uint64_t at_least(const float* values, const float* thresholds, float shift) {
     return bits;
 }
 
+void add_to_sums(const float* values, size_t count, double* sums) {
+    for (size_t i = 0; i < count; i += 4)
+        _mm256_storeu_pd(sums + i,
+                         _mm256_add_pd(_mm256_loadu_pd(sums + i), _mm256_cvtps_pd(_mm_loadu_ps(values + i))));
+}
+
 }  // namespace avx2
 }  // namespace inreach

@@ -67,5 +67,11 @@ uint64_t at_least(const float* values, const float* thresholds, float shift) {
     return bits;
 }
 
+void add_to_sums(const float* values, size_t count, double* sums) {
+    for (size_t i = 0; i < count; i += 8)
+        _mm512_storeu_pd(
+            sums + i, _mm512_add_pd(_mm512_loadu_pd(sums + i), _mm512_cvtps_pd(_mm256_loadu_ps(values + i))));
+}
+
 }  // namespace avx512
 }  // namespace inreach

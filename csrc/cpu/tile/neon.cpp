@@ -66,5 +66,13 @@ uint64_t at_least(const float* values, const float* thresholds, float shift) {
     return bits;
 }
 
+void add_to_sums(const float* values, size_t count, double* sums) {
+    for (size_t i = 0; i < count; i += 4) {
+        const float32x4_t four = vld1q_f32(values + i);
+        vst1q_f64(sums + i, vaddq_f64(vld1q_f64(sums + i), vcvt_f64_f32(vget_low_f32(four))));
+        vst1q_f64(sums + i + 2, vaddq_f64(vld1q_f64(sums + i + 2), vcvt_high_f64_f32(four)));
+    }
+}
+
 }  // namespace neon
 }  // namespace inreach

@@ -24,5 +24,9 @@ uint64_t at_least(const float* values, const float* thresholds, float shift) {
     return bits;
 }
 
+void add_to_sums(const float* values, size_t count, double* sums) {
+    for (size_t i = 0; i < count; ++i) sums[i] += static_cast<double>(values[i]);
+}
+
 }  // namespace scalar
 }  // namespace inreach

@@ -40,6 +40,9 @@ def add_parser(subparsers: Subparsers) -> None:
 def add_growth_options(parser: argparse.ArgumentParser) -> None:
     """What `add` and `forget` have in common."""
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="where to write the model (MODEL itself)")
+    parser.add_argument(
+        "--final", action="store_true", help="leave out what only growing further needs, training images too"
+    )
     parser.add_argument("--refit", action="store_true", help="fit all images anew, with seed images chosen anew")
     parser.add_argument("--backbone", metavar="NAME", help="the model's backbone, where it is not where it was")
     parser.add_argument("--weights", type=Path, metavar="PATH", help="its weights file, likewise")
@@ -82,7 +85,7 @@ def load_growing(args: argparse.Namespace) -> InReaCh:
 def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin: float, what: str) -> int:
     """Writes the changed model, and says what came of it."""
     target = args.model if args.output is None else args.output
-    model.save(target)
+    model.save(target, final=args.final)
     seconds = time.perf_counter() - begin
     record: dict[str, Any] = {
         "model": target,

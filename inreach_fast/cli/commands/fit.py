@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     require_writable(args.output)
     begin = time.perf_counter()
     spool = args.spool if args.spool is not None else args.output.with_name(args.output.name + ".spool")
+    if args.resume and not (spool / "journal").exists():
+        console.note(f"inreach: no unfinished fit lies in {spool}; this one begins afresh")
     try:
         model = fit_folder(args, console, spool, args.resume)
         model.save(args.output, final=args.final)

@@ -26,7 +26,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file; replaced once the new one is complete")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="names as `inreach audit` shows them (the last parts do), or numbers"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="names as `inreach audit` and `inreach info --json` show them (the last parts do), or numbers from 0",
     )
     add_growth_options(parser)
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from ..options import common_options
 from ..tables import format_number, format_table
 
 if TYPE_CHECKING:
+    from ...estimator import InReaCh
     from . import Subparsers
 
 
@@ -46,6 +47,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "parameters": model.parameters.as_dict(),
         "threshold": model.threshold_,
         "images": model.n_images_,
+        "image_names": model.image_names_,
+        "seed_images": model.seed_images_,
+        "can_grow": model.can_grow,
         "grid": [height, width],
         "nominal_patches": len(model.nominal_),
         "compression": None if compression is None else compression.as_dict(),
@@ -69,6 +73,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             if compression is None
             else f"from {compression.of:,} patches, distances grown by at most {format_number(compression.epsilon)}",
         ],
+        ["can grow", _growing(model)],
         ["positions", "embedded" if model.positions_ else "not embedded"],
         ["aligned", "yes" if record["aligned"] else "no"],
     ]
@@ -79,6 +84,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     console.result("\n" + format_table(["count", "value"], [[k, v] for k, v in counts.items()]))
     return SUCCESS
+
+
+def _growing(model: InReaCh) -> str:
+    if not model.can_grow:
+        return "no"
+    held = "descriptors of some training images" if model._from_descriptors else "the training images"
+    return f"yes, and holds {held} for it"
 
 
 def _plain(value: object) -> str:
