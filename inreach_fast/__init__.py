@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import kernels
 from .errors import *  # noqa: F403
+from .kernels import get_card_memory_limit, set_card_memory_limit
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -26,7 +27,16 @@ __version__ = "0.1.0"
 # torch takes seconds to import; whoever needs only the kernels should not wait for it.
 _LAZY = {"InReaCh": "estimator", "NominalModel": "nominal_model", "Prediction": "prediction"}
 
-__all__ = ["InReaCh", "NominalModel", "Prediction", "get_num_threads", "kernels", "set_num_threads"]
+__all__ = [
+    "InReaCh",
+    "NominalModel",
+    "Prediction",
+    "get_card_memory_limit",
+    "get_num_threads",
+    "kernels",
+    "set_card_memory_limit",
+    "set_num_threads",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .descriptors import in_memory
 from .errors import ParameterError
 from .image_ids import image_numbers
 
@@ -91,12 +92,12 @@ class Associator:
         self._bank = self._bank_of(len(self._seed_images))
         self._first_seeds: dict[int, kernels.Bank] = {len(self._seed_images): self._bank}
 
-    def associate(self, image: int, rows: FloatArray) -> IndexArray:
+    def associate(self, image: int, rows: Any) -> IndexArray:
         """The channel that each patch of an image joins.
 
         Args:
             image: its training index.
-            rows: (P, D) float32 descriptors.
+            rows: (P, D) float32 descriptors, in the CPU's memory or on a card (the seeds' go there once).
 
         Returns:
             int64 (P,): ``slot * P + p`` for seed patch p of the seed image number ``slot``, or -1.
@@ -105,9 +106,11 @@ class Associator:
         bank = self._met_by(image)
         if bank is None:
             return channel
-        patches = kernels.Bank(rows, basis=self._bank)
-        found = kernels.nearest_answered(patches, bank, query_group=np.full(len(rows), image), backend=self._backend)
-        channel[found.answered] = found.index[found.answered]
+        own = np.full(len(rows), image)
+        patches = kernels.Bank(rows, basis=self._bank) if isinstance(rows, np.ndarray) else rows
+        found = kernels.nearest_answered(patches, bank, query_group=own, backend=self._backend)
+        answered, index = (in_memory(x) for x in (found.answered, found.index))
+        channel[answered] = index[answered]
         return channel
 
     def _met_by(self, image: int) -> kernels.Bank | None:

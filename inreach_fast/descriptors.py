@@ -96,19 +96,49 @@ def describe_images(
     out: FloatArray | None = None
     grid = (0, 0)
     for i in range(len(batch)):
-        one = batch[i : i + 1]
-        levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
-        grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
-        if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_card_name(backend)):
-            levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a card
-        rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
-        if not isinstance(rows, np.ndarray):
-            rows = rows.cpu().numpy()
+        rows, grid = describe_image(
+            batch[i], backbone, dim=dim, neighbourhood=neighbourhood, backend=backend, precision=precision
+        )
         if out is None:
             out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
-        out[i] = rows.reshape(grid[0] * grid[1], dim)
+        out[i] = in_memory(rows)
     assert out is not None, "describe_images needs at least one image"
     return out, grid
+
+
+def describe_image(
+    image: UInt8Array,
+    backbone: Backbone,
+    *,
+    dim: int,
+    neighbourhood: int,
+    backend: str,
+    precision: str = "float32",
+) -> tuple[Any, tuple[int, int]]:
+    """Descriptors of one network input, uint8 (H, W, 3), and the grid; see `describe_images`.
+
+    Returns:
+        float32 (P, dim): a tensor on the network's device where that is no CPU and the backend works there, else an
+        array in the CPU's memory.
+    """
+    one = image[None]
+    levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
+    grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
+    if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_card_name(backend)):
+        levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a card
+    rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
+    return rows[0], grid
+
+
+def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:
+    """``rows[numbers]`` in the CPU's memory; rows on a card are picked there, so that no others cross over."""
+    if isinstance(rows, np.ndarray):
+        return rows[numbers]
+    import torch
+
+    chosen = numbers if isinstance(numbers, slice) else torch.from_numpy(numbers).to(rows.device)
+    found: FloatArray = rows[chosen].cpu().numpy()
+    return found
 
 
 def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
@@ -118,11 +148,20 @@ def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
     return np.stack([weight * row / h, weight * col / w], axis=1).astype(np.float32)
 
 
-def append_positions(rows: FloatArray, channels: FloatArray | None) -> FloatArray:
-    """(P, dim) descriptors with (P, 2) position channels behind them, or as they are without."""
+def append_positions(rows: Any, channels: FloatArray | None) -> Any:
+    """(P, dim) descriptors with (P, 2) position channels behind them, or as they are without; where they are."""
     if channels is None:
         return rows
-    return np.concatenate([rows, channels], axis=1)
+    if isinstance(rows, np.ndarray):
+        return np.concatenate([rows, channels], axis=1)
+    import torch
+
+    return torch.cat([rows, torch.from_numpy(channels).to(rows.device)], dim=1)
+
+
+def all_finite(rows: Any) -> bool:
+    """Whether descriptors hold neither NaN nor infinity; looked at where they are."""
+    return bool(np.isfinite(rows).all() if isinstance(rows, np.ndarray) else rows.isfinite().all())
 
 
 def check_descriptors(x: Any, name: str = "x") -> FloatArray:

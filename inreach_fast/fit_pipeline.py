@@ -32,6 +32,7 @@ from .growth_state import RESERVE, GrowthState, whole_image
 from .image_association import ImageAssociation, ImageMembers, ImageTask, described_rows, members_of
 from .image_source import ImageSource
 from .input_store import InputStore, digest_array, input_digest
+from .kernels import get_card_memory_limit
 from .member_rows import MemberRows
 from .member_store import MemberStore
 from .memory import format_bytes
@@ -62,11 +63,13 @@ class Network:
         backbone: gives it, loaded on first use.
         describe: uint8 (B, H, W, 3) network inputs to descriptors without positions, float32 (B, P, dim).
         grid: the grid (h, w) of so many patches.
+        direct: whether ``describe`` is the backbone and the kernels alone, and nothing stands before them.
     """
 
     backbone: Callable[[], Backbone]
     describe: Callable[[UInt8Array], FloatArray]
     grid: Callable[[int], tuple[int, int]]
+    direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -309,7 +312,8 @@ def image_association(
         p.kernel_backend,
         network.backbone(),
         torch.get_num_threads(),
-        network.describe,
+        None if network.direct else network.describe,
+        get_card_memory_limit(),
     )
 
 

@@ -28,9 +28,9 @@ from .kernels.describing import make_plan
 from .kernels.gpu.backend import GpuBackend
 from .kernels.gpu.candidates import Candidates
 from .kernels.gpu.describe import DescribeTables, LevelView, launch_describe, level_table
-from .kernels.gpu.device import DeviceArray, blocks, fill
-from .kernels.gpu.frame import DeviceRows
-from .kernels.gpu.search import Answers, Counts, Search
+from .kernels.gpu.device import Block, DeviceArray, fill
+from .kernels.gpu.frame import DeviceRows, find_nonfinite
+from .kernels.gpu.search import NONE, Answers, Counts, Search
 from .kernels.gpu.smooth import SmoothTables, launch_smooth
 from .kernels.gpu_devices.card import CardDevice
 from .kernels.results import SearchCounts
@@ -40,7 +40,6 @@ IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
-_NONE = 2**64 - 1
 _log = logging.getLogger("inreach_fast")
 
 
@@ -100,45 +99,6 @@ class CardScores:
     counts: SearchCounts
 
 
-class _Result:
-    """One block of memory that comes back at once: the device's, and the host's."""
-
-    def __init__(self, device: CardDevice, patches: int, size: tuple[int, int], host: Callable[[int], Any]) -> None:
-        parts: dict[str, tuple[tuple[int, ...], type[Any]]] = {
-            "bad": ((1,), np.uint64),
-            "decided": ((1,), np.uint64),
-            "refined": ((1,), np.uint64),
-            "nearest": ((patches,), np.int64),
-            "listed": ((1,), np.uint32),
-            "score": ((1,), np.float32),
-            "values": ((patches,), np.float32),
-            "map": ((1, *size), np.float32),
-        }
-        total = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in parts.values())
-        self.block = device.empty(total, np.uint8)
-        self.bytes: UInt8Array = host(total)
-        self.on_card: dict[str, DeviceArray] = {}
-        self.on_host: dict[str, npt.NDArray[Any]] = {}
-        first = 0
-        for name, (shape, kind) in parts.items():
-            nbytes = int(np.prod(shape)) * np.dtype(kind).itemsize
-            self.on_card[name] = DeviceArray(self.block.address + first, shape, np.dtype(kind), self.block.owner)
-            self.on_host[name] = self.bytes[first : first + nbytes].view(kind).reshape(shape)
-            first += nbytes
-
-
-class _SearchInto(Search):
-    """A search whose answers go to places that are there already."""
-
-    index: DeviceArray
-    values: DeviceArray
-
-    def finish(self, best: DeviceArray, nearest: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
-        arguments = (best, nearest, np.int64(best.size), self.index, self.values)
-        self.device.launch("finish", (blocks(best.size, 256),), 256, arguments)
-        return self.index, self.values
-
-
 class CardInference:
     """One model on one stream of a card; one image at a time.
 
@@ -165,14 +125,22 @@ class CardInference:
         patches = setting.grid[0] * setting.grid[1]
         with backend.lock:
             search = backend.search(patches * len(setting.bank))
-            self._state = backend._prepared(setting.bank, search)
-            self._pieces = backend._pieces(setting.bank, search, self._state, None)
-            waiting = getattr(backend.device, "synchronize", None)
-            if waiting is not None:
-                waiting()  # the bank was prepared on another stream
-        self._result = _Result(device, patches, setting.size, host)
-        self._search = _SearchInto(device, search.route, search.head_route, max(search.capacity, patches))
-        self._search.index, self._search.values = (self._result.on_card[name] for name in ("nearest", "values"))
+            self._target = backend.target(setting.bank, search, None)
+        # What comes back of an image, at once: on the card, and its copy on the host.
+        self._result = Block(device, {
+            "bad": ((1,), np.uint64),
+            "counters": ((2,), np.uint64),
+            "nearest": ((patches,), np.int64),
+            "listed": ((1,), np.uint32),
+            "score": ((1,), np.float32),
+            "values": ((patches,), np.float32),
+            "map": ((1, *setting.size), np.float32),
+        })  # fmt: skip
+        self._on_card = self._result.arrays
+        self._bytes: UInt8Array = host(self._result.block.nbytes)
+        self._on_host = self._result.views(self._bytes)
+        self._search = Search(device, search.route, search.head_route, max(search.capacity, patches))
+        self._places = self._on_card["nearest"], self._on_card["values"]
         self._smooth = SmoothTables(device, setting.grid, setting.size, setting.smoothing_sigma)
         width = setting.dim + (0 if setting.positions is None else 2)
         rows = np.zeros((patches, width), np.float32)
@@ -187,7 +155,7 @@ class CardInference:
         self._levels: DeviceArray | None = None
         self._work: DeviceArray | None = None
         # Banks that do not fit the card are streamed, which waits; and so does a search for which no list is kept.
-        self._static = self._state.piece is not None
+        self._static = self._target.whole is not None
 
     def start(self, image: UInt8Array) -> CardInference:
         """Enqueues an image, uint8 (H, W, 3), and its way back; the caller collects before the next one."""
@@ -207,28 +175,28 @@ class CardInference:
             NonFiniteError: the network's features.
         """
         self._device.synchronize()
-        result, patches = self._result.on_host, len(self._rows)
+        result, patches = self._on_host, len(self._rows)
         bad = int(result["bad"][0])
         if bad < patches:
             raise NonFiniteError(f"descriptors: row {bad} holds NaN or infinity")
         if not self._static or int(result["listed"][0]) > self._search.capacity:
             self._search_waiting()
         grid = self._setting.grid
-        refined = int(result["refined"][0]) + patches * len(self._setting.bank) * (not self._by_heads)
+        refined = int(result["counters"][1]) + patches * len(self._setting.bank) * (not self._by_heads)
         bounded = patches * len(self._setting.bank) if self._by_heads else 0
         return CardScores(
             float(result["score"][0]),
             result["map"][0].copy(),
             result["values"].reshape(grid).copy(),
             result["nearest"].reshape(grid).copy(),
-            SearchCounts(patches * len(self._setting.bank), bounded, refined, int(result["decided"][0])),
+            SearchCounts(patches * len(self._setting.bank), bounded, refined, int(result["counters"][0])),
         )
 
     # ----------------------------------------------------------------------------------------------- the way
 
     @property
     def _by_heads(self) -> bool:
-        return self._state.directions is not None
+        return self._target.directions is not None
 
     def _rehearse(self) -> None:
         """The first image: everything is made and loaded that a capture may not make, then captured."""
@@ -262,57 +230,40 @@ class CardInference:
         assert self._tables is not None
         assert self._levels is not None
         assert self._work is not None
-        device, out = self._device, self._result.on_card
+        device, out = self._device, self._on_card
         patches, width = self._rows.shape
         launch_describe(device, self._tables, self._levels, 1, self._work, self._rows, (patches * width, width))
-        fill(device, out["bad"], _NONE)
-        device.launch(
-            "first_nonfinite_row",
-            (min(blocks(patches, 8), 8 * device.multiprocessors),),
-            256,
-            (self._rows, None, np.int64(patches), np.int32(width), out["bad"]),
-        )
+        fill(device, out["bad"], NONE)
+        find_nonfinite(device, DeviceRows(self._rows, None, 0, patches), out["bad"])
         if self._static:
             self._search_enqueued()
             self._map()
 
     def _search_enqueued(self) -> None:
-        device, search = self._device, self._search
-        state, patches = self._state, len(self._rows)
-        piece = state.piece
-        assert piece is not None
+        target, search, patches = self._target, self._search, len(self._rows)
+        assert target.whole is not None
         rows = DeviceRows(self._rows, None, 0, patches)
-        answers = Answers.none(device, patches)
-        candidates = Candidates(device, search.capacity)
-        candidates.count = self._result.on_card["listed"]
-        counts = self._counts()
-        framed = state.frame.rows(device, rows, search.route.format)
-        if state.directions is None:
-            search.search(state.frame, rows, framed, piece, answers, candidates, counts)
-        else:
-            heads = state.directions.rows(device, state.frame, rows, search.head_route.format)
-            search.seed(state.frame, rows, framed, heads, piece, answers, candidates, counts)
-            search.search_heads(state.frame, rows, framed, heads, piece, answers, candidates, counts)
-        search.finish(answers.best, answers.nearest)
+        answers = Answers.none(self._device, patches)
+        candidates = Candidates(self._device, search.capacity, count=self._on_card["listed"])
+        search.enqueue(target.frame, rows, target.whole, answers, candidates, self._counts(), target.directions)
+        search.finish(answers.best, answers.nearest, self._places)
 
     def _map(self) -> None:
-        out = self._result.on_card
+        out = self._on_card
         scores = out["values"].reshape(1, *self._setting.grid)
         launch_smooth(self._device, self._smooth, scores, self._half, out["map"], self._order, out["score"])
 
     def _search_waiting(self) -> None:
         """The search in parts, for banks in pieces and lists that were too short; then the map, and the way back."""
-        rows = DeviceRows(self._rows, None, 0, len(self._rows))
-        self._search.nearest(self._state.frame, rows, self._pieces, self._counts(), self._state.directions)
+        rows, target = DeviceRows(self._rows, None, 0, len(self._rows)), self._target
+        answers = self._search.nearest(target.frame, rows, target.pieces, self._counts(), target.directions)
+        self._search.finish(answers.best, answers.nearest, self._places)
         self._map()
         self._copy_out()
         self._device.synchronize()
 
     def _counts(self) -> Counts:
-        counts = Counts(self._result.on_card["decided"], self._result.on_card["refined"])
-        for array in (counts.decided, counts.refined):
-            fill(self._device, array, 0)
-        return counts
+        return Counts.zero(self._device, self._on_card["counters"])
 
     def _copy_out(self) -> None:
-        self._device.copy_out(self._result.bytes, self._result.block)
+        self._device.copy_out(self._bytes, self._result.block)

@@ -24,7 +24,7 @@ class TorchNetwork:
     """The backbone's levels of one input, on the stream that is torch's current one.
 
     Images are resized on the CPU, by Pillow as everywhere, and cross over as bytes; they are normalised on the card, by
-    the same float32 operations as on the CPU. Convolutions sum in float32 itself: TF32 is switched off for them.
+    the same float32 operations as on the CPU.
 
     Args:
         backbone: on a CUDA device (tests: any).
@@ -52,7 +52,7 @@ class TorchNetwork:
     def compute(self) -> Sequence[LevelView]:
         """See `Network`."""
         height, width = self._size
-        with torch.inference_mode(), full_float32():
+        with torch.inference_mode():
             x = self._pixels.to(torch.float32).sub_(self._shift).div_(self._spread)
             levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2), self._precision)
             if not self._levels:
@@ -61,11 +61,6 @@ class TorchNetwork:
                 for held, level in zip(self._levels, levels, strict=True):
                     held.copy_(level)
         return [LevelView(x.data_ptr(), tuple(x.stride()), tuple(x.shape)) for x in self._levels]  # type: ignore[arg-type]
-
-
-def full_float32() -> Any:
-    """A context in which cuDNN and cuBLAS read float32 as float32, and choose algorithms that repeat their bits."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def captured(stream: Any) -> Capture:

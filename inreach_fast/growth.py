@@ -202,7 +202,8 @@ def _renewed(
     turned, channels = turner(alignment), _channels(current, p)
 
     def image_rows(image: int, _: MemberRows) -> FloatArray:
-        return described_rows(network.describe, turned(inputs[image], image), channels, names[image])
+        described: FloatArray = described_rows(network.describe, turned(inputs[image], image), channels, names[image])
+        return described
 
     sampled = sample_images(digests, p.threshold_images, p.random_state)
     done = _nominated(current, members, rows, sampled, image_rows, report, setting)

@@ -3,6 +3,9 @@
 `ImageAssociation` is the job's description, sent once to each worker; it can be pickled. `build` makes the worker from
 it, and the worker takes one `ImageTask` after another. Images do not depend on each other, so that any number of
 workers gives what one gives.
+
+Where the network and the kernels are on a card, an image's descriptors stay there: they are described, checked and
+associated with the seeds' on the card, and only the rows that are kept come to the CPU's memory.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from . import kernels
 from .association import NO_CHANNEL, Associator
-from .descriptors import append_positions, describe_images
+from .descriptors import all_finite, append_positions, describe_image, in_memory
 from .errors import NonFiniteError
 
 if TYPE_CHECKING:
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
-Describe = Callable[[UInt8Array], FloatArray]
+# uint8 (1, H, W, 3) to float32 (1, P, dim), in the CPU's memory or on a card.
+Describe = Callable[[UInt8Array], Any]
 
 
 class ImageTask(NamedTuple):
@@ -63,15 +68,19 @@ class ImageMembers(NamedTuple):
     seconds: tuple[float, float]
 
 
-def members_of(associator: Associator, number: int, rows: FloatArray, *, is_seed: bool, whole: bool) -> ImageMembers:
-    """Lets the patches of one image, (P, D) float32, join channels; for the arguments see `ImageTask`."""
+def members_of(associator: Associator, number: int, rows: Any, *, is_seed: bool, whole: bool) -> ImageMembers:
+    """Lets the patches of one image, (P, D) float32, join channels; for the arguments see `ImageTask`.
+
+    Rows may be on a card; those of the result are in the CPU's memory.
+    """
     begin = time.perf_counter()
     joined = associator.associate(number, rows)
     member = np.full(len(joined), True) if is_seed else joined != NO_CHANNEL
     patch = np.flatnonzero(member)
-    rest = rows[~member] if whole else None
+    rest = in_memory(rows, np.flatnonzero(~member)) if whole else None
+    kept = in_memory(rows, patch)
     seconds = time.perf_counter() - begin
-    return ImageMembers(patch.astype(np.int32), joined[patch], rows[patch], rest, (0.0, seconds))
+    return ImageMembers(patch.astype(np.int32), joined[patch], kept, rest, (0.0, seconds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +94,9 @@ class ImageAssociation:
         backbone: the network, or its spec (`Backbone.spec`) with its device and the folder of its weights: what is
             sent to another process.
         torch_threads: torch's threads: features may differ in their last bits between two numbers of them.
-        describe: in this process, what describes a batch (a cache may stand before the network); not sent.
+        describe: in this process, what describes a batch, where that is more than the network (a cache may stand before
+            it); not sent.
+        card_memory: `set_card_memory_limit` of the worker's process.
     """
 
     seed_images: IndexArray
@@ -98,6 +109,7 @@ class ImageAssociation:
     backbone: Backbone | BackboneSource | None
     torch_threads: int
     describe: Describe | None = field(default=None, compare=False)
+    card_memory: int | None = None
 
     def build(self) -> Worker:
         """The worker, with its network and its prepared seeds."""
@@ -106,15 +118,16 @@ class ImageAssociation:
         import torch
 
         torch.set_num_threads(self.torch_threads)
+        kernels.set_card_memory_limit(self.card_memory)
         backbone = self.backbone.load() if isinstance(self.backbone, BackboneSource) else self.backbone
         assert backbone is not None
         network: Backbone = backbone
 
-        def describe(batch: UInt8Array) -> FloatArray:
-            rows, _ = describe_images(
-                batch, network, dim=self.dim, neighbourhood=self.neighbourhood, backend=self.backend
+        def describe(batch: UInt8Array) -> Any:
+            rows, _ = describe_image(
+                batch[0], network, dim=self.dim, neighbourhood=self.neighbourhood, backend=self.backend
             )
-            return rows
+            return (rows if kernels.is_card_name(self.backend) else in_memory(rows))[None]
 
         return Worker(self, describe)
 
@@ -179,15 +192,19 @@ class Worker:
         found = members_of(self._associator, task.number, rows, is_seed=slot is not None, whole=task.whole)
         return found._replace(seconds=(described, found.seconds[1]))
 
-    def _described(self, task: ImageTask) -> FloatArray:
+    def _described(self, task: ImageTask) -> Any:
         assert task.pixels is not None
         return described_rows(self._describe, task.pixels, self._spec.positions, task.name)
 
 
-def described_rows(describe: Describe, pixels: UInt8Array, positions: FloatArray | None, name: str) -> FloatArray:
-    """Descriptors of one network input, (P, D) float32, position channels included; NonFiniteError names it."""
+def described_rows(describe: Describe, pixels: UInt8Array, positions: FloatArray | None, name: str) -> Any:
+    """Descriptors of one network input, (P, D) float32, position channels included, where ``describe`` leaves them.
+
+    Raises:
+        NonFiniteError: the network's features; names the image.
+    """
     rows = append_positions(describe(pixels[None])[0], positions)
-    if not np.isfinite(rows).all():
+    if not all_finite(rows):
         raise bad_features(name)
     return rows
 

@@ -234,7 +234,7 @@ class _Look:
         pixels = self._geometry.apply(image)
         self.inputs.append(pixels)
         read = time.perf_counter()
-        rows = described_rows(self._network.describe, pixels, None, self._source.names[number])
+        rows: FloatArray = described_rows(self._network.describe, pixels, None, self._source.names[number])
         if self._p.position != "never":
             rows = np.concatenate([rows, np.zeros((len(rows), 2), np.float32)], axis=1)
         self.reading += read - begin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -142,7 +143,7 @@ class Backbone:
     def _run(self, x: torch.Tensor, precision: str) -> list[torch.Tensor]:
         half = _HALVES[precision]
         try:
-            with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+            with _full_float32(self.device), torch.autocast(self.device.type, dtype=half, enabled=half is not None):
                 outputs = self._network(x)
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, BackboneError):
@@ -182,6 +183,13 @@ class Backbone:
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r})"
+
+
+def _full_float32(device: torch.device) -> Any:
+    """A context in which cuDNN reads float32 as float32 (no TF32), and chooses algorithms that repeat their bits."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def prepare_input(

@@ -68,7 +68,8 @@ class WithNetwork(State):
             )
 
     def _network(self) -> Network:
-        return Network(lambda: self.backbone, self._base_descriptors, self._grid)
+        direct = "_base_descriptors" not in self.__dict__  # evaluation's cache puts itself there
+        return Network(lambda: self.backbone, self._base_descriptors, self._grid, direct)
 
     def _base_descriptors(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         """Network inputs, uint8 (B, H, W, 3), to descriptors without positions, float32 (B, P, dim)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .bank import Bank
 from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
+from .gpu_devices.limit import get_card_memory_limit, set_card_memory_limit
 from .gpu_devices.opening import is_card_name
 from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
 from .registry import available_backends, backend_for
@@ -28,9 +29,11 @@ __all__ = [
     "backend_for",
     "describe",
     "filter_channels",
+    "get_card_memory_limit",
     "is_card_name",
     "mutual_nearest",
     "nearest",
     "nearest_answered",
     "nearest_bounds",
+    "set_card_memory_limit",
 ]

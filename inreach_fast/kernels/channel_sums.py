@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .distance import exact_sq_distance
+from .gpu_devices.opening import is_card_name
 from .registry import available_backends
 from .results import FloatArray, IndexArray
 
@@ -45,4 +46,6 @@ def distances(rows: FloatArray, slots: IndexArray, means: DoubleArray, *, backen
 
 
 def _is_native(backend: str) -> bool:
-    return (available_backends()[0] if backend == "auto" else backend) == "native"
+    # Members pass by once: what a card would do to them is less than bringing them there.
+    on_cpu = backend == "auto" or is_card_name(backend)
+    return (available_backends()[0] if on_cpu else backend) == "native"

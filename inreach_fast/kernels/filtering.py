@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ParameterError
+from .gpu_devices.interop import lives_on_gpu
 from .registry import operation_module
 from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index
+
+if TYPE_CHECKING:
+    from .on_card import CardMembers
 
 # Where each backend keeps its `channel_spread`; the registry says whether it is usable.
 _MODULES = {"native": "filtering_native", "numba": "numba_backend", "torch": "torch_backend"}
@@ -78,15 +82,19 @@ def filter_channels(
             can be in two channels. Without it n = N and member i is ``members[i]``.
         backend: "auto" or one of `available_backends`.
 
+    Members on a card (torch, CuPy, anything with DLPack) are read there, in place.
+
     Returns:
-        `ChannelFilterResult`; memory beyond the inputs is a few values a member and one mean a thread.
+        `ChannelFilterResult`, in the CPU's memory; beyond the inputs it takes a few values a member and one mean a
+        thread.
 
     Raises:
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
         infinity. BackendError: unknown backend, or not usable here.
     """
-    module: SpreadBackend = operation_module(backend, _MODULES)
-    members = as_float32(members, "members")
+    on_card = _on_card(backend, members)
+    module: SpreadBackend = operation_module(backend, _MODULES) if on_card is None else on_card
+    members = as_float32(members, "members") if on_card is None else on_card
     if rows is None:
         channel = as_ids(channel, "channel", len(members))
         row_of = np.arange(len(members), dtype=np.int64)
@@ -100,7 +108,10 @@ def filter_channels(
 
     # Members of one channel side by side, each channel's in their own order.
     member = np.flatnonzero(channel >= 0)
-    check_finite(members, "members", row_of[member])
+    if on_card is None:
+        check_finite(members, "members", row_of[member])
+    else:
+        on_card.check_finite(row_of[member])
     member = member[np.argsort(channel[member], kind="stable")]
     ids, length = np.unique(channel[member], return_counts=True)
     if min_length is not None:
@@ -126,6 +137,16 @@ def filter_channels(
     keep = np.zeros(len(channel), np.bool_)
     keep[member[stays]] = True
     return ChannelFilterResult(keep, ids[lives], length[lives].astype(np.int64), sigma[lives])
+
+
+def _on_card(backend: str, members: Any) -> CardMembers | None:
+    """Members that lie on a card, where its kernels are to be used."""
+    if not lives_on_gpu(members):
+        return None
+    from .on_card import Call, call_for
+
+    call = call_for(backend, members)
+    return call.members(members) if isinstance(call, Call) else None
 
 
 def _check_min_length(value: Any) -> int | None:

@@ -9,11 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from .bank import Bank
 from .gpu.backend import GpuBackend
 from .gpu.device import Device
 from .gpu_devices.opening import current_card, open_card, open_device, parse_name
-from .results import IndexArray, MutualNearest, Nearest
+from .results import AnsweredNearest, FloatArray, IndexArray, MutualNearest, Nearest
 from .shared_bank import SharedBank
 
 T = TypeVar("T")
@@ -31,15 +34,28 @@ class CardBackend(GpuBackend):
     pieces: neither changes the answer.
     """
 
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
         """See `inreach_fast.kernels.nearest`."""
-        return self._within_memory(lambda: super(CardBackend, self).nearest(queries, bank, k, query_group), bank)
+        return self.within_memory(lambda: super(CardBackend, self).nearest(queries, bank, k, query_group, hint), bank)
+
+    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
+        """See `inreach_fast.kernels.nearest_answered`."""
+        return self.within_memory(lambda: super(CardBackend, self).nearest_answered(queries, bank, query_group), bank)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         """See `inreach_fast.kernels.mutual_nearest`."""
-        return self._within_memory(lambda: super(CardBackend, self).mutual_nearest(a, b), b)
+        return self.within_memory(lambda: super(CardBackend, self).mutual_nearest(a, b), b)
 
-    def _within_memory(self, call: Callable[[], T], bank: Bank) -> T:
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """See `inreach_fast.kernels.filtering.SpreadBackend`."""
+        return self.within_memory(lambda: super(CardBackend, self).channel_spread(members, rows, starts))
+
+    def within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
+        """What ``call`` returns, begun anew with smaller parts as long as the memory does not suffice."""
         with self.lock:
             before = self.options
             try:
@@ -52,7 +68,8 @@ class CardBackend(GpuBackend):
                     except MemoryError:
                         if attempt == _TRIES:
                             raise
-                    self._forget(bank)
+                    if bank is not None:
+                        self._forget(bank)
                     gc.collect()  # an error and its traceback hold each other, and what the call had
                     limit = self.device.free_bytes() // _SHRINK**attempt
                     capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from ..errors import NonFiniteError
 from .bank import Bank
-from .gpu.device import Device, DeviceArray, blocks, fill
+from .gpu.device import Device, DeviceArray, fill
+from .gpu.frame import DeviceRows, find_nonfinite
+from .gpu.search import NONE
 from .gpu_devices.interop import Caller, caller_of
 from .results import FloatArray
 from .validation import as_ids, check_index, check_not_empty
@@ -92,7 +94,7 @@ class GpuBank(Bank):
         with self.lock:
             if not self._checked:
                 index = None if self._index is None else device.upload(self._index)
-                check_finite(device, self.held, index, len(self), self._name)
+                check_finite(device, DeviceRows(self.held, index, 0, len(self)), self._name)
                 self._checked = True
 
     def on_cpu(self) -> Bank:
@@ -109,13 +111,16 @@ class GpuBank(Bank):
         return self.on_cpu().rows
 
 
-def check_finite(device: Device, rows: DeviceArray, index: DeviceArray | None, count: int, name: str) -> None:
+def check_finite(device: Device, rows: DeviceRows, name: str) -> None:
     """Raises NonFiniteError naming the first row on the device that holds NaN or infinity; waits for the device."""
     first = device.empty(1, np.uint64)
-    fill(device, first, 2**64 - 1)
-    grid = (min(blocks(count, 8), 8 * device.multiprocessors),)
-    device.launch("first_nonfinite_row", grid, 256, (rows, index, np.int64(count), np.int32(rows.shape[1]), first))
-    bad = int(device.download(first)[0])
+    fill(device, first, NONE)
+    find_nonfinite(device, rows, first)
+    raise_nonfinite(int(device.download(first)[0]), rows.count, name)
+
+
+def raise_nonfinite(bad: int, count: int, name: str) -> None:
+    """Raises NonFiniteError where ``bad`` is one of ``count`` rows."""
     if bad < count:
         raise NonFiniteError(
             f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "

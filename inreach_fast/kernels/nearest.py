@@ -11,7 +11,7 @@ from ..errors import ParameterError
 from .bank import Bank
 from .gpu_bank import GpuBank
 from .gpu_devices.interop import lives_on_gpu
-from .registry import backend_module, takes_hints
+from .registry import SearchBackend, backend_module, takes_hints
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds
 from .validation import as_hint, as_ids, check_k, check_same_dim
 
@@ -42,7 +42,7 @@ def nearest(
         query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
         hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
-            time; no guess, however bad, changes the answer.
+            time; no guess, however bad, changes the answer. Cards have a use for it where k is 1.
         backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 
@@ -60,15 +60,12 @@ def nearest(
     k = check_k(k)
     on_card = _on_card(backend, queries, bank)
     if on_card is not None:
-        there = on_card.nearest(queries, bank, k, query_group, bank_group)
+        there = on_card.nearest(queries, bank, k, query_group, bank_group, hint)
         return replace(there, index=there.index[:, 0], sq_distance=there.sq_distance[:, 0]) if k == 1 else there
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
-    if hints is not None and takes_hints(module):
-        result: Nearest = cast(Any, module).nearest(query_bank, bank, k, group, hint=hints)
-    else:
-        result = module.nearest(query_bank, bank, k, group)
+    result = _hinted(module, query_bank, bank, k, group, hints)
     if k == 1:
         result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
     return result
@@ -96,7 +93,7 @@ def nearest_bounds(
     """
     on_card = _on_card(backend, queries, bank)
     if on_card is not None:
-        there = on_card.nearest(queries, bank, 1, query_group, bank_group)
+        there = on_card.nearest(queries, bank, 1, query_group, bank_group, hint)
         distance = there.sq_distance[:, 0]
         return NearestBounds(there.index[:, 0], distance, distance, there.counts, exact=True)
     module = backend_module(backend)
@@ -106,7 +103,7 @@ def nearest_bounds(
     if own is not None:
         bounds: NearestBounds = own(query_bank, bank, group, hints)
         return bounds
-    found = module.nearest(query_bank, bank, 1, group)
+    found = _hinted(module, query_bank, bank, 1, group, hints)
     sq_distance = found.sq_distance[:, 0]
     return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
 
@@ -142,6 +139,16 @@ def nearest_answered(
         backward = module.nearest(Bank(bank.rows, index=rows), query_bank, 1, None)
         answered[index >= 0] = backward.index[chosen_of, 0] == np.flatnonzero(index >= 0)
     return AnsweredNearest(index, sq_distance, answered)
+
+
+def _hinted(
+    module: SearchBackend, queries: Bank, bank: Bank, k: int, group: IndexArray | None, hints: IndexArray | None
+) -> Nearest:
+    """The backend's answer, with a hint where it has a use for one."""
+    if hints is not None and takes_hints(module):
+        result: Nearest = cast(Any, module).nearest(queries, bank, k, group, hint=hints)
+        return result
+    return module.nearest(queries, bank, k, group)
 
 
 def _on_card(backend: str, first: Any, second: Any) -> Call | CallOnCpu | None:

@@ -10,26 +10,29 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import DataError, DeviceMismatchError, GpuError, GpuLostError, ParameterError
 from .bank import Bank
 from .describe_plan import Plan
 from .describing import DESCRIBERS
 from .gpu.backend import GpuBackend
+from .gpu.calls import BOTH_WAYS, Host, Outcome, Target, answered_call, first_nonfinite, mutual_call, nearest_call
 from .gpu.describe import MAX_BATCH, launch_describe, level_table
 from .gpu.device import DeviceArray
 from .gpu.frame import DeviceRows
 from .gpu.search import Search
+from .gpu.spread import channel_spread
 from .gpu_backends import CardBackend, gpu_backend
-from .gpu_bank import GpuBank, check_finite
+from .gpu_bank import GpuBank, check_finite, raise_nonfinite
 from .gpu_devices.card import CardDevice
 from .gpu_devices.interop import Caller, caller_of
 from .gpu_devices.opening import is_card_name, open_card, parse_name
 from .nearest import mutual_nearest, nearest, nearest_answered
 from .registry import backend_module, card_kinds, operation_module, tell_once
-from .results import AnsweredNearest, MutualNearest, Nearest
+from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
 from .shared_bank import SharedBank
-from .validation import as_ids, check_not_empty, check_same_dim
+from .validation import as_hint, as_ids, check_not_empty, check_same_dim
 
 
 class CallBackend(CardBackend):
@@ -42,14 +45,14 @@ class CallBackend(CardBackend):
     def _prepared(self, bank: Bank, search: Search) -> Any:
         if isinstance(bank, GpuBank) and not bank.persistent:
             return super()._prepared(bank, search)
-        # On the base's own stream, waited for: other streams may use it from then on.
+        # On the base's own stream, waited for once.
         with self.base.lock:
             base_search = Search(self.base.device, search.route, search.head_route, search.capacity)
-            state = self.base._prepared(bank, base_search)
-            synchronize = getattr(self.base.device, "synchronize", None)
-            if synchronize is not None:
-                synchronize()
-            return state
+            before, self.base.options = self.base.options, self.options  # with less memory, where that is short
+            try:
+                return self.base._prepared(bank, base_search)
+            finally:
+                self.base.options = before
 
     def _upload(self, bank: Bank, first: int, stop: int, groups: Any) -> DeviceRows:
         return rows_of(self, bank, first, stop, groups) or super()._upload(bank, first, stop, groups)
@@ -90,69 +93,87 @@ class Call:
 
     # ------------------------------------------------------------------------------------------------ search
 
-    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any) -> Nearest:
+    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
         """See `kernels.nearest`; index and distance (m, k)."""
         with self.backend.lock:
-            rows, whole, pieces, search, state = self._prepared(queries, bank, query_group, bank_group)
-            counts = search.counts()
+            rows, whole = self._checked(queries, bank, query_group, bank_group)
             kept = min(k, len(whole))
-            if k == 1:
-                index, distance = search.nearest(state.frame, rows, pieces, counts, state.directions)
-                index, distance = index.reshape(rows.count, 1), distance.reshape(rows.count, 1)
-            else:
-                index, distance = search.k_nearest(state.frame, rows, pieces, len(whole), kept, counts)
-            found = self.backend._counts(counts, rows.count * len(whole))
+            guesses = None if hint is None or k > 1 else self._hint(hint, rows.count, len(whole))
+
+            def call() -> tuple[Outcome, Host]:
+                search, target = self._target(rows, whole)
+                return nearest_call(search, target, rows, kept, hint=guesses, on_card=True)
+
+            outcome, host = self._outcome(call, rows, whole, "queries")
             give, pad = self.caller.give, self.caller.library.padded
-            return Nearest(pad(give(index), k, -1), pad(give(distance), k, np.inf), found)
+            index, distance = (give(outcome.arrays[name]) for name in ("index", "sq_distance"))
+            return Nearest(pad(index, k, -1), pad(distance, k, np.inf), outcome.totals(host, rows.count * len(whole)))
 
     def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
         """See `kernels.mutual_nearest`."""
         with self.backend.lock:
-            rows, whole, pieces, search, state = self._prepared(a, b, None, None, names=("a", "b"))
-            counts = search.counts()
-            found = search.mutual(state.frame, rows, pieces, len(whole), counts)
-            totals = self.backend._counts(counts, rows.count * len(whole))
-            ab, ab_distance, ba, ba_distance = (self.caller.give(x) for x in found)
-            return MutualNearest(ab, ab_distance, ba, ba_distance, totals)
+            rows, whole = self._checked(a, b, None, None, names=("a", "b"))
+
+            def call() -> tuple[Outcome, Host]:
+                search, target = self._target(rows, whole, by_directions=False)
+                return mutual_call(search, target, rows, on_card=True)
+
+            outcome, host = self._outcome(call, rows, whole, "a")
+            ab, ab_distance, ba, ba_distance = (self.caller.give(outcome.arrays[name]) for name in BOTH_WAYS)
+            return MutualNearest(ab, ab_distance, ba, ba_distance, outcome.totals(host, rows.count * len(whole)))
 
     def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
         """See `kernels.nearest_answered`."""
         with self.backend.lock:
-            mine = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
-            whole = self._bank(bank, bank_group, "bank")
-            forward = self.nearest(mine, whole, 1, query_group, None)
-            to_host, to_card = self.caller.library.to_host, self.caller.library.to_card
-            index = to_host(forward.index, slice(None))[:, 0]
-            answered = np.zeros(len(index), np.bool_)
-            chosen, chosen_of = np.unique(index[index >= 0], return_inverse=True)
-            if len(chosen):
-                held = self._rows(whole)
-                numbers = chosen if whole.index is None else whole.index[chosen]
-                asking = DeviceRows(held.values, self.device.upload(numbers), 0, len(chosen))
-                _, _, pieces, search, state = self._prepared(asking, mine, None, None)
-                back, _ = search.nearest(state.frame, asking, pieces, search.counts(), state.directions)
-                answered[index >= 0] = self.device.download(back)[chosen_of] == np.flatnonzero(index >= 0)
-            return AnsweredNearest(
-                forward.index[:, 0], forward.sq_distance[:, 0], to_card(answered, self.caller.ordinal), forward.counts
-            )
+            rows, whole = self._checked(queries, bank, query_group, bank_group)
 
-    def _prepared(
+            def call() -> tuple[Outcome, Host]:
+                search, target = self._target(rows, whole)
+                return answered_call(search, target, rows, on_card=True)
+
+            outcome, host = self._outcome(call, rows, whole, "queries")
+            index, distance = (
+                self.caller.give(outcome.arrays[name].reshape(rows.count)) for name in ("index", "sq_distance")
+            )
+            answered = self.caller.library.as_bool(self.caller.give(outcome.arrays["answered"]))
+            return AnsweredNearest(index, distance, answered, outcome.totals(host, rows.count * len(whole)))
+
+    def _outcome(
+        self, call: Callable[[], tuple[Outcome, Host]], rows: DeviceRows, whole: Bank, name: str
+    ) -> tuple[Outcome, Host]:
+        """What a call leaves; NonFiniteError for its queries comes with it, so that the card is waited for once."""
+        outcome, host = self.backend.within_memory(call, whole)
+        raise_nonfinite(first_nonfinite(host), rows.count, name)
+        return outcome, host
+
+    def _checked(
         self, queries: Any, bank: Any, query_group: Any, bank_group: Any, names: tuple[str, str] = ("queries", "bank")
-    ) -> tuple[DeviceRows, Bank, Callable[[], Any], Search, Any]:
+    ) -> tuple[DeviceRows, Bank]:
+        """Queries on the card, under their groups where there are any, and the bank."""
         whole = self._bank(bank, bank_group, names[1])
-        groups = whole.groups
-        if query_group is None and isinstance(queries, Bank):
+        if query_group is None and isinstance(queries, Bank) and names[0] == "queries":
             query_group = queries.groups
-        if query_group is not None and groups is None:
+        if query_group is not None and whole.groups is None:
             raise ParameterError("query_group: the bank has no groups to compare with; give bank_group as well")
-        rows = queries if isinstance(queries, DeviceRows) else self._rows(queries, names[0])
+        rows = self._rows(queries, names[0])
         check_same_dim(rows.dim, names[0], whole.dim, names[1])
         if query_group is not None:
             rows = DeviceRows(rows.values, rows.index, rows.first, rows.count, self._groups(query_group, rows.count))
+        return rows, whole
+
+    def _target(self, rows: DeviceRows, whole: Bank, *, by_directions: bool = True) -> tuple[Search, Target]:
         search = self.backend.search(rows.count * len(whole))
-        state = self.backend._prepared(whole, search)
-        pieces = self.backend._pieces(whole, search, state, None if query_group is None else groups)
-        return rows, whole, pieces, search, state
+        groups = None if rows.group is None else whole.groups
+        return search, self.backend.target(whole, search, groups, by_directions=by_directions)
+
+    def _hint(self, value: Any, count: int, rows: int) -> DeviceArray:
+        """A hint on the card. One that is there already is not looked at: kernels pass over numbers of no row."""
+        if caller_of(value) is None:
+            return self.device.upload(as_hint(value, "hint", count, rows))
+        held = self.caller.take(value, "hint", dtype=np.int64, ndim=1)
+        if len(held) != count:
+            raise ParameterError(f"hint: expected {count} entries, one for each query, got {len(held)}")
+        return held
 
     def _bank(self, value: Any, groups: Any, name: str) -> Bank:
         if isinstance(value, Bank):
@@ -180,7 +201,6 @@ class Call:
         held = self.caller.take(value, name, dtype=np.float32, ndim=2)
         check_not_empty(held.shape[0], name)
         check_not_empty(held.shape[1], f"{name} (second dimension)")
-        check_finite(self.device, held, None, len(held), name)
         return DeviceRows(held, None, 0, len(held))
 
     def _groups(self, value: Any, count: int) -> DeviceArray:
@@ -191,7 +211,11 @@ class Call:
             raise ParameterError(f"query_group: expected {count} entries, one for each row, got {len(held)}")
         return held
 
-    # ---------------------------------------------------------------------------------------------- describe
+    # ----------------------------------------------------------------------------------- members and describe
+
+    def members(self, value: Any) -> CardMembers:
+        """Members of channels, float32 (N, D), where they are."""
+        return CardMembers(self, self.caller.take(value, "members", dtype=np.float32, ndim=2))
 
     def describe(self, levels: list[Any], plan: Plan) -> Any:
         """Execute ``plan`` on (B, C, h, w) levels of any strides; (B, P, dim) of the caller's kind."""
@@ -209,15 +233,47 @@ class Call:
         return self.caller.give(target)
 
 
+class CardMembers:
+    """Members of channels on a card, as `kernels.filter_channels` looks at them.
+
+    Attributes:
+        shape: (N, D).
+    """
+
+    def __init__(self, call: Call, held: DeviceArray) -> None:
+        self._call, self._held = call, held
+        self.shape = held.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def check_finite(self, rows: IndexArray) -> None:
+        """Raises NonFiniteError naming the first of these rows that holds NaN or infinity."""
+        device = self._call.device
+        if len(rows):
+            check_finite(device, DeviceRows(self._held, device.upload(rows), 0, len(rows)), "members")
+
+    def channel_spread(
+        self, members: Any, rows: IndexArray, starts: IndexArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` are these."""
+        backend = self._call.backend
+        with backend.lock:
+            return channel_spread(self._call.device, self._held, rows, starts, backend.device.free_bytes() // 4)
+
+
 class CallOnCpu:
     """A call whose arrays are on a card that has no kernels: they visit the CPU, and the results come back."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
 
-    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any) -> Nearest:
+    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
         """See `kernels.nearest`; index and distance (m, k)."""
-        found = nearest(self._cpu(queries), self._cpu(bank), k=k, query_group=query_group, bank_group=bank_group)
+        found = nearest(
+            self._cpu(queries), self._cpu(bank), k=k, query_group=query_group, bank_group=bank_group,
+            hint=self._cpu(hint),
+        )  # fmt: skip
         index, distance = (self._back(x.reshape(-1, k)) for x in (found.index, found.sq_distance))
         return Nearest(index, distance, found.counts)
 

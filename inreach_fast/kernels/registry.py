@@ -16,13 +16,14 @@ from .gpu_devices.opening import is_card_name
 from .gpu_devices.probe import card_count, has_card
 from .results import IndexArray, MutualNearest, Nearest
 
-# Fastest first: "auto" takes the first that is usable. name -> (module beside this file, what it needs).
+# Fastest first: "auto" takes the first that is usable. name -> (module beside this file, what it needs); cards, which
+# names can number, are no modules (gpu_backends.py).
 _BACKENDS = {
     "native": ("native", "inreach_fast._core"),
     "numba": ("numba_backend", "numba"),
     "torch": ("torch_backend", "torch"),
-    "cuda": ("cuda_backend", "inreach_fast._cuda"),
-    "cupy": ("cupy_backend", "cupy"),
+    "cuda": ("", "inreach_fast._cuda"),
+    "cupy": ("", "cupy"),
 }
 _log = logging.getLogger("inreach_fast")
 
@@ -112,7 +113,7 @@ def _card_backend(name: str) -> SearchBackend:
 
 
 def backend_module(name: str) -> SearchBackend:
-    """The module behind a backend's name; of named cards ("cuda:1", "cuda:0,1", "cuda:all") an object like one.
+    """The module behind a backend's name; of cards ("cuda", "cupy:1", "cuda:0,1", "cuda:all") an object like one.
 
     Raises:
         BackendError: unknown name, or not usable here; the message names those that are. GpuUnavailableError: there
@@ -127,7 +128,6 @@ def backend_module(name: str) -> SearchBackend:
         raise BackendError(f"backend: {name!r} {reason}; usable here: {usable} (or 'auto')")
     if is_card_name(name):
         card_count()  # raises what keeps the cards from being used
-    if plain != name:
         return _card_backend(name)
     module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module

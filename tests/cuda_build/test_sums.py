@@ -36,12 +36,14 @@ def _hard_rows(rng: np.random.Generator, count: int, depth: int, kind: str) -> n
         values *= 10.0 ** rng.uniform(-3, 0, values.shape)
     elif kind == "cancelling":  # sums of terms around one that come to almost nothing
         values[:, 1::2] = -values[:, ::2] * (1.0 + 1e-3 * rng.normal(size=values[:, ::2].shape))
+    elif kind == "subnormal":  # of fp16, times values around one
+        values[:, ::3] *= 2.0**-20
     elif kind == "one sign":
         values = np.abs(values)
     return values.astype(np.float16).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["normal", "magnitudes", "cancelling", "one sign"])
+@pytest.mark.parametrize("kind", ["normal", "magnitudes", "cancelling", "subnormal", "one sign"])
 @pytest.mark.parametrize("depth", [32, 96, 1024])
 @pytest.mark.parametrize("form", FORMATS)
 def test_tensor_core_sums(device: Device, form: str, depth: int, kind: str) -> None:
@@ -50,6 +52,9 @@ def test_tensor_core_sums(device: Device, form: str, depth: int, kind: str) -> N
         pytest.skip(f"{form} needs compute capability {FORMATS[form].compute_capability}")
     rng = np.random.default_rng(depth)
     q, x = _hard_rows(rng, ROWS, depth, kind), _hard_rows(rng, BANK, depth, kind)
+    if kind == "subnormal":  # where nothing larger stands beside them in the sum
+        q[:, 1::3] = q[:, 2::3] = 0.0
+        x = _hard_rows(rng, BANK, depth, "normal")
     if kind == "cancelling":
         x = np.repeat(np.abs(x[:, ::2]), 2, axis=1)
     if form == "bf16":
@@ -65,7 +70,7 @@ def _products(device: Device, route: Route, q: np.ndarray, x: np.ndarray) -> np.
     """Computed dot products: `low` with nothing but them in it, which doubles them and rounds nothing."""
 
     def framed(rows: np.ndarray) -> FramedRows:
-        stored = {"f32": rows, "fp16": rows.astype(np.float16).view(np.uint16)}.get(route.format)
+        stored = {"f32": rows, "tf32": rows, "fp16": rows.astype(np.float16).view(np.uint16)}.get(route.format)
         if stored is None:
             stored = (rows.view(np.uint32) >> 16).astype(np.uint16)
         zero = device.upload(np.zeros(len(rows), np.float32))

@@ -40,12 +40,16 @@ CASES = [
     _case("fp16-64-streamed", "fp16", 64, 3, memory_limit=40_000),
     _case("bf16-128-overflow", "bf16", 128, 4, capacity=1000),
     _case("bf16-64", "bf16", 64, 5),
+    _case("tf32-128-streamed", "tf32", 128, 12, memory_limit=50_000),
+    _case("tf32-64-overflow", "tf32", 64, 13, capacity=400),
     _case("heads-f32-128", "f32", 128, 6, heads=True),
     _case("heads-f32-64-streamed", "f32", 64, 7, heads=True, memory_limit=50_000),
     _case("heads-fp16-128", "fp16", 128, 8, heads=True),
     _case("heads-fp16-64-overflow", "fp16", 64, 9, heads=True, capacity=500),
     _case("heads-bf16-128", "bf16", 128, 10, heads=True),
     _case("heads-bf16-64", "bf16", 64, 11, heads=True),
+    _case("heads-tf32-128", "tf32", 128, 14, heads=True),
+    _case("heads-tf32-64", "tf32", 64, 15, heads=True),
 ]
 
 
@@ -54,7 +58,7 @@ def registered(case: Case = CASES[0]) -> Iterator[GpuBackend]:
     """`backend="cuda_host"` works inside, in this way."""
     backend = GpuBackend(NAME, lambda: HostDevice(case.order), case.options)
     module = types.ModuleType(f"inreach_fast.kernels.{NAME}")
-    for name in ("nearest", "mutual_nearest", "describe", "channel_spread"):
+    for name in ("nearest", "nearest_answered", "mutual_nearest", "describe", "channel_spread"):
         setattr(module, name, getattr(backend, name))
     sys.modules[module.__name__] = module
     registry._BACKENDS[NAME] = (NAME, "numpy")

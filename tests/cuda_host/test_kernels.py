@@ -3,6 +3,7 @@ them all at once."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,15 @@ from kernel_cases import FAMILIES, Rows, gaussian, same_bits
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
+from inreach_fast.errors import BackendError
 from inreach_fast.kernels.gpu import sources
 from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
-from inreach_fast.kernels.gpu.search import Answers, Search
+from inreach_fast.kernels.gpu.search import Counts, Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
+from inreach_fast.kernels.gpu.spread import channel_pieces
 from inreach_fast.scoring import anomaly_map
 
 from . import backend, build
@@ -112,7 +115,7 @@ def test_bounds_are_tight_enough_to_rule_out(form: str) -> None:
     x, y = gaussian(rng, 40, 256), gaussian(rng, 150, 256)
     *_counts, gap = violations(x, y, form, 0)
     spread = np.ptp(reference.pairwise_sq_distance(x, y)) * Frame.of_sample(HostDevice(0), y).scale ** 2
-    assert np.abs(gap).max() < {"f32": 0.002, "fp16": 0.02, "bf16": 0.1}[form] * spread
+    assert np.abs(gap).max() < {"f32": 0.002, "fp16": 0.02, "bf16": 0.1, "tf32": 0.02}[form] * spread
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -170,9 +173,26 @@ def test_bf16_is_rounded_to_nearest_even() -> None:
     same_bits(_stored(values, "bf16"), expected)
 
 
+def test_tf32_is_rounded_to_nearest_even() -> None:
+    values = _hard_values()
+    # As fp16, whose fraction is as long, brought to where fp16 has its whole fraction and back.
+    fraction, exponent = np.frexp(values)
+    expected = np.ldexp(fraction.astype(np.float16).astype(np.float32), exponent)
+    same_bits(_stored(values, "tf32"), expected)
+
+
+@pytest.mark.parametrize("form", ["bf16", "tf32"])
+def test_values_too_small_for_a_matrix_instruction_are_stored_as_zero(form: str) -> None:
+    least = np.float32(2.0**-100)
+    values = np.array([least, np.nextafter(least, np.float32(0)), 1e-38, 1e-42, 0.0], np.float32)
+    stored = _stored(np.concatenate([values, -values]), form)
+    kept = stored.view(np.uint32).astype(np.uint32) << 1 if form == "tf32" else stored.astype(np.uint32) << 17
+    assert (kept != 0).tolist() == [True, False, False, False, False] * 2  # but for the sign
+
+
 def test_rows_that_a_format_cannot_hold_have_no_bounds() -> None:
     values = np.array([1.0, 7e4, 1e11, 1e13, 3e38], np.float32)
-    for form, usable in (("f32", 3), ("bf16", 3), ("fp16", 1)):
+    for form, usable in (("f32", 3), ("bf16", 3), ("tf32", 3), ("fp16", 1)):
         device = HostDevice(0)
         frame = Frame(device.upload(np.zeros(1)), 1.0)
         rows = frame.rows(device, uploaded(device, values[:, None]), form)
@@ -180,6 +200,18 @@ def test_rows_that_a_format_cannot_hold_have_no_bounds() -> None:
         assert np.isinf(device.download(rows.extra)).tolist() == [i >= usable for i in range(5)]
         assert (device.download(rows.low)[usable:] == np.float32(-1e30)).all()
         assert (device.download(rows.values)[usable:] == 0).all()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_that_a_card_lacks_are_refused_before_a_launch(form: str) -> None:
+    for capability in ((7, 5), (8, 0)):
+        device = HostDevice(0, compute_capability=capability)
+        for routes in ((Route(form), Route("f32")), (Route("f32"), Route(form))):
+            if capability >= FORMATS[form].compute_capability:
+                Search(device, *routes)
+            else:
+                with pytest.raises(BackendError, match=f"no matrix instructions of {form}.*8.0"):
+                    Search(device, *routes)
 
 
 # --------------------------------------------------------------------------------------------- selection
@@ -216,26 +248,32 @@ def test_an_overflow_halves_the_range_and_says_so() -> None:
     assert launches[64] > 1
 
 
-def test_answers_of_two_cards_are_merged() -> None:
-    rng = np.random.default_rng(6)
-    rows, queries = rng.integers(0, 2, (90, 8)).astype(np.float32), rng.integers(0, 2, (33, 8)).astype(np.float32)
-    device = HostDevice(2)
-    search = Search(device, Route("f32", 64), capacity=4096)
-    frame = Frame.of_sample(device, rows)
-    parts = []
-    for first, stop in ((0, 37), (37, 90)):
-        answers, counts = Answers.none(device, 33), search.counts()
-        piece = search.piece(frame, first, uploaded(device, rows[first:stop]))
-        own = uploaded(device, queries)
-        search.search(frame, own, frame.rows(device, own, "f32"), piece, answers, Candidates(device, 4096), counts)
-        parts.append(answers)
-    for one, other in (parts, parts[::-1]):
-        best, nearest = (device.upload(device.download(x)) for x in (one.best, one.nearest))
-        device.launch("merge", (1,), 256, (other.best, other.nearest, np.int64(33), best, nearest))
-        index, sq_distance = search.finish(best, nearest)
-        expected = reference.nearest(queries, rows)
-        same_bits(device.download(index), expected[0])
-        same_bits(device.download(sq_distance), expected[1])
+def test_a_good_hint_keeps_the_list_short() -> None:
+    rng = np.random.default_rng(16)
+    queries, rows = gaussian(rng, 40, 64), gaussian(rng, 600, 64)
+    options = backend.Options(route=Route("f32", 64), head_route=Route("f32", 64), heads=False, capacity=60)
+    index, _ = reference.nearest(queries, rows)
+    filters = []
+    for hint in (None, index):
+        with backend.registered(backend.Case("x", options, 2)) as gpu:
+            found = kernels.nearest(queries, rows, hint=hint, backend=backend.NAME)
+            assert isinstance(gpu.device, HostDevice)
+            filters.append(gpu.device.launches.count("filter_f32_64"))
+        same_bits(found.index, index)
+    assert filters[0] > filters[1] == 1
+
+
+def test_the_way_back_begins_from_what_is_known() -> None:
+    rng = np.random.default_rng(17)
+    rows = gaussian(rng, 150, 64)
+    queries = (rows[rng.permutation(150)[:60]] + 0.01 * gaussian(rng, 60, 64)).astype(np.float32)
+    options = backend.Options(route=Route("f32", 64), head_route=Route("f32", 64), heads=False, capacity=1 << 14)
+    with backend.registered(backend.Case("x", options, 2)):
+        forward = kernels.nearest(queries, rows, backend=backend.NAME).counts
+        both = kernels.nearest_answered(queries, rows, backend=backend.NAME).counts
+    assert forward is not None
+    assert both is not None
+    assert both.decided - forward.decided < 2 * 60  # of 3600 pairs: each row and the query that it knows
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -251,10 +289,22 @@ def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
         bank = DeviceRows(device.upload(rows), device.upload(index), 5, 50)
         own = DeviceRows(device.upload(queries), device.upload(chosen), 1, 30)
         piece = search.piece(frame, 0, bank, directions)
-        found = search.nearest(frame, own, lambda piece=piece: [piece], search.counts(), directions)
+        answers = search.nearest(frame, own, lambda piece=piece: [piece], Counts.zero(device), directions)
+        found = search.finish(answers.best, answers.nearest)
         expected = reference.nearest(queries[chosen[1:31]], rows[index[5:55]])
         same_bits(device.download(found[0]), expected[0])
         same_bits(device.download(found[1]), expected[1])
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=30), most=st.integers(1, 20))
+def test_channels_come_in_runs_that_fit(lengths: list[int], most: int) -> None:
+    starts = np.cumsum([0, *lengths])
+    pieces = channel_pieces(starts, most)
+    assert [p[0] for p in pieces] == [0, *(p[1] for p in pieces[:-1])]
+    assert pieces[-1][1] == len(lengths)
+    for first, stop in pieces:
+        assert stop > first
+        assert starts[stop] - starts[first] <= most or stop == first + 1
 
 
 # --------------------------------------------------------------------------------------- maps and checks
@@ -296,9 +346,16 @@ def test_first_nonfinite_row(bad: float) -> None:
 
 
 def test_every_kernel_is_launched_by_somebody() -> None:
-    """That is by this file and the contract suite: what no backend launches would be a kernel without a test."""
+    """What the engine never launches would be a kernel that no contract test sees."""
     text = "\n".join(path.read_text() for path in sorted((build.KERNELS.parents[2] / "inreach_fast").rglob("*.py")))
-    elsewhere = {"merge", "first_nonfinite_row"}
+    forms = "|".join(FORMATS)
     for name in sources.kernel_names():
-        stem = name.split("_f32")[0].split("_fp16")[0].split("_bf16")[0]
-        assert f'"{name}"' in text or f'f"{stem}_' in text or name in elsewhere, name
+        stem, form = re.subn(rf"_({forms})(_\d+)?$", "", name)
+        assert (f'f"{stem}_{{' if form else f'"{name}"') in text, name
+
+
+def test_the_list_of_kernels_names_each() -> None:
+    told = (build.KERNELS / "README.md").read_text()
+    for name in sources.kernel_names():
+        stem = re.sub(rf"_({'|'.join(FORMATS)})(_\d+)?$", "_{", name)
+        assert f"`{stem}" in told or f"`{name}`" in told, name

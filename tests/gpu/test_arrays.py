@@ -74,6 +74,18 @@ def test_levels_of_a_network_are_described_where_they_are(cuda: str) -> None:
     same_bits(found.cpu().numpy(), kernels.describe(arrays, grid=(28, 28), dim=64))
 
 
+def test_members_are_filtered_where_they_are(cuda: str) -> None:
+    import torch
+
+    members, channel = _rows(500, 64), np.random.default_rng(1).integers(-1, 40, 500)
+    ours, theirs = (
+        kernels.filter_channels(held, channel, min_length=3, max_std=1.5)
+        for held in (torch.from_numpy(members).to(cuda), members)
+    )
+    same_bits(ours.keep, theirs.keep)
+    same_bits(ours.sigma, theirs.sigma)
+
+
 def test_mixed_devices_are_told(cuda: str) -> None:
     import torch
 

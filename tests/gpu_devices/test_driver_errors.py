@@ -21,7 +21,7 @@ UNAVAILABLE, MEMORY, LOST, OTHER = (
         *((code, UNAVAILABLE, "update the driver") for code in (35, 36, 222, 803, 804)),
         *((code, UNAVAILABLE, "CUDA_VISIBLE_DEVICES") for code in (100, 101, 46, 802, 805, 807)),
         *((code, UNAVAILABLE, "backend='cupy'") for code in (200, 209, 218, 221)),
-        (2, MEMORY, "memory_limit"),
+        (2, MEMORY, "set_card_memory_limit"),
         *((code, LOST, "new process") for code in (4, 201, 214, 220, 700, 702, 709, 710, 715, 716, 718, 719, 999)),
         *((code, OTHER, "capture") for code in (900, 901, 906)),
         *((code, OTHER, "docs/gpu.md") for code in (1, 400, 500, 720)),

@@ -154,6 +154,51 @@ def test_the_estimator_goes_through_the_card(
     assert model.predict(images[0]).score == expected.score[0]
 
 
+def test_on_a_card_the_search_is_whole_whatever_the_limits(
+    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    images = _inputs(3)
+    plain = [model.predict(image) for image in images]
+    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    middle = sorted(p.score for p in plain)[1]
+    for limits in ({"budget_ms": 1e-3}, {"threshold": middle}, {"threshold": middle, "budget_ms": 1e-3}):
+        alone = [model.predict(image, **limits) for image in images]
+        streamed = list(model.predict_stream(images, **limits))
+        for expected, *found in zip(plain, alone, streamed, strict=True):
+            for ours in found:
+                assert ours.score == ours.score_lower == ours.score_upper == expected.score
+                assert ours.complete
+                assert ours.certain
+                assert ours.is_anomalous == (expected.score > limits.get("threshold", model.threshold_))
+                np.testing.assert_array_equal(ours.patch_scores_lower, expected.patch_scores)
+    for wrong in ({"budget_ms": 0}, {"threshold": float("nan")}):
+        with pytest.raises(errors.ParameterError, match=next(iter(wrong))):
+            model.predict(images[0], **wrong)
+
+
+def test_limits_with_the_cards_kernels_through_the_cpus_memory(
+    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As other scores go, and networks that are on the CPU: bounds are proven by the card's searches."""
+    images = _inputs(3)
+    plain = [model.predict(image) for image in images]
+    monkeypatch.setattr(model, "parameters", model.parameters.with_changes(backend="cuda:0"))
+    monkeypatch.setattr(model, "_scorer", None)
+    for expected, image in zip(plain, images, strict=True):
+        for threshold in (expected.score * 0.7, expected.score, expected.score * 1.4):
+            found = model.predict(image, threshold=threshold)
+            assert found.certain
+            assert found.is_anomalous == (expected.score > threshold)
+            assert found.score_lower <= expected.score <= found.score_upper
+        hurried = model.predict(image, budget_ms=1e-3)
+        assert not hurried.complete
+        assert hurried.score_lower <= expected.score <= hurried.score_upper
+        assert (hurried.patch_scores_lower <= expected.patch_scores).all()
+        assert (expected.patch_scores <= hurried.patch_scores).all()
+    assert "guess" in host_cards[0].launches
+
+
 def test_network_inputs_are_the_cpus(model: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
     from inreach_fast.backbones.backbone import prepare_input
 

@@ -73,6 +73,45 @@ def test_rows_are_read_in_place(host_cards: list[HostCard], monkeypatch: pytest.
     assert {found.index.data_ptr(), found.sq_distance.data_ptr()} <= seen  # answers out
 
 
+def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(8)
+    queries, rows = (rng.normal(size=(n, 40)).astype(np.float32) for n in (30, 200))
+    bank, card = kernels.Bank(rows), host_cards[0]
+    kernels.nearest(torch.from_numpy(queries), bank)  # prepares it
+    for call in (
+        lambda q: kernels.nearest(q, bank),
+        lambda q: kernels.nearest(q, bank, hint=np.zeros(30, np.int64)),
+        lambda q: kernels.nearest_bounds(q, bank),
+        lambda q: kernels.nearest_answered(q, bank),
+        lambda q: kernels.mutual_nearest(q, bank),
+    ):
+        before = card.waits
+        call(torch.from_numpy(queries))
+        assert card.waits - before == 1
+        with pytest.raises(errors.NonFiniteError, match="row 4 "):
+            call(torch.from_numpy(np.where(np.arange(30)[:, None] == 4, np.nan, queries).astype(np.float32)))
+    for call in (
+        lambda: kernels.nearest(queries, bank, backend="cuda:0"),
+        lambda: kernels.nearest_answered(queries, bank, backend="cuda:0"),
+        lambda: kernels.mutual_nearest(queries, bank, backend="cuda:0"),
+    ):
+        before = card.waits
+        call()
+        assert card.waits - before == 1
+
+
+def test_hints_on_a_card_that_name_no_row_are_passed_over(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(9)
+    q, b = (rng.normal(size=(n, 24)).astype(np.float32) for n in (9, 50))
+    hint = torch.from_numpy(np.array([-7, -1, 0, 49, 50, 2**40, -(2**40), 3, 3], np.int64))
+    found = kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=hint)
+    same_bits(found.index.numpy(), reference.nearest(q, b)[0])
+    with pytest.raises(errors.ParameterError, match="hint: expected 9 entries"):
+        kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=hint[:3])
+    with pytest.raises(errors.ParameterError, match=r"hint: entries must lie in"):
+        kernels.nearest(torch.from_numpy(q), torch.from_numpy(b), hint=[50] * 9)
+
+
 def test_describe_reads_any_strides_in_place(host_cards: list[HostCard]) -> None:
     rng = np.random.default_rng(2)
     arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 6, 7), (2, 9, 3, 4))]
@@ -86,6 +125,35 @@ def test_describe_reads_any_strides_in_place(host_cards: list[HostCard]) -> None
     plan = make_plan(((5, 6, 7), (9, 3, 4)), (6, 7), 24, 3)
     assert isinstance(call, on_card.Call)
     same_bits(call.describe(levels, plan).numpy(), kernels.describe(arrays, grid=(6, 7), dim=24))
+
+
+def test_members_are_filtered_where_they_are(host_cards: list[HostCard]) -> None:
+    rng = np.random.default_rng(10)
+    members, channel = rng.normal(size=(300, 20)).astype(np.float32), rng.integers(-1, 30, 400)
+    rows = rng.integers(0, 300, 400)
+    sizes: list[int] = []
+    host_cards[0].uploads = sizes.append
+    ours, theirs = (
+        kernels.filter_channels(held, channel, min_length=3, max_std=1.5, rows=rows)
+        for held in (torch.from_numpy(members), members)
+    )
+    for name in ("keep", "channels", "length", "sigma"):
+        same_bits(getattr(ours, name), getattr(theirs, name))
+    assert "channel_mean" in host_cards[0].launches
+    assert members.nbytes not in sizes
+    whole = kernels.filter_channels(torch.from_numpy(members), channel[:300], min_length=1, max_std=None)
+    same_bits(whole.keep, kernels.filter_channels(members, channel[:300], min_length=1, max_std=None).keep)
+    assert not kernels.filter_channels(torch.from_numpy(members), [-1] * 300, min_length=1, max_std=1.0).keep.any()
+    members[7, 3] = np.nan
+    messages = []
+    for held in (torch.from_numpy(members), members):
+        kernels.filter_channels(held, np.where(np.arange(300) == 7, -1, 1), min_length=1, max_std=1.0)  # in no channel
+        with pytest.raises(errors.NonFiniteError) as caught:
+            kernels.filter_channels(held, np.arange(300) // 2, min_length=1, max_std=1.0)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    with pytest.raises(errors.ParameterError, match="members: expected float32"):
+        kernels.filter_channels(torch.from_numpy(members).double(), channel[:300], min_length=1, max_std=1.0)
 
 
 def test_a_bank_in_memory_is_uploaded_once(host_cards: list[HostCard]) -> None:
@@ -205,6 +273,15 @@ def test_memory_that_does_not_suffice_for_a_call(host_cards: list[HostCard]) -> 
     host_cards[0].limit = 400_000  # the bank alone has 512,000 bytes
     found = kernels.nearest(rows[:5], rows, backend="cuda")
     assert found.index.tolist() == [0, 1, 2, 3, 4]
+    for bank in (rows, kernels.Bank(rows)):
+        answered = kernels.nearest_answered(rows[:5], bank, backend="cuda")
+        assert answered.answered.all()
+    # Of arrays that are on the card, where a call's memory comes from elsewhere.
+    queries = torch.from_numpy(rows[:5].copy())
+    answered = kernels.nearest_answered(queries, kernels.Bank(rows))
+    assert answered.index.tolist() == [0, 1, 2, 3, 4]
+    assert answered.answered.all()
+    assert host_cards[0].used <= host_cards[0].limit
 
 
 class _Dlpack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class HostCard:
         limit: bytes of its memory.
         waits: how often somebody has waited for it.
         streams: those that work was given to.
+        uploads: told of each copy to the card, in bytes.
     """
 
     name = "host card"
@@ -40,6 +41,7 @@ class HostCard:
         self.waits = 0
         self.streams: set[int] = set()
         self.launches: list[str] = []
+        self.uploads: Callable[[int], None] = lambda nbytes: None
         self._host = HostDevice(order)
         self._held: dict[int, DeviceArray] = {}
 
@@ -67,6 +69,7 @@ class HostCard:
         self._call("copy_in")
         self.streams.add(stream)
         host = np.frombuffer(source, np.uint8)
+        self.uploads(host.nbytes)
         ctypes.memmove(to, host.ctypes.data, host.nbytes)
 
     def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:

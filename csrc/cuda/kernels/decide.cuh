@@ -91,14 +91,44 @@ finish(const u64* best, const u64* nearest, i64 count, i64* index, float* sq_dis
         nearest[i] == kNone ? __uint_as_float(kInfinity) : __double2float_rn(bits_double(best[i]));
 }
 
-// Answers of another piece or card, whose rows are numbered alike, into these.
+// ----------------------------------------------------------------------------------- guesses, the way back
+
+// A caller's guess at each query's nearest row becomes a candidate, decided whatever the reach; guesses at
+// rows that are not among `rows` from `base` on, or that the query must not meet, are passed over.
 INREACH_KERNEL(256)
-merge(const u64* other_best, const u64* other_nearest, i64 count, u64* best, u64* nearest) {
+guess(const i64* hint, const i64* q_group, const i64* x_group, u32 base, int rows, int count,
+      u32* candidate_query, u32* candidate_row, float* candidate_low, u32* candidate_count, u32 capacity) {
     const i64 i = global_thread();
     if (i >= count) return;
-    if (other_best[i] > best[i] || (other_best[i] == best[i] && other_nearest[i] >= nearest[i])) return;
-    best[i] = other_best[i];
-    nearest[i] = other_nearest[i];
+    const i64 row = hint[i] - static_cast<i64>(base);
+    if (row < 0 || row >= rows) return;
+    if (q_group && x_group && q_group[i] == x_group[row]) return;
+    const u32 at = atomicAdd(candidate_count, 1u);
+    if (at >= capacity) return;
+    candidate_query[at] = static_cast<u32>(i);
+    candidate_row[at] = base + static_cast<u32>(row);
+    candidate_low[at] = -__uint_as_float(kInfinity);
+}
+
+// The other way of `nearest`: the row that each query has found is about to look among the queries, of which
+// it knows one at a distance that is known. `row` is where that row lies (of a query that found none, any
+// row, with a reach of zero: nobody asks for its answer).
+INREACH_KERNEL(256)
+ask_back(const u64* best, const u64* nearest, const i64* x_index, i64 x_first, int count, i64* row,
+         u64* back_best, u64* back_seen, u64* back_nearest) {
+    const i64 i = global_thread();
+    if (i >= count) return;
+    const bool found = nearest[i] != kNone;
+    row[i] = picked(x_index, x_first + (found ? static_cast<i64>(nearest[i]) : 0));
+    back_best[i] = back_seen[i] = found ? best[i] : 0;
+    back_nearest[i] = static_cast<u64>(i);
+}
+
+// Whether the row that a query found has found that query.
+INREACH_KERNEL(256)
+answered(const u64* nearest, const u64* back_nearest, int count, unsigned char* answer) {
+    const i64 i = global_thread();
+    if (i < count) answer[i] = nearest[i] != kNone && back_nearest[i] == static_cast<u64>(i);
 }
 
 // ------------------------------------------------------------------------------------- by leading directions
@@ -179,3 +209,4 @@ INREACH_DEVICE void refine_candidates(const Side<typename Format::type>& q,
 INREACH_REFINE(refine_f32, Float32)
 INREACH_REFINE(refine_fp16, Fp16)
 INREACH_REFINE(refine_bf16, Bf16)
+INREACH_REFINE(refine_tf32, Tf32)

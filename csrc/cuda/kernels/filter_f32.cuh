@@ -9,6 +9,7 @@
 
 template <int kTileRows_, int kTileColumns_, int kRows_, int kColumns_, int kChunk_>
 struct Float32Tile {
+    typedef Float32 Format;
     static const int kTileRows = kTileRows_, kTileColumns = kTileColumns_, kRows = kRows_,
                      kColumns = kColumns_;
     static const int kChunk = kChunk_;
@@ -134,14 +135,7 @@ struct Float32Tile {
     }
 };
 
-#define INREACH_FILTER_F32(name)                                                       \
-    INREACH_TILE_KERNEL(name##_tile::kThreads) name(INREACH_FILTER_ARGUMENTS(float)) { \
-        INREACH_FILTER_GATHERED(float)                                                 \
-        INREACH_SHARED(name##_tile::Shared, shared);                                   \
-        name##_tile::run(shared, q, x, depth, wanted);                                 \
-    }
-
 typedef Float32Tile<128, 128, 8, 8, 8> filter_f32_128_tile;
 typedef Float32Tile<64, 64, 8, 4, 16> filter_f32_64_tile;
-INREACH_FILTER_F32(filter_f32_128)
-INREACH_FILTER_F32(filter_f32_64)
+INREACH_FILTER(filter_f32_128)
+INREACH_FILTER(filter_f32_64)

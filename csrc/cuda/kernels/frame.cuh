@@ -1,6 +1,6 @@
 // Rows into the frame of a search (docs/gpu.md, section 3): s(x) = scale (x - centre), computed in
-// float64 and stored in float32, fp16 or bf16. What storing loses is measured, row by row, and goes into the
-// row's bounds.
+// float64 and stored in float32, tf32, fp16 or bf16. What storing loses is measured, row by row, and goes
+// into the row's bounds.
 #pragma once
 
 #include "portable.cuh"
@@ -79,6 +79,7 @@ INREACH_DEVICE void frame_row(const float* rows, const i64* index, i64 first, in
 INREACH_FRAME_ROWS(frame_rows_f32, Float32)
 INREACH_FRAME_ROWS(frame_rows_fp16, Fp16)
 INREACH_FRAME_ROWS(frame_rows_bf16, Bf16)
+INREACH_FRAME_ROWS(frame_rows_tf32, Tf32)
 
 // ------------------------------------------------------------------------------------- leading directions
 
@@ -173,3 +174,4 @@ INREACH_DEVICE void project_tile(ProjectShared& shared, const float* rows, const
 INREACH_PROJECT_ROWS(project_rows_f32, Float32)
 INREACH_PROJECT_ROWS(project_rows_fp16, Fp16)
 INREACH_PROJECT_ROWS(project_rows_bf16, Bf16)
+INREACH_PROJECT_ROWS(project_rows_tf32, Tf32)

@@ -43,18 +43,20 @@ INREACH_DEVICE double warp_sum(double value) {
     return value;
 }
 
-// Formats of stored rows. The 16-bit ones are converted by integer arithmetic, to nearest, ties to even, so
-// that no header of the toolkit is needed and every compiler gives the same bits.
+// Formats of stored rows. Those of fewer bits are converted by integer arithmetic, to nearest, ties to even,
+// so that no header of the toolkit is needed and every compiler gives the same bits. Where the exponent
+// reaches as far as float32's, values below 2^-100 are stored as zero: what matrix instructions make of
+// subnormal numbers is then nobody's business, and what a row has lost is measured anyhow.
+const u32 kLeastStored = 0x0d800000u;  // bits of 2^-100
+
 struct Float32 {
     typedef float type;
-    static const bool kTensorCores = false;
     INREACH_DEVICE float store(float value) { return value; }
     INREACH_DEVICE float load(float stored) { return stored; }
 };
 
 struct Fp16 {
     typedef u16 type;
-    static const bool kTensorCores = true;
     INREACH_DEVICE u16 store(float value) {
         const u32 bits = __float_as_uint(value), sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
         if (size >= 0x47800000u) return static_cast<u16>(sign | 0x7c00u);  // 65536 and more
@@ -76,11 +78,23 @@ struct Fp16 {
 
 struct Bf16 {
     typedef u16 type;
-    static const bool kTensorCores = true;
     INREACH_DEVICE u16 store(float value) {
         const u32 bits = __float_as_uint(value);
         if ((bits & 0x7fffffffu) >= kInfinity) return static_cast<u16>((bits >> 16) & 0xff80u);
+        if ((bits & 0x7fffffffu) < kLeastStored) return static_cast<u16>((bits >> 16) & 0x8000u);
         return static_cast<u16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
     }
     INREACH_DEVICE float load(u16 stored) { return __uint_as_float(static_cast<u32>(stored) << 16); }
+};
+
+// Ten bits of fraction in a float32's place: what tensor cores read of one.
+struct Tf32 {
+    typedef float type;
+    INREACH_DEVICE float store(float value) {
+        const u32 bits = __float_as_uint(value);
+        if ((bits & 0x7fffffffu) >= kInfinity) return value;
+        if ((bits & 0x7fffffffu) < kLeastStored) return __uint_as_float(bits & 0x80000000u);
+        return __uint_as_float((bits + 0xfffu + ((bits >> 13) & 1u)) & 0xffffe000u);
+    }
+    INREACH_DEVICE float load(float stored) { return stored; }
 };

@@ -222,17 +222,20 @@ INREACH_DEVICE void finish_tile(TileShared<Place::kTileRows, Place::kTileColumns
     }
 }
 
-// The arguments of every filter, and how they are gathered.
-#define INREACH_FILTER_ARGUMENTS(T)                                                                         \
-    const T *q_rows, const float *q_low, const float *q_extra, const i64 *q_group, int q_count,             \
-        const T *x_rows, const float *x_low, const float *x_extra, const i64 *x_group, int x_count,         \
-        int depth, float stretch, float floor, int task, u32 base, u32 *q_reach, u32 *x_reach,              \
-        u32 *candidate_query, u32 *candidate_row, float *candidate_low, u32 *candidate_count, u32 capacity, \
-        u64 *argmin, u32 *least, int least_width
-
-#define INREACH_FILTER_GATHERED(T)                                                        \
-    const Side<T> q = {q_rows, q_low, q_extra, q_group, q_count, q_reach};                \
-    const Side<T> x = {x_rows, x_low, x_extra, x_group, x_count, x_reach};                \
-    const TileTask wanted = {                                                             \
-        task,          stretch,         floor,    base,   candidate_query, candidate_row, \
-        candidate_low, candidate_count, capacity, argmin, least,           least_width};
+// A filter by the name of its tile, `name##_tile`, which has a Format, kThreads, Shared and run.
+#define INREACH_FILTER(name)                                                                               \
+    INREACH_TILE_KERNEL(name##_tile::kThreads)                                                             \
+    name(const name##_tile::Format::type* q_rows, const float* q_low, const float* q_extra,                \
+         const i64* q_group, int q_count, const name##_tile::Format::type* x_rows, const float* x_low,     \
+         const float* x_extra, const i64* x_group, int x_count, int depth, float stretch, float floor,     \
+         int task, u32 base, u32* q_reach, u32* x_reach, u32* candidate_query, u32* candidate_row,         \
+         float* candidate_low, u32* candidate_count, u32 capacity, u64* argmin, u32* least,                \
+         int least_width) {                                                                                \
+        const Side<name##_tile::Format::type> q = {q_rows, q_low, q_extra, q_group, q_count, q_reach};     \
+        const Side<name##_tile::Format::type> x = {x_rows, x_low, x_extra, x_group, x_count, x_reach};     \
+        const TileTask wanted = {task,          stretch,       floor,           base,     candidate_query, \
+                                 candidate_row, candidate_low, candidate_count, capacity, argmin,          \
+                                 least,         least_width};                                              \
+        INREACH_SHARED(name##_tile::Shared, shared);                                                       \
+        name##_tile::run(shared, q, x, depth, wanted);                                                     \
+    }

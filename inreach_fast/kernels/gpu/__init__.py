@@ -4,7 +4,8 @@
     frame.py      rows in the frame of a search, and in leading directions
     routes.py     formats and tiles of the filters, and the constants of their bounds
     candidates.py the list between filter and decision
-    search.py     nearest, mutual_nearest
+    search.py     nearest in one direction, back, and in both: passes over a bank
+    calls.py      whole calls, answers in one block
     describe.py   patch descriptors
     spread.py     spread of channels
     smooth.py     smoothed map and its maximum

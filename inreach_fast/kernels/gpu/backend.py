@@ -12,13 +12,14 @@ import numpy.typing as npt
 from ..bank import Bank
 from ..basis import sample_rows
 from ..describe_plan import Float32Array, Plan
-from ..results import FloatArray, IndexArray, MutualNearest, Nearest, SearchCounts
+from ..results import AnsweredNearest, FloatArray, IndexArray, MutualNearest, Nearest
+from .calls import BOTH_WAYS, Target, answered_call, mutual_call, nearest_call
 from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
 from .device import Device
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
 from .routes import FORMATS, Route
-from .search import Counts, Piece, Search
-from .spread import channel_spread
+from .search import Piece, Search
+from .spread import channel_pieces, channel_spread
 
 _FRAME_SAMPLE = 512
 _DIRECTION_SAMPLE = 2048
@@ -27,7 +28,8 @@ _MIN_HEAD_ROWS = 4096
 _MIN_CAPTURED = 0.7
 # Few rows: a tile of 128 would leave most multiprocessors without work.
 _SMALL_PAIRS = 1 << 22
-_MEMORY_SHARE = 0.8
+# Of the free memory a fifth, or this much (of little memory the half), is left to queries, lists and descriptors.
+_LEFT_SHARE, _LEFT_BYTES = 5, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class _Prepared:
 
 
 class GpuBackend:
-    """nearest, mutual_nearest, describe and channel_spread over one device.
+    """The search operations, describe and channel_spread over one device.
 
     Args:
         name: under which banks keep what is prepared for them.
@@ -91,41 +93,63 @@ class GpuBackend:
         head_route = options.head_route or Route("fp16", tile)
         return Search(self.device, route, head_route, options.capacity)
 
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-        """See `inreach_fast.kernels.nearest`."""
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `inreach_fast.kernels.nearest`; a hint is of use for k = 1."""
         m, n = len(queries), len(bank)
-        index = np.full((m, k), -1, np.int64)
-        sq_distance = np.full((m, k), np.inf, np.float32)
         kept = min(k, n)
         with self.lock:
-            device, search = self.device, self.search(m * n)
-            counts = search.counts()
-            group = None if query_group is None or bank.groups is None else query_group
-            state = self._prepared(bank, search)
-            rows = self._upload(queries, 0, m, group)
-            pieces = self._pieces(bank, search, state, None if group is None else bank.groups)
-            if k == 1:
-                found = search.nearest(state.frame, rows, pieces, counts, state.directions)
-                index[:, 0], sq_distance[:, 0] = (device.download(x) for x in found)
-            else:
-                found = search.k_nearest(state.frame, rows, pieces, n, kept, counts)
-                index[:, :kept], sq_distance[:, :kept] = (device.download(x) for x in found)
-            return Nearest(index, sq_distance, self._counts(counts, m * n))
+            search, target, rows = self._call(queries, bank, query_group)
+            guesses = None if hint is None or k > 1 else self.device.upload(hint)
+            outcome, host = nearest_call(search, target, rows, kept, hint=guesses)
+            index, sq_distance = host["index"], host["sq_distance"]
+            if kept < k:
+                index = np.pad(index, ((0, 0), (0, k - kept)), constant_values=-1)
+                sq_distance = np.pad(sq_distance, ((0, 0), (0, k - kept)), constant_values=np.inf)
+            return Nearest(index, sq_distance, outcome.totals(host, m * n))
+
+    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
+        """See `inreach_fast.kernels.nearest_answered`."""
+        with self.lock:
+            search, target, rows = self._call(queries, bank, query_group)
+            outcome, host = answered_call(search, target, rows)
+            return AnsweredNearest(
+                host["index"].reshape(-1),
+                host["sq_distance"].reshape(-1),
+                host["answered"].astype(np.bool_),
+                outcome.totals(host, len(queries) * len(bank)),
+            )
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         """See `inreach_fast.kernels.mutual_nearest`."""
         with self.lock:
-            device, search = self.device, self.search(len(a) * len(b))
-            counts = search.counts()
-            state = self._prepared(b, search)
-            pieces = self._pieces(b, search, replace_directions(state), None)
-            found = search.mutual(state.frame, self._upload(a, 0, len(a), None), pieces, len(b), counts)
-            ab_index, ab_sq, ba_index, ba_sq = (device.download(x) for x in found)
-            return MutualNearest(ab_index, ab_sq, ba_index, ba_sq, self._counts(counts, len(a) * len(b)))
+            search, target, rows = self._call(a, b, None, by_directions=False)
+            outcome, host = mutual_call(search, target, rows)
+            ab, ab_distance, ba, ba_distance = (host[name] for name in BOTH_WAYS)
+            return MutualNearest(ab, ab_distance, ba, ba_distance, outcome.totals(host, len(a) * len(b)))
 
-    def _counts(self, counts: Counts, pairs: int) -> SearchCounts:
-        decided, refined = (int(self.device.download(x)[0]) for x in (counts.decided, counts.refined))
-        return SearchCounts(pairs, counts.bounded, counts.filtered + refined, decided)
+    def _call(
+        self, queries: Bank, bank: Bank, query_group: IndexArray | None, *, by_directions: bool = True
+    ) -> tuple[Search, Target, DeviceRows]:
+        """The search, the bank and the queries of a call."""
+        group = None if bank.groups is None else query_group
+        search = self.search(len(queries) * len(bank))
+        target = self.target(bank, search, None if group is None else bank.groups, by_directions=by_directions)
+        return search, target, self._upload(queries, 0, len(queries), group)
+
+    def target(self, bank: Bank, search: Search, groups: IndexArray | None, *, by_directions: bool = True) -> Target:
+        """The bank as a call searches it; leading directions serve one direction of a search alone."""
+        state = self._prepared(bank, search)
+        if not by_directions:
+            state = _Prepared(state.frame, None, state.piece)
+        pieces, whole = self._pieces(bank, search, state, groups)
+
+        def gathered(numbers: IndexArray) -> DeviceRows:
+            held = bank.rows[numbers if bank.index is None else bank.index[numbers]]
+            return DeviceRows(self.device.upload(np.ascontiguousarray(held)), None, 0, len(numbers))
+
+        return Target(state.frame, state.directions, len(bank), pieces, whole, gathered)
 
     def _prepared(self, bank: Bank, search: Search) -> _Prepared:
         heads = self.options.heads
@@ -144,6 +168,9 @@ class GpuBackend:
             fits = len(bank) * self._row_bytes(bank, search, directions) <= self._budget()
             if fits and len(bank) <= most_rows(bank.dim):
                 piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
+            synchronize = getattr(search.device, "synchronize", None)
+            if bank.persistent and synchronize is not None:
+                synchronize()  # other streams may use it from now on
             return _Prepared(frame, directions, piece)
 
         key = f"{self.name} {id(search.device)} {search.route} {search.head_route} {heads}"
@@ -151,8 +178,10 @@ class GpuBackend:
         return prepared
 
     def _budget(self) -> int:
-        limit = self.options.memory_limit
-        return int(_MEMORY_SHARE * self.device.free_bytes()) if limit is None else limit
+        if self.options.memory_limit is not None:
+            return self.options.memory_limit
+        free = self.device.free_bytes()
+        return free - max(free // _LEFT_SHARE, min(free // 2, _LEFT_BYTES))
 
     @staticmethod
     def _row_bytes(bank: Bank, search: Search, directions: Directions | None) -> int:
@@ -162,12 +191,12 @@ class GpuBackend:
 
     def _pieces(
         self, bank: Bank, search: Search, state: _Prepared, groups: IndexArray | None
-    ) -> Callable[[], Iterable[Piece]]:
-        """The bank, piece by piece: one that stays on the device, or as many as it takes, uploaded in turn."""
+    ) -> tuple[Callable[[], Iterable[Piece]], Piece | None]:
+        """The bank, piece by piece: as many as it takes, uploaded in turn, or one that stays; and that one."""
         if state.piece is not None:
             group = None if groups is None else search.device.upload(groups)
             whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
-            return lambda: [whole]
+            return (lambda: [whole]), whole
         step = max(1, self._budget() // (2 * self._row_bytes(bank, search, state.directions)))
         step = min(step, most_rows(bank.dim))
 
@@ -176,7 +205,7 @@ class GpuBackend:
                 rows = self._upload(bank, first, min(first + step, len(bank)), groups)
                 yield search.piece(state.frame, first, rows, state.directions)
 
-        return uploaded
+        return uploaded, None
 
     def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
         device = self.device
@@ -221,17 +250,20 @@ class GpuBackend:
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`."""
+        """See `inreach_fast.kernels.filtering.SpreadBackend`; members that do not fit come channels by channels."""
         with self.lock:
-            used, place = np.unique(rows, return_inverse=True)
-            if 2 * len(used) < len(members):  # a few rows of many: only those go over
-                members, rows = members[used], place.reshape(-1).astype(np.int64)
-            return channel_spread(self.device, self.device.upload(members), rows, starts)
-
-
-def replace_directions(state: _Prepared) -> _Prepared:
-    """The same without leading directions, which one direction alone has a use for."""
-    return _Prepared(state.frame, None, state.piece)
+            budget = self._budget() // 2
+            distance, sigma = np.empty(len(rows), np.float64), np.empty(len(starts) - 1, np.float64)
+            for first, stop in channel_pieces(starts, max(1, budget // (4 * members.shape[1]))):
+                begin, end = int(starts[first]), int(starts[stop])
+                own, place = members, rows[begin:end]
+                used, places = np.unique(place, return_inverse=True)
+                if 2 * len(used) < len(members) or members.nbytes > budget:  # only what these channels have goes over
+                    own, place = members[used], places.reshape(-1).astype(np.int64)
+                distance[begin:end], sigma[first:stop] = channel_spread(
+                    self.device, self.device.upload(own), place, starts[first : stop + 1] - begin, budget // 2
+                )
+            return distance, sigma
 
 
 def _as_it_lies(array: Float32Array) -> tuple[Float32Array, tuple[int, ...]]:

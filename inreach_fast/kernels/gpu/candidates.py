@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from .device import Argument, Device, DeviceArray, fill
@@ -13,9 +15,10 @@ class Candidates:
     Attributes:
         capacity: pairs that filters may add; more are counted and dropped.
         spare: places behind, for pairs that are carried over (k > 1).
+        count: uint32 (1,), how many there were; more than ``capacity`` where some were dropped.
     """
 
-    def __init__(self, device: Device, capacity: int, spare: int = 0) -> None:
+    def __init__(self, device: Device, capacity: int, spare: int = 0, count: DeviceArray | None = None) -> None:
         self.device = device
         self.capacity = capacity
         self.spare = spare
@@ -24,8 +27,14 @@ class Candidates:
         self.row = device.empty(total, np.uint32)
         self.low = device.empty(total, np.float32)
         self.sq = device.empty(total, np.uint64)
-        self.count = device.empty(1, np.uint32)
+        self.count = device.empty(1, np.uint32) if count is None else count
         self.clear()
+
+    def counted_by(self, count: DeviceArray) -> Candidates:
+        """The same places for another search, whose candidates ``count`` (uint32 (1,)) counts."""
+        other = copy(self)
+        other.count = count
+        return other
 
     def clear(self) -> None:
         """No pairs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,6 +84,42 @@ class Device(Protocol):
 
     def free_bytes(self) -> int:
         """Memory that could be allocated now."""
+
+
+class Block:
+    """Arrays that lie side by side on a device, so that one copy brings all of them to the host.
+
+    Args:
+        device: where.
+        parts: (shape, dtype) by name.
+
+    Attributes:
+        block: all bytes. arrays: the parts of it, by name.
+    """
+
+    def __init__(self, device: Device, parts: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]) -> None:
+        self._device = device
+        # The widest first: all of them are aligned then.
+        chosen = sorted(((n, s, np.dtype(d)) for n, (s, d) in parts.items()), key=lambda part: -part[2].itemsize)
+        sizes = [int(np.prod(shape, dtype=np.int64)) * kind.itemsize for _, shape, kind in chosen]
+        self.block = device.empty(-(-sum(sizes) // 16) * 16, np.uint8)
+        self.arrays: dict[str, DeviceArray] = {}
+        first = 0
+        for (name, shape, kind), nbytes in zip(chosen, sizes, strict=True):
+            self.arrays[name] = DeviceArray(self.block.address + first, shape, kind, self.block.owner)
+            first += nbytes
+
+    def views(self, host: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """The parts of a copy of the block, by name."""
+        first = {name: array.address - self.block.address for name, array in self.arrays.items()}
+        return {
+            name: host[first[name] : first[name] + array.nbytes].view(array.dtype).reshape(array.shape)
+            for name, array in self.arrays.items()
+        }
+
+    def download(self) -> dict[str, npt.NDArray[Any]]:
+        """A copy of the parts on the host, by name; this waits for the device, once."""
+        return self.views(self._device.download(self.block))
 
 
 def blocks(count: int, size: int) -> int:

@@ -56,6 +56,14 @@ class DeviceRows:
         return DeviceRows(self.values, self.index, self.first + first, stop - first, group)
 
 
+def find_nonfinite(device: Device, rows: DeviceRows, first: DeviceArray) -> None:
+    """Lowers ``first`` (uint64 (1,)) to the first of the rows that holds NaN or infinity; nothing waits."""
+    index = None if rows.index is None else rows.index.part(rows.first, rows.first + rows.count)
+    values = rows.values if index is not None else rows.values.part(rows.first, rows.first + rows.count)
+    grid = (min(blocks(rows.count, 8), 8 * device.multiprocessors),)
+    device.launch("first_nonfinite_row", grid, 256, (values, index, np.int64(rows.count), np.int32(rows.dim), first))
+
+
 @dataclass(frozen=True)
 class FramedRows:
     """Rows in a frame, as filters read them.

@@ -23,21 +23,26 @@ class Format:
         dtype: of stored values (16-bit formats as their bits).
         tau: share by which a squared distance is stretched to absorb what storing loses; the rest of the loss is
             multiplied by 1 + 1 / tau.
-        tensor_cores: products are matrix instructions.
+        products: that a matrix instruction adds at once; 0 where there is none.
         compute_capability: the least that has them.
     """
 
     name: str
     dtype: np.dtype[Any]
     tau: float
-    tensor_cores: bool
+    products: int
     compute_capability: tuple[int, int]
+
+    @property
+    def tensor_cores(self) -> bool:
+        """Whether products are matrix instructions."""
+        return self.products > 0
 
     def sum_error(self, depth: int) -> float:
         """Bound on |computed - exact| of a product of two stored rows, relative to the sum of the terms' sizes."""
         if self.tensor_cores:
-            # A matrix instruction adds 16 products to its sum and errs by (16 + 1) 2^-22 of all of them at most.
-            return float(np.expm1(-(-depth // 16) * np.log1p(17.0 * 2.0**-22)))
+            # An instruction errs by 2^-22 a term, its running sum counted, of all of them at most.
+            return float(np.expm1(-(-depth // self.products) * np.log1p((self.products + 1) * 2.0**-22)))
         return depth * _UNIT32 / (1.0 - depth * _UNIT32)
 
     def bounds(self, depth: int, refined: bool = False) -> Bounds:
@@ -66,9 +71,10 @@ class Bounds:
 
 
 FORMATS = {
-    "f32": Format("f32", np.dtype(np.float32), 2.0**-19, False, (7, 5)),
-    "fp16": Format("fp16", np.dtype(np.uint16), 2.0**-8, True, (7, 5)),
-    "bf16": Format("bf16", np.dtype(np.uint16), 2.0**-6, True, (8, 0)),
+    "f32": Format("f32", np.dtype(np.float32), 2.0**-19, 0, (7, 5)),
+    "fp16": Format("fp16", np.dtype(np.uint16), 2.0**-8, 16, (7, 5)),
+    "bf16": Format("bf16", np.dtype(np.uint16), 2.0**-6, 16, (8, 0)),
+    "tf32": Format("tf32", np.dtype(np.float32), 2.0**-8, 8, (8, 0)),
 }
 TILES = (128, 64)
 

@@ -3,10 +3,11 @@
     frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ finish                       k = 1, and both directions
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank               k > 1
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
+    ... ─ ask_back ─ frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ answered    which rows answer (k = 1)
 
-The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was
-listed is decided; then the range of bank rows is halved and both halves are searched again under the lower
-reaches. Deciding a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
+The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed
+is decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
+a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...errors import BackendError
 from .candidates import Candidates
 from .device import Argument, Device, DeviceArray, blocks, fill
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, FramedRows
-from .routes import Route
+from .routes import FORMATS, Route
 
-_NONE = 2**64 - 1
+NONE = 2**64 - 1  # after every distance and every row number
 _INFINITY = 0x7F800000
 _TASKS = {"nearest": 0, "mutual": 1, "collect": 2, "least": 3, "argmin": 4}
 _GRID_STRIDE = 2048  # blocks of a grid-stride launch
@@ -63,6 +65,13 @@ class Counts:
     bounded: int = 0
     filtered: int = 0
 
+    @staticmethod
+    def zero(device: Device, both: DeviceArray | None = None) -> Counts:
+        """Counters at 0, in ``both`` (uint64 (2,)) where it is given."""
+        both = device.empty(2, np.uint64) if both is None else both
+        fill(device, both, 0)
+        return Counts(both.part(0, 1), both.part(1, 2))
+
 
 @dataclass
 class Answers:
@@ -79,7 +88,7 @@ class Answers:
         answers = Answers(device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3)))
         fill(device, answers.reach, _INFINITY)
         for array in (answers.best, answers.seen, answers.nearest):
-            fill(device, array, _NONE)
+            fill(device, array, NONE)
         return answers
 
     def __len__(self) -> int:
@@ -88,6 +97,16 @@ class Answers:
     def part(self, first: int, stop: int) -> Answers:
         """Those of queries first to stop-1, a view."""
         return Answers(*(x.part(first, stop) for x in (self.reach, self.best, self.seen, self.nearest)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Queries that are searched together: as they are, in the frame, and in leading directions, or None."""
+
+    frame: Frame
+    rows: DeviceRows
+    framed: FramedRows
+    heads: FramedRows | None
 
 
 @dataclass
@@ -110,6 +129,15 @@ class Search:
     chunk: int = 1 << 13
     least_bytes: int = 256 << 20
 
+    def __post_init__(self) -> None:
+        for route in (self.route, self.head_route):
+            needed = FORMATS[route.format].compute_capability
+            if tuple(self.device.compute_capability) < needed:
+                raise BackendError(
+                    f"{self.device.name}: no matrix instructions of {route.format}, which come with compute capability "
+                    f"{needed[0]}.{needed[1]}; take fp16 or f32"
+                )
+
     # ------------------------------------------------------------------------------------------- preparing
 
     def piece(self, frame: Frame, base: int, rows: DeviceRows, directions: Directions | None = None) -> Piece:
@@ -117,16 +145,14 @@ class Search:
         heads = None if directions is None else directions.rows(self.device, frame, rows, self.head_route.format)
         return Piece(base, rows, frame.rows(self.device, rows, self.route.format), heads)
 
-    def counts(self) -> Counts:
-        """Counters at 0."""
-        counts = Counts(self.device.empty(1, np.uint64), self.device.empty(1, np.uint64))
-        fill(self.device, counts.decided, 0)
-        fill(self.device, counts.refined, 0)
-        return counts
+    @property
+    def at_once(self) -> int:
+        """Queries that can be searched at once."""
+        return min(self.chunk, self.capacity)
 
     def chunks(self, count: int, width: int = 0) -> Iterator[tuple[int, int]]:
         """Ranges of queries that are searched together; ``width``: upper bounds of each (k > 1)."""
-        size = min(self.chunk, self.capacity)
+        size = self.at_once
         if width:
             size = max(1, min(size, self.least_bytes // (4 * width)))
         for first in range(0, count, size):
@@ -141,38 +167,78 @@ class Search:
         pieces: Callable[[], Iterable[Piece]],
         counts: Counts,
         directions: Directions | None = None,
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """Index int64 (m,) and squared distance float32 (m,) of each query's nearest bank row.
+        *,
+        hint: DeviceArray | None = None,
+        answers: Answers | None = None,
+    ) -> Answers:
+        """The nearest bank row of each query; waits for the device.
 
-        ``pieces()`` gives the bank anew, piece by piece; all of it in ``frame``.
+        ``pieces()`` gives the bank anew, piece by piece; all of it in ``frame``. ``hint``: int64 (m,), see `guess`.
+        ``answers``: some that are known already, which are gone on with.
         """
-        answers = Answers.none(self.device, queries.count)
+        answers = answers or Answers.none(self.device, queries.count)
         candidates = Candidates(self.device, self.capacity)
         for first, stop in self.chunks(queries.count):
-            own, rows = answers.part(first, stop), queries.part(first, stop)
-            framed = frame.rows(self.device, rows, self.route.format)
+            asked = self._asked(frame, queries.part(first, stop), directions)
+            own = answers.part(first, stop)
+            guesses = None if hint is None else hint.part(first, stop)
             if directions is not None:
-                heads = directions.rows(self.device, frame, rows, self.head_route.format)
                 for piece in pieces():
-                    self.seed(frame, rows, framed, heads, piece, own, candidates, counts)
+                    self._begin(asked, piece, own, candidates, counts, guesses)
                 for piece in pieces():
-                    self._halving(
-                        piece,
-                        candidates,
-                        lambda part, rows=rows, framed=framed, heads=heads, own=own: self.search_heads(  # type: ignore[misc]
-                            frame, rows, framed, heads, part, own, candidates, counts
-                        ),
-                    )
+                    self._completed(asked, piece, own, candidates, counts)
             else:
                 for piece in pieces():
-                    self._halving(
-                        piece,
-                        candidates,
-                        lambda part, rows=rows, framed=framed, own=own: self.search(  # type: ignore[misc]
-                            frame, rows, framed, part, own, candidates, counts
-                        ),
-                    )
-        return self.finish(answers.best, answers.nearest)
+                    self._begin(asked, piece, own, candidates, counts, guesses)
+                    self._completed(asked, piece, own, candidates, counts)
+        return answers
+
+    def enqueue(
+        self,
+        frame: Frame,
+        queries: DeviceRows,
+        piece: Piece,
+        answers: Answers,
+        candidates: Candidates,
+        counts: Counts,
+        directions: Directions | None = None,
+        hint: DeviceArray | None = None,
+    ) -> None:
+        """The same for queries and a bank that are on the device at once; nothing waits.
+
+        The answers are right where ``candidates`` has not overflowed; else `nearest` goes on with them.
+        """
+        asked = self._asked(frame, queries, directions)
+        self._begin(asked, piece, answers, candidates, counts, hint)
+        self._pass(asked, piece, answers, candidates, counts)
+
+    def _asked(self, frame: Frame, rows: DeviceRows, directions: Directions | None) -> _Asked:
+        heads = None if directions is None else directions.rows(self.device, frame, rows, self.head_route.format)
+        return _Asked(frame, rows, frame.rows(self.device, rows, self.route.format), heads)
+
+    def _begin(
+        self,
+        asked: _Asked,
+        piece: Piece,
+        answers: Answers,
+        candidates: Candidates,
+        counts: Counts,
+        hint: DeviceArray | None,
+    ) -> None:
+        """First reaches: from a caller's guesses, and for a search by leading directions from the least bound."""
+        if hint is not None:
+            self.guess(asked, hint, piece, answers, candidates, counts)
+        if asked.heads is not None:
+            self.seed(asked, piece, answers, candidates, counts)
+
+    def _pass(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
+        if asked.heads is not None:
+            self.search_heads(asked, piece, answers, candidates, counts)
+        else:
+            self.search(asked, piece, answers, candidates, counts)
+
+    def _completed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
+        self._halving(piece, candidates, lambda part: self._pass(asked, part, answers, candidates, counts))
 
     def _halving(self, piece: Piece, candidates: Candidates, search: Callable[[Piece], None]) -> None:
         """``search`` the piece; where the list overflows, search its halves as well."""
@@ -182,64 +248,63 @@ class Search:
             self._halving(piece.part(0, middle), candidates, search)
             self._halving(piece.part(middle, piece.count), candidates, search)
 
-    def search(
-        self,
-        frame: Frame,
-        queries: DeviceRows,
-        framed: FramedRows,
-        piece: Piece,
-        answers: Answers,
-        candidates: Candidates,
-        counts: Counts,
-    ) -> None:
+    def search(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
         """One pass over a piece in all dimensions; nothing waits for the device."""
         candidates.clear()
-        self._filter("nearest", self.route, framed, piece.framed, queries, piece.rows, piece.base, answers.reach,
-                     candidates=candidates)  # fmt: skip
-        counts.filtered += queries.count * piece.count
-        self._decide(queries, piece, framed, candidates, counts, answers.reach, answers.best)
-        self._advance(frame, answers)
+        self._filter("nearest", self.route, asked.framed, piece.framed, asked.rows, piece.rows, piece.base,
+                     answers.reach, candidates=candidates)  # fmt: skip
+        counts.filtered += asked.rows.count * piece.count
+        self._settle(asked, piece, answers, candidates, counts)
+
+    def _settle(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
+        """Candidates to answers."""
+        self._decide(asked.rows, piece, asked.framed, candidates, counts, answers.reach, answers.best)
+        self._advance(asked.frame, answers)
         self._pick(candidates, piece.base, answers)
 
-    def seed(
+    def guess(
         self,
-        frame: Frame,
-        queries: DeviceRows,
-        framed: FramedRows,
-        heads: FramedRows,
+        asked: _Asked,
+        hint: DeviceArray,
         piece: Piece,
         answers: Answers,
         candidates: Candidates,
         counts: Counts,
     ) -> None:
+        """Decide for each query the bank row that a caller guesses, int64 (m,); numbers of no row are no guess."""
+        candidates.clear()
+        grouped = asked.rows.group is not None and piece.rows.group is not None
+        self._launch_each(
+            "guess", asked.rows.count, hint, asked.rows.group if grouped else None,
+            piece.rows.group if grouped else None, np.uint32(piece.base), np.int32(piece.count),
+            np.int32(asked.rows.count), *candidates.listed,
+        )  # fmt: skip
+        self._settle(asked, piece, answers, candidates, counts)
+
+    def seed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
         """Decide for each query the row whose bound in leading directions is least: a first reach."""
+        assert asked.heads is not None
         assert piece.heads is not None
         candidates.clear()
-        argmin = self.device.empty(queries.count, np.uint64)
-        fill(self.device, argmin, _NONE)
-        self._filter("argmin", self.head_route, heads, piece.heads, queries, piece.rows, piece.base, argmin=argmin)
-        self._launch_each("seed", queries.count, argmin, np.int32(queries.count), *candidates.listed)
-        self._decide(queries, piece, framed, candidates, counts, answers.reach, answers.best)
-        self._advance(frame, answers)
-        self._pick(candidates, piece.base, answers)
+        count = asked.rows.count
+        argmin = self.device.empty(count, np.uint64)
+        fill(self.device, argmin, NONE)
+        self._filter("argmin", self.head_route, asked.heads, piece.heads, asked.rows, piece.rows, piece.base,
+                     argmin=argmin)  # fmt: skip
+        self._launch_each("seed", count, argmin, np.int32(count), *candidates.listed)
+        self._settle(asked, piece, answers, candidates, counts)
 
     def search_heads(
-        self,
-        frame: Frame,
-        queries: DeviceRows,
-        framed: FramedRows,
-        heads: FramedRows,
-        piece: Piece,
-        answers: Answers,
-        candidates: Candidates,
-        counts: Counts,
+        self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts
     ) -> None:
         """One pass over a piece in leading directions, in all of them for what these let through."""
+        heads, framed = asked.heads, asked.framed
+        assert heads is not None
         assert piece.heads is not None
         candidates.clear()
-        self._filter("collect", self.head_route, heads, piece.heads, queries, piece.rows, piece.base, answers.reach,
-                     candidates=candidates)  # fmt: skip
-        counts.bounded += queries.count * piece.count
+        self._filter("collect", self.head_route, heads, piece.heads, asked.rows, piece.rows, piece.base,
+                     answers.reach, candidates=candidates)  # fmt: skip
+        counts.bounded += asked.rows.count * piece.count
         self.device.launch(
             f"refine_{self.route.format}",
             (self._spread(),),
@@ -248,43 +313,85 @@ class Search:
              np.int32(framed.depth), framed.bounds.stretch, framed.bounds.floor, heads.bounds.stretch,
              heads.bounds.floor, np.uint32(piece.base), answers.reach, *candidates.listed, counts.refined),
         )  # fmt: skip
-        self._decide(queries, piece, framed, candidates, counts, answers.reach, answers.best)
-        self._advance(frame, answers)
-        self._pick(candidates, piece.base, answers)
+        self._settle(asked, piece, answers, candidates, counts)
 
-    def finish(self, best: DeviceArray, nearest: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
-        """Index int64 and squared distance float32 of running answers, in their shape."""
-        index = self.device.empty(best.shape, np.int64)
-        sq_distance = self.device.empty(best.shape, np.float32)
+    def finish(
+        self, best: DeviceArray, nearest: DeviceArray, out: tuple[DeviceArray, DeviceArray] | None = None
+    ) -> tuple[DeviceArray, DeviceArray]:
+        """Index int64 and squared distance float32 of running answers, in their shape; into ``out`` where given."""
+        index, sq_distance = out or (
+            self.device.empty(best.shape, np.int64),
+            self.device.empty(best.shape, np.float32),
+        )
         self._launch_each("finish", best.size, best, nearest, np.int64(best.size), index, sq_distance)
         return index, sq_distance
+
+    # ---------------------------------------------------------------------------------------- the way back
+
+    def ask_back(
+        self, frame: Frame, queries: DeviceRows, bank: DeviceRows, answers: Answers
+    ) -> tuple[DeviceRows, Piece, Answers]:
+        """The rows that were found, the queries as what they look among, and what these rows know already.
+
+        A row that several queries have found asks as often; each time from the distance to that very query, which
+        leaves few others to look at.
+        """
+        device, count = self.device, queries.count
+        rows = device.empty(count, np.int64)
+        back = Answers.none(device, count)
+        self._launch_each(
+            "ask_back", count, answers.best, answers.nearest, bank.index, np.int64(bank.first), np.int32(count), rows,
+            back.best, back.seen, back.nearest,
+        )  # fmt: skip
+        self._advance(frame, back)
+        among = DeviceRows(queries.values, queries.index, queries.first, count)
+        return DeviceRows(bank.values, rows, 0, count), self.piece(frame, 0, among), back
+
+    def answered(self, answers: Answers, back: Answers, out: DeviceArray) -> None:
+        """Which of the rows that were found have found their query, uint8 (m,)."""
+        self._launch_each("answered", len(answers), answers.nearest, back.nearest, np.int32(len(answers)), out)
 
     # ------------------------------------------------------------------------------------------------- both
 
     def mutual(
-        self, frame: Frame, a: DeviceRows, pieces: Callable[[], Iterable[Piece]], b_count: int, counts: Counts
-    ) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]:
-        """Index and squared distance of each row of ``a``, then of each row of ``b``, which comes in pieces."""
-        forward, backward = Answers.none(self.device, a.count), Answers.none(self.device, b_count)
+        self,
+        frame: Frame,
+        a: DeviceRows,
+        pieces: Callable[[], Iterable[Piece]],
+        forward: Answers,
+        backward: Answers,
+        counts: Counts,
+    ) -> None:
+        """Answers of each row of ``a`` and of each row of ``b``, which comes in pieces; waits for the device."""
         candidates = Candidates(self.device, self.capacity)
         for first, stop in self.chunks(a.count):
             rows, own = a.part(first, stop), forward.part(first, stop)
-            framed = frame.rows(self.device, rows, self.route.format)
+            asked = self._asked(frame, rows, None)
             for piece in pieces():
                 self._halving(
                     piece,
                     candidates,
-                    lambda part, rows=rows, framed=framed, own=own, first=first: self.search_both(  # type: ignore[misc]
-                        frame, rows, framed, part, own, backward, first, candidates, counts
+                    lambda part, asked=asked, own=own, first=first: self.search_both(  # type: ignore[misc]
+                        asked, part, own, backward, first, candidates, counts
                     ),
                 )
-        return (*self.finish(forward.best, forward.nearest), *self.finish(backward.best, backward.nearest))
 
-    def search_both(
+    def enqueue_both(
         self,
         frame: Frame,
         a: DeviceRows,
-        framed: FramedRows,
+        piece: Piece,
+        forward: Answers,
+        backward: Answers,
+        candidates: Candidates,
+        counts: Counts,
+    ) -> None:
+        """The same for two sets that are on the device at once; nothing waits. See `enqueue`."""
+        self.search_both(self._asked(frame, a, None), piece, forward, backward, 0, candidates, counts)
+
+    def search_both(
+        self,
+        asked: _Asked,
         piece: Piece,
         forward: Answers,
         backward: Answers,
@@ -293,14 +400,14 @@ class Search:
         counts: Counts,
     ) -> None:
         """One pass over rows of ``a``, numbered from ``a_base``, and a piece of ``b``, in both directions."""
-        other = backward.part(piece.base, piece.base + piece.count)
+        other, rows, framed = backward.part(piece.base, piece.base + piece.count), asked.rows, asked.framed
         candidates.clear()
-        self._filter("mutual", self.route, framed, piece.framed, a, piece.rows, piece.base, forward.reach, other.reach,
-                     candidates=candidates)  # fmt: skip
-        counts.filtered += a.count * piece.count
-        self._decide(a, piece, framed, candidates, counts, forward.reach, forward.best, other.reach, other.best)
+        self._filter("mutual", self.route, framed, piece.framed, rows, piece.rows, piece.base, forward.reach,
+                     other.reach, candidates=candidates)  # fmt: skip
+        counts.filtered += rows.count * piece.count
+        self._decide(rows, piece, framed, candidates, counts, forward.reach, forward.best, other.reach, other.best)
         for answers in (forward, other):
-            self._advance(frame, answers)
+            self._advance(asked.frame, answers)
         self._pick(candidates, piece.base, forward)
         self._pick(candidates, piece.base, other, by_row=True, query_base=a_base)
 
@@ -314,12 +421,13 @@ class Search:
         bank_count: int,
         k: int,
         counts: Counts,
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """Index int64 (m, k) and squared distance float32 (m, k), nearest first."""
+        out: tuple[DeviceArray, DeviceArray],
+    ) -> None:
+        """Index int64 (m, k) and squared distance float32 (m, k), nearest first, into ``out``."""
         best = self.device.empty((queries.count, k), np.uint64)
         nearest = self.device.empty((queries.count, k), np.uint64)
         for array in (best, nearest):
-            fill(self.device, array, _NONE)
+            fill(self.device, array, NONE)
         width = blocks(bank_count, self.route.tile) * self.route.strips
         for first, stop in self.chunks(queries.count, width):
             rows = queries.part(first, stop)
@@ -331,7 +439,7 @@ class Search:
             for piece in pieces():
                 self._ranked(frame, rows, framed, piece, state, counts)
                 counts.filtered += rows.count * piece.count
-        return self.finish(best, nearest)
+        self.finish(best, nearest, out)
 
     def _reach_of_kth(self, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray) -> None:
         width = blocks(piece.count, self.route.tile) * self.route.strips
@@ -471,12 +579,12 @@ class _Ranked:
         device.launch("segment_lengths", (spread,), 256, (query, sq, held, capacity, self.length))
         device.launch("segment_begins", (1,), 256, (self.length, count, self.begin, self.filled))
         device.launch("segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
-        fill(device, self.best, _NONE)
-        fill(device, self.nearest, _NONE)
+        fill(device, self.best, NONE)
+        fill(device, self.nearest, NONE)
         device.launch(
             "rank", (spread,), 256, (query, row, sq, self.begin, count, k, self.member, self.best, self.nearest)
         )
         search._launch_each("advance_kth", self.count, self.best, count, k, frame.sq_scale, self.reach)
 
 
-__all__ = ["HEAD_DEPTH", "Answers", "Counts", "Piece", "Search"]
+__all__ = ["HEAD_DEPTH", "NONE", "Answers", "Counts", "Piece", "Search"]

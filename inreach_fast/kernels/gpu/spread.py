@@ -13,12 +13,15 @@ _MEAN_BYTES = 256 << 20
 
 
 def channel_spread(
-    device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray
+    device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray, mean_bytes: int = _MEAN_BYTES
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` (N, D) float32 on the device."""
+    """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` (N, D) float32 on the device.
+
+    ``mean_bytes``: memory for means of channels at a time.
+    """
     dim = members.shape[1]
     channels = len(starts) - 1
-    step = max(1, min(_MAX_CHANNELS, _MEAN_BYTES // (8 * dim)))
+    step = max(1, min(_MAX_CHANNELS, min(mean_bytes, _MEAN_BYTES) // (8 * dim)))
     distance = device.empty(len(rows), np.float64)
     sigma = device.empty(channels, np.float64)
     row_table, start_table = device.upload(rows), device.upload(starts)
@@ -41,3 +44,14 @@ def channel_spread(
         )  # fmt: skip
     device.launch("channel_sigma", (blocks(channels, 256),), 256, (distance, start_table, np.int64(channels), sigma))
     return device.download(distance), device.download(sigma)
+
+
+def channel_pieces(starts: IndexArray, most: int) -> list[tuple[int, int]]:
+    """Runs of channels of ``most`` members together; a channel of more is a run of its own."""
+    pieces, first = [], 0
+    while first < len(starts) - 1:
+        stop = int(np.searchsorted(starts, starts[first] + most, side="right")) - 1
+        stop = max(stop, first + 1)
+        pieces.append((first, stop))
+        first = stop
+    return pieces

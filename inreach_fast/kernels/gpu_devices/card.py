@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..gpu.device import Argument, DeviceArray
 from .driver_errors import typed_errors
+from .limit import LEDGER, Counted
 
 
 class Card(Protocol):
@@ -104,32 +105,32 @@ class CardDevice:
         card: the card.
         stream: raw handle.
         memory: whose allocator; the card's own by default.
-        memory_limit: bytes that `free_bytes` admits at most, so that banks are streamed in smaller pieces.
+
+    All that it allocates counts against `set_card_memory_limit`.
     """
 
-    def __init__(
-        self, card: Card, stream: int = 0, *, memory: Memory | None = None, memory_limit: int | None = None
-    ) -> None:
+    def __init__(self, card: Card, stream: int = 0, *, memory: Memory | None = None) -> None:
         self.card = card
         self.stream = stream
         self.name = card.name
         self.compute_capability = card.compute_capability
         self.multiprocessors = card.multiprocessors
         self._memory = memory or OwnMemory(card)
-        self._limit = memory_limit
-
-    def on_stream(self, stream: int) -> CardDevice:
-        """The same card and memory, in the order of another stream."""
-        return CardDevice(self.card, stream, memory=self._memory, memory_limit=self._limit)
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """See `Device`."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         kind = np.dtype(dtype)
         nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        with typed_errors(self.name):
-            address, owner = self._memory.allocate(nbytes, self.stream)
-        return DeviceArray(address, shape, kind, owner)
+        ordinal = self.card.ordinal
+        LEDGER.take(ordinal, nbytes, self.name)
+        try:
+            with typed_errors(self.name):
+                address, owner = self._memory.allocate(nbytes, self.stream)
+        except BaseException:
+            LEDGER.give_back(ordinal, nbytes)
+            raise
+        return DeviceArray(address, shape, kind, Counted(owner, ordinal, nbytes))
 
     def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
         """See `Device`."""
@@ -167,7 +168,8 @@ class CardDevice:
         """See `Device`."""
         with typed_errors(self.name):
             free = self._memory.free_bytes()
-        return free if self._limit is None else min(free, self._limit)
+        left = LEDGER.left(self.card.ordinal)
+        return free if left is None else min(free, left)
 
     def synchronize(self) -> None:
         """Waits for all work given to the stream."""

@@ -75,8 +75,8 @@ def gpu_error(code: int, name: str, *, call: str = "", card: str = "the GPU") ->
         )
     if code in _MEMORY:
         return GpuMemoryError(
-            f"{said}: the card's memory is full; end what else uses it, give a smaller memory_limit so that the bank "
-            "is streamed in pieces, or lower batch_size"
+            f"{said}: the card's memory is full; end what else uses it, or leave it more room (set_card_memory_limit: "
+            "banks are then streamed in pieces)"
         )
     if code in _FAULT:
         return GpuLostError(

@@ -82,6 +82,9 @@ class Library(Protocol):
     def padded(self, value: Any, columns: int, fill: float) -> Any:
         """(m, j) widened to (m, columns); the array itself where j is that already."""
 
+    def as_bool(self, value: Any) -> Any:
+        """A uint8 array of zeros and ones as one of truth values, without a copy."""
+
     def memory(self, ordinal: int) -> TorchMemory | CupyMemory:
         """Its allocator."""
 
@@ -149,6 +152,10 @@ class TorchLibrary:
         """See `Library`."""
         missing = columns - value.shape[1]
         return self._torch.nn.functional.pad(value, (0, missing), value=fill) if missing else value
+
+    def as_bool(self, value: Any) -> Any:
+        """See `Library`."""
+        return value.view(self._torch.bool)
 
     def stream(self, ordinal: int) -> int:
         """See `Library`."""
@@ -219,6 +226,10 @@ class CupyLibrary:
         if not missing:
             return value
         return self._cupy.pad(value, ((0, 0), (0, missing)), constant_values=fill)
+
+    def as_bool(self, value: Any) -> Any:
+        """See `Library`."""
+        return value.view(self._cupy.bool_)
 
     def stream(self, ordinal: int) -> int:
         """See `Library`."""

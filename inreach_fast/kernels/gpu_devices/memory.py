@@ -38,7 +38,7 @@ class TorchMemory:
 
     def array(self, array: DeviceArray) -> Any:
         """The tensor that memory of this allocator is, without a copy."""
-        owner = array.owner
+        owner = array.owner.memory
         first = array.address - owner.data_ptr()
         kind = getattr(self._torch, array.dtype.name)
         return owner[first : first + array.nbytes].view(kind).reshape(array.shape)
@@ -77,5 +77,6 @@ class CupyMemory:
 
     def array(self, array: DeviceArray) -> Any:
         """The array that memory of this allocator is, without a copy."""
-        first = array.address - int(array.owner.ptr)
-        return self._cupy.ndarray(array.shape, np.dtype(array.dtype), memptr=array.owner + first)
+        owner = array.owner.memory
+        first = array.address - int(owner.ptr)
+        return self._cupy.ndarray(array.shape, np.dtype(array.dtype), memptr=owner + first)
