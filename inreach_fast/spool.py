@@ -140,18 +140,6 @@ class Spool(Workspace):
             raise self.write_error(error, len(line)) from error
         self.records.append(record)
 
-    def sync(self) -> None:
-        """Waits until the journal is on the disk: before files that it makes needless are removed.
-
-        Raises:
-            SpoolWriteError: it cannot be written.
-        """
-        assert self._journal is not None
-        try:
-            os.fsync(self._journal.fileno())
-        except OSError as error:
-            raise self.write_error(error) from error
-
     def keep(self, count: int) -> None:
         """Takes back all records but the first ``count``: their data turned out not to be whole."""
         if count < len(self.records):
