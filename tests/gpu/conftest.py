@@ -1,8 +1,8 @@
 """Tests that need a card (``pytest -m gpu``). Where there is none they say so and are skipped.
 
 All that can be had without one is tested elsewhere: kernels, launches, errors, banks in pieces and the whole way of a
-prediction in tests/cuda_host, tests/cuda and tests/gpu_devices. Here is what only a card shows: its arithmetic, its
-memory and streams, torch.cuda, CuPy itself and CUDA graphs. For races and accesses out of bounds run them as
+prediction in tests/cuda_host, tests/cuda_build and tests/gpu_devices. Here is what only a card shows: its arithmetic,
+its memory and streams, torch.cuda, CuPy itself and CUDA graphs. For races and accesses out of bounds run them as
 
     compute-sanitizer --tool memcheck  python -m pytest -m gpu tests/gpu/test_contract.py
     compute-sanitizer --tool racecheck python -m pytest -m gpu tests/gpu/test_contract.py

@@ -10,6 +10,7 @@ from kernel_cases import FAMILIES, Engine, check_mutual, check_nearest, same_bit
 from inreach_fast import kernels
 from inreach_fast.kernels import gpu_backends
 from inreach_fast.kernels.gpu.backend import GpuBackend
+from inreach_fast.kernels.gpu.routes import FORMATS
 
 pytestmark = pytest.mark.gpu
 
@@ -19,9 +20,12 @@ def routed(request: pytest.FixtureRequest, backend: str, monkeypatch: pytest.Mon
     """The backend, by one filter kernel and one way through the engine."""
     opened = gpu_backends.gpu_backend(f"{backend}:0")
     assert isinstance(opened, GpuBackend)
-    if request.param.options.route.format == "bf16" and opened.device.compute_capability < (8, 0):
-        pytest.skip("bf16 needs compute capability 8.0")
-    monkeypatch.setattr(opened, "options", request.param.options)
+    options = request.param.options
+    for route in (options.route, options.head_route):
+        needed = (0, 0) if route is None else FORMATS[route.format].compute_capability
+        if tuple(opened.device.compute_capability) < needed:
+            pytest.skip(f"{route.format} needs compute capability {needed[0]}.{needed[1]}")
+    monkeypatch.setattr(opened, "options", options)
     return f"{backend}:0"
 
 
