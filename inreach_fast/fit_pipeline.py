@@ -107,9 +107,8 @@ def fit_images(
     report.counts.update(images=len(source), skipped=0)
     check_enough(len(source))
     if explicit_limit:
-        _, h, w = network.backbone().level_shapes(*p.image_size)[0]
         depth = p.assoc_depth if seeds is None else np.size(seeds)
-        check_limit(workspace.budget.limit, min(depth, len(source)), h * w, p.dim + 2, len(source))
+        check_limit_for(network, p, workspace.budget.limit, min(depth, len(source)), len(source))
     if isinstance(workspace, Spool):
         workspace.begin(_configuration(p, network.backbone(), seeds, skip_bad))
     with report.stage("read"):
@@ -401,6 +400,12 @@ def check_limit(limit: int, seeds: int, patches: int, dim: int, n_images: int) -
             f"memory_limit: {format_bytes(limit)} is too little for {n_images} images of {patches} patches "
             f"with {seeds} seed images; give at least {format_bytes(least)} ({least}), or lower assoc_depth"
         )
+
+
+def check_limit_for(network: Network, parameters: Parameters, limit: int, seeds: int, n_images: int) -> None:
+    """The same before the first image is described: position channels may come to its descriptors."""
+    _, h, w = network.backbone().level_shapes(*parameters.image_size)[0]
+    check_limit(limit, seeds, h * w, parameters.dim + 2, n_images)
 
 
 # ------------------------------------------------------------------------------------------------------ resuming

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from .association import Associator, choose_seeds, given_seeds
 from .errors import ImageError
-from .fit_pipeline import Network, check_enough, check_limit, decide_positions
+from .fit_pipeline import Network, check_enough, check_limit_for, decide_positions
+from .fitted import silent
 from .image_association import described_rows, members_of
 from .image_source import ImageSource
 from .kernels import Bank, channel_sums, nearest
@@ -125,8 +126,7 @@ def plan_fit(
     )
     n_seeds = len(chosen)
     if explicit_limit:
-        _, h, w = network.backbone().level_shapes(*p.image_size)[0]
-        check_limit(limit, n_seeds, h * w, p.dim + 2, count)
+        check_limit_for(network, p, limit, n_seeds, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
     look = _Look(source, p, geometry, network, tell, len(measured_seeds) + len(others))
@@ -259,7 +259,7 @@ class _Look:
 def _aligning(inputs: list[npt.NDArray[np.uint8]], p: Parameters) -> float:
     """Seconds of the position test of these images, and of turning them where it fails and alignment is asked for."""
     begin = time.perf_counter()
-    decide_positions(inputs, p, lambda stage, done, total: None)
+    decide_positions(inputs, p, silent)
     return time.perf_counter() - begin
 
 

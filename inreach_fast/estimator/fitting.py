@@ -13,7 +13,7 @@ from ..errors import ParameterError
 from ..executors import make_executor
 from ..fit_pipeline import StoredImages, fit_images, fit_rows
 from ..fit_report import FitReport
-from ..fitted import Progress
+from ..fitted import Progress, silent
 from ..image_source import ImageSource, open_images
 from ..memory import machine_memory, parse_bytes
 from ..plan import FitPlan, plan_fit
@@ -21,7 +21,6 @@ from ..spool import Spool
 from ..workspace import Budget, Workspace
 from .descriptor_references import references
 from .network import WithNetwork
-from .state import silent
 
 if TYPE_CHECKING:
     from typing_extensions import Self

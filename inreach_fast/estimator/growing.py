@@ -17,7 +17,7 @@ from ..errors import (
     ParameterError,
 )
 from ..fit_pipeline import StoredImages
-from ..fitted import Progress
+from ..fitted import Progress, silent
 from ..growth import (
     ManyInputs,
     Setting,
@@ -34,7 +34,6 @@ from ..image_source import open_images
 from ..workspace import Workspace
 from .descriptor_references import referenced, references
 from .fitting import Fitting
-from .state import silent
 
 if TYPE_CHECKING:
     from typing_extensions import Self

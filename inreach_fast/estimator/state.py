@@ -139,7 +139,3 @@ class State:
                     p.kernel_backend,
                 )
             return self._scorer
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """The progress of a caller who asked for none."""

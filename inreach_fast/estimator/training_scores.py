@@ -11,11 +11,10 @@ import numpy.typing as npt
 from ..alignment import rotate
 from ..descriptors import check_descriptors
 from ..errors import ParameterError
-from ..fitted import Progress, leave_one_out_score
+from ..fitted import Progress, leave_one_out_score, silent
 from ..image_source import open_images
 from .descriptor_references import referenced
 from .network import WithNetwork
-from .state import silent
 
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]

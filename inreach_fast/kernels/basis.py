@@ -140,9 +140,11 @@ def _orthonormal(columns: npt.NDArray[Any], *, passes: int = 3) -> npt.NDArray[n
     try:
         for _ in range(passes):
             wide = wide @ np.linalg.inv(np.linalg.cholesky(wide.T @ wide)).T
+        if np.isfinite(wide).all():
+            return wide
     except np.linalg.LinAlgError:
-        return np.linalg.qr(columns.astype(np.float64))[0]
-    return wide if np.isfinite(wide).all() else np.linalg.qr(columns.astype(np.float64))[0]
+        pass
+    return np.linalg.qr(columns.astype(np.float64))[0]
 
 
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:

@@ -125,10 +125,6 @@ class LeafIndex {
     const uint8_t* first_codes(size_t leaf) const {
         return at(arrays_.first_codes, leaf, kScanDims * kBlockRows);
     }
-    void prefetch_first_codes(size_t leaf) const {
-        const uint8_t* const codes = first_codes(leaf);
-        for (size_t i = 0; i < 1024; i += 64) __builtin_prefetch(codes + i);
-    }
     const float* first_tails(size_t leaf) const { return at(arrays_.first_tails, leaf, kBlockRows); }
     // (|codes|^2 + tail^2) / 2
     const float* first_halves(size_t leaf) const { return at(arrays_.first_halves, leaf, kBlockRows); }

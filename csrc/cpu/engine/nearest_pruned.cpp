@@ -32,9 +32,15 @@ constexpr size_t kFirstLeaves = 4;       // leaves with an answer read before th
 constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
 constexpr size_t kBoundLeaves = 12;      // leaves that nearest_bounds reads
 constexpr size_t kDrainAt = 64;          // rows waiting for a decision
-constexpr size_t kAhead =
-    256;  // values of a row that are fetched ahead: its start, the processor goes on by itself
-constexpr size_t kPilotTasks = 4;  // tasks after which bounds and brute force are compared
+constexpr size_t kPilotTasks = 4;        // tasks after which bounds and brute force are compared
+
+// What is read soon is on its way meanwhile: its start, from which the processor goes on by itself. To ask
+// for more would wait for the lines that the present reading needs.
+void fetch_ahead(const void* data, size_t bytes) {
+    constexpr size_t kMost = 1024, kLine = 64;
+    for (size_t i = 0; i < std::min(bytes, kMost); i += kLine)
+        __builtin_prefetch(static_cast<const char*>(data) + i);
+}
 
 struct Candidate {
     float bound;  // lower bound on the distance, in the frame, less all errors
@@ -305,7 +311,8 @@ class QuerySearch {
         if (count != 0) refine(leaf, places, count, middles);
     }
 
-    // Sums of squares over coded coordinates, not more than the true ones by more than coded_error() allows.
+    // Sums of squares over coded coordinates: `lowered`, not more than the true ones but for what kCoded
+    // allows.
     void coded(size_t leaf, const int8_t* codes, size_t stride, const uint8_t* places, size_t count,
                size_t first_coordinate, size_t coordinates, float* sums) const {
         table_.code_distances(codes, stride, places, count, coordinates_ + first_coordinate,
@@ -358,8 +365,7 @@ class QuerySearch {
     void refine(size_t leaf, const uint8_t* places, size_t count, const double* middles) {
         const size_t first_place = leaf * kBlockRows, width = index_.last_width();
         const int8_t* const codes = index_.last_codes(first_place);
-        for (size_t i = 0; i < count; ++i)
-            for (size_t d = 0; d < width; d += 64) __builtin_prefetch(codes + places[i] * width + d);
+        for (size_t i = 0; i < count; ++i) fetch_ahead(codes + places[i] * width, width);
         float first[kBlockRows], others[kBlockRows] = {};
         coded(leaf, codes, width, places, count, 0, kScanDims, first);
         if (width > kScanDims)
@@ -386,11 +392,8 @@ class QuerySearch {
             return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
         });
         for (size_t i = 0; i < candidates_.size() && candidates_[i].bound <= reach_; ++i) {
-            if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_) {
-                const float* const next = bank_.row(candidates_[i + 1].row);
-                for (size_t d = 0; d < std::min<size_t>(bank_.dim, kAhead); d += 16)
-                    __builtin_prefetch(next + d);
-            }
+            if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_)
+                fetch_ahead(bank_.row(candidates_[i + 1].row), bank_.dim * sizeof(float));
             decide(candidates_[i].row);
             update_reach();
         }
@@ -493,7 +496,8 @@ class Task {
             const size_t leaves = std::min(kLeavesPerBranch, ground_.index.leaves() - first);
             for (size_t l = 0, next = 0; l < leaves; l = next) {
                 for (next = l + 1; next < leaves && wanted[next] == 0;) ++next;
-                if (wanted[l] != 0 && next < leaves) ground_.index.prefetch_first_codes(first + next);
+                if (wanted[l] != 0 && next < leaves)
+                    fetch_ahead(ground_.index.first_codes(first + next), kScanDims * kBlockRows);
                 for (uint64_t left = wanted[l]; left; left &= left - 1) {
                     const auto i = static_cast<size_t>(__builtin_ctzll(left));
                     searches_[i].visit(first + l, leaf_dots[i * kBlockRows + l]);

@@ -168,9 +168,8 @@ class GpuBackend:
             fits = len(bank) * self._row_bytes(bank, search, directions) <= self._budget()
             if fits and len(bank) <= most_rows(bank.dim):
                 piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
-            synchronize = getattr(search.device, "synchronize", None)
-            if bank.persistent and synchronize is not None:
-                synchronize()  # other streams may use it from now on
+            if bank.persistent:
+                search.device.synchronize()  # other streams may use it from now on
             return _Prepared(frame, directions, piece)
 
         key = f"{self.name} {id(search.device)} {search.route} {search.head_route} {heads}"

@@ -85,6 +85,9 @@ class Device(Protocol):
     def free_bytes(self) -> int:
         """Memory that could be allocated now."""
 
+    def synchronize(self) -> None:
+        """Wait for all that was launched."""
+
 
 class Block:
     """Arrays that lie side by side on a device, so that one copy brings all of them to the host.

@@ -172,7 +172,7 @@ class CardDevice:
         return free if left is None else min(free, left)
 
     def synchronize(self) -> None:
-        """Waits for all work given to the stream."""
+        """See `Device`."""
         with typed_errors(self.name):
             self.card.synchronize(self.stream)
 
