@@ -179,24 +179,22 @@ class CardInference:
         bad = int(result["bad"][0])
         if bad < patches:
             raise NonFiniteError(f"descriptors: row {bad} holds NaN or infinity")
-        if not self._static or int(result["listed"][0]) > self._search.capacity:
-            self._search_waiting()
+        pairs, listed = patches * len(self._setting.bank), int(result["listed"][0]) if self._static else 0
+        bounded, filtered = (pairs, 0) if self._target.directions is not None else (0, pairs)
+        if not self._static or listed > self._search.capacity:
+            counts = self._search_waiting(listed)
+            bounded, filtered = counts.bounded, counts.filtered
+        decided, refined = (int(n) for n in result["counters"])
         grid = self._setting.grid
-        refined = int(result["counters"][1]) + patches * len(self._setting.bank) * (not self._by_heads)
-        bounded = patches * len(self._setting.bank) if self._by_heads else 0
         return CardScores(
             float(result["score"][0]),
             result["map"][0].copy(),
             result["values"].reshape(grid).copy(),
             result["nearest"].reshape(grid).copy(),
-            SearchCounts(patches * len(self._setting.bank), bounded, refined, int(result["counters"][0])),
+            SearchCounts(pairs, bounded, filtered + refined, decided, brute_force=filtered > 0),
         )
 
     # ----------------------------------------------------------------------------------------------- the way
-
-    @property
-    def _by_heads(self) -> bool:
-        return self._target.directions is not None
 
     def _rehearse(self) -> None:
         """The first image: everything is made and loaded that a capture may not make, then captured."""
@@ -253,14 +251,17 @@ class CardInference:
         scores = out["values"].reshape(1, *self._setting.grid)
         launch_smooth(self._device, self._smooth, scores, self._half, out["map"], self._order, out["score"])
 
-    def _search_waiting(self) -> None:
+    def _search_waiting(self, listed: int) -> Counts:
         """The search in parts, for banks in pieces and lists that were too short; then the map, and the way back."""
         rows, target = DeviceRows(self._rows, None, 0, len(self._rows)), self._target
-        answers = self._search.nearest(target.frame, rows, target.pieces, self._counts(), target.directions)
+        directions = target.directions_after(listed, rows.count)
+        counts = self._counts()
+        answers = self._search.nearest(target.frame, rows, target.pieces, counts, directions)
         self._search.finish(answers.best, answers.nearest, self._places)
         self._map()
         self._copy_out()
         self._device.synchronize()
+        return counts
 
     def _counts(self) -> Counts:
         return Counts.zero(self._device, self._on_card["counters"])

@@ -22,7 +22,7 @@ _fuzz = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # Kernels that run thread by thread on the CPU take a hundred times as long: fewer examples for each way through them.
-_CASE_EXAMPLES = 6
+_CASE_EXAMPLES = 15
 
 
 def fuzz(test: Any) -> Any:
@@ -57,6 +57,10 @@ class Engine(NamedTuple):
     isa: str | None = None
     pruned: bool = False
     case: cuda_host.backend.Case | None = None
+
+    def fewer(self, rows: int) -> int:
+        """Of so many rows as many as kernels that run thread by thread can take: still several tiles of them."""
+        return rows if self.case is None else rows // 3
 
 
 def engines() -> list[Engine]:

@@ -85,7 +85,7 @@ def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -
 
     size = min(_CHUNK_QUERIES, -(-m // get_num_threads()))
     decided = sum(_run(search, _parts(m, size)))
-    return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided))
+    return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
 
 def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
@@ -110,7 +110,7 @@ def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
         closer = other_best < ba_best  # on a tie the earlier part, whose rows have the lower numbers, stays
         ba_index[closer] = other_index[closer]
         ba_best[closer] = other_best[closer]
-    counts = SearchCounts(m * n, 0, m * n, sum(decided for _, _, decided in parts))
+    counts = SearchCounts(m * n, 0, m * n, sum(decided for _, _, decided in parts), brute_force=True)
     return MutualNearest(ab_index, _to_float32(ab_best), ba_index, _to_float32(ba_best), counts)
 
 

@@ -183,7 +183,7 @@ def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -
                 decided += len(row)
             index[first:stop, :kept] = best.index.cpu().numpy()
             sq_distance[first:stop, :kept] = best.distance.float().cpu().numpy()
-    return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided))
+    return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
 
 def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
@@ -218,7 +218,7 @@ def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
                 decided += len(row)
         ab_index, ab_distance = (x[:, 0].cpu().numpy() for x in (forward.index, forward.distance.float()))
         ba_index, ba_distance = (x[:, 0].cpu().numpy() for x in (backward.index, backward.distance.float()))
-    counts = SearchCounts(m * n, 0, m * n, decided)
+    counts = SearchCounts(m * n, 0, m * n, decided, brute_force=True)
     return MutualNearest(ab_index, ab_distance, ba_index, ba_distance, counts)
 
 

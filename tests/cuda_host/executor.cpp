@@ -66,6 +66,7 @@ struct Fibre {
     unsigned mask = 0;  // for whom
     const void* own = nullptr;
     size_t size = 0;
+    void (*together)(void*) = nullptr;
     const unsigned char* received = nullptr;
 };
 
@@ -88,6 +89,7 @@ Launch launch;
 std::vector<Fibre*> fibres;
 std::vector<unsigned char> slots;  // warps x kRing x 32 lanes
 std::vector<unsigned> exchanges;   // of each warp
+std::vector<unsigned> waiting;     // lanes of each warp that wait for others of it
 Fibre* running = nullptr;
 jmp_buf scheduler;
 sigjmp_buf fault;
@@ -167,9 +169,24 @@ void release_block() {
         for (unsigned i = launch.threads; i-- > 0;) make_ready(i);
 }
 
+// Of the sizes that occur most the compiler makes a few instructions.
+void copy_own(unsigned char* slot, const Fibre& fibre) {
+    if (fibre.size == host::kSlot)
+        std::memcpy(slot, fibre.own, host::kSlot);
+    else if (fibre.size == 8)
+        std::memcpy(slot, fibre.own, 8);
+    else if (fibre.size)
+        std::memcpy(slot, fibre.own, fibre.size);
+}
+
+unsigned lanes_of(unsigned mask) {
+    return mask == 0xffffffffu ? 32u : static_cast<unsigned>(__builtin_popcount(mask));
+}
+
 // All lanes of the mask wait, for one another and at one place: they exchange what they brought and go on.
 void release_warp(const Fibre& last) {
     const unsigned first = last.number / 32 * 32, warp = last.number / 32, mask = last.mask;
+    if (++waiting[warp] < lanes_of(mask)) return;
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1u)) continue;
         if (first + i >= launch.threads)
@@ -184,16 +201,19 @@ void release_warp(const Fibre& last) {
     for (unsigned i = 32; i-- > 0;) {
         if (!(mask >> i & 1u)) continue;
         Fibre& other = *fibres[first + i];
-        if (other.size) std::memcpy(slot + i * host::kSlot, other.own, other.size);
+        copy_own(slot + i * host::kSlot, other);
         other.received = slot;
         make_ready(first + i);
     }
+    waiting[warp] -= lanes_of(mask);
+    if (last.together) last.together(slot);
 }
 
 void run_block() {
     launch.ready.clear();
     launch.at_block = launch.done = 0;
     shared_bytes = 0;
+    waiting.assign(launch.threads / 32, 0);
     for (unsigned i = 0; i < launch.threads; ++i) fibres[i]->state = State::kReady;
     if (launch.order == 1)
         for (unsigned i = 0; i < launch.threads; ++i) launch.ready.push_back(i);
@@ -334,12 +354,14 @@ void meet_block(int line) {
     wait_here();
 }
 
-const unsigned char* meet_warp(unsigned mask, const void* own, size_t size, int line) {
+const unsigned char* meet_warp(unsigned mask, const void* own, size_t size, int line,
+                               void (*together)(void*)) {
     const unsigned lane = running->number % 32;
     if (!(mask >> lane & 1u)) fail("lane %u calls with the mask %08x, which does not name it", lane, mask);
     running->mask = mask;
     running->own = own;
     running->size = size;
+    running->together = together;
     running->line = line;
     running->state = State::kAtWarp;
     wait_here();

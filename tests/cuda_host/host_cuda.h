@@ -30,8 +30,10 @@ T& shared() {
 }
 
 void meet_block(int line);
-// Leaves `size` bytes (64 at most) with the lanes of `mask`; returns those of all 32 lanes, 64 bytes apart.
-const unsigned char* meet_warp(unsigned mask, const void* own, size_t size, int line);
+// Leaves `size` bytes (64 at most) with the lanes of `mask`; returns those of all 32 lanes, 64 bytes apart,
+// after `together`, where it is given, has been called with them once.
+const unsigned char* meet_warp(unsigned mask, const void* own, size_t size, int line,
+                               void (*together)(void* all) = nullptr);
 constexpr size_t kSlot = 64;
 
 // Ends the launch with a message.
@@ -149,14 +151,13 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin
     return bits;
 }
 
-// What each lane brought, for the matrix instruction.
-template <class T>
-inline const T* host_exchange(unsigned mask, const T& own, int line = __builtin_LINE()) {
-    static_assert(sizeof(T) <= host::kSlot, "");
-    static thread_local T all[32];
-    const unsigned char* const slots = host::meet_warp(mask, &own, sizeof own, line);
-    for (unsigned i = 0; i < 32; ++i) all[i] = host::from_lane<T>(slots, i);
-    return all;
+// What `work` makes of all lanes' values, in their order and at once: this lane's. For the matrix
+// instruction.
+template <class T, void (*work)(T*)>
+inline T host_together(const T& own, int line = __builtin_LINE()) {
+    static_assert(sizeof(T) == host::kSlot, "one lane's value after the other");
+    const auto together = [](void* all) { work(static_cast<T*>(all)); };
+    return host::from_lane<T>(host::meet_warp(0xffffffffu, &own, sizeof own, line, together), host::lane());
 }
 
 // -------------------------------------------------------------------------------------------------- atomics

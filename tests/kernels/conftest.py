@@ -22,21 +22,6 @@ def _name(engine: Engine) -> str:
     return "-".join(filter(None, (engine.backend, engine.isa, "pruned" if engine.pruned else None)))
 
 
-# Every way through the CUDA kernels is taken by these; the first one by all tests, as any other engine.
-_EVERY_CASE = {
-    "test_any_shape_and_data",
-    "test_the_answer_is_float64s",
-    "test_k_is_the_whole_bank_and_more",
-    "test_no_eligible_row",
-    "test_large_and_negative_group_ids",
-    "test_distances_beyond_float32_are_infinite_with_their_index",
-    "test_a_set_with_itself",
-    "test_one_row_each",
-    "test_the_rows_found_answer",
-    "test_nobody_is_asked_where_nobody_is_found",
-    "test_equal_queries_of_one_row_give_it_to_the_first",
-    "test_no_hint_changes_the_answer",
-}
 # Of threads of the CPU, which the CUDA kernels know nothing of, and of what CUDA cannot do.
 _NOT_FOR_CUDA = {
     "test_thread_counts_give_the_same_bits",
@@ -47,11 +32,7 @@ _NOT_FOR_CUDA = {
 
 
 def _wanted(engine: Engine, test: str) -> bool:
-    if engine.case is None or test in _EVERY_CASE:
-        return True
-    if test == "test_structured_data_with_groups":  # by leading directions, which it is made for
-        return engine.case.name in ("f32-128", "heads-fp16-64-overflow", "heads-bf16-64", "heads-tf32-64")
-    return engine.case is cuda_host.backend.CASES[0] and test not in _NOT_FOR_CUDA
+    return engine.case is None or test not in _NOT_FOR_CUDA
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -20,7 +20,7 @@ from inreach_fast import kernels
 
 def test_many_python_threads_share_a_bank(engine: Engine, threads: None) -> None:
     rng = np.random.default_rng(1)
-    rows = gaussian(rng, 400, 40)
+    rows = gaussian(rng, engine.fewer(400), 40)
     bank = kernels.Bank(rows)
     jobs = [gaussian(rng, 50 + i, 40) for i in range(12)]
     expected = [reference.nearest(job, rows) for job in jobs]

@@ -58,37 +58,55 @@ INREACH_DEVICE void matrix_multiply_add(Tf32, float& c0, float& c1, float& c2, f
 #endif
 }
 
-#else  // the host executor: all lanes meet, and each computes its four sums from the fragments of all
+#else  // the host executor: all lanes meet, and their fragments become those of the result at once
 
-template <class Format>
-INREACH_DEVICE float add_products(Format, float sum, u32 left, u32 right) {
-    for (int shift = 0; shift < 32; shift += 16)
-        sum += Format::load(static_cast<u16>(left >> shift)) * Format::load(static_cast<u16>(right >> shift));
-    return sum;
+INREACH_DEVICE void unpack(Fp16, u32 word, float (&value)[2]) {
+    value[0] = Fp16::load(static_cast<u16>(word));
+    value[1] = Fp16::load(static_cast<u16>(word >> 16));
 }
 
-INREACH_DEVICE float add_products(Tf32, float sum, u32 left, u32 right) {
-    return sum + __uint_as_float(left) * __uint_as_float(right);
+INREACH_DEVICE void unpack(Bf16, u32 word, float (&value)[2]) {
+    value[0] = Bf16::load(static_cast<u16>(word));
+    value[1] = Bf16::load(static_cast<u16>(word >> 16));
+}
+
+INREACH_DEVICE void unpack(Tf32, u32 word, float (&value)[2]) {
+    value[0] = __uint_as_float(word);
+    value[1] = 0.0f;  // there is no second value
+}
+
+struct Fragments {
+    float a[4][2], b[2][2], c[4];
+};
+
+// All lanes' fragments, lane by lane, to the result in `c`.
+template <class Format>
+INREACH_DEVICE void multiply_fragments(Fragments* all) {
+    const int step = sizeof(typename Format::type) / 2;  // of tf32 every other value is none
+    float a[16][16], b[16][8], c[16][8];
+    for (int lane = 0; lane < 32; ++lane) {
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; ++i) c[g + i / 2 * 8][2 * t + i % 2] = all[lane].c[i];
+        for (int v = 0; v < 2; ++v) {
+            for (int i = 0; i < 4; ++i) a[g + i % 2 * 8][2 * (t + i / 2 * 4) + v] = all[lane].a[i][v];
+            for (int i = 0; i < 2; ++i) b[2 * (t + i * 4) + v][g] = all[lane].b[i][v];
+        }
+    }
+    for (int i = 0; i < 16; ++i)
+        for (int k = 0; k < 16; k += step)
+            for (int j = 0; j < 8; ++j) c[i][j] += a[i][k] * b[k][j];
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i) all[lane].c[i] = c[lane / 4 + i / 2 * 8][2 * (lane % 4) + i % 2];
 }
 
 template <class Format>
 INREACH_DEVICE void matrix_multiply_add(Format, float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4],
                                         const u32 (&b)[2]) {
-    struct Fragments {
-        u32 a[4], b[2];
-    };
-    const Fragments own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    const Fragments* const all = host_exchange(kFullMask, own);
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    float* const sums[4] = {&c0, &c1, &c2, &c3};
-    for (int s = 0; s < 4; ++s) {
-        const int row = g + s / 2 * 8, column = 2 * t + s % 2;
-        float sum = *sums[s];
-        for (int w = 0; w < 8; ++w)
-            sum = add_products(Format(), sum, all[row % 8 * 4 + w % 4].a[row / 8 + w / 4 * 2],
-                               all[column * 4 + w % 4].b[w / 4]);
-        *sums[s] = sum;
-    }
+    Fragments own = {{}, {}, {c0, c1, c2, c3}};
+    for (int i = 0; i < 4; ++i) unpack(Format(), a[i], own.a[i]);
+    for (int i = 0; i < 2; ++i) unpack(Format(), b[i], own.b[i]);
+    const Fragments result = host_together<Fragments, multiply_fragments<Format> >(own);
+    c0 = result.c[0], c1 = result.c[1], c2 = result.c[2], c3 = result.c[3];
 }
 
 #endif

@@ -165,8 +165,7 @@ class GpuBackend:
                 if self.options.heads is None and directions.captured < _MIN_CAPTURED:
                     directions = None
             piece = None
-            fits = len(bank) * self._row_bytes(bank, search, directions) <= self._budget()
-            if fits and len(bank) <= most_rows(bank.dim):
+            if self._rows_at_once(bank, search, directions) >= len(bank):
                 piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
             if bank.persistent:
                 search.device.synchronize()  # other streams may use it from now on
@@ -182,6 +181,13 @@ class GpuBackend:
         free = self.device.free_bytes()
         return free - max(free // _LEFT_SHARE, min(free // 2, _LEFT_BYTES))
 
+    def _rows_at_once(self, bank: Bank, search: Search, directions: Directions | None) -> int:
+        """Bank rows on the device at once: all of them, or those of a piece, beside which the next one is made."""
+        row_bytes, budget, most = self._row_bytes(bank, search, directions), self._budget(), most_rows(bank.dim)
+        if len(bank) <= min(most, budget // row_bytes):
+            return len(bank)
+        return max(1, min(most, budget // (2 * row_bytes)))
+
     @staticmethod
     def _row_bytes(bank: Bank, search: Search, directions: Directions | None) -> int:
         stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
@@ -196,8 +202,7 @@ class GpuBackend:
             group = None if groups is None else search.device.upload(groups)
             whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
             return (lambda: [whole]), whole
-        step = max(1, self._budget() // (2 * self._row_bytes(bank, search, state.directions)))
-        step = min(step, most_rows(bank.dim))
+        step = self._rows_at_once(bank, search, state.directions)
 
         def uploaded() -> Iterator[Piece]:
             for first in range(0, len(bank), step):

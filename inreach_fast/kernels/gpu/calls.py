@@ -17,7 +17,7 @@ from ..results import IndexArray, SearchCounts
 from .candidates import Candidates
 from .device import Block, Device, DeviceArray, fill
 from .frame import DeviceRows, Directions, Frame, find_nonfinite
-from .search import NONE, Answers, Counts, Piece, Search
+from .search import NONE, Answers, Counts, Piece, Search, bounds_do_not_pay
 
 Host = dict[str, npt.NDArray[Any]]
 BOTH_WAYS = ("ab_index", "ab_sq_distance", "ba_index", "ba_sq_distance")
@@ -39,6 +39,10 @@ class Target:
     pieces: Callable[[], Iterable[Piece]]
     whole: Piece | None
     gathered: Callable[[IndexArray], DeviceRows]
+
+    def directions_after(self, listed: int, queries: int) -> Directions | None:
+        """Leading directions to go on with, where a pass over the whole bank has listed so many pairs."""
+        return None if bounds_do_not_pay(listed, queries * self.count) else self.directions
 
 
 class Outcome:
@@ -81,7 +85,9 @@ class Outcome:
     def totals(self, host: Host, pairs: int) -> SearchCounts:
         """What the call did."""
         decided, refined = (int(n) for n in host["counters"][:2])
-        return SearchCounts(pairs, self.counts.bounded, self.counts.filtered + refined, decided)
+        return SearchCounts(
+            pairs, self.counts.bounded, self.counts.filtered + refined, decided, brute_force=self.counts.filtered > 0
+        )
 
 
 def first_nonfinite(host: Host) -> int:
@@ -110,7 +116,7 @@ def nearest_call(
     if k > 1:
         search.k_nearest(target.frame, queries, target.pieces, target.count, k, outcome.counts, places)
         return outcome, outcome.read()
-    answers = Answers.none(device, m)
+    answers, listed = Answers.none(device, m), 0
     if target.whole is not None and m <= search.at_once:
         candidates = Candidates(device, search.capacity, count=outcome.listed[0])
         search.enqueue(
@@ -120,7 +126,9 @@ def nearest_call(
         host = outcome.read()
         if _held(host, search.capacity):
             return outcome, host
-    search.nearest(target.frame, queries, target.pieces, outcome.counts, target.directions, hint=hint, answers=answers)
+        listed = int(host["counters"][2])
+    directions = target.directions_after(listed, m)
+    search.nearest(target.frame, queries, target.pieces, outcome.counts, directions, hint=hint, answers=answers)
     search.finish(answers.best, answers.nearest, places)
     return outcome, outcome.read()
 
@@ -136,7 +144,7 @@ def answered_call(
     parts = {**_answers_of(m, 1), "answered": ((m,), np.uint8)}
     outcome = Outcome(device, parts, queries=queries, on_card=on_card)
     places = outcome.arrays["index"], outcome.arrays["sq_distance"]
-    answers = Answers.none(device, m)
+    answers, listed = Answers.none(device, m), 0
     if target.whole is not None and m <= search.at_once:
         candidates = Candidates(device, search.capacity, count=outcome.listed[0])
         search.enqueue(frame, queries, target.whole, answers, candidates, outcome.counts, target.directions)
@@ -147,7 +155,9 @@ def answered_call(
         host = outcome.read()
         if _held(host, search.capacity):
             return outcome, host
-    search.nearest(frame, queries, target.pieces, outcome.counts, target.directions, answers=answers)
+        listed = int(host["counters"][2])
+    directions = target.directions_after(listed, m)
+    search.nearest(frame, queries, target.pieces, outcome.counts, directions, answers=answers)
     search.finish(answers.best, answers.nearest, places)
     if target.whole is not None:
         asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)

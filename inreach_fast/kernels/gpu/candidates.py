@@ -40,9 +40,9 @@ class Candidates:
         """No pairs."""
         fill(self.device, self.count, 0)
 
-    def overflowed(self) -> bool:
-        """Whether pairs have been dropped; waits for the device."""
-        return int(self.device.download(self.count)[0]) > self.capacity
+    def listed_count(self) -> int:
+        """Pairs that filters have added or dropped; waits for the device."""
+        return int(self.device.download(self.count)[0])
 
     @property
     def listed(self) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray, np.uint32]:

@@ -7,7 +7,8 @@
 
 The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed
 is decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept.
+a pair twice changes nothing for k = 1; for k > 1 nothing of an overflowed range is kept. Where leading directions let
+so many pairs through that they do not pay, the range is searched in all dimensions instead.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ _INFINITY = 0x7F800000
 _TASKS = {"nearest": 0, "mutual": 1, "collect": 2, "least": 3, "argmin": 4}
 _GRID_STRIDE = 2048  # blocks of a grid-stride launch
 _MAX_GRID_Y = 65535
+# Leading directions pay while they leave fewer than one pair in so many: what a pair costs that they let through (its
+# row read from memory) over what it costs in a filter in all dimensions (docs/gpu.md, section 5).
+_WORTH = 128
+
+
+def bounds_do_not_pay(listed: int, pairs: int) -> bool:
+    """Whether leading directions let through so many of so many pairs that a filter in all dimensions costs less."""
+    return listed > pairs // _WORTH
 
 
 @dataclass(frozen=True)
@@ -238,15 +247,39 @@ class Search:
             self.search(asked, piece, answers, candidates, counts)
 
     def _completed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        self._halving(piece, candidates, lambda part: self._pass(asked, part, answers, candidates, counts))
+        def in_all(part: Piece) -> None:
+            self.search(asked, part, answers, candidates, counts)
 
-    def _halving(self, piece: Piece, candidates: Candidates, search: Callable[[Piece], None]) -> None:
-        """``search`` the piece; where the list overflows, search its halves as well."""
+        def by_heads(part: Piece) -> None:
+            self.search_heads(asked, part, answers, candidates, counts)
+
+        if asked.heads is None:
+            self._halving(piece, candidates, in_all)
+        else:
+            self._halving(piece, candidates, by_heads, in_all, asked.rows.count)
+
+    def _halving(
+        self,
+        piece: Piece,
+        candidates: Candidates,
+        search: Callable[[Piece], None],
+        instead: Callable[[Piece], None] | None = None,
+        queries: int = 0,
+    ) -> None:
+        """``search`` the piece; where the list overflows, search its halves as well.
+
+        ``instead`` is what a piece is searched by once ``search`` by bounds has let too many of its pairs through.
+        """
         search(piece)
-        if piece.count > 1 and candidates.overflowed():
-            middle = piece.count // 2
-            self._halving(piece.part(0, middle), candidates, search)
-            self._halving(piece.part(middle, piece.count), candidates, search)
+        listed = candidates.listed_count() if piece.count > 1 else 0
+        if listed <= self.capacity:
+            return
+        if instead is not None and bounds_do_not_pay(listed, queries * piece.count):
+            self._halving(piece, candidates, instead)
+            return
+        middle = piece.count // 2
+        self._halving(piece.part(0, middle), candidates, search, instead, queries)
+        self._halving(piece.part(middle, piece.count), candidates, search, instead, queries)
 
     def search(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
         """One pass over a piece in all dimensions; nothing waits for the device."""
@@ -461,7 +494,7 @@ class Search:
         candidates.clear()
         self._filter("collect", self.route, framed, piece.framed, queries, piece.rows, piece.base, state.reach,
                      candidates=candidates)  # fmt: skip
-        if piece.count > 1 and candidates.overflowed():
+        if piece.count > 1 and candidates.listed_count() > self.capacity:
             middle = piece.count // 2
             self._ranked(frame, queries, framed, piece.part(0, middle), state, counts)
             self._ranked(frame, queries, framed, piece.part(middle, piece.count), state, counts)
