@@ -1,0 +1,147 @@
+"""Whole images on a card: `fit` beside the CPU's, `predict` alone and in a stream, and a search of real descriptors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from inreach_fast import InReaCh, NominalModel
+from inreach_fast.backbones import Backbone, backbone_from_spec, load_backbone
+from inreach_fast.descriptors import describe_images
+from inreach_fast.errors import BackboneError
+
+from . import records, timing
+from .baseline import append_positions
+from .card import Card
+from .workload import Workload, resize
+
+# The bench's own backbone (trained levels of WideResNet50-2's shapes), and that network itself.
+NETWORKS = ("auto", "wide_resnet50_2")
+_FRAMES, _UNSEEN, _FIT_IMAGES = 300, 16, 24
+ON_CPU = "inreach_fast on the CPU"
+
+NearestCase = Callable[[Card, Any, Any, int, str], records.Case]
+
+
+def run(
+    work: Workload, network: str, card: Card, *, patches: int, quick: bool, nearest: NearestCase
+) -> list[records.Case]:
+    """Cases of one network.
+
+    Args:
+        work: images, and the backbone that "auto" means.
+        network: "auto", or a name that `load_backbone` knows; without its weights it gets random ones, which take
+            the same time.
+        patches: nominal patches of the model that predicts.
+        nearest: a case of queries and rows that are on the card (bench/gpu.py).
+    """
+    there = work.backbone if network == "auto" else _loaded(network)
+    here = there if card.device == "cpu" else backbone_from_spec(there.spec, device=card.device)
+    data = f"{there.name} ({_weights(there)} weights) of {work.source}"
+    unseen = work.test_images(_UNSEEN)
+    rows, each = _described(work, here, patches)
+    queries = torch.from_numpy(_describe(work, here, unseen[0])).to(card.device)
+    cases = [nearest(card, queries, torch.from_numpy(rows).to(card.device), 3 if quick else 9, data)]
+    cases.append(_fit(work, there, here, card, data, quick))
+    return cases + _frames(work, here, card, rows, each, unseen, data, _FRAMES // 10 if quick else _FRAMES)
+
+
+def _loaded(name: str) -> Backbone:
+    try:
+        return load_backbone(name)
+    except BackboneError:
+        return load_backbone(name, weights="random")
+
+
+def _weights(backbone: Any) -> str:
+    found = backbone.spec.get("weights")
+    return found if found in ("official", "random") else "own"  # a file's place is nobody's business
+
+
+def _describe(work: Workload, backbone: Any, image: Any) -> Any:
+    batch = resize(image, work.image_size)[None]
+    return np.asarray(describe_images(batch, backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
+
+
+def _described(work: Workload, backbone: Any, patches: int) -> tuple[Any, int]:
+    """(n, D) float32 of as many training images as it takes for ``patches`` rows, and an image's patches."""
+    each = len(_describe(work, backbone, work.training_images(1)[0]))
+    count = -(-patches // each)
+    return np.concatenate([_describe(work, backbone, image) for image in work.training_images(count)]), each
+
+
+def _model(work: Workload, backbone: Any, card: Card, images: list[Any], depth: int, **more: Any) -> InReaCh:
+    model = InReaCh(backbone=backbone, device=card.device, image_size=work.image_size, assoc_depth=depth, **more)
+    return model.fit(images)
+
+
+def _fit(work: Workload, there: Any, here: Any, card: Card, data: str, quick: bool) -> records.Case:
+    count = 8 if quick else _FIT_IMAGES
+    images = work.training_images(count)
+    held: dict[str, InReaCh] = {}
+
+    def fit(who: str, backbone: Any, where: Card) -> Callable[[], None]:
+        def fitted() -> None:
+            held[who] = _model(work, backbone, where, images, min(10, count // 2))
+
+        return fitted
+
+    seconds = timing.race(
+        {ON_CPU: fit(ON_CPU, there, Card("cpu")), timing.OURS: fit(timing.OURS, here, card)},
+        rounds=1 if quick else 3,
+        budget=120,
+        warm=[timing.OURS],
+    )
+    chosen = {who: _places(model) for who, model in held.items()}
+    both, either = chosen[ON_CPU] & chosen[timing.OURS], chosen[ON_CPU] | chosen[timing.OURS]
+    return records.timed_case(
+        f"fit, {count} images",
+        seconds,
+        data=data,
+        checks={"nominal patches that both chose": f"{len(both) / max(1, len(either)):.2%}", **card.facts()},
+        stages={who: dict(model.report_["seconds"]) for who, model in held.items()},
+    )
+
+
+def _places(model: InReaCh) -> set[tuple[int, int]]:
+    return set(zip(model.nominal_.image_index.tolist(), model.nominal_.patch_index.tolist(), strict=True))
+
+
+def _frames(
+    work: Workload, backbone: Any, card: Card, rows: Any, each: int, unseen: list[Any], data: str, frames: int
+) -> list[records.Case]:
+    """Latency of `predict` at batch 1, and an image's time in `predict_stream`."""
+    # A fit gives the estimator its grid; what it scores against is put in its place.
+    model = _model(work, backbone, card, work.training_images(8), 4, min_channel_length=1)
+    if model.positions_:  # this fit's turn of mind; a search has the same work either way
+        rows = np.concatenate([append_positions(one, model.grid_) for one in rows.reshape(-1, each, rows.shape[1])])
+    number = np.arange(len(rows))
+    image_of, patch = number // each, number % each
+    model.nominal_ = NominalModel(rows, image_of, patch, image_of, patch)
+    for image in unseen[:8]:
+        model.predict(image)
+    alone = []
+    for image in islice(cycle(unseen), frames):
+        begun = time.perf_counter()
+        model.predict(image)
+        alone.append(1e3 * (time.perf_counter() - begun))
+    for _ in model.predict_stream(islice(cycle(unseen), 8)):
+        pass
+    begun = time.perf_counter()
+    count = sum(1 for _ in model.predict_stream(islice(cycle(unseen), frames)))
+    in_stream = 1e3 * (time.perf_counter() - begun) / count
+    median, p99 = float(np.median(alone)), float(np.quantile(alone, 0.99))
+    name = f"predict, {work.image_size} px, {len(rows):,} patches, {frames} frames"
+    latency = {"median": median, "p99": p99}
+    return [
+        records.value_case(name, latency, data=data, unit="ms", limits={"median": 5.0}, checks=card.facts()),
+        records.value_case(f"{name}: p99 over median", {"ratio": p99 / median}, data=data, unit="x",
+                           limits={"ratio": 1.5}),
+        records.value_case(f"{name}: an image in predict_stream", {"inreach_fast": in_stream}, data=data, unit="ms",
+                           limits={"inreach_fast": 2.0}),
+    ]  # fmt: skip
