@@ -15,7 +15,7 @@ namespace inreach {
     double sq_distance(const float* a, const float* b, size_t dim);                                        \
     double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);      \
     void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,        \
-                  const float* init, bool add, float* out);                                                \
+                  size_t width, const float* init, bool add, float* out);                                  \
     uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,               \
                         const float* init, float* out);                                                    \
     void add_to_sums(const float* values, size_t count, double* sums);                                     \

@@ -66,10 +66,11 @@ struct KernelTable {
     double (*standardize)(const float* row, const double* centre, double scale, size_t dim, float* out);
 
     // FILTER. out[r * 64 + j] = start + sum over d of rows[r * stride + d] * block[d * 64 + j], for r < count
-    // <= kTileRows. start is out itself where `add` is set, else init[j] (0 where init is null). The sum runs
-    // over d in order, each term rounded at most twice: error <= gamma(depth + 1) * (|start| + sum |terms|).
+    // <= kTileRows and j < width, rounded up to a multiple of 16; the rest is left as it is. start is out
+    // itself where `add` is set, else init[j] (0 where init is null). The sum runs over d in order, each term
+    // rounded at most twice: error <= gamma(depth + 1) * (|start| + sum |terms|).
     void (*dot_tile)(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
-                     const float* init, bool add, float* out);
+                     size_t width, const float* init, bool add, float* out);
 
     // FILTER. One row against one block: out[j] as in dot_tile (sums in up to four parts), and a bit set for
     // each j with out[j] >= threshold. Same error bound with gamma(depth + 4).

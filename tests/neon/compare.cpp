@@ -91,13 +91,16 @@ void compare_tiles(const KernelTable& one) {
             for (const int start : {0, 1, 2}) {  // nothing, init, what out holds
                 const auto held = normal(kTileRows * kBlockRows);
                 auto out = held;
-                one.dot_tile(block.data(), depth, rows.data(), stride, count,
+                // Full, and of every number of columns of registers in turn.
+                const size_t width = start == 2 ? kBlockRows : (count + depth) * 11 % kBlockRows + 1;
+                const size_t columns = (width + 15) / 16 * 16;
+                one.dot_tile(block.data(), depth, rows.data(), stride, count, width,
                              start == 1 ? init.data() : nullptr, start == 2, out.data());
                 for (size_t r = 0; r < static_cast<size_t>(kTileRows); ++r)
                     for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
                         const size_t at = r * kBlockRows + j;
-                        if (r >= count) {
-                            expect(out[at] == held[at], "dot_tile: writes past its rows");
+                        if (r >= count || j >= columns) {
+                            expect(out[at] == held[at], "dot_tile: writes past its rows or columns");
                             continue;
                         }
                         const Dot dot = exact_dot(block.data(), depth, rows.data() + r * stride, j,

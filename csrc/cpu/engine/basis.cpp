@@ -60,8 +60,8 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
                 for (size_t r = 0; r < tile_rows; r += kTileRows) {
                     const size_t group = std::min<size_t>(kTileRows, tile_rows - r);
                     float part[kTileRows * kBlockRows];
-                    table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, nullptr, false,
-                                   part);
+                    table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, kBlockRows,
+                                   nullptr, false, part);
                     double* sum = sums.data() + r * kBlockRows;
                     if (d == 0)
                         std::copy(part, part + group * kBlockRows, sum);

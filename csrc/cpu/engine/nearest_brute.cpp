@@ -113,7 +113,7 @@ class Task {
                 for (size_t i = 0; i < count; i += kTileRows)
                     table_.dot_tile(packed.data() + d * kBlockRows, std::min(kDepth, dim - d),
                                     q_.values.data() + (q0_ + i) * dim + d, dim,
-                                    std::min<size_t>(kTileRows, count - i), block.start, d > 0,
+                                    std::min<size_t>(kTileRows, count - i), block.width, block.start, d > 0,
                                     dots.data() + i * kBlockRows);
             compare(block, dots.data());
             if (candidates_.size() > kMaxCandidates) decide_candidates();
@@ -126,6 +126,7 @@ class Task {
   private:
     static constexpr double kFar = 1e18;  // squares of it still fit float32
     static constexpr size_t kMaxCandidates = size_t{1} << 18;
+    static constexpr int kManyPass = 8;
 
     struct Block {
         size_t first, width;
@@ -189,13 +190,26 @@ class Task {
             }
             for (uint64_t rest = block.unusable; rest; rest &= rest - 1)
                 decide(query, block.first + static_cast<size_t>(__builtin_ctzll(rest)));
-            uint64_t passing = table_.at_least(dot, kZero, row_limit(i, block));
-            if (columns) passing |= table_.at_least(dot, column_limits, round_down(0.5 * q_.sq_norm[query]));
-            passing &= block.present & ~block.unusable;
+            const float column_shift = columns ? round_down(0.5 * q_.sq_norm[query]) : 0.0f;
+            const auto pairs_that_pass = [&] {
+                uint64_t pass = table_.at_least(dot, kZero, row_limit(i, block));
+                if (columns) pass |= table_.at_least(dot, column_limits, column_shift);
+                return pass & block.present & ~block.unusable;
+            };
+            uint64_t passing = pairs_that_pass();
+            if (k_ == 1 && __builtin_popcountll(passing) > kManyPass) {
+                // Nothing is known of this query yet: its likely nearest row first leaves few of the others.
+                const size_t j = greatest(dot, passing);
+                if (!same_group(query, block.first + j)) {
+                    wait(i, j, block, dot[j]);
+                    if (columns) column_limits[j] = column_limit(j, block);
+                    passing = pairs_that_pass() & ~(uint64_t{1} << j);
+                }
+            }
             for (; passing; passing &= passing - 1) {
                 const size_t j = static_cast<size_t>(__builtin_ctzll(passing));
                 const size_t row = block.first + j;
-                if (grouped_ && queries_.group[query] == bank_.group[row]) continue;
+                if (same_group(query, row)) continue;
                 if (k_ > 1) {
                     if (dot[j] >= row_limit(i, block)) decide(query, row);
                     continue;
@@ -204,6 +218,20 @@ class Task {
                 if (columns) column_limits[j] = column_limit(j, block);
             }
         }
+    }
+
+    bool same_group(size_t query, size_t row) const {
+        return grouped_ && queries_.group[query] == bank_.group[row];
+    }
+
+    // The set bit whose value is greatest.
+    static size_t greatest(const float* values, uint64_t bits) {
+        size_t best = static_cast<size_t>(__builtin_ctzll(bits));
+        for (; bits; bits &= bits - 1) {
+            const size_t j = static_cast<size_t>(__builtin_ctzll(bits));
+            if (values[j] > values[best]) best = j;
+        }
+        return best;
     }
 
     // Bounds the pair from both sides; keeps it if it may be the best of its row or column.
@@ -236,7 +264,7 @@ class Task {
     }
 
     void decide(size_t query, size_t row) {
-        if (grouped_ && queries_.group[query] == bank_.group[row]) return;
+        if (same_group(query, row)) return;
         const double sq = table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim);
         ++decided_;
         const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + kDecisionSlack);

@@ -433,7 +433,7 @@ void head_of(const Ground& ground, size_t query, float* out) {
 void branch_dots(const Ground& ground, size_t block, const float* heads, size_t count, float* out) {
     for (size_t i = 0; i < count; i += kTileRows)
         ground.table.dot_tile(ground.index.branch_centres(block), kBallDepth, heads + i * kBallDepth,
-                              kBallDepth, std::min<size_t>(kTileRows, count - i),
+                              kBallDepth, std::min<size_t>(kTileRows, count - i), kBlockRows,
                               ground.index.branch_starts(block), false, out + i * kBlockRows);
 }
 

@@ -31,9 +31,9 @@ void strip(const float* block, size_t depth, const float* rows, size_t stride, c
 
 }  // namespace
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, size_t width,
               const float* init, bool add, float* out) {
-    for (int column = 0; column < kBlockRows; column += 16) {
+    for (size_t column = 0; column < width; column += 16) {
         const float* b = block + column;
         const float* start = init ? init + column : nullptr;
         float* o = out + column;

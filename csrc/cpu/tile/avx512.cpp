@@ -1,4 +1,5 @@
-// 6 rows x 64 columns: 24 sums in registers, 4 loads and 6 broadcasts for 24 multiply-adds.
+// 6 rows x 64 columns: 24 sums in registers, 4 loads and 6 broadcasts for 24 multiply-adds. A block that is
+// not full takes as many of the four columns of registers as it fills.
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -7,50 +8,53 @@ namespace inreach {
 namespace avx512 {
 namespace {
 
-template <int kRows>
+template <int kRows, int kColumns>
 void tile(const float* block, size_t depth, const float* rows, size_t stride, const float* init, bool add,
           float* out) {
-    __m512 sum[kRows][4];
+    __m512 sum[kRows][kColumns];
     for (int r = 0; r < kRows; ++r)
-        for (int c = 0; c < 4; ++c)
+        for (int c = 0; c < kColumns; ++c)
             sum[r][c] = add    ? _mm512_loadu_ps(out + r * kBlockRows + 16 * c)
                         : init ? _mm512_loadu_ps(init + 16 * c)
                                : _mm512_setzero_ps();
     for (size_t d = 0; d < depth; ++d) {
-        const float* column = block + d * kBlockRows;
-        const __m512 b0 = _mm512_loadu_ps(column);
-        const __m512 b1 = _mm512_loadu_ps(column + 16);
-        const __m512 b2 = _mm512_loadu_ps(column + 32);
-        const __m512 b3 = _mm512_loadu_ps(column + 48);
+        __m512 column[kColumns];
+        for (int c = 0; c < kColumns; ++c) column[c] = _mm512_loadu_ps(block + d * kBlockRows + 16 * c);
         for (int r = 0; r < kRows; ++r) {
             const __m512 value = _mm512_set1_ps(rows[r * stride + d]);
-            sum[r][0] = _mm512_fmadd_ps(value, b0, sum[r][0]);
-            sum[r][1] = _mm512_fmadd_ps(value, b1, sum[r][1]);
-            sum[r][2] = _mm512_fmadd_ps(value, b2, sum[r][2]);
-            sum[r][3] = _mm512_fmadd_ps(value, b3, sum[r][3]);
+            for (int c = 0; c < kColumns; ++c) sum[r][c] = _mm512_fmadd_ps(value, column[c], sum[r][c]);
         }
     }
     for (int r = 0; r < kRows; ++r)
-        for (int c = 0; c < 4; ++c) _mm512_storeu_ps(out + r * kBlockRows + 16 * c, sum[r][c]);
+        for (int c = 0; c < kColumns; ++c) _mm512_storeu_ps(out + r * kBlockRows + 16 * c, sum[r][c]);
+}
+
+using Tile = void (*)(const float*, size_t, const float*, size_t, const float*, bool, float*);
+
+template <int kRows>
+Tile of_width(size_t width) {
+    if (width > 48) return tile<kRows, 4>;
+    if (width > 32) return tile<kRows, 3>;
+    return width > 16 ? tile<kRows, 2> : tile<kRows, 1>;
 }
 
 }  // namespace
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, size_t width,
               const float* init, bool add, float* out) {
     switch (count) {
         case 6:
-            return tile<6>(block, depth, rows, stride, init, add, out);
+            return of_width<6>(width)(block, depth, rows, stride, init, add, out);
         case 5:
-            return tile<5>(block, depth, rows, stride, init, add, out);
+            return of_width<5>(width)(block, depth, rows, stride, init, add, out);
         case 4:
-            return tile<4>(block, depth, rows, stride, init, add, out);
+            return of_width<4>(width)(block, depth, rows, stride, init, add, out);
         case 3:
-            return tile<3>(block, depth, rows, stride, init, add, out);
+            return of_width<3>(width)(block, depth, rows, stride, init, add, out);
         case 2:
-            return tile<2>(block, depth, rows, stride, init, add, out);
+            return of_width<2>(width)(block, depth, rows, stride, init, add, out);
         case 1:
-            return tile<1>(block, depth, rows, stride, init, add, out);
+            return of_width<1>(width)(block, depth, rows, stride, init, add, out);
         default:
             return;
     }

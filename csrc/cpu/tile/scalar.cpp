@@ -3,16 +3,17 @@
 namespace inreach {
 namespace scalar {
 
-void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
+void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count, size_t width,
               const float* init, bool add, float* out) {
+    const size_t columns = (width + 15) / 16 * 16;
     for (size_t r = 0; r < count; ++r) {
         float* sum = out + r * kBlockRows;
         if (!add)
-            for (int j = 0; j < kBlockRows; ++j) sum[j] = init ? init[j] : 0.0f;
+            for (size_t j = 0; j < columns; ++j) sum[j] = init ? init[j] : 0.0f;
         for (size_t d = 0; d < depth; ++d) {
             const float value = rows[r * stride + d];
             const float* column = block + d * kBlockRows;
-            for (int j = 0; j < kBlockRows; ++j) sum[j] += value * column[j];
+            for (size_t j = 0; j < columns; ++j) sum[j] += value * column[j];
         }
     }
 }
