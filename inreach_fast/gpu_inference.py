@@ -25,12 +25,13 @@ from .errors import GpuError, GpuLostError, NonFiniteError
 from .kernels import Bank
 from .kernels.describe_plan import Plan
 from .kernels.describing import make_plan
+from .kernels.gpu.answers import NONE, Answers, Counts
 from .kernels.gpu.backend import GpuBackend
 from .kernels.gpu.candidates import Candidates
 from .kernels.gpu.describe import DescribeTables, LevelView, launch_describe, level_table
 from .kernels.gpu.device import Block, DeviceArray, fill
 from .kernels.gpu.frame import DeviceRows, find_nonfinite
-from .kernels.gpu.search import NONE, Answers, Counts, Search
+from .kernels.gpu.search import Search
 from .kernels.gpu.smooth import SmoothTables, launch_smooth
 from .kernels.gpu_devices.card import CardDevice
 from .kernels.results import SearchCounts

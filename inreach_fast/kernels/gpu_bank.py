@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ..errors import NonFiniteError
 from .bank import Bank
+from .gpu.answers import NONE
 from .gpu.device import Device, DeviceArray, fill
 from .gpu.frame import DeviceRows, find_nonfinite
-from .gpu.search import NONE
 from .gpu_devices.interop import Caller, caller_of
 from .results import FloatArray
 from .validation import as_ids, check_index, check_not_empty

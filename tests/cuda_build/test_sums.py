@@ -82,7 +82,7 @@ def _products(device: Device, route: Route, q: np.ndarray, x: np.ndarray) -> np.
     candidates = Candidates(device, len(q) * len(x))
     reach = device.empty(len(q), np.uint32)
     fill(device, reach, 0x7F800000)
-    search._filter("collect", route, framed(q), framed(x), *held, 0, reach, candidates=candidates)
+    search.filter("collect", route, framed(q), framed(x), *held, 0, reach, candidates=candidates)
     result = np.full((len(q), len(x)), np.nan)
     row, column, low = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))
     result[row, column] = low.astype(np.float64) / -2.0

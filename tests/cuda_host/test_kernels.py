@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from inreach_fast import kernels
 from inreach_fast.errors import BackendError
 from inreach_fast.kernels.gpu import sources
+from inreach_fast.kernels.gpu.answers import Counts
 from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
-from inreach_fast.kernels.gpu.search import Counts, Search
+from inreach_fast.kernels.gpu.search import Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
 from inreach_fast.kernels.gpu.spread import channel_pieces
 from inreach_fast.scoring import anomaly_map
@@ -49,7 +50,7 @@ def all_lows(search: Search, q: Any, x: Any, q_rows: DeviceRows, x_rows: DeviceR
     candidates = Candidates(device, q_rows.count * x_rows.count)
     reach = device.empty(q_rows.count, np.uint32)
     fill(device, reach, 0x7F800000)
-    search._filter("collect", search.route, q, x, q_rows, x_rows, 0, reach, candidates=candidates)
+    search.filter("collect", search.route, q, x, q_rows, x_rows, 0, reach, candidates=candidates)
     assert int(device.download(candidates.count)[0]) == candidates.capacity
     low = np.full((q_rows.count, x_rows.count), np.nan)
     query, row, value = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))

@@ -4,7 +4,10 @@
     frame.py      rows in the frame of a search, and in leading directions
     routes.py     formats and tiles of the filters, and the constants of their bounds
     candidates.py the list between filter and decision
+    answers.py    bank rows on the device, running answers, counts
+    launcher.py   the launches that searches are made of
     search.py     nearest in one direction, back, and in both: passes over a bank
+    ranked.py     the k nearest
     calls.py      whole calls, answers in one block
     describe.py   patch descriptors
     spread.py     spread of channels

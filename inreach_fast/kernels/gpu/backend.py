@@ -13,12 +13,13 @@ from ..bank import Bank
 from ..basis import sample_rows
 from ..describe_plan import Float32Array, Plan
 from ..results import AnsweredNearest, FloatArray, IndexArray, MutualNearest, Nearest
+from .answers import Piece
 from .calls import BOTH_WAYS, Target, answered_call, mutual_call, nearest_call
 from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
 from .device import Device
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
 from .routes import FORMATS, Route
-from .search import Piece, Search
+from .search import Search
 from .spread import channel_pieces, channel_spread
 
 _FRAME_SAMPLE = 512

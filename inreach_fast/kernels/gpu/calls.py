@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..results import IndexArray, SearchCounts
+from .answers import NONE, Answers, Counts, Piece
 from .candidates import Candidates
 from .device import Block, Device, DeviceArray, fill
 from .frame import DeviceRows, Directions, Frame, find_nonfinite
-from .search import NONE, Answers, Counts, Piece, Search, bounds_do_not_pay
+from .ranked import k_nearest
+from .search import Search, bounds_do_not_pay
 
 Host = dict[str, npt.NDArray[Any]]
 BOTH_WAYS = ("ab_index", "ab_sq_distance", "ba_index", "ba_sq_distance")
@@ -114,7 +116,7 @@ def nearest_call(
     outcome = Outcome(device, _answers_of(m, k), queries=queries, on_card=on_card)
     places = outcome.arrays["index"], outcome.arrays["sq_distance"]
     if k > 1:
-        search.k_nearest(target.frame, queries, target.pieces, target.count, k, outcome.counts, places)
+        k_nearest(search, target.frame, queries, target.pieces, target.count, k, outcome.counts, places)
         return outcome, outcome.read()
     answers, listed = Answers.none(device, m), 0
     if target.whole is not None and m <= search.at_once:
