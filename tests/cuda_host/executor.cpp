@@ -268,15 +268,16 @@ std::string place_of(const void* address) {
         return text;
     }
     for (const auto& entry : buffers) {
-        const unsigned char *begin = entry.first, *end = begin + entry.second.bytes;
-        if (at >= end && at < end + 2 * page())
+        const Buffer& buffer = entry.second;
+        const unsigned char *begin = entry.first, *end = begin + buffer.bytes;
+        // By its own guarded pages: those of the next buffer may lie right behind them.
+        if (at < buffer.pages - page() || at >= buffer.pages + buffer.pages_bytes + page()) continue;
+        if (at >= end)
             std::snprintf(text, sizeof text, "%zu bytes past the end of a buffer of %zu bytes",
-                          static_cast<size_t>(at - end), entry.second.bytes);
-        else if (at < begin && at + 2 * page() > begin)
-            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes",
-                          static_cast<size_t>(begin - at), entry.second.bytes);
+                          static_cast<size_t>(at - end), buffer.bytes);
         else
-            continue;
+            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes",
+                          static_cast<size_t>(begin - at), buffer.bytes);
         return text;
     }
     std::snprintf(text, sizeof text, "at %p, near no buffer", address);
