@@ -1,4 +1,5 @@
-"""Builds the host executor: csrc/cuda/kernels compiled by g++ (tests/cuda_host/executor.cpp), once for each content."""
+"""Builds the host executor: csrc/cuda/kernels compiled by g++ (tests/cuda_host/kernel_table.cpp) with what runs them
+(executor.cpp), once for each content."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"
 # Sanitizers trap, and the executor says where. No fused multiply-add: the contract's separate roundings.
 FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
     *("-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-clobbered"),
     "-fsanitize=bounds,alignment,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow,bool",
@@ -33,7 +34,7 @@ def library(kernels: Path = KERNELS) -> Path:
     """The shared library for the kernels in this folder, from the cache where it has been built before."""
     folders = {kernels, KERNELS}  # test kernels use portable.cuh as well
     sources = [p for folder in sorted(folders) for p in sorted(folder.glob("*.cuh"))]
-    sources += [HERE / "executor.cpp", HERE / "host_cuda.h"]
+    sources += sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")])
     digest = hashlib.sha256("\n".join(FLAGS).encode())
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -47,7 +48,8 @@ def library(kernels: Path = KERNELS) -> Path:
         (work / "kernel_list.inc").write_text(_kernel_list(kernels))
         built = work / "executor.so"
         includes = [f"-I{HERE}", f"-I{kernels}", f"-I{KERNELS}", f"-I{work}"]
-        _run([*FLAGS, *includes, str(HERE / "executor.cpp"), "-o", str(built)])
+        parts = [str(HERE / name) for name in ("executor.cpp", "kernel_table.cpp")]
+        _run([*FLAGS, *includes, *parts, "-shared", "-o", str(built)])
         built.replace(target)  # whole or not at all: several test processes may build at once
     return target
 

@@ -10,7 +10,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,37 +18,9 @@
 #include <unistd.h>
 
 #include "host_cuda.h"
+#include "kernel_table.h"
 
 namespace {
-
-// ----------------------------------------------------------------------------------------------- kernels
-
-// 'p' pointer, 'i' and 'I' signed of 4 and 8 bytes, 'u' and 'U' unsigned, 'f' and 'd' floating.
-template <class T>
-constexpr char kind_of() {
-    if (std::is_pointer<T>::value) return 'p';
-    if (std::is_floating_point<T>::value) return sizeof(T) == 4 ? 'f' : 'd';
-    if (std::is_signed<T>::value) return sizeof(T) == 4 ? 'i' : 'I';
-    return sizeof(T) == 4 ? 'u' : 'U';
-}
-
-struct Kernel {
-    const char* name;
-    std::string kinds;
-    void* function;
-    void (*call)(void* function, void** arguments);
-};
-
-template <class... A, size_t... I>
-void call_with(void* function, void** arguments, std::index_sequence<I...>) {
-    reinterpret_cast<void (*)(A...)>(function)(*static_cast<A*>(arguments[I])...);
-}
-
-template <class... A>
-Kernel kernel(const char* name, void (*function)(A...)) {
-    return {name, std::string{kind_of<A>()...}, reinterpret_cast<void*>(function),
-            [](void* f, void** a) { call_with<A...>(f, a, std::index_sequence_for<A...>()); }};
-}
 
 // ------------------------------------------------------------------------------------------------ fibres
 
@@ -381,14 +352,6 @@ void fail(const char* format, ...) {
 
 }  // namespace host
 
-#include "all.cuh"
-
-namespace {
-const Kernel kKernels[] = {
-#include "kernel_list.inc"
-};
-}  // namespace
-
 #define HOST_API extern "C" __attribute__((visibility("default")))
 
 // Memory of `bytes`, filled with 0xff (NaN); its end, or else its beginning, at the edge of a guarded page.
@@ -423,15 +386,14 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
                          const char* kinds, uint64_t order, char* message, size_t message_size) {
     const std::lock_guard<std::mutex> lock(the_mutex);
     const Kernel* wanted = nullptr;
-    for (const Kernel& known : kKernels)
-        if (std::strcmp(known.name, name) == 0) wanted = &known;
+    for (size_t i = 0; i < kKernelCount; ++i)
+        if (std::strcmp(kKernels[i].name, name) == 0) wanted = &kKernels[i];
     if (!wanted) {
         std::snprintf(message, message_size, "%s: no such kernel", name);
         return 1;
     }
-    if (wanted->kinds != kinds) {
-        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds.c_str(),
-                      kinds);
+    if (std::strcmp(wanted->kinds, kinds) != 0) {
+        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds, kinds);
         return 1;
     }
     const unsigned threads = block[0] * block[1] * block[2];
