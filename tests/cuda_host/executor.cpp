@@ -1,8 +1,9 @@
 // Runs CUDA kernels on the CPU, to find out whether they are right: blocks one after the other, a fibre for
 // each thread, which runs until it meets others. Who goes on next is decided by a seed, so that a missing
 // barrier shows as a wrong answer under some seed; shared memory starts as NaN, and so does every buffer;
-// reading or writing outside of buffers and shared memory hits a guarded page; undefined behaviour traps. All
-// of it ends the launch with a message that names kernel, block and thread.
+// reading or writing outside of buffers and shared memory hits a guarded page; undefined behaviour traps. A
+// second build looks for races (races.h). All of it ends the launch with a message that names kernel, block
+// and thread.
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
@@ -19,6 +20,7 @@
 
 #include "host_cuda.h"
 #include "kernel_table.h"
+#include "races.h"
 
 namespace {
 
@@ -97,6 +99,7 @@ void wait_here() {
 
 __attribute__((noinline)) void run(Fibre* fibre) {
     running = fibre;
+    races::go_on(fibre->number);
     host::place = &fibre->place;
     if (_setjmp(scheduler) == 0) {
         if (fibre->begun) _longjmp(fibre->resume, 1);
@@ -133,6 +136,7 @@ void release_block() {
             host::fail("waits at the __syncthreads of line %d, thread 0 at that of line %d", fibres[i]->line,
                        line);
         }
+    races::order_block();
     launch.at_block = 0;
     if (launch.order == 1)
         for (unsigned i = 0; i < launch.threads; ++i) make_ready(i);
@@ -168,6 +172,7 @@ void release_warp(const Fibre& last) {
             host::fail("waits for the lanes %08x at line %d, lane %u for the same at line %d", mask,
                        last.line, i, other.line);
     }
+    if (last.size == 0) races::order_warp(warp, mask);  // __syncwarp
     unsigned char* const slot = slots.data() + (warp * kRing + exchanges[warp]++ % kRing) * 32 * host::kSlot;
     for (unsigned i = 32; i-- > 0;) {
         if (!(mask >> i & 1u)) continue;
@@ -315,6 +320,7 @@ void* shared_memory(size_t bytes, size_t alignment) {
     if (shared_bytes == 0) {
         std::memset(shared_end - bytes, 0xff, bytes);
         shared_bytes = bytes;
+        races::shared_begins(shared_end - bytes);
     }
     if (shared_bytes != bytes) fail("asks for shared memory twice");
     return shared_end - bytes;
@@ -363,6 +369,7 @@ HOST_API void* host_allocate(size_t bytes, int at_end) {
     std::memset(pages, 0xff, pages_bytes);
     unsigned char* const begin = at_end ? pages + pages_bytes - bytes : pages;
     buffers[begin] = {pages, pages_bytes, bytes};
+    races::add(begin, bytes, false);
     return begin;
 }
 
@@ -376,6 +383,7 @@ HOST_API int host_free(void* begin) {
     for (unsigned char* at = buffer.pages; at < found->first; ++at) spoilt |= *at != 0xff;
     for (unsigned char* at = found->first + buffer.bytes; at < buffer.pages + buffer.pages_bytes; ++at)
         spoilt |= *at != 0xff;
+    races::remove(found->first);
     munmap(buffer.pages - page(), buffer.pages_bytes + 2 * page());
     buffers.erase(found);
     return spoilt;
@@ -407,7 +415,10 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
     }
     if (!shared_end) {
         unsigned char* const pages = guarded(to_pages(kSharedLimit));
-        if (pages) shared_end = pages + to_pages(kSharedLimit);
+        if (pages) {
+            shared_end = pages + to_pages(kSharedLimit);
+            races::add(pages, to_pages(kSharedLimit), true);
+        }
     }
     if (!shared_end || !make_fibres(threads)) {
         std::snprintf(message, message_size, "%s: no memory for fibres", name);
@@ -421,6 +432,7 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
     launch.message.clear();
     slots.resize(threads / 32 * kRing * 32 * host::kSlot);
     exchanges.assign(threads / 32, 0);
+    races::begin_launch(kinds, arguments, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]});
     const uint64_t blocks = uint64_t{grid[0]} * grid[1] * grid[2];
     // A stride that meets every block once: any that has no factor in common with their number.
     uint64_t stride = 1, first = 0;
@@ -449,6 +461,7 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
                                         at,
                                         {grid[0], grid[1], grid[2]},
                                         {block[0], block[1], block[2]}};
+                races::begin_block(number);
                 run_block();
             }
         } else {

@@ -1,5 +1,6 @@
 // Every kernel by name, with a way to call it: what executor.cpp knows of kernel_table.cpp, which alone
-// includes the kernels, so that these can be compiled in their own way.
+// includes the kernels. Where races are looked for that file is compiled with instrumentation and the
+// executor is not; so nothing of the standard library's that both would define may stand here.
 #pragma once
 
 #include <cstddef>
