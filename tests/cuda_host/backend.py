@@ -68,9 +68,9 @@ CASES = [
 
 
 @contextmanager
-def registered(case: Case = CASES[0]) -> Iterator[GpuBackend]:
-    """`backend="cuda_host"` works inside, in this way."""
-    backend = _InPieces(NAME, lambda: HostDevice(case.order), case.options)
+def registered(case: Case = CASES[0], *, races: bool = False) -> Iterator[GpuBackend]:
+    """`backend="cuda_host"` works inside, in this way; with ``races``, one that a kernel has is an error."""
+    backend = _InPieces(NAME, lambda: HostDevice(case.order, races=races), case.options)
     backend.pieces = case.pieces
     module = types.ModuleType(f"inreach_fast.kernels.{NAME}")
     for name in ("nearest", "nearest_answered", "mutual_nearest", "describe", "channel_spread"):

@@ -1,4 +1,5 @@
-"""Builds the host executor: csrc/cuda/kernels compiled by g++ (tests/cuda_host/executor.cpp), once for each content."""
+"""Builds the host executor: csrc/cuda/kernels compiled by g++ (tests/cuda_host/kernel_table.cpp) with what runs them
+(executor.cpp), once for each content; a second time, where it is asked for, with what finds races (races.h)."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"
 # Sanitizers trap, and the executor says where. No fused multiply-add: the contract's separate roundings.
 FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
     *("-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-clobbered"),
     "-fsanitize=bounds,alignment,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow,bool",
     "-fsanitize-undefined-trap-on-error",
 ]
+# Every access of a kernel's is a call. Little is optimized, so that few accesses are merged, and none are made up.
+RACE_FLAGS = ["-fsanitize=thread", "--param=tsan-distinguish-volatile=1", "-O1"]
+_RACES = "-DINREACH_RACES"
 
 
 def compiler() -> str | None:
@@ -29,12 +33,24 @@ def compiler() -> str | None:
 
 
 @cache
-def library(kernels: Path = KERNELS) -> Path:
+def finds_races() -> bool:
+    """Whether the compiler can build what finds races: GCC from version 11 can, which tells `volatile` accesses."""
+    command = compiler()
+    if command is None:
+        return False
+    arguments = [command, *RACE_FLAGS, "-x", "c++", "-fsyntax-only", "-"]
+    text = "#if defined(__clang__) || __GNUC__ < 11\n#error\n#endif\n"
+    done = subprocess.run(arguments, input=text, capture_output=True, text=True)
+    return done.returncode == 0
+
+
+@cache
+def library(kernels: Path = KERNELS, *, races: bool = False) -> Path:
     """The shared library for the kernels in this folder, from the cache where it has been built before."""
     folders = {kernels, KERNELS}  # test kernels use portable.cuh as well
     sources = [p for folder in sorted(folders) for p in sorted(folder.glob("*.cuh"))]
-    sources += [HERE / "executor.cpp", HERE / "host_cuda.h"]
-    digest = hashlib.sha256("\n".join(FLAGS).encode())
+    sources += sorted([*HERE.glob("*.cpp"), *HERE.glob("*.h")])
+    digest = hashlib.sha256("\n".join([*FLAGS, *(RACE_FLAGS if races else [])]).encode())
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"inreach-cuda-host-{os.getuid()}"
@@ -45,9 +61,14 @@ def library(kernels: Path = KERNELS) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         work = Path(scratch)
         (work / "kernel_list.inc").write_text(_kernel_list(kernels))
-        built = work / "executor.so"
-        includes = [f"-I{HERE}", f"-I{kernels}", f"-I{KERNELS}", f"-I{work}"]
-        _run([*FLAGS, *includes, str(HERE / "executor.cpp"), "-o", str(built)])
+        built, table = work / "executor.so", work / "kernel_table.o"
+        flags = [*FLAGS, *([_RACES] if races else []), f"-I{HERE}"]
+        includes = [f"-I{kernels}", f"-I{KERNELS}", f"-I{work}"]
+        instrumented = RACE_FLAGS if races else []
+        _run([*flags, *includes, *instrumented, "-c", str(HERE / "kernel_table.cpp"), "-o", str(table)])
+        rest = ["executor.cpp", *(["races.cpp"] if races else [])]
+        # Not with -fsanitize=thread, which would link the library whose functions races.cpp defines.
+        _run([*flags, *(str(HERE / name) for name in rest), str(table), "-shared", "-o", str(built)])
         built.replace(target)  # whole or not at all: several test processes may build at once
     return target
 

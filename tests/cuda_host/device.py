@@ -40,6 +40,8 @@ def _free(library: ctypes.CDLL, address: int) -> None:
 class HostDevice:
     """Runs kernels on the CPU. ``order``: 0 threads in their order, 1 in the opposite one, else shuffled by this seed.
 
+    With ``races`` every access is recorded, and one that races with another ends the launch (races.h).
+
     Buffers lie at the end of their pages where ``order`` is even and at the beginning where it is odd, so that both
     kinds of excess are met.
     """
@@ -48,12 +50,17 @@ class HostDevice:
     multiprocessors = 2
 
     def __init__(
-        self, order: int = 0, *, kernels: Path = build.KERNELS, compute_capability: tuple[int, int] = (9, 0)
+        self,
+        order: int = 0,
+        *,
+        kernels: Path = build.KERNELS,
+        compute_capability: tuple[int, int] = (9, 0),
+        races: bool = False,
     ) -> None:
         self.order = order
         self.compute_capability = compute_capability
         self.launches: list[str] = []
-        self._library = ctypes.CDLL(str(build.library(kernels)))
+        self._library = ctypes.CDLL(str(build.library(kernels, races=races)))
         self._library.host_allocate.restype = ctypes.c_void_p
         self._library.host_allocate.argtypes = [ctypes.c_size_t, ctypes.c_int]
         self._library.host_free.argtypes = [ctypes.c_void_p]

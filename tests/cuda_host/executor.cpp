@@ -1,8 +1,9 @@
 // Runs CUDA kernels on the CPU, to find out whether they are right: blocks one after the other, a fibre for
 // each thread, which runs until it meets others. Who goes on next is decided by a seed, so that a missing
 // barrier shows as a wrong answer under some seed; shared memory starts as NaN, and so does every buffer;
-// reading or writing outside of buffers and shared memory hits a guarded page; undefined behaviour traps. All
-// of it ends the launch with a message that names kernel, block and thread.
+// reading or writing outside of buffers and shared memory hits a guarded page; undefined behaviour traps. A
+// second build looks for races (races.h). All of it ends the launch with a message that names kernel, block
+// and thread.
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
@@ -10,7 +11,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,37 +19,10 @@
 #include <unistd.h>
 
 #include "host_cuda.h"
+#include "kernel_table.h"
+#include "races.h"
 
 namespace {
-
-// ----------------------------------------------------------------------------------------------- kernels
-
-// 'p' pointer, 'i' and 'I' signed of 4 and 8 bytes, 'u' and 'U' unsigned, 'f' and 'd' floating.
-template <class T>
-constexpr char kind_of() {
-    if (std::is_pointer<T>::value) return 'p';
-    if (std::is_floating_point<T>::value) return sizeof(T) == 4 ? 'f' : 'd';
-    if (std::is_signed<T>::value) return sizeof(T) == 4 ? 'i' : 'I';
-    return sizeof(T) == 4 ? 'u' : 'U';
-}
-
-struct Kernel {
-    const char* name;
-    std::string kinds;
-    void* function;
-    void (*call)(void* function, void** arguments);
-};
-
-template <class... A, size_t... I>
-void call_with(void* function, void** arguments, std::index_sequence<I...>) {
-    reinterpret_cast<void (*)(A...)>(function)(*static_cast<A*>(arguments[I])...);
-}
-
-template <class... A>
-Kernel kernel(const char* name, void (*function)(A...)) {
-    return {name, std::string{kind_of<A>()...}, reinterpret_cast<void*>(function),
-            [](void* f, void** a) { call_with<A...>(f, a, std::index_sequence_for<A...>()); }};
-}
 
 // ------------------------------------------------------------------------------------------------ fibres
 
@@ -126,6 +99,7 @@ void wait_here() {
 
 __attribute__((noinline)) void run(Fibre* fibre) {
     running = fibre;
+    races::go_on(fibre->number);
     host::place = &fibre->place;
     if (_setjmp(scheduler) == 0) {
         if (fibre->begun) _longjmp(fibre->resume, 1);
@@ -162,6 +136,7 @@ void release_block() {
             host::fail("waits at the __syncthreads of line %d, thread 0 at that of line %d", fibres[i]->line,
                        line);
         }
+    races::order_block();
     launch.at_block = 0;
     if (launch.order == 1)
         for (unsigned i = 0; i < launch.threads; ++i) make_ready(i);
@@ -197,6 +172,7 @@ void release_warp(const Fibre& last) {
             host::fail("waits for the lanes %08x at line %d, lane %u for the same at line %d", mask,
                        last.line, i, other.line);
     }
+    if (last.size == 0) races::order_warp(warp, mask);  // __syncwarp
     unsigned char* const slot = slots.data() + (warp * kRing + exchanges[warp]++ % kRing) * 32 * host::kSlot;
     for (unsigned i = 32; i-- > 0;) {
         if (!(mask >> i & 1u)) continue;
@@ -268,15 +244,16 @@ std::string place_of(const void* address) {
         return text;
     }
     for (const auto& entry : buffers) {
-        const unsigned char *begin = entry.first, *end = begin + entry.second.bytes;
-        if (at >= end && at < end + 2 * page())
+        const Buffer& buffer = entry.second;
+        const unsigned char *begin = entry.first, *end = begin + buffer.bytes;
+        // By its own guarded pages: those of the next buffer may lie right behind them.
+        if (at < buffer.pages - page() || at >= buffer.pages + buffer.pages_bytes + page()) continue;
+        if (at >= end)
             std::snprintf(text, sizeof text, "%zu bytes past the end of a buffer of %zu bytes",
-                          static_cast<size_t>(at - end), entry.second.bytes);
-        else if (at < begin && at + 2 * page() > begin)
-            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes",
-                          static_cast<size_t>(begin - at), entry.second.bytes);
+                          static_cast<size_t>(at - end), buffer.bytes);
         else
-            continue;
+            std::snprintf(text, sizeof text, "%zu bytes before a buffer of %zu bytes",
+                          static_cast<size_t>(begin - at), buffer.bytes);
         return text;
     }
     std::snprintf(text, sizeof text, "at %p, near no buffer", address);
@@ -343,6 +320,7 @@ void* shared_memory(size_t bytes, size_t alignment) {
     if (shared_bytes == 0) {
         std::memset(shared_end - bytes, 0xff, bytes);
         shared_bytes = bytes;
+        races::shared_begins(shared_end - bytes);
     }
     if (shared_bytes != bytes) fail("asks for shared memory twice");
     return shared_end - bytes;
@@ -380,14 +358,6 @@ void fail(const char* format, ...) {
 
 }  // namespace host
 
-#include "all.cuh"
-
-namespace {
-const Kernel kKernels[] = {
-#include "kernel_list.inc"
-};
-}  // namespace
-
 #define HOST_API extern "C" __attribute__((visibility("default")))
 
 // Memory of `bytes`, filled with 0xff (NaN); its end, or else its beginning, at the edge of a guarded page.
@@ -399,6 +369,7 @@ HOST_API void* host_allocate(size_t bytes, int at_end) {
     std::memset(pages, 0xff, pages_bytes);
     unsigned char* const begin = at_end ? pages + pages_bytes - bytes : pages;
     buffers[begin] = {pages, pages_bytes, bytes};
+    races::add(begin, bytes, false);
     return begin;
 }
 
@@ -412,6 +383,7 @@ HOST_API int host_free(void* begin) {
     for (unsigned char* at = buffer.pages; at < found->first; ++at) spoilt |= *at != 0xff;
     for (unsigned char* at = found->first + buffer.bytes; at < buffer.pages + buffer.pages_bytes; ++at)
         spoilt |= *at != 0xff;
+    races::remove(found->first);
     munmap(buffer.pages - page(), buffer.pages_bytes + 2 * page());
     buffers.erase(found);
     return spoilt;
@@ -422,15 +394,14 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
                          const char* kinds, uint64_t order, char* message, size_t message_size) {
     const std::lock_guard<std::mutex> lock(the_mutex);
     const Kernel* wanted = nullptr;
-    for (const Kernel& known : kKernels)
-        if (std::strcmp(known.name, name) == 0) wanted = &known;
+    for (size_t i = 0; i < kKernelCount; ++i)
+        if (std::strcmp(kKernels[i].name, name) == 0) wanted = &kKernels[i];
     if (!wanted) {
         std::snprintf(message, message_size, "%s: no such kernel", name);
         return 1;
     }
-    if (wanted->kinds != kinds) {
-        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds.c_str(),
-                      kinds);
+    if (std::strcmp(wanted->kinds, kinds) != 0) {
+        std::snprintf(message, message_size, "%s: takes %s, was given %s", name, wanted->kinds, kinds);
         return 1;
     }
     const unsigned threads = block[0] * block[1] * block[2];
@@ -444,7 +415,10 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
     }
     if (!shared_end) {
         unsigned char* const pages = guarded(to_pages(kSharedLimit));
-        if (pages) shared_end = pages + to_pages(kSharedLimit);
+        if (pages) {
+            shared_end = pages + to_pages(kSharedLimit);
+            races::add(pages, to_pages(kSharedLimit), true);
+        }
     }
     if (!shared_end || !make_fibres(threads)) {
         std::snprintf(message, message_size, "%s: no memory for fibres", name);
@@ -458,6 +432,7 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
     launch.message.clear();
     slots.resize(threads / 32 * kRing * 32 * host::kSlot);
     exchanges.assign(threads / 32, 0);
+    races::begin_launch(kinds, arguments, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]});
     const uint64_t blocks = uint64_t{grid[0]} * grid[1] * grid[2];
     // A stride that meets every block once: any that has no factor in common with their number.
     uint64_t stride = 1, first = 0;
@@ -486,6 +461,7 @@ HOST_API int host_launch(const char* name, const unsigned* grid, const unsigned*
                                         at,
                                         {grid[0], grid[1], grid[2]},
                                         {block[0], block[1], block[2]}};
+                races::begin_block(number);
                 run_block();
             }
         } else {

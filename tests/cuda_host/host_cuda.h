@@ -31,7 +31,8 @@ T& shared() {
 
 void meet_block(int line);
 // Leaves `size` bytes (64 at most) with the lanes of `mask`; returns those of all 32 lanes, 64 bytes apart,
-// after `together`, where it is given, has been called with them once.
+// after `together`, where it is given, has been called with them once. With nothing to leave it is a memory
+// barrier.
 const unsigned char* meet_warp(unsigned mask, const void* own, size_t size, int line,
                                void (*together)(void* all) = nullptr);
 constexpr size_t kSlot = 64;
@@ -163,10 +164,20 @@ inline T host_together(const T& own, int line = __builtin_LINE()) {
 // -------------------------------------------------------------------------------------------------- atomics
 
 namespace host {
+#ifdef INREACH_RACES
+void changed_atomically(const void* at, size_t size);
+// What an atomic operation itself reads and writes are no accesses of the kernel's.
+#define INREACH_ATOMIC __attribute__((no_sanitize("thread"))) inline
+#else
+inline void changed_atomically(const void*, size_t) {}
+#define INREACH_ATOMIC inline
+#endif
+
 template <class T>
-inline T exchange(T* at, T value) {
+INREACH_ATOMIC T exchange(T* at, T value) {
     if (reinterpret_cast<uintptr_t>(at) % sizeof(T))
         fail("an atomic operation on an address that is not aligned");
+    changed_atomically(at, sizeof(T));
     const T before = *at;
     *at = value;
     return before;
@@ -174,14 +185,14 @@ inline T exchange(T* at, T value) {
 }  // namespace host
 
 template <class T>
-inline T atomicAdd(T* at, T value) {
+INREACH_ATOMIC T atomicAdd(T* at, T value) {
     return host::exchange(at, static_cast<T>(*at + value));
 }
 template <class T>
-inline T atomicMin(T* at, T value) {
+INREACH_ATOMIC T atomicMin(T* at, T value) {
     return host::exchange(at, *at < value ? *at : value);
 }
 template <class T>
-inline T atomicMax(T* at, T value) {
+INREACH_ATOMIC T atomicMax(T* at, T value) {
     return host::exchange(at, *at > value ? *at : value);
 }

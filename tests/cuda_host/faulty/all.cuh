@@ -1,5 +1,6 @@
 // Kernels with one fault each, and their right twins: what the executor must notice (test_executor.py).
 #include "portable.cuh"
+#include "racy.cuh"
 
 struct Line {
     float value[64];
