@@ -129,8 +129,9 @@ struct Float32Tile {
                 __syncthreads();
             }
             multiply(shared.operands, half, sum);
+            // Its first barrier is behind everybody's last read of the operands, which the next tile
+            // overwrites; the next tile's first barrier is behind everybody's last read of the minima.
             finish_tile(shared.tile, place, sum, q, x, q0, x0, task);
-            __syncthreads();  // the next tile overwrites operands that others may still read
         }
     }
 };

@@ -119,8 +119,9 @@ struct TensorTile {
                 half ^= 1;
             }
             multiply(shared.operands, half, sum);
+            // Its first barrier is behind everybody's last read of the operands, which the next tile
+            // overwrites; the next tile's first barrier is behind everybody's last read of the minima.
             finish_tile(shared.tile, tile, sum, q, x, q0, x0, task);
-            __syncthreads();  // the next tile overwrites operands that others may still read
         }
     }
 };
