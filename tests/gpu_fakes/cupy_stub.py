@@ -29,11 +29,11 @@ class OutOfMemoryError(RuntimeError):
     __module__ = "cupy.cuda.memory"
 
 
-class _Context:
-    def __init__(self, *_: Any) -> None:
-        self.ptr = _[0] if _ else 0
+class _Device:
+    def __init__(self, ordinal: int) -> None:
+        self.id = ordinal
 
-    def __enter__(self) -> _Context:
+    def __enter__(self) -> _Device:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,9 +41,21 @@ class _Context:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The stub as ``cupy``; its ``card``, ``modules`` (what was compiled) and ``fails`` are for the test."""
+    """The stub as ``cupy``; for the test are its ``card``, ``modules`` (what was compiled), ``fails``, ``stream`` (the
+    current one) and ``allocated_on`` (the one that was current, for each piece of memory)."""
     card = HostCard()
-    state = SimpleNamespace(card=card, modules=[], fails={}, memory_full=False)
+    state = SimpleNamespace(card=card, modules=[], fails={}, memory_full=False, stream=0, allocated_on=[])
+
+    class Stream:
+        def __init__(self, handle: int) -> None:
+            self.ptr = handle
+
+        def __enter__(self) -> Stream:
+            self.before, state.stream = state.stream, self.ptr
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            state.stream = self.before
 
     def memcpy(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
         if "memcpyAsync" in state.fails:
@@ -54,6 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def alloc(nbytes: int) -> SimpleNamespace:
         if state.memory_full:
             raise OutOfMemoryError("Out of memory allocating 1 bytes")
+        state.allocated_on.append(state.stream)
         memory = card._host.empty(nbytes, np.uint8)
         return SimpleNamespace(ptr=memory.address, memory=memory)
 
@@ -70,7 +83,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 assert all(isinstance(a, np.generic) for a in arguments)
                 pointers = [int(a) if isinstance(a, np.uint64) and _is_pointer(name, i) else a
                             for i, a in enumerate(arguments)]  # fmt: skip
-                card.launch(name, grid, block[0], pointers, 0)
+                card.launch(name, grid, block[0], pointers, state.stream)
 
             return call
 
@@ -87,9 +100,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     cupy.RawModule = RawModule
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     cupy.cuda = SimpleNamespace(
-        Device=_Context,
-        ExternalStream=_Context,
-        Stream=SimpleNamespace(null=_Context(0)),
+        Device=_Device,
+        ExternalStream=Stream,
+        Stream=SimpleNamespace(null=Stream(0)),
         alloc=alloc,
         runtime=SimpleNamespace(
             getDeviceProperties=lambda ordinal: {"name": b"stub", "major": 9, "minor": 0, "multiProcessorCount": 2},
