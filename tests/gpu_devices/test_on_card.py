@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from gpu_fakes.cards import HostCard
+from gpu_fakes.cards import HostCard, OrderedCard
 from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast import errors, kernels
@@ -71,6 +71,44 @@ def test_rows_are_read_in_place(host_cards: list[HostCard], monkeypatch: pytest.
     found = kernels.nearest(queries, bank)
     assert {queries.data_ptr(), bank.data_ptr()} <= seen  # rows in
     assert {found.index.data_ptr(), found.sq_distance.data_ptr()} <= seen  # answers out
+
+
+def test_rows_of_a_bank_on_the_card_stay_where_they_are(
+    host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bank that is kept is read in place as well: it neither visits the CPU nor lies on the card twice."""
+    rows = torch.randn(6000, 136)
+    bank, seen, uploads = kernels.Bank(rows), set(), []
+    launch = HostCard.launch
+
+    def spy(card: HostCard, kernel: str, grid: Any, block: int, arguments: Any, stream: int) -> None:
+        seen.update((kernel, a) for a in arguments if isinstance(a, int))
+        launch(card, kernel, grid, block, arguments, stream)
+
+    monkeypatch.setattr(HostCard, "launch", spy)
+    host_cards[0].uploads = uploads.append
+    found = kernels.nearest(rows[:3].clone(), bank)
+    assert found.index.tolist() == [0, 1, 2]
+    assert {("frame_rows_f32", rows.data_ptr()), ("decide", rows.data_ptr())} <= seen
+    assert sum(uploads) < rows.nbytes / 8
+
+
+def test_what_the_callers_stream_reads_is_its_own_or_waited_for(
+    ordered_card: OrderedCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    level = rng.normal(size=(1, 5, 6, 7)).astype(np.float32)
+    q, b = rng.normal(size=(9, 24)).astype(np.float32), rng.normal(size=(80, 24)).astype(np.float32)
+    monkeypatch.setattr(interop.TorchLibrary, "stream", lambda self, ordinal: 77)
+    call = on_card.call_for("cuda", torch.from_numpy(level))
+    from inreach_fast.kernels.describing import make_plan
+
+    assert isinstance(call, on_card.Call)
+    found = call.describe(_tensors(level), make_plan(((5, 6, 7),), (6, 7), 24, 3))
+    same_bits(found.numpy(), kernels.describe([level], grid=(6, 7), dim=24))
+    for bank in (kernels.Bank(b), kernels.Bank(torch.from_numpy(b))):
+        same_bits(kernels.nearest(torch.from_numpy(q), bank).index.numpy(), reference.nearest(q, b)[0])
+    assert 77 in ordered_card.streams
 
 
 def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
