@@ -1,4 +1,4 @@
-"""To which stream memory of torch's and CuPy's allocators belongs, on stand-ins for their streams."""
+"""To which stream memory of torch's and CuPy's allocators belongs, and to which card, on stand-ins for both."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gpu_fakes import cupy_stub
 
-from inreach_fast.kernels.gpu_devices import memory, opening
+from inreach_fast.kernels.gpu_devices import interop, memory, opening
 
 POOLED = 4711
 
@@ -66,3 +67,39 @@ def test_cupys_memory_belongs_to_the_stream_that_it_is_for(monkeypatch: pytest.M
     state.stream = 77
     device.empty(4, "float32")
     assert state.allocated_on == [0]
+
+
+def test_cupys_arrays_are_widened_on_their_own_card() -> None:
+    """CuPy computes on the card that is current, which need not be the array's."""
+
+    class Device:
+        current = 0
+
+        def __init__(self, ordinal: int) -> None:
+            self.ordinal = ordinal
+
+        def __enter__(self) -> None:
+            self.before, Device.current = Device.current, self.ordinal
+
+        def __exit__(self, *_: object) -> None:
+            Device.current = self.before
+
+    class Array(np.ndarray):
+        device = SimpleNamespace(id=1)
+
+    def on_card(function: Any) -> Any:
+        def called(*values: Any, **named: Any) -> Any:
+            assert Device.current == 1
+            return function(*values, **named)
+
+        return called
+
+    library = object.__new__(interop.CupyLibrary)
+    library._cupy = SimpleNamespace(
+        cuda=SimpleNamespace(Device=Device), ascontiguousarray=on_card(np.ascontiguousarray), pad=on_card(np.pad)
+    )
+    rows = np.arange(6, dtype=np.float16).reshape(2, 3).view(Array)
+    assert library.contiguous(rows, np.float32).dtype == np.float32
+    assert library.contiguous(rows.astype(np.float64), np.float32) is None
+    assert library.padded(rows, 5, np.inf)[:, 3:].tolist() == [[np.inf] * 2] * 2
+    assert Device.current == 0

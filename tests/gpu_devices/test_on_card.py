@@ -297,6 +297,32 @@ def test_auto_falls_back_to_the_cpu_with_one_line(
         kernels.nearest(queries, bank, backend="cuda")
 
 
+@pytest.mark.parametrize(("code", "falls_back"), [(35, True), (209, True), (719, False), (999, False)])
+def test_the_kernels_beside_a_network_on_a_card(
+    host_cards: list[HostCard],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    falls_back: bool,
+) -> None:
+    from inreach_fast.kernels.gpu_devices.driver_errors import gpu_error
+
+    assert registry.backend_for("auto", "cuda") == "cuda"
+    assert registry.backend_for("auto", "cuda:1") == "cuda:1"
+
+    def refuse(name: str) -> Any:
+        raise gpu_error(code, f"FAKE_ERROR_{code}")
+
+    registry.tell_once.cache_clear()
+    monkeypatch.setattr(registry, "_card_backend", refuse)
+    if falls_back:
+        assert [registry.backend_for("auto", "cuda") for _ in range(2)] == ["auto", "auto"]
+        assert [f"FAKE_ERROR_{code}" in r.getMessage() for r in caplog.records] == [True]
+    else:
+        with pytest.raises(errors.GpuLostError, match="new process"):
+            registry.backend_for("auto", "cuda")
+
+
 def test_a_lost_card_is_not_papered_over(host_cards: list[HostCard]) -> None:
     rows = torch.randn(6, 16)
     host_cards[0].fails["launch"] = 700
