@@ -184,7 +184,8 @@ class Call:
 
     def describe(self, levels: list[Any], plan: Plan) -> Any:
         """Execute ``plan`` on (B, C, h, w) levels of any strides; (B, P, dim) of the caller's kind."""
-        views = [self.caller.library.strided(level) for level in levels]
+        mine = [self.caller.library.adopt(level) for level in levels]
+        views = [self.caller.library.strided(level) for level in mine]
         batch, places = views[0].shape[0], plan.grid[0] * plan.grid[1]
         if batch > MAX_BATCH:
             raise DataError(f"levels: a batch of {batch}; at most {MAX_BATCH} at once")
@@ -195,6 +196,8 @@ class Call:
             work = device.empty(tables.work_shape(batch), np.float32)
             launch_describe(device, tables, device.upload(level_table(views)), batch, work, target,
                             (places * plan.dim, plan.dim))  # fmt: skip
+            if any(ours is not theirs for ours, theirs in zip(mine, levels, strict=True)):
+                device.synchronize()  # another library may take its memory back when we let go of it
         return self.caller.give(target)
 
 

@@ -362,6 +362,21 @@ class _Dlpack:
         return self.array.__dlpack_device__()
 
 
+def test_levels_of_any_library_are_described(host_cards: list[HostCard]) -> None:
+    """Their memory is theirs again when the call returns, so that it waits; torch's is in the order of the stream."""
+    from inreach_fast.kernels.describing import make_plan
+
+    level = np.random.default_rng(2).normal(size=(1, 5, 6, 7)).astype(np.float32)
+    call, plan = on_card.call_for("cuda", torch.from_numpy(level)), make_plan(((5, 6, 7),), (6, 7), 24, 3)
+    expected = kernels.describe([level], grid=(6, 7), dim=24)
+    assert isinstance(call, on_card.Call)
+    call.describe(_tensors(level), plan)  # makes the tables
+    for given, waits in ((torch.from_numpy(level), 0), (_Dlpack(level), 1)):
+        before = host_cards[0].waits
+        same_bits(call.describe([given], plan).numpy(), expected)
+        assert host_cards[0].waits - before == waits
+
+
 def test_anything_with_dlpack_is_taken() -> None:
     rows = np.random.default_rng(7).normal(size=(9, 4)).astype(np.float32)
     found = kernels.nearest(_Dlpack(rows), kernels.Bank(_Dlpack(rows)))
