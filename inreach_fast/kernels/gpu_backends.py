@@ -119,9 +119,8 @@ class StreamBackend(CardBackend):
     def _prepared(self, bank: Bank, search: Search) -> Any:
         if not bank.persistent:
             return super()._prepared(bank, search)
-        if isinstance(bank, GpuBank):
-            self.device.synchronize()  # its rows are there in the order of the caller's stream, not of the base's
-        # On the base's own stream, waited for once.
+        # On the base's own stream, waited for once. Rows on the card are there: `GpuBank.check_finite` has waited for
+        # the caller's stream when it looked at them.
         with self.base.lock:
             base_search = Search(self.base.device, search.route, search.head_route, search.capacity)
             before, self.base.options = self.base.options, self.options  # with less memory, where that is short

@@ -111,10 +111,11 @@ def test_what_the_callers_stream_reads_is_its_own_or_waited_for(
     assert 77 in ordered_card.streams
 
 
-def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
+@pytest.mark.parametrize("on_the_card", [False, True])
+def test_a_call_waits_once(host_cards: list[HostCard], on_the_card: bool) -> None:
     rng = np.random.default_rng(8)
     queries, rows = (rng.normal(size=(n, 40)).astype(np.float32) for n in (30, 200))
-    bank, card = kernels.Bank(rows), host_cards[0]
+    bank, card = kernels.Bank(torch.from_numpy(rows) if on_the_card else rows), host_cards[0]
     kernels.nearest(torch.from_numpy(queries), bank)  # prepares it
     for call in (
         lambda q: kernels.nearest(q, bank),
@@ -128,6 +129,8 @@ def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
         assert card.waits - before == 1
         with pytest.raises(errors.NonFiniteError, match="row 4 "):
             call(torch.from_numpy(np.where(np.arange(30)[:, None] == 4, np.nan, queries).astype(np.float32)))
+    if on_the_card:
+        return
     for call in (
         lambda: kernels.nearest(queries, bank, backend="cuda:0"),
         lambda: kernels.nearest_answered(queries, bank, backend="cuda:0"),
