@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,33 +34,75 @@ class Slot:
     current: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-class CardSlots:
-    """Slots that are taken in turn; one caller at a time."""
+class Started:
+    """An image that was started: in a slot until somebody collects it."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self._slots = deque(slots)
-        self.in_flight = len(slots) - 1
+    def __init__(self, slot: Slot) -> None:
+        self.slot: Slot | None = slot
+        self._scores: CardScores | None = None
+        self._error: Exception | None = None
 
-    def start(self, image: UInt8Array) -> Slot:
-        """Enqueues an image, uint8 (H, W, 3), in the next slot; at most ``in_flight`` others are not collected yet."""
-        slot = self._slots[0]
-        self._slots.rotate(-1)
-        with typed_errors(), slot.current():
-            slot.inference.start(image)
+    def finish(self) -> Slot:
+        """Waits for the image and gives its slot back."""
+        slot = self.slot
+        assert slot is not None
+        try:
+            with typed_errors(), slot.current():
+                self._scores = slot.inference.collect()
+        except Exception as error:
+            self._error = error
+        self.slot = None
         return slot
 
-    def collect(self, slot: Slot) -> CardScores:
-        """Waits for the image that was started in the slot.
+    def scores(self) -> CardScores:
+        """What came of it; once."""
+        if self._error is not None:
+            raise self._error
+        assert self._scores is not None
+        return self._scores
+
+
+class CardSlots:
+    """Slots that are taken in turn. Callers do not have to know of each other: where all slots are taken (by a stream
+    that pauses, another thread), the image that was started first is waited for, and kept for whoever started it."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._free = deque(slots)
+        self._started: deque[Started] = deque()
+        self._lock = threading.Lock()
+        self.in_flight = len(slots) - 1
+
+    def start(self, image: UInt8Array) -> Started:
+        """Enqueues an image, uint8 (H, W, 3), in the next slot."""
+        with self._lock:
+            if not self._free:
+                self._free.append(self._started.popleft().finish())
+            slot = self._free.popleft()
+            try:
+                with typed_errors(), slot.current():
+                    slot.inference.start(image)
+            except BaseException:
+                self._free.append(slot)
+                raise
+            started = Started(slot)
+            self._started.append(started)
+            return started
+
+    def collect(self, started: Started) -> CardScores:
+        """Waits for an image; once.
 
         Raises:
             NonFiniteError: the network's features. GpuMemoryError, GpuLostError, GpuError: the card's.
         """
-        with typed_errors(), slot.current():
-            return slot.inference.collect()
+        with self._lock:
+            if started.slot is not None:
+                self._started.remove(started)
+                self._free.append(started.finish())
+        return started.scores()
 
     def scores(self, images: Iterable[UInt8Array]) -> Iterator[CardScores]:
         """One after the other, while the next ones run."""
-        started: deque[Slot] = deque()
+        started: deque[Started] = deque()
         for image in images:
             started.append(self.start(image))
             if len(started) > self.in_flight:
@@ -96,6 +139,7 @@ def open_slots(setting: Setting, backbone: Backbone, backend: str, precision: st
     for _ in range(SLOTS):
         cuda: Any = torch.cuda
         stream = cuda.Stream(device=ordinal)
+        stream.wait_stream(cuda.current_stream(ordinal))  # the weights were moved and folded there
         with typed_errors(), torch.cuda.stream(stream):
             device = CardDevice(open_card(kind, ordinal), stream.cuda_stream, memory=TorchMemory(f"cuda:{ordinal}"))
             network = TorchNetwork(backbone, setting.size, precision)

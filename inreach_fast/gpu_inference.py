@@ -33,6 +33,7 @@ from .kernels.gpu.device import Block, DeviceArray, fill
 from .kernels.gpu.frame import DeviceRows, find_nonfinite
 from .kernels.gpu.search import Search
 from .kernels.gpu.smooth import SmoothTables, launch_smooth
+from .kernels.gpu_backends import StreamBackend, fitting_capacity
 from .kernels.gpu_devices.card import CardDevice
 from .kernels.results import SearchCounts
 
@@ -124,9 +125,10 @@ class CardInference:
     ) -> None:
         self._setting, self._device, self._network, self._capture = setting, device, network, capture
         patches = setting.grid[0] * setting.grid[1]
-        with backend.lock:
-            search = backend.search(patches * len(setting.bank))
-            self._target = backend.target(setting.bank, search, None)
+        # A bank that stays is the backend's; one in pieces is uploaded in the order of this stream, which reads it.
+        own = StreamBackend(backend, device)
+        search = own.search(patches * len(setting.bank))
+        self._target = own.target(setting.bank, search, None)
         # What comes back of an image, at once: on the card, and its copy on the host.
         self._result = Block(device, {
             "bad": ((1,), np.uint64),
@@ -140,7 +142,8 @@ class CardInference:
         self._on_card = self._result.arrays
         self._bytes: UInt8Array = host(self._result.block.nbytes)
         self._on_host = self._result.views(self._bytes)
-        self._search = Search(device, search.route, search.head_route, max(search.capacity, patches))
+        capacity = max(fitting_capacity(device.free_bytes(), search.capacity), patches)
+        self._search = Search(device, search.route, search.head_route, capacity)
         self._places = self._on_card["nearest"], self._on_card["values"]
         self._smooth = SmoothTables(device, setting.grid, setting.size, setting.smoothing_sigma)
         width = setting.dim + (0 if setting.positions is None else 2)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..errors import BackboneError, DataError, ParameterError
+from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
+from ..kernels.gpu_devices.driver_errors import as_gpu_error, typed_errors
 from .capture import HookedNetwork
 from .cut_resnet import CutResNet, can_be_cut
 from .definition import (
@@ -64,6 +65,9 @@ class Backbone:
             self.device = torch.device(device)
             self._network = network.to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
+            failed = _failed_card(error, device)
+            if isinstance(failed, (GpuMemoryError, GpuLostError)):
+                raise failed from error
             first = str(error).splitlines()[0]
             raise ParameterError(f"device={str(device)!r} cannot be used here ({first}); 'cpu' always can.") from error
         self.spec: dict[str, Any] = {
@@ -120,7 +124,7 @@ class Backbone:
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
             raise DataError(f"batch: {batch.dtype} {batch.shape} given, uint8 (B, H, W, 3) expected.")
-        with torch.inference_mode():
+        with torch.inference_mode(), typed_errors(str(self.device)):
             x = prepare_input(batch, self.normalisation, self.device)
             if image_by_image is None:
                 image_by_image = self.device.type == "cpu"
@@ -148,6 +152,9 @@ class Backbone:
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, BackboneError):
                 raise
+            failed = _failed_card(error, self.device)
+            if failed is not None:
+                raise failed from error
             raise BackboneError(
                 f"{self.name} failed on an input of {x.shape[2]}x{x.shape[3]} pixels ({error}); "
                 "another image_size may suit it."
@@ -190,6 +197,13 @@ def _full_float32(device: torch.device) -> Any:
     if device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def _failed_card(error: Exception, device: str | torch.device) -> GpuError | None:
+    """The error for a card that failed or is full; None for an error of the network's own."""
+    # By name: torch 2.1 has not all of them.
+    of_card = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or "CUDA error" in str(error)
+    return as_gpu_error(error, str(device)) if of_card else None
 
 
 def prepare_input(

@@ -111,8 +111,9 @@ class ImagePrediction(WithNetwork):
             return None
         with self._lock:
             backbone, nominal = self.backbone, self.nominal_
-            key = (id(nominal), id(backbone), self._precision)
-            if self._on_card is None or self._on_card[0] != key:
+            # Of the objects themselves: what `id` says of one may be another's when it is gone.
+            of = (nominal, backbone, self._precision)
+            if self._on_card is None or any(a is not b for a, b in zip(self._on_card[0], of, strict=True)):
                 from ..card_slots import open_slots
                 from ..gpu_inference import Setting
 
@@ -121,7 +122,7 @@ class ImagePrediction(WithNetwork):
                     nominal.bank, self.grid_, p.image_size, p.dim, p.neighbourhood, p.smoothing_sigma, channels
                 )
                 self._on_card = None  # gives the old one's memory back first
-                self._on_card = (key, open_slots(setting, backbone, backend, self._precision))
+                self._on_card = (of, open_slots(setting, backbone, backend, self._precision))
             return self._on_card[1]
 
     def _predicted_on_card(

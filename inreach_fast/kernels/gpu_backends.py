@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import numpy.typing as npt
 from .bank import Bank
 from .gpu.backend import GpuBackend
 from .gpu.device import Device
+from .gpu.frame import DeviceRows, Directions
+from .gpu.search import Search
+from .gpu_bank import GpuBank
 from .gpu_devices.opening import current_card, open_card, open_device, parse_name
 from .results import AnsweredNearest, FloatArray, IndexArray, MutualNearest, Nearest
 from .shared_bank import SharedBank
@@ -25,6 +28,11 @@ _PLACE_BYTES, _LIST_SHARE = 28, 1 / 16
 _LEAST_CAPACITY = 1 << 12
 _SHRINK = 4
 _TRIES = 5
+
+
+def fitting_capacity(free: int, most: int) -> int:
+    """Places of a list of candidates, of which ``most`` are wanted, beside so much free memory."""
+    return min(most, max(_LEAST_CAPACITY, int(free * _LIST_SHARE) // _PLACE_BYTES))
 
 
 class CardBackend(GpuBackend):
@@ -54,14 +62,29 @@ class CardBackend(GpuBackend):
         """See `inreach_fast.kernels.filtering.SpreadBackend`."""
         return self.within_memory(lambda: super(CardBackend, self).channel_spread(members, rows, starts))
 
+    def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
+        if not self._lies_here(bank):
+            return super()._upload(bank, first, stop, groups)
+        group = None if groups is None else self.device.upload(groups[first:stop])
+        index = None if bank.index is None else self.device.upload(bank.index)
+        return DeviceRows(bank.held, index, first, stop - first, group)
+
+    def _row_bytes(self, bank: Bank, search: Search, directions: Directions | None) -> int:
+        rows = 4 * bank.dim if self._lies_here(bank) else 0
+        return super()._row_bytes(bank, search, directions) - rows
+
+    def _lies_here(self, bank: Bank) -> TypeGuard[GpuBank]:
+        """Whether the bank's rows are on this card already: they are read in place."""
+        card = getattr(self.device, "card", None)
+        return isinstance(bank, GpuBank) and card is not None and bank.caller.ordinal == card.ordinal
+
     def within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
         """What ``call`` returns, begun anew with smaller parts as long as the memory does not suffice."""
         with self.lock:
             before = self.options
             try:
                 free = self.device.free_bytes()
-                capacity = min(before.capacity, max(_LEAST_CAPACITY, int(free * _LIST_SHARE) // _PLACE_BYTES))
-                self.options = replace(before, capacity=capacity)
+                self.options = replace(before, capacity=fitting_capacity(free, before.capacity))
                 for attempt in range(1, _TRIES + 1):
                     try:
                         return call()
@@ -83,6 +106,28 @@ class CardBackend(GpuBackend):
         with bank.lock:
             for key in [key for key in bank._prepared if key.startswith(f"{self.name} ")]:
                 del bank._prepared[key]
+
+
+class StreamBackend(CardBackend):
+    """A card's backend in the order of another stream. Banks that stay are prepared and kept by ``base``, once for all
+    streams; what is made anew for each call (pieces of a bank that does not fit) is made on this one."""
+
+    def __init__(self, base: GpuBackend, device: Device) -> None:
+        super().__init__(base.name, lambda: device, base.options)
+        self.base = base
+
+    def _prepared(self, bank: Bank, search: Search) -> Any:
+        if not bank.persistent:
+            return super()._prepared(bank, search)
+        # On the base's own stream, waited for once. Rows on the card are there: `GpuBank.check_finite` has waited for
+        # the caller's stream when it looked at them.
+        with self.base.lock:
+            base_search = Search(self.base.device, search.route, search.head_route, search.capacity)
+            before, self.base.options = self.base.options, self.options  # with less memory, where that is short
+            try:
+                return self.base._prepared(bank, base_search)
+            finally:
+                self.base.options = before
 
 
 _backends: dict[tuple[str, tuple[int, ...]], GpuBackend | SharedBank] = {}

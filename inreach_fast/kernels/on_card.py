@@ -16,14 +16,13 @@ from ..errors import DataError, DeviceMismatchError, GpuError, GpuLostError, Par
 from .bank import Bank
 from .describe_plan import Plan
 from .describing import DESCRIBERS
-from .gpu.backend import GpuBackend
 from .gpu.calls import BOTH_WAYS, Host, Outcome, Target, answered_call, first_nonfinite, mutual_call, nearest_call
 from .gpu.describe import MAX_BATCH, launch_describe, level_table
 from .gpu.device import DeviceArray
 from .gpu.frame import DeviceRows
 from .gpu.search import Search
 from .gpu.spread import channel_spread
-from .gpu_backends import CardBackend, gpu_backend
+from .gpu_backends import StreamBackend, gpu_backend
 from .gpu_bank import GpuBank, check_finite, raise_nonfinite
 from .gpu_devices.card import CardDevice
 from .gpu_devices.interop import Caller, caller_of
@@ -33,40 +32,6 @@ from .registry import backend_module, card_kinds, operation_module, tell_once
 from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest
 from .shared_bank import SharedBank
 from .validation import as_hint, as_ids, check_not_empty, check_same_dim
-
-
-class CallBackend(CardBackend):
-    """A card's backend in the order of one caller's stream, with its allocator; banks are shared with ``base``."""
-
-    def __init__(self, base: GpuBackend, caller: Caller, device: CardDevice) -> None:
-        super().__init__(base.name, lambda: device, base.options)
-        self.base, self.caller = base, caller
-
-    def _prepared(self, bank: Bank, search: Search) -> Any:
-        if isinstance(bank, GpuBank) and not bank.persistent:
-            return super()._prepared(bank, search)
-        # On the base's own stream, waited for once.
-        with self.base.lock:
-            base_search = Search(self.base.device, search.route, search.head_route, search.capacity)
-            before, self.base.options = self.base.options, self.options  # with less memory, where that is short
-            try:
-                return self.base._prepared(bank, base_search)
-            finally:
-                self.base.options = before
-
-    def _upload(self, bank: Bank, first: int, stop: int, groups: Any) -> DeviceRows:
-        return rows_of(self, bank, first, stop, groups) or super()._upload(bank, first, stop, groups)
-
-
-def rows_of(backend: GpuBackend, bank: Bank, first: int, stop: int, groups: Any) -> DeviceRows | None:
-    """A bank's rows where they are, if that is the backend's card."""
-    device = backend.device
-    card = getattr(device, "card", None)
-    if not isinstance(bank, GpuBank) or card is None or bank.caller.ordinal != card.ordinal:
-        return None
-    group = None if groups is None else device.upload(groups[first:stop])
-    index = None if bank.index is None else device.upload(bank.index)
-    return DeviceRows(bank.held, index, first, stop - first, group)
 
 
 class Call:
@@ -89,7 +54,7 @@ class Call:
         memory = caller.library.memory(caller.ordinal)
         device = CardDevice(open_card(kind, caller.ordinal), caller.stream, memory=memory)
         self.device = device
-        self.backend = CallBackend(base, caller, device)
+        self.backend = StreamBackend(base, device)
 
     # ------------------------------------------------------------------------------------------------ search
 
@@ -219,7 +184,8 @@ class Call:
 
     def describe(self, levels: list[Any], plan: Plan) -> Any:
         """Execute ``plan`` on (B, C, h, w) levels of any strides; (B, P, dim) of the caller's kind."""
-        views = [self.caller.library.strided(level) for level in levels]
+        mine = [self.caller.library.adopt(level) for level in levels]
+        views = [self.caller.library.strided(level) for level in mine]
         batch, places = views[0].shape[0], plan.grid[0] * plan.grid[1]
         if batch > MAX_BATCH:
             raise DataError(f"levels: a batch of {batch}; at most {MAX_BATCH} at once")
@@ -230,6 +196,8 @@ class Call:
             work = device.empty(tables.work_shape(batch), np.float32)
             launch_describe(device, tables, device.upload(level_table(views)), batch, work, target,
                             (places * plan.dim, plan.dim))  # fmt: skip
+            if any(ours is not theirs for ours, theirs in zip(mine, levels, strict=True)):
+                device.synchronize()  # another library may take its memory back when we let go of it
         return self.caller.give(target)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
 
-from ..errors import BackendError, GpuError
+from ..errors import BackendError, GpuError, GpuLostError
 from .bank import Bank
 from .gpu_devices.opening import is_card_name
 from .gpu_devices.probe import card_count, has_card
@@ -85,6 +85,8 @@ def backend_for(backend: str, device: str) -> str:
             wanted = f"{name}:{number}" if number else name
             _card_backend(wanted)
             return wanted
+        except GpuLostError:
+            raise  # the network cannot use it either
         except GpuError as error:
             reasons.append(f"{name}: {error}")
     tell_once(f"no kernels for device {device!r}, searching on the CPU instead: {'; '.join(reasons)}")

@@ -12,7 +12,14 @@ from inreach_fast.backbones import IMAGENET, REFERENCE, Backbone, BackboneDefini
 from inreach_fast.backbones.capture import HookedNetwork
 from inreach_fast.backbones.cut_resnet import CutResNet
 from inreach_fast.backbones.weights import random_state
-from inreach_fast.errors import BackboneError, DataError, ParameterError
+from inreach_fast.errors import (
+    BackboneError,
+    DataError,
+    GpuError,
+    GpuLostError,
+    GpuMemoryError,
+    ParameterError,
+)
 
 BATCH = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), dtype=np.uint8)
 
@@ -182,6 +189,35 @@ def test_a_changed_resnet_is_not_cut() -> None:
     model = resnet18(weights=None)
     model.__class__ = Doubled
     assert isinstance(Backbone.from_module(model, ["layer1.0"])._network, HookedNetwork)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), GpuMemoryError, "memory is full"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), GpuLostError, "new process"),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), GpuError, "capturing"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), BackboneError, "another image_size"),
+    ],
+)
+def test_a_card_that_fails_is_not_the_networks_fault(error: Exception, kind: type[Exception], words: str) -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    backbone = Backbone.from_module(nn.Sequential(Failing(), nn.Identity()), ["1"])
+    with pytest.raises(kind, match=words) as caught:
+        backbone.extract(BATCH)
+    assert type(caught.value) is kind
+
+
+def test_a_full_card_is_told_when_the_network_is_moved_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: nn.Module, *_: object, **__: object) -> nn.Module:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(nn.Module, "to", full)
+    with pytest.raises(GpuMemoryError, match="memory is full"):
+        Backbone.from_module(InPlace(), ["last"], device="cuda")
 
 
 def test_bad_modules() -> None:

@@ -86,6 +86,26 @@ def test_members_are_filtered_where_they_are(cuda: str) -> None:
     same_bits(ours.sigma, theirs.sigma)
 
 
+def test_rows_whose_values_are_more_than_32_bits_count(cuda: str) -> None:
+    import torch
+
+    count, dim = (1 << 21) + 1000, 1024
+    if torch.cuda.mem_get_info()[0] < 20e9:
+        pytest.skip("A SMALL GPU: no bank of more than 2^31 values was searched")
+    rows = torch.empty((count, dim), device=cuda)
+    generator = torch.Generator(cuda).manual_seed(0)
+    for part in rows.split(1 << 17):
+        part.normal_(generator=generator)
+    wanted = torch.tensor([0, 1, 77, (1 << 20) + 3, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, count - 2, count - 1])
+    queries = rows[wanted.to(cuda)]
+    for bank in (rows, kernels.Bank(rows)):  # read in place, without leading directions and with them
+        for k in (1, 2):
+            found = kernels.nearest(queries, bank, k=k)
+            assert found.index.reshape(len(wanted), k)[:, 0].tolist() == wanted.tolist()
+            assert not found.sq_distance.reshape(len(wanted), k)[:, 0].any()
+    torch.cuda.empty_cache()
+
+
 def test_mixed_devices_are_told(cuda: str) -> None:
     import torch
 

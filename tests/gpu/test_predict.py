@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from test_stream import Small
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import Backbone
+from inreach_fast.kernels.gpu_backends import gpu_backend
 from inreach_fast.precision import disagreement
 
 pytestmark = pytest.mark.gpu
@@ -51,6 +53,34 @@ def test_the_stream_is_predict(model: InReaCh) -> None:
     for ours, theirs in zip(model.predict_stream(iter(images)), alone, strict=True):
         assert ours.score == theirs.score
         np.testing.assert_array_equal(ours.anomaly_map, theirs.anomaly_map)
+
+
+def test_a_bank_in_pieces_is_read_when_it_is_there(model: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces are uploaded on the streams of the predictions, of which two run at once."""
+    import torch
+
+    images = _images(12, seed=5)
+    whole = [model.predict(image) for image in images]
+    opened: Any = gpu_backend(f"{model.parameters.kernel_backend.partition(':')[0]}:{torch.cuda.current_device()}")
+    monkeypatch.setattr(opened, "options", replace(opened.options, memory_limit=20_000))
+    monkeypatch.setattr(model, "_on_card", None)
+    model.nominal_.bank._prepared.clear()
+    for ours, theirs in zip(model.predict_stream(iter(images)), whole, strict=True):
+        assert ours.score == theirs.score
+        np.testing.assert_array_equal(ours.nearest, theirs.nearest)
+    card = model._card()
+    assert card is not None
+    assert card.start(images[0]).slot.inference._target.whole is None
+
+
+def test_a_stream_and_single_predictions_at_once(model: InReaCh) -> None:
+    images = _images(10, seed=6)
+    alone = [model.predict(image).score for image in images]
+    for ours, score, image, its_score in zip(
+        model.predict_stream(iter(images)), alone, images[::-1], alone[::-1], strict=True
+    ):
+        assert ours.score == score
+        assert model.predict(image).score == its_score
 
 
 def test_scores_are_near_the_cpus(model: InReaCh) -> None:

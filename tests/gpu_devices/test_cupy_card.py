@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,10 +18,11 @@ from inreach_fast.kernels.gpu_devices import cupy_card
 
 
 @pytest.fixture
-def cupy(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def cupy(host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     found = registry._found
     monkeypatch.setattr(registry, "_found", lambda needed: needed == "cupy" or found(needed))
     monkeypatch.setattr(cupy_card, "_cards", {})
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
     return cupy_stub.install(monkeypatch)
 
 
@@ -33,21 +35,54 @@ def test_searches_are_the_reference(cupy: SimpleNamespace) -> None:
     assert "decide" in cupy.card.launches
 
 
-def test_the_kernels_are_compiled_once_from_one_text(cupy: SimpleNamespace) -> None:
+def test_the_kernels_are_compiled_once_from_one_text(cupy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.ones((3, 4), np.float32)
     for _ in range(2):
         kernels.nearest(rows, rows, backend="cupy")
-    ((code, options, backend),) = cupy.modules
-    assert backend == "nvrtc"
-    assert "#include" not in code  # CuPy keeps what it compiled by this text alone
-    assert "first_nonfinite_row" in code
+    monkeypatch.setattr(cupy_card, "_cards", {})  # as in the next process: it is on disk
+    cupy_card.cupy_card(0)
+    ((source, options),) = cupy.compiled
+    assert "#include" not in source
+    assert "first_nonfinite_row" in source
+    assert options[-1] == "--gpu-architecture=sm_90"
+    assert "--ftz=false" in options
     assert not any("fast" in option for option in options)
+    assert cupy.modules == [b"cubin", b"cubin"]
+    assert cupy.destroyed == 1
+
+
+def test_a_card_that_nvrtc_does_not_know_is_given_ptx(cupy: SimpleNamespace) -> None:
+    cupy.architectures = (75, 80)
+    rows = np.ones((3, 4), np.float32)
+    assert kernels.nearest(rows, rows, backend="cupy").index.tolist() == [0, 0, 0]
+    assert cupy.compiled[0][1][-1] == "--gpu-architecture=compute_80"
+    assert cupy.modules == [b"ptx"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 32, b"\0" * 40])
+def test_what_is_damaged_on_disk_is_compiled_again(
+    cupy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: bytes
+) -> None:
+    cupy_card.cupy_card(0)
+    (kept,) = (tmp_path / "kernels").iterdir()
+    kept.write_bytes(damage)
+    monkeypatch.setattr(cupy_card, "_cards", {})
+    cupy_card.cupy_card(0)
+    assert len(cupy.compiled) == 2
+    assert cupy.modules == [b"cubin", b"cubin"]
+
+
+def test_kernels_that_do_not_compile_and_no_compiler(cupy: SimpleNamespace) -> None:
+    for what, words in (("compile", "error: no such thing"), ("load nvrtc", "failed to load libnvrtc")):
+        cupy.fails = {what: 1}
+        with pytest.raises(errors.GpuUnavailableError, match=words):
+            cupy_card.cupy_card(0)
 
 
 @pytest.mark.parametrize(
     ("call", "code", "kind"),
     [
-        ("compile", 35, errors.GpuUnavailableError),
+        ("load", 35, errors.GpuUnavailableError),
         ("launch", 719, errors.GpuLostError),
         ("memcpyAsync", 700, errors.GpuLostError),
         ("launch", 2, errors.GpuMemoryError),

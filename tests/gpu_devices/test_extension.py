@@ -184,6 +184,20 @@ def test_a_bank_larger_than_the_card_is_streamed(driver: ctypes.CDLL) -> None:
         kernels.nearest(queries, bank, backend="cuda:0")
 
 
+@pytest.mark.parametrize(("locked", "walked", "waits"), [(False, False, 0), (True, False, 1), (False, True, 1)])
+def test_memory_that_is_read_later_is_waited_for(driver: ctypes.CDLL, locked: bool, walked: bool, waits: int) -> None:
+    """A host array may be changed as soon as its copy has been asked for."""
+    driver.fake_host_memory(locked, walked)
+    try:
+        card = inreach_fast._cuda.Card(0, b"FAKE")
+        address, before = card.allocate(64), driver.fake_waits()
+        card.copy_in(address, np.ones(16, np.float32), 0)
+        assert driver.fake_waits() - before == waits
+        card.release(address)
+    finally:
+        driver.fake_host_memory(False, False)
+
+
 def test_a_forked_process_is_told(driver: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "_pid", -1)
     with pytest.raises(errors.GpuError, match="spawn"):

@@ -3,12 +3,13 @@ of `InReaCh(device="cuda")` runs but for torch.cuda (streams, graphs, page-locke
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from gpu_fakes.cards import HostCard
+from gpu_fakes.cards import HostCard, OrderedCard
 from test_stream import Small
 
 from inreach_fast import InReaCh, errors, kernels
@@ -88,6 +89,29 @@ def test_scores_are_the_cpus_to_the_bit(host_cards: list[HostCard], model: InRea
     assert host_cards[0].streams >= {1, 2}
 
 
+@pytest.mark.parametrize("memory_limit", [None, 20_000], ids=["bank that stays", "streamed bank"])
+def test_what_a_stream_reads_is_its_own_or_waited_for(
+    ordered_card: OrderedCard, model: InReaCh, memory_limit: int | None
+) -> None:
+    options = Options(FP16, FP16, heads=True, capacity=1 << 12, memory_limit=memory_limit)
+    slots = _slots(model, [ordered_card], options, torch_memory=False)
+    ordered_card.streams.clear()
+    images = _inputs(3)
+    scores = [found.score for found in slots.scores(images)]
+    assert scores == [model.predict(image).score for image in images]
+    assert ordered_card.streams == {1, 2}
+
+
+def test_a_list_of_candidates_within_the_cards_limit(host_cards: list[HostCard], model: InReaCh) -> None:
+    image = _inputs(1)[0]
+    kernels.set_card_memory_limit("1MB")  # a list of the usual length would have 21
+    try:
+        (found,) = _slots(model, host_cards, Options(F32, F32, heads=False), count=1).scores([image])
+    finally:
+        kernels.set_card_memory_limit(None)
+    assert found.score == model.predict(image).score
+
+
 def test_one_wait_an_image(host_cards: list[HostCard], model: InReaCh) -> None:
     slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12), count=1)
     first, *others = _inputs(4)
@@ -152,6 +176,43 @@ def test_the_estimator_goes_through_the_card(
     assert [p.score for p in streamed] == expected.score.tolist()
     assert not streamed[0].is_anomalous
     assert model.predict(images[0]).score == expected.score[0]
+
+
+def test_callers_of_one_model_do_not_have_to_know_of_each_other(
+    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams that pause while others predict, and one that is given up with images on their way."""
+    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    images, others = _inputs(6), [image[::-1].copy() for image in _inputs(6)]
+    expected, expected_others = ([model.predict(image).score for image in part] for part in (images, others))
+    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    given_up = model.predict_stream(iter(images))
+    next(given_up)
+    given_up.close()
+    streams = model.predict_stream(iter(images)), model.predict_stream(iter(others))
+    for ours, theirs, image, *scores in zip(*streams, others, expected, expected_others, strict=True):
+        assert [ours.score, theirs.score] == scores
+        assert model.predict(image).score == theirs.score
+
+
+def test_another_model_of_the_same_number_is_another_model(
+    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python gives the place, and so the number, of an object that is gone to a later one."""
+    opened: list[Setting] = []
+    monkeypatch.setattr("inreach_fast.card_slots.open_slots", lambda setting, *_: opened.append(setting))
+    monkeypatch.setattr(model, "parameters", model.parameters.with_changes(device="cuda", backend="cuda:0"))
+    monkeypatch.setattr(model, "nominal_", model.nominal_)
+    monkeypatch.setattr(model, "_on_card", None)
+    banks = [kernels.Bank(np.array(model.nominal_.patches)) for _ in range(40)]
+    for bank, unseen in zip(banks[::2], banks[1::2], strict=True):
+        for each in (unseen, bank):
+            later = copy.copy(model.nominal_)
+            later.__dict__["_lazy"] = {"bank": each}
+            model.nominal_ = later
+            del later
+        model._card()
+        assert opened[-1].bank is bank
 
 
 def test_on_a_card_the_search_is_whole_whatever_the_limits(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from gpu_fakes.cards import HostCard
+from gpu_fakes.cards import HostCard, OrderedCard
 from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast import errors, kernels
@@ -73,10 +73,49 @@ def test_rows_are_read_in_place(host_cards: list[HostCard], monkeypatch: pytest.
     assert {found.index.data_ptr(), found.sq_distance.data_ptr()} <= seen  # answers out
 
 
-def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
+def test_rows_of_a_bank_on_the_card_stay_where_they_are(
+    host_cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bank that is kept is read in place as well: it neither visits the CPU nor lies on the card twice."""
+    rows = torch.randn(6000, 136)
+    bank, seen, uploads = kernels.Bank(rows), set(), []
+    launch = HostCard.launch
+
+    def spy(card: HostCard, kernel: str, grid: Any, block: int, arguments: Any, stream: int) -> None:
+        seen.update((kernel, a) for a in arguments if isinstance(a, int))
+        launch(card, kernel, grid, block, arguments, stream)
+
+    monkeypatch.setattr(HostCard, "launch", spy)
+    host_cards[0].uploads = uploads.append
+    found = kernels.nearest(rows[:3].clone(), bank)
+    assert found.index.tolist() == [0, 1, 2]
+    assert {("frame_rows_f32", rows.data_ptr()), ("decide", rows.data_ptr())} <= seen
+    assert sum(uploads) < rows.nbytes / 8
+
+
+def test_what_the_callers_stream_reads_is_its_own_or_waited_for(
+    ordered_card: OrderedCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    level = rng.normal(size=(1, 5, 6, 7)).astype(np.float32)
+    q, b = rng.normal(size=(9, 24)).astype(np.float32), rng.normal(size=(80, 24)).astype(np.float32)
+    monkeypatch.setattr(interop.TorchLibrary, "stream", lambda self, ordinal: 77)
+    call = on_card.call_for("cuda", torch.from_numpy(level))
+    from inreach_fast.kernels.describing import make_plan
+
+    assert isinstance(call, on_card.Call)
+    found = call.describe(_tensors(level), make_plan(((5, 6, 7),), (6, 7), 24, 3))
+    same_bits(found.numpy(), kernels.describe([level], grid=(6, 7), dim=24))
+    for bank in (kernels.Bank(b), kernels.Bank(torch.from_numpy(b))):
+        same_bits(kernels.nearest(torch.from_numpy(q), bank).index.numpy(), reference.nearest(q, b)[0])
+    assert 77 in ordered_card.streams
+
+
+@pytest.mark.parametrize("on_the_card", [False, True])
+def test_a_call_waits_once(host_cards: list[HostCard], on_the_card: bool) -> None:
     rng = np.random.default_rng(8)
     queries, rows = (rng.normal(size=(n, 40)).astype(np.float32) for n in (30, 200))
-    bank, card = kernels.Bank(rows), host_cards[0]
+    bank, card = kernels.Bank(torch.from_numpy(rows) if on_the_card else rows), host_cards[0]
     kernels.nearest(torch.from_numpy(queries), bank)  # prepares it
     for call in (
         lambda q: kernels.nearest(q, bank),
@@ -90,6 +129,8 @@ def test_a_call_waits_once(host_cards: list[HostCard]) -> None:
         assert card.waits - before == 1
         with pytest.raises(errors.NonFiniteError, match="row 4 "):
             call(torch.from_numpy(np.where(np.arange(30)[:, None] == 4, np.nan, queries).astype(np.float32)))
+    if on_the_card:
+        return
     for call in (
         lambda: kernels.nearest(queries, bank, backend="cuda:0"),
         lambda: kernels.nearest_answered(queries, bank, backend="cuda:0"),
@@ -259,6 +300,32 @@ def test_auto_falls_back_to_the_cpu_with_one_line(
         kernels.nearest(queries, bank, backend="cuda")
 
 
+@pytest.mark.parametrize(("code", "falls_back"), [(35, True), (209, True), (719, False), (999, False)])
+def test_the_kernels_beside_a_network_on_a_card(
+    host_cards: list[HostCard],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    falls_back: bool,
+) -> None:
+    from inreach_fast.kernels.gpu_devices.driver_errors import gpu_error
+
+    assert registry.backend_for("auto", "cuda") == "cuda"
+    assert registry.backend_for("auto", "cuda:1") == "cuda:1"
+
+    def refuse(name: str) -> Any:
+        raise gpu_error(code, f"FAKE_ERROR_{code}")
+
+    registry.tell_once.cache_clear()
+    monkeypatch.setattr(registry, "_card_backend", refuse)
+    if falls_back:
+        assert [registry.backend_for("auto", "cuda") for _ in range(2)] == ["auto", "auto"]
+        assert [f"FAKE_ERROR_{code}" in r.getMessage() for r in caplog.records] == [True]
+    else:
+        with pytest.raises(errors.GpuLostError, match="new process"):
+            registry.backend_for("auto", "cuda")
+
+
 def test_a_lost_card_is_not_papered_over(host_cards: list[HostCard]) -> None:
     rows = torch.randn(6, 16)
     host_cards[0].fails["launch"] = 700
@@ -296,6 +363,21 @@ class _Dlpack:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.array.__dlpack_device__()
+
+
+def test_levels_of_any_library_are_described(host_cards: list[HostCard]) -> None:
+    """Their memory is theirs again when the call returns, so that it waits; torch's is in the order of the stream."""
+    from inreach_fast.kernels.describing import make_plan
+
+    level = np.random.default_rng(2).normal(size=(1, 5, 6, 7)).astype(np.float32)
+    call, plan = on_card.call_for("cuda", torch.from_numpy(level)), make_plan(((5, 6, 7),), (6, 7), 24, 3)
+    expected = kernels.describe([level], grid=(6, 7), dim=24)
+    assert isinstance(call, on_card.Call)
+    call.describe(_tensors(level), plan)  # makes the tables
+    for given, waits in ((torch.from_numpy(level), 0), (_Dlpack(level), 1)):
+        before = host_cards[0].waits
+        same_bits(call.describe([given], plan).numpy(), expected)
+        assert host_cards[0].waits - before == waits
 
 
 def test_anything_with_dlpack_is_taken() -> None:

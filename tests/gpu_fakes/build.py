@@ -52,6 +52,7 @@ def open_driver(cards: int = 1, version: int = 13000) -> ctypes.CDLL:
     library.fake_message.restype = ctypes.c_char_p
     library.fake_used.restype = ctypes.c_size_t
     library.fake_limit.argtypes = [ctypes.c_size_t]
+    library.fake_host_memory.argtypes = [ctypes.c_bool, ctypes.c_bool]
     executor = str(cuda_host.build.library()).encode()
     assert library.fake_open(executor, cards, version) == 0
     library.fake_limit(1 << 32)

@@ -91,3 +91,56 @@ class HostCard:
     def synchronize(self, stream: int) -> None:
         self._call("synchronize")
         self.waits += 1
+
+
+class OrderedCard(HostCard):
+    """A card whose streams know nothing of each other, as torch's do: it tells whoever touches what another stream has
+    written and nobody has waited for. What a kernel has written is seen by comparing its memory, so small cases only.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        super().__init__(ordinal)
+        self._written: dict[int, int] = {}  # address of memory -> the stream that has written there
+
+    def _touch(self, addresses: Sequence[int], stream: int) -> list[DeviceArray]:
+        blocks = [
+            held for begin, held in self._held.items() if any(begin <= a < begin + held.nbytes for a in addresses)
+        ]
+        for held in blocks:
+            writer = self._written.get(held.address, stream)
+            assert writer == stream, (
+                f"stream {stream} touches what stream {writer} has written, and does not wait for it"
+            )
+        return blocks
+
+    def _waited(self, stream: int) -> None:
+        self._written = {address: writer for address, writer in self._written.items() if writer != stream}
+
+    def release(self, address: int) -> None:
+        super().release(address)
+        self._written.pop(address, None)
+
+    def copy_in(self, to: int, source: Any, stream: int) -> None:
+        blocks = self._touch([to], stream)
+        super().copy_in(to, source, stream)
+        self._written.update({held.address: stream for held in blocks})
+
+    def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:
+        self._touch([source], stream)
+        super().copy_out(to, source, stream, wait)
+        if wait:
+            self._waited(stream)
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
+    ) -> None:
+        blocks = self._touch([a for a in arguments if isinstance(a, int)], stream)
+        before = [ctypes.string_at(held.address, held.nbytes) for held in blocks]
+        super().launch(kernel, grid, block, arguments, stream)
+        for held, was in zip(blocks, before, strict=True):
+            if ctypes.string_at(held.address, held.nbytes) != was:
+                self._written[held.address] = stream
+
+    def synchronize(self, stream: int) -> None:
+        super().synchronize(stream)
+        self._waited(stream)

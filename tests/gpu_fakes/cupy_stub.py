@@ -29,11 +29,17 @@ class OutOfMemoryError(RuntimeError):
     __module__ = "cupy.cuda.memory"
 
 
-class _Context:
-    def __init__(self, *_: Any) -> None:
-        self.ptr = _[0] if _ else 0
+class NVRTCError(RuntimeError):
+    """Of cupy_backends."""
 
-    def __enter__(self) -> _Context:
+    __module__ = "cupy_backends.cuda.libs.nvrtc"
+
+
+class _Device:
+    def __init__(self, ordinal: int) -> None:
+        self.id = ordinal
+
+    def __enter__(self) -> _Device:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,9 +47,25 @@ class _Context:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The stub as ``cupy``; its ``card``, ``modules`` (what was compiled) and ``fails`` are for the test."""
+    """The stub as ``cupy``; for the test are its ``card``, ``compiled`` (source and options), ``modules`` (what was
+    loaded), ``architectures`` (that its NVRTC knows), ``fails``, ``stream`` (the current one) and ``allocated_on`` (the
+    one that was current, for each piece of memory)."""
     card = HostCard()
-    state = SimpleNamespace(card=card, modules=[], fails={}, memory_full=False)
+    state = SimpleNamespace(
+        card=card, compiled=[], modules=[], architectures=(80, 90), destroyed=0, fails={}, memory_full=False, stream=0,
+        allocated_on=[],
+    )  # fmt: skip
+
+    class Stream:
+        def __init__(self, handle: int) -> None:
+            self.ptr = handle
+
+        def __enter__(self) -> Stream:
+            self.before, state.stream = state.stream, self.ptr
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            state.stream = self.before
 
     def memcpy(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
         if "memcpyAsync" in state.fails:
@@ -54,14 +76,47 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def alloc(nbytes: int) -> SimpleNamespace:
         if state.memory_full:
             raise OutOfMemoryError("Out of memory allocating 1 bytes")
+        state.allocated_on.append(state.stream)
         memory = card._host.empty(nbytes, np.uint8)
         return SimpleNamespace(ptr=memory.address, memory=memory)
 
-    class RawModule:
-        def __init__(self, *, code: str, options: tuple[str, ...], backend: str) -> None:
+    class Nvrtc:
+        """Of the program it keeps source and options; what it makes of them nobody looks into."""
+
+        def getVersion(self) -> tuple[int, int]:
+            if "load nvrtc" in state.fails:
+                raise RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: no such file")
+            return 13, 0
+
+        def getSupportedArchs(self) -> tuple[int, ...]:
+            return state.architectures
+
+        def createProgram(self, source: str, name: str, headers: Any, names: Any) -> int:
+            state.source = source
+            return 1
+
+        def compileProgram(self, program: int, options: tuple[str, ...]) -> None:
+            state.compiled.append((state.source, options))
             if "compile" in state.fails:
-                raise CUDARuntimeError(state.fails["compile"])
-            state.modules.append((code, options, backend))
+                raise NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+
+        def getCUBIN(self, program: int) -> bytes:
+            return b"cubin"
+
+        def getPTX(self, program: int) -> bytes:
+            return b"ptx"
+
+        def getProgramLog(self, program: int) -> str:
+            return "kernels.cu(1): warning: such\nkernels.cu(2): error: no such thing\n"
+
+        def destroyProgram(self, program: int) -> None:
+            state.destroyed += 1
+
+    class Module:
+        def load(self, code: bytes) -> None:
+            if "load" in state.fails:
+                raise CUDARuntimeError(state.fails["load"])
+            state.modules.append(code)
 
         def get_function(self, name: str) -> Any:
             def call(grid: Any, block: Any, arguments: Any) -> None:
@@ -70,7 +125,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 assert all(isinstance(a, np.generic) for a in arguments)
                 pointers = [int(a) if isinstance(a, np.uint64) and _is_pointer(name, i) else a
                             for i, a in enumerate(arguments)]  # fmt: skip
-                card.launch(name, grid, block[0], pointers, 0)
+                card.launch(name, grid, block[0], pointers, state.stream)
 
             return call
 
@@ -84,13 +139,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     kinds: dict[str, str] = {}
     cupy: Any = ModuleType("cupy")
-    cupy.RawModule = RawModule
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     cupy.cuda = SimpleNamespace(
-        Device=_Context,
-        ExternalStream=_Context,
-        Stream=SimpleNamespace(null=_Context(0)),
+        Device=_Device,
+        ExternalStream=Stream,
+        Stream=SimpleNamespace(null=Stream(0)),
         alloc=alloc,
+        nvrtc=Nvrtc(),
+        function=SimpleNamespace(Module=Module),
         runtime=SimpleNamespace(
             getDeviceProperties=lambda ordinal: {"name": b"stub", "major": 9, "minor": 0, "multiProcessorCount": 2},
             memGetInfo=lambda: (1 << 30, 1 << 30),

@@ -33,7 +33,8 @@ std::map<std::string, Kernel> kernels;
 std::map<std::uint64_t, std::size_t> held;
 Executor executor = {};
 std::string last_message;
-int cards = 1, version = 13000, launches = 0;
+int cards = 1, version = 13000, launches = 0, waits = 0;
+bool page_locked = false, host_page_tables = false;
 std::size_t used = 0, limit = std::size_t{1} << 32;
 bool initialised = false;
 thread_local int depth = 0;
@@ -76,6 +77,11 @@ API void fake_fail(const char* function, int code) {
 }
 API void fake_limit(std::size_t bytes) { limit = bytes; }
 API std::size_t fake_used() { return used; }
+API void fake_host_memory(bool locked, bool walked) {
+    page_locked = locked;
+    host_page_tables = walked;
+}
+API int fake_waits() { return waits; }
 API int fake_launches() { return launches; }
 API int fake_depth() { return depth; }
 API const char* fake_message() { return last_message.c_str(); }
@@ -115,7 +121,7 @@ API int cuDeviceGetName(char* name, int size, int device) {
 }
 API int cuDeviceGetAttribute(int* value, int attribute, int) {
     REFUSE(false);
-    *value = attribute == 16 ? 2 : attribute == 75 ? 9 : 0;
+    *value = attribute == 16 ? 2 : attribute == 75 ? 9 : attribute == 100 ? host_page_tables : 0;
     return 0;
 }
 API int cuDevicePrimaryCtxRetain(void** context, int device) {
@@ -200,7 +206,11 @@ API int cuMemcpyDtoHAsync_v2(void* to, std::uint64_t from, std::size_t bytes, vo
     std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
     return 0;
 }
-API int cuPointerGetAttribute(void*, int, std::uint64_t) { return kInvalidValue; }  // ordinary memory
+API int cuPointerGetAttribute(void* value, int, std::uint64_t) {
+    if (!page_locked) return kInvalidValue;  // ordinary memory
+    *static_cast<unsigned*>(value) = 1;
+    return 0;
+}
 API int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                        unsigned, void*, void** arguments, void**) {
     REFUSE(true);
@@ -216,5 +226,6 @@ API int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, un
 }
 API int cuStreamSynchronize(void*) {
     REFUSE(true);
+    ++waits;
     return 0;
 }

@@ -5,7 +5,7 @@ namespace inreach::cuda {
 namespace {
 
 // CUdevice_attribute and CUpointer_attribute, of which the driver's interface fixes the numbers.
-constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76;
+constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kHostPageTables = 100;
 constexpr int kMemoryType = 2;
 
 // The card's context is current in this thread for as long as this lives; then the caller's is again.
@@ -46,6 +46,7 @@ Card::Card(int number, const void* image) : ordinal(number) {
     major = attribute(kMajor, device);
     minor = attribute(kMinor, device);
     multiprocessors = attribute(kMultiprocessors, device);
+    reads_host_memory_ = attribute(kHostPageTables, device) != 0;
     char text[256] = {};
     check(driver().device_name(text, sizeof text - 1, device), "cuDeviceGetName");
     name = text;
@@ -98,11 +99,12 @@ void Card::copy_in(DeviceAddress to, const void* from, std::size_t bytes, Stream
     if (bytes == 0) return;
     const Current current(context_);
     check(driver().copy_in(to, from, bytes, stream), "cuMemcpyHtoDAsync");
-    // The driver copies from ordinary memory before it returns; page-locked memory it reads later.
+    // The driver copies from ordinary memory before it returns. Page-locked memory it reads later, and a card
+    // that walks the host's page tables (Grace Hopper) may do so with all memory.
     unsigned kind = 0;
     const auto address = reinterpret_cast<DeviceAddress>(from);
     const bool known = driver().pointer_attribute(&kind, kMemoryType, address) == 0 && kind != 0;
-    if (known) check(driver().synchronize(stream), "cuStreamSynchronize");
+    if (known || reads_host_memory_) check(driver().synchronize(stream), "cuStreamSynchronize");
 }
 
 void Card::copy_out(void* to, DeviceAddress from, std::size_t bytes, Stream stream, bool wait) const {

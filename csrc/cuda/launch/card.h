@@ -41,6 +41,7 @@ class Card {
 
     Context context_ = nullptr;
     Module module_ = nullptr;
+    bool reads_host_memory_ = false;
     std::mutex mutex_;
     std::map<std::string, Function> functions_;
 };

@@ -68,11 +68,10 @@ class Answers:
     @staticmethod
     def none(device: Device, count: int) -> Answers:
         """Nothing is known yet."""
-        answers = Answers(device.empty(count, np.uint32), *(device.empty(count, np.uint64) for _ in range(3)))
-        fill(device, answers.reach, INFINITY)
-        for array in (answers.best, answers.seen, answers.nearest):
-            fill(device, array, NONE)
-        return answers
+        reach, others = device.empty(count, np.uint32), device.empty((3, count), np.uint64)
+        fill(device, reach, INFINITY)
+        fill(device, others, NONE)
+        return Answers(reach, *(others.part(i, i + 1).reshape(count) for i in range(3)))
 
     def __len__(self) -> int:
         return len(self.reach)

@@ -189,8 +189,8 @@ class GpuBackend:
             return len(bank)
         return max(1, min(most, budget // (2 * row_bytes)))
 
-    @staticmethod
-    def _row_bytes(bank: Bank, search: Search, directions: Directions | None) -> int:
+    def _row_bytes(self, bank: Bank, search: Search, directions: Directions | None) -> int:
+        """What a bank row takes."""
         stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
         heads = 0 if directions is None else HEAD_DEPTH * FORMATS[search.head_route.format].dtype.itemsize
         return 4 * bank.dim + stored + heads + 24
@@ -246,11 +246,13 @@ class GpuBackend:
     def describe_tables(self, plan: Plan) -> DescribeTables:
         """The plan on the device, kept for the next call."""
         key = (plan.grid, plan.dim, plan.neighbourhood, *((x.taps.channels, x.height, x.width) for x in plan.levels))
-        if key not in self._tables:
-            if len(self._tables) >= 16:
-                self._tables.clear()
-            self._tables[key] = DescribeTables(self.device, plan)
-        return self._tables[key]
+        with self.lock:
+            if key not in self._tables:
+                if len(self._tables) >= 16:
+                    self._tables.clear()
+                self._tables[key] = DescribeTables(self.device, plan)
+                self.device.synchronize()  # other streams may use them from now on
+            return self._tables[key]
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray

@@ -69,8 +69,8 @@ class Outcome:
         block = Block(device, {"counters": ((5,), np.uint64), **parts})
         self._block, self.arrays = block, block.arrays
         counters = self.arrays["counters"]
-        self.counts = Counts.zero(device, counters.part(0, 2))
-        fill(device, counters.part(2, 4), 0)
+        fill(device, counters.part(0, 4), 0)
+        self.counts = Counts(counters.part(0, 1), counters.part(1, 2))
         self.listed = tuple(
             DeviceArray(counters.address + 8 * i, (1,), np.dtype(np.uint32), counters.owner) for i in (2, 3)
         )

@@ -15,7 +15,8 @@ class Candidates:
     Attributes:
         capacity: pairs that filters may add; more are counted and dropped.
         spare: places behind, for pairs that are carried over (k > 1).
-        count: uint32 (1,), how many there were; more than ``capacity`` where some were dropped.
+        count: uint32 (1,), how many there were; more than ``capacity`` where some were dropped. A given one is the
+            caller's: searches clear it where they begin.
     """
 
     def __init__(self, device: Device, capacity: int, spare: int = 0, count: DeviceArray | None = None) -> None:
@@ -28,7 +29,8 @@ class Candidates:
         self.low = device.empty(total, np.float32)
         self.sq = device.empty(total, np.uint64)
         self.count = device.empty(1, np.uint32) if count is None else count
-        self.clear()
+        if count is None:
+            self.clear()
 
     def counted_by(self, count: DeviceArray) -> Candidates:
         """The same places for another search, whose candidates ``count`` (uint32 (1,)) counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ class DeviceArray:
     @property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return int(math.prod(self.shape))
 
     @property
     def nbytes(self) -> int:
@@ -40,7 +41,7 @@ class DeviceArray:
 
     def part(self, first: int, stop: int) -> DeviceArray:
         """Entries first to stop-1 of the first axis, a view."""
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        row = int(math.prod(self.shape[1:])) * self.dtype.itemsize
         return DeviceArray(self.address + first * row, (stop - first, *self.shape[1:]), self.dtype, self.owner)
 
     def reshape(self, *shape: int) -> DeviceArray:
@@ -104,7 +105,7 @@ class Block:
         self._device = device
         # The widest first: all of them are aligned then.
         chosen = sorted(((n, s, np.dtype(d)) for n, (s, d) in parts.items()), key=lambda part: -part[2].itemsize)
-        sizes = [int(np.prod(shape, dtype=np.int64)) * kind.itemsize for _, shape, kind in chosen]
+        sizes = [int(math.prod(shape)) * kind.itemsize for _, shape, kind in chosen]
         self.block = device.empty(-(-sum(sizes) // 16) * 16, np.uint8)
         self.arrays: dict[str, DeviceArray] = {}
         first = 0

@@ -11,8 +11,8 @@ from ...errors import BackendError
 _PACKAGE = Path(__file__).resolve().parents[2]
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 # What a compiler at run time is given beside the source. No -use_fast_math: it would flush subnormals, and divide
-# and take roots approximately.
-NVRTC_OPTIONS = ("--std=c++17",)
+# and take roots approximately. Fusing (-fmad) is on, as with nvcc: what must not be fused says so in the source.
+NVRTC_OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
 
 def kernel_folder() -> Path:

@@ -5,7 +5,8 @@ probe.py          is there a card? asked of the driver, without a context
 source.py         the kernels as nvcc compiled them
 card.py           what is asked of a card, and a `Device` on one of its streams
 extension.py      cards through the compiled extension `inreach_fast._cuda`
-cupy_card.py      cards through CuPy, whose NVRTC compiles the kernels at first use
+cupy_card.py      cards through CuPy
+nvrtc.py          the kernels as NVRTC compiles them for those, at first use
 memory.py         memory from torch's or CuPy's allocator, so that nobody hoards a card
 interop.py        arrays of others (DLPack, torch, CuPy) in and out without a copy, on their stream
 opening.py        the device behind a backend's name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -121,7 +122,7 @@ class CardDevice:
         """See `Device`."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         kind = np.dtype(dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        nbytes = int(math.prod(shape)) * kind.itemsize
         ordinal = self.card.ordinal
         LEDGER.take(ordinal, nbytes, self.name)
         try:

@@ -1,4 +1,4 @@
-"""Cards through CuPy: NVRTC compiles the kernels' own source at first use, and CuPy keeps what it made on disk."""
+"""Cards through CuPy: NVRTC compiles the kernels' own source at first use (`nvrtc`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..gpu.sources import NVRTC_OPTIONS, kernel_source
 from .card import Card
 from .driver_errors import typed_errors
+from .nvrtc import compiled_kernels
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _cards: dict[int, Card] = {}
@@ -33,9 +33,10 @@ class CupyCard:
         self.multiprocessors = int(facts["multiProcessorCount"])
         self._held: dict[int, Any] = {}
         self._functions: dict[str, Any] = {}
+        code = compiled_kernels(cupy.cuda.nvrtc, self.compute_capability)
         with self._device:
-            # One text without includes: CuPy keeps compiled kernels by their text, and would not see a header change.
-            self._module = cupy.RawModule(code=kernel_source(), options=NVRTC_OPTIONS, backend="nvrtc")
+            self._module = cupy.cuda.function.Module()
+            self._module.load(code)
 
     def allocate(self, nbytes: int) -> int:
         """See `Card`; from CuPy's current allocator."""

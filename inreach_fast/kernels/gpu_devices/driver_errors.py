@@ -123,10 +123,6 @@ def _from_cupy(error: BaseException, card: str) -> GpuError | None:
     status = getattr(error, "status", None)
     if type(error).__name__ == "OutOfMemoryError":
         return gpu_error(2, _first_line(error), card=card)
-    if type(error).__name__ == "CompileException":
-        return GpuUnavailableError(
-            f"{card}: NVRTC cannot compile the kernels ({_first_line(error)}); update cupy and nvidia-cuda-nvrtc"
-        )
     if isinstance(status, int):
         return gpu_error(status, _first_line(error), card=card)
     return None

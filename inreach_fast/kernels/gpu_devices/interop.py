@@ -194,11 +194,10 @@ class CupyLibrary:
         """See `Library`."""
         wanted = np.dtype(dtype)
         exact = {"float32": ("float16",), "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32")}
-        if value.dtype != wanted:
-            if value.dtype.name not in exact.get(wanted.name, ()):
-                return None
-            value = value.astype(wanted)
-        return self._cupy.ascontiguousarray(value)
+        if value.dtype != wanted and value.dtype.name not in exact.get(wanted.name, ()):
+            return None
+        with self._cupy.cuda.Device(self.ordinal(value)):  # CuPy computes on the current card, wherever an array is
+            return self._cupy.ascontiguousarray(value, dtype=wanted)
 
     def view(self, value: Any, dtype: npt.DTypeLike) -> DeviceArray:
         """See `Library`."""
@@ -225,7 +224,8 @@ class CupyLibrary:
         missing = columns - value.shape[1]
         if not missing:
             return value
-        return self._cupy.pad(value, ((0, 0), (0, missing)), constant_values=fill)
+        with self._cupy.cuda.Device(self.ordinal(value)):
+            return self._cupy.pad(value, ((0, 0), (0, missing)), constant_values=fill)
 
     def as_bool(self, value: Any) -> Any:
         """See `Library`."""

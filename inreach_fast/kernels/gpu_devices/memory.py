@@ -50,6 +50,8 @@ class TorchMemory:
             return torch.inference_mode(False)
         if torch.cuda.current_stream(self._device).cuda_stream == stream:
             return torch.cuda.device(self._device)
+        if stream == 0:  # of ExternalStream(0) torch makes some stream of its pool (pytorch issue #182960)
+            return torch.cuda.stream(torch.cuda.default_stream(self._device))
         return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=self._device))
 
 

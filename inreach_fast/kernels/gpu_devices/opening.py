@@ -71,16 +71,20 @@ def open_card(kind: str, ordinal: int) -> Card:
 
 
 def open_device(kind: str, ordinal: int, *, stream: int = 0, memory: Memory | None = None) -> CardDevice:
-    """A device on a card; without ``memory``, torch's allocator where torch uses CUDA, else the card's own."""
+    """A device on a card; without ``memory``, that of `shared_memory`, else the card's own."""
     card = open_card(kind, ordinal)
     return CardDevice(card, stream, memory=memory or shared_memory(kind, ordinal))
 
 
 def shared_memory(kind: str, ordinal: int) -> Any:
-    """torch's allocator where torch can use CUDA, so that the network and the bank share one pool."""
+    """torch's allocator where torch can use CUDA, so that the network and the bank share one pool; for CuPy its own."""
     import torch
 
-    if kind == "cuda" and torch.cuda.is_available():
+    if kind == "cupy":
+        from .memory import CupyMemory
+
+        return CupyMemory(ordinal)
+    if torch.cuda.is_available():
         from .memory import TorchMemory
 
         return TorchMemory(f"cuda:{ordinal}")
