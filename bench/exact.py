@@ -54,3 +54,11 @@ def sample(n: int, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
     if n <= count:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, size=count, replace=False)).astype(np.int64)
+
+
+def check(query: Rows, bank: Rows, index: Any, sq_distance: Any, size: int) -> dict[str, str]:
+    """How many of a sample of answers are float64 brute force's, index and bits; fewer for a bank of more rows."""
+    rows = sample(len(query), 64 if size > 50_000 else 256)
+    true_index, true_distance = nearest(query[rows], bank)
+    right = (index[rows] == true_index) & (sq_distance[rows] == true_distance)
+    return {"equal to float64 brute force, index and bits": f"{int(right.sum())} of {len(rows)}"}

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from inreach_fast import kernels
 
-from . import gpu_model, records, timing
+from . import exact, gpu_model, records, timing
 from .card import Card, why_not
 from .workload import Workload
 
@@ -130,20 +132,18 @@ def _nearest(card: Card, queries: Any, rows: Any, rounds: int, data: str) -> rec
         rounds=rounds,
     )
     same = (_on_cpu(found.index) == _on_cpu(other)).mean()
+    checks: dict[str, Any] = {"rows that cdist finds as well": f"{same:.3%}"}
+    if len(rows) <= BANKS[0]:  # more are gigabytes of float64
+        answers = _on_cpu(found.index), _on_cpu(found.sq_distance)
+        checks |= exact.check(_on_cpu(queries), _on_cpu(rows), *answers, len(rows))
     return records.timed_case(
         f"nearest {len(queries)} x {len(rows):,} x {queries.shape[1]}",
         seconds,
         data=data,
         goals=GOALS,
-        checks={
-            "rows that cdist finds as well": f"{same:.3%}",
-            "counts": None if found.counts is None else vars(found.counts),
-            **card.facts(),
-        },
+        checks={**checks, "counts": None if found.counts is None else vars(found.counts), **card.facts()},
     )
 
 
 def _on_cpu(array: Any) -> Any:
-    import numpy as np
-
     return np.asarray(array.cpu() if hasattr(array, "cpu") else array)

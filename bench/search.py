@@ -91,7 +91,7 @@ def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False, scr
         contestants[peers.SKLEARN] = peers.sklearn_nearest(query, bank)
     rounds, warm = _effort(len(bank), quick)
     seconds = race(contestants, rounds=rounds, budget=60, warm=contestants if warm else [OURS, *tuned])
-    checks = _check(query, bank, found.index, found.sq_distance, len(bank))
+    checks = exact.check(query, bank, found.index, found.sq_distance, len(bank))
     rows = exact.sample(len(query), 32)
     truth = exact.nearest(query[rows], bank)[0]
     wrong = int(np.count_nonzero(contestants[peers.FAISS]()[rows] != truth))
@@ -135,8 +135,8 @@ def mutual_case(a: Rows, b: Rows, *, data: str, quick: bool = False, goals: Mapp
     }
     seconds = race(contestants, rounds=3 if quick else 9, budget=30)
     found = kernels.mutual_nearest(bank_a, bank_b)
-    forward = _check(a, b, found.ab_index, found.ab_sq_distance, len(b))
-    backward = _check(b, a, found.ba_index, found.ba_sq_distance, len(a))
+    forward = exact.check(a, b, found.ab_index, found.ab_sq_distance, len(b))
+    backward = exact.check(b, a, found.ba_index, found.ba_sq_distance, len(a))
     return timed_case(
         f"mutual_nearest, {len(a)} x {len(b)} x {a.shape[1]}",
         seconds,
@@ -152,13 +152,6 @@ def _effort(bank: int, quick: bool) -> tuple[int, bool]:
     if quick:
         return 3, True
     return (7, True) if bank <= 10_000 else (5, False) if bank <= 100_000 else (3, False)
-
-
-def _check(query: Rows, bank: Rows, index: Any, sq_distance: Any, size: int) -> dict[str, str]:
-    rows = exact.sample(len(query), 64 if size > 50_000 else 256)
-    true_index, true_distance = exact.nearest(query[rows], bank)
-    right = (index[rows] == true_index) & (sq_distance[rows] == true_distance)
-    return {"equal to float64 brute force, index and bits": f"{int(right.sum())} of {len(rows)}"}
 
 
 def _counts(found: Any) -> dict[str, Any] | None:

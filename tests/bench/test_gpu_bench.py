@@ -70,6 +70,10 @@ def test_figures_and_checks(cases: list[records.Case]) -> None:
     for case in cases[1:3]:
         assert float(case["checks"]["rows that cdist finds as well"].rstrip("%")) > 90
         assert case["checks"]["counts"]["pairs"] >= QUERIES * BANK // 2
+        right, of = case["checks"]["equal to float64 brute force, index and bits"].split(" of ")
+        assert right == of
+    assert cases[4]["checks"]["way"] == "through the CPU's memory"
+    assert cases[4]["checks"]["answers"] == "the CPU's bits"
     fit = cases[3]
     assert fit["checks"]["nominal patches that both chose"] == "100.00%"  # the same processor twice
     assert set(fit["seconds"]) == {"inreach_fast", gpu_model.ON_CPU}

@@ -73,6 +73,10 @@ def _keep(place: Path, data: bytes) -> None:
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=place.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(scratch, place)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(scratch, place)
+        except BaseException:
+            os.unlink(scratch)
+            raise
