@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -218,6 +219,19 @@ def test_factory(factory: str) -> None:
     assert load_backbone(factory, depth=("0",)).levels == ("0",)
     assert same(backbone, backbone_from_spec(json.loads(json.dumps(backbone.spec))))
     assert load_backbone(factory, weights="random").fingerprint != backbone.fingerprint
+
+
+def test_a_factory_that_was_changed_at_once_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To as many bytes and within the same second, which is all that kept bytecode is compared by."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "net.py"
+    file.write_text(FACTORY)
+    os.utime(file, (1e9, 1e9))
+    first = load_backbone(f"{file}:build")
+    file.write_text(FACTORY.replace("manual_seed(3)", "manual_seed(4)"))
+    os.utime(file, (1e9, 1e9))
+    assert load_backbone(f"{file}:build").fingerprint != first.fingerprint
+    assert os.listdir(tmp_path) == ["net.py"]
 
 
 def test_bad_factories(factory: str, tmp_path: Path) -> None:
