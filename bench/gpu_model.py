@@ -13,13 +13,12 @@ import torch
 
 from inreach_fast import InReaCh, NominalModel
 from inreach_fast.backbones import Backbone, backbone_from_spec, load_backbone
-from inreach_fast.descriptors import describe_images
 from inreach_fast.errors import BackboneError
 
 from . import records, timing
 from .baseline import append_positions
 from .card import Card
-from .workload import Workload, resize
+from .workload import Workload, describe
 
 # The bench's own backbone (trained levels of WideResNet50-2's shapes), and that network itself.
 NETWORKS = ("auto", "wide_resnet50_2")
@@ -46,7 +45,7 @@ def run(
     data = f"{there.name} ({_weights(there)} weights) of {work.source}"
     unseen = work.test_images(_UNSEEN)
     rows, each = _described(work, here, patches)
-    queries = torch.from_numpy(_describe(work, here, unseen[0])).to(card.device)
+    queries = torch.from_numpy(describe(unseen[0], here, work.image_size)).to(card.device)
     cases = [nearest(card, queries, torch.from_numpy(rows).to(card.device), 3 if quick else 9, data)]
     cases.append(_fit(work, there, here, card, data, quick))
     return cases + _frames(work, here, card, rows, each, unseen, data, _FRAMES // 10 if quick else _FRAMES)
@@ -64,16 +63,11 @@ def _weights(backbone: Any) -> str:
     return found if found in ("official", "random") else "own"  # a file's place is nobody's business
 
 
-def _describe(work: Workload, backbone: Any, image: Any) -> Any:
-    batch = resize(image, work.image_size)[None]
-    return np.asarray(describe_images(batch, backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
-
-
 def _described(work: Workload, backbone: Any, patches: int) -> tuple[Any, int]:
     """(n, D) float32 of as many training images as it takes for ``patches`` rows, and an image's patches."""
-    each = len(_describe(work, backbone, work.training_images(1)[0]))
+    each = len(describe(work.training_images(1)[0], backbone, work.image_size))
     count = -(-patches // each)
-    return np.concatenate([_describe(work, backbone, image) for image in work.training_images(count)]), each
+    return np.concatenate([describe(image, backbone, work.image_size) for image in work.training_images(count)]), each
 
 
 def _model(work: Workload, backbone: Any, card: Card, images: list[Any], depth: int, **more: Any) -> InReaCh:

@@ -91,10 +91,7 @@ class Workload:
 
     def describe(self, image: UInt8) -> Rows:
         """(P, 1024) float32 of one image."""
-        from inreach_fast.descriptors import describe_images
-
-        batch = resize(image, self.image_size)[None]
-        return np.asarray(describe_images(batch, self.backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
+        return describe(image, self.backbone, self.image_size)
 
     def _files(self, folder: str) -> list[Path]:
         return sorted((data_folder() / self._class / folder).rglob("*.png"))
@@ -108,6 +105,14 @@ class Workload:
         if folder == "test":
             files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
         return [read_image(files[i % len(files)]) for i in range(count)]
+
+
+def describe(image: UInt8, backbone: Any, image_size: int) -> Rows:
+    """(P, 1024) float32 of one image, by a backbone on any device."""
+    from inreach_fast.descriptors import describe_images
+
+    batch = resize(image, image_size)[None]
+    return np.asarray(describe_images(batch, backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
 
 
 def texture_images(count: int, seed: int) -> Iterator[UInt8]:

@@ -127,16 +127,13 @@ class Search(Launcher):
             self.search(asked, piece, answers, candidates, counts)
 
     def _completed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
+        def chosen(part: Piece) -> None:
+            self._pass(asked, part, answers, candidates, counts)
+
         def in_all(part: Piece) -> None:
             self.search(asked, part, answers, candidates, counts)
 
-        def by_heads(part: Piece) -> None:
-            self.search_heads(asked, part, answers, candidates, counts)
-
-        if asked.heads is None:
-            self._halving(piece, candidates, in_all)
-        else:
-            self._halving(piece, candidates, by_heads, in_all, asked.rows.count)
+        self._halving(piece, candidates, chosen, None if asked.heads is None else in_all, asked.rows.count)
 
     def _halving(
         self,
@@ -165,7 +162,7 @@ class Search(Launcher):
         """One pass over a piece in all dimensions; nothing waits for the device."""
         candidates.clear()
         self.filter("nearest", self.route, asked.framed, piece.framed, asked.rows, piece.rows, piece.base,
-                     answers.reach, candidates=candidates)  # fmt: skip
+                    answers.reach, candidates=candidates)  # fmt: skip
         counts.filtered += asked.rows.count * piece.count
         self._settle(asked, piece, answers, candidates, counts)
 
@@ -203,7 +200,7 @@ class Search(Launcher):
         argmin = self.device.empty(count, np.uint64)
         fill(self.device, argmin, NONE)
         self.filter("argmin", self.head_route, asked.heads, piece.heads, asked.rows, piece.rows, piece.base,
-                     argmin=argmin)  # fmt: skip
+                    argmin=argmin)  # fmt: skip
         self.launch_each("seed", count, argmin, np.int32(count), *candidates.listed)
         self._settle(asked, piece, answers, candidates, counts)
 
@@ -216,7 +213,7 @@ class Search(Launcher):
         assert piece.heads is not None
         candidates.clear()
         self.filter("collect", self.head_route, heads, piece.heads, asked.rows, piece.rows, piece.base,
-                     answers.reach, candidates=candidates)  # fmt: skip
+                    answers.reach, candidates=candidates)  # fmt: skip
         counts.bounded += asked.rows.count * piece.count
         self.device.launch(
             f"refine_{self.route.format}",
@@ -305,7 +302,7 @@ class Search(Launcher):
         other, rows, framed = backward.part(piece.base, piece.base + piece.count), asked.rows, asked.framed
         candidates.clear()
         self.filter("mutual", self.route, framed, piece.framed, rows, piece.rows, piece.base, forward.reach,
-                     other.reach, candidates=candidates)  # fmt: skip
+                    other.reach, candidates=candidates)  # fmt: skip
         counts.filtered += rows.count * piece.count
         self.decide(rows, piece, framed, candidates, counts, forward.reach, forward.best, other.reach, other.best)
         for answers in (forward, other):
