@@ -15,7 +15,7 @@ from . import ROOT, environment, records
 
 SECTIONS = ("search", "association", "describe", "whole", "memory")
 LONG_SECTIONS = ("scale", "patchcore", "fit_large", "gpu")
-"""Only on demand: gigabytes on disk, another environment, an hour, or a card."""
+"""Only on demand: gigabytes on disk, another environment, an hour, or a GPU."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--anomalib-python", type=Path, help="patchcore: the Python of an environment with anomalib")
     parser.add_argument("--images", type=int, help="fit_large: how many (4000)")
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the section gpu alone, on the current card"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the section gpu alone, on the current GPU"
     )
     parser.add_argument("--json", type=Path, help="where the raw figures go (bench/results/quick|full.json)")
     parser.add_argument("--markdown", type=Path, help="where the table goes (beside the JSON)")

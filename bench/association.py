@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inreach_fast.association import Associator, choose_seeds
+from inreach_fast.method.association import Associator, choose_seeds
 
 from . import baseline, exact
 from .records import Case, timed_case

@@ -1,6 +1,6 @@
-"""On a card: searches against torch's own, and whole images (``python -m bench --device cuda``).
+"""On a GPU: searches against torch's own, and whole images (``python -m bench --device cuda``).
 
-Peers run in the same process on the same card, interleaved; every contestant waits for the card before it is done.
+Peers run in the same process on the same GPU, interleaved; every contestant waits for the GPU before it is done.
 torch.cdist of 3136 queries with millions of rows would be tens of gigabytes, so that it and the plain product go
 through the bank in pieces, as one would write it; torch's TF32 is off for cdist, as ours is exact.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from inreach_fast import kernels
 
 from . import exact, gpu_model, records, timing
-from .card import Card, why_not
+from .gpu_machine import Gpu, why_not
 from .workload import Workload
 
 __all__ = ["run", "why_not"]
@@ -30,7 +30,7 @@ def run(
     work: Workload,
     *,
     quick: bool,
-    card: Card | None = None,
+    gpu: Gpu | None = None,
     queries: int = QUERIES,
     banks: tuple[int, ...] | None = None,
     networks: tuple[str, ...] = gpu_model.NETWORKS,
@@ -38,33 +38,33 @@ def run(
     """All cases; `why_not` has been asked before."""
     import torch
 
-    card = card or Card()
+    gpu = gpu or Gpu()
     torch.backends.cuda.matmul.allow_tf32 = False
     rounds = 3 if quick else 9
     banks = banks or (BANKS[:1] if quick else BANKS)
-    cases = [_mutual(card, queries, rounds)]
+    cases = [_mutual(gpu, queries, rounds)]
     for rows in banks:
-        bank = _synthetic(card, rows, 2)
-        cases.append(_nearest(card, _synthetic(card, queries, 1), bank, rounds, "synthetic, structured"))
+        bank = _synthetic(gpu, rows, 2)
+        cases.append(_nearest(gpu, _synthetic(gpu, queries, 1), bank, rounds, "synthetic, structured"))
         del bank
     for name in networks:
-        cases += gpu_model.run(work, name, card, patches=banks[0], quick=quick, nearest=_nearest)
+        cases += gpu_model.run(work, name, gpu, patches=banks[0], quick=quick, nearest=_nearest)
     return cases
 
 
-def _synthetic(card: Card, rows: int, seed: int) -> Any:
-    """Float32 rows on the card: 40 directions hold most of the variance, as in descriptors of real parts."""
+def _synthetic(gpu: Gpu, rows: int, seed: int) -> Any:
+    """Float32 rows on the GPU: 40 directions hold most of the variance, as in descriptors of real parts."""
     import torch
 
-    generator = torch.Generator(card.device).manual_seed(7)
-    basis = torch.randn((40, DIM), device=card.device, generator=generator) / DIM**0.5
-    weight = torch.logspace(0, -1.5, 40, device=card.device)
+    generator = torch.Generator(gpu.device).manual_seed(7)
+    basis = torch.randn((40, DIM), device=gpu.device, generator=generator) / DIM**0.5
+    weight = torch.logspace(0, -1.5, 40, device=gpu.device)
     generator.manual_seed(seed)
-    out = torch.empty((rows, DIM), device=card.device)
+    out = torch.empty((rows, DIM), device=gpu.device)
     for first in range(0, rows, _PIECE):
         stop = min(first + _PIECE, rows)
-        inner = torch.randn((stop - first, 40), device=card.device, generator=generator) * weight
-        noise = torch.randn((stop - first, DIM), device=card.device, generator=generator)
+        inner = torch.randn((stop - first, 40), device=gpu.device, generator=generator) * weight
+        noise = torch.randn((stop - first, DIM), device=gpu.device, generator=generator)
         out[first:stop] = inner @ basis + 0.1 / DIM**0.5 * noise
     return out
 
@@ -89,10 +89,10 @@ def _product(queries: Any, bank: Any) -> None:
         _ = queries @ bank[first : first + _PIECE].T
 
 
-def _mutual(card: Card, queries: int, rounds: int) -> records.Case:
+def _mutual(gpu: Gpu, queries: int, rounds: int) -> records.Case:
     import torch
 
-    a, b = _synthetic(card, queries, 1), _synthetic(card, queries, 2)
+    a, b = _synthetic(gpu, queries, 1), _synthetic(gpu, queries, 2)
     halves = a.bfloat16(), b.bfloat16()
 
     def both_ways() -> None:
@@ -103,9 +103,9 @@ def _mutual(card: Card, queries: int, rounds: int) -> records.Case:
     found = kernels.mutual_nearest(a, b)
     seconds = timing.race(
         {
-            timing.OURS: card.waited(lambda: kernels.mutual_nearest(a, b)),
-            "torch.cdist and min": card.waited(both_ways),
-            "torch bf16 product": card.waited(lambda: halves[0] @ halves[1].T),
+            timing.OURS: gpu.waited(lambda: kernels.mutual_nearest(a, b)),
+            "torch.cdist and min": gpu.waited(both_ways),
+            "torch bf16 product": gpu.waited(lambda: halves[0] @ halves[1].T),
         },
         rounds=rounds,
     )
@@ -114,20 +114,20 @@ def _mutual(card: Card, queries: int, rounds: int) -> records.Case:
         seconds,
         data="synthetic, structured",
         goals=GOALS,
-        checks={"pairs": len(found.pairs()[0]), **card.facts()},
+        checks={"pairs": len(found.pairs()[0]), **gpu.facts()},
     )
 
 
-def _nearest(card: Card, queries: Any, rows: Any, rounds: int, data: str) -> records.Case:
+def _nearest(gpu: Gpu, queries: Any, rows: Any, rounds: int, data: str) -> records.Case:
     bank = kernels.Bank(rows)
     halves = queries.bfloat16(), rows.bfloat16()
     found = kernels.nearest(queries, bank)
     other = _cdist(queries, rows)[1].cpu()
     seconds = timing.race(
         {
-            timing.OURS: card.waited(lambda: kernels.nearest(queries, bank)),
-            "torch.cdist and min": card.waited(lambda: _cdist(queries, rows)),
-            "torch bf16 product": card.waited(lambda: _product(*halves)),
+            timing.OURS: gpu.waited(lambda: kernels.nearest(queries, bank)),
+            "torch.cdist and min": gpu.waited(lambda: _cdist(queries, rows)),
+            "torch bf16 product": gpu.waited(lambda: _product(*halves)),
         },
         rounds=rounds,
     )
@@ -141,7 +141,7 @@ def _nearest(card: Card, queries: Any, rows: Any, rounds: int, data: str) -> rec
         seconds,
         data=data,
         goals=GOALS,
-        checks={**checks, "counts": None if found.counts is None else vars(found.counts), **card.facts()},
+        checks={**checks, "counts": None if found.counts is None else vars(found.counts), **gpu.facts()},
     )
 
 

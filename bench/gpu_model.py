@@ -1,4 +1,4 @@
-"""Whole images on a card: `fit` beside the CPU's, `predict` alone and in a stream, and a search of real descriptors."""
+"""Whole images on a GPU: `fit` beside the CPU's, `predict` alone and in a stream, and a search of real descriptors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inreach_fast.errors import BackboneError
 
 from . import records, timing
 from .baseline import append_positions
-from .card import Card
+from .gpu_machine import Gpu
 from .workload import Workload, describe
 
 # The bench's own backbone (trained levels of WideResNet50-2's shapes), and that network itself.
@@ -25,11 +25,11 @@ NETWORKS = ("auto", "wide_resnet50_2")
 _FRAMES, _UNSEEN, _FIT_IMAGES = 300, 16, 24
 ON_CPU = "inreach_fast on the CPU"
 
-NearestCase = Callable[[Card, Any, Any, int, str], records.Case]
+NearestCase = Callable[[Gpu, Any, Any, int, str], records.Case]
 
 
 def run(
-    work: Workload, network: str, card: Card, *, patches: int, quick: bool, nearest: NearestCase
+    work: Workload, network: str, gpu: Gpu, *, patches: int, quick: bool, nearest: NearestCase
 ) -> list[records.Case]:
     """Cases of one network.
 
@@ -38,17 +38,17 @@ def run(
         network: "auto", or a name that `load_backbone` knows; without its weights it gets random ones, which take
             the same time.
         patches: nominal patches of the model that predicts.
-        nearest: a case of queries and rows that are on the card (bench/gpu.py).
+        nearest: a case of queries and rows that are on the GPU (bench/gpu.py).
     """
     there = work.backbone if network == "auto" else _loaded(network)
-    here = there if card.device == "cpu" else backbone_from_spec(there.spec, device=card.device)
+    here = there if gpu.device == "cpu" else backbone_from_spec(there.spec, device=gpu.device)
     data = f"{there.name} ({_weights(there)} weights) of {work.source}"
     unseen = work.test_images(_UNSEEN)
     rows, each = _described(work, here, patches)
-    queries = torch.from_numpy(describe(unseen[0], here, work.image_size)).to(card.device)
-    cases = [nearest(card, queries, torch.from_numpy(rows).to(card.device), 3 if quick else 9, data)]
-    cases.append(_fit(work, there, here, card, data, quick))
-    return cases + _frames(work, here, card, rows, each, unseen, data, _FRAMES // 10 if quick else _FRAMES)
+    queries = torch.from_numpy(describe(unseen[0], here, work.image_size)).to(gpu.device)
+    cases = [nearest(gpu, queries, torch.from_numpy(rows).to(gpu.device), 3 if quick else 9, data)]
+    cases.append(_fit(work, there, here, gpu, data, quick))
+    return cases + _frames(work, here, gpu, rows, each, unseen, data, _FRAMES // 10 if quick else _FRAMES)
 
 
 def _loaded(name: str) -> Backbone:
@@ -70,24 +70,24 @@ def _described(work: Workload, backbone: Any, patches: int) -> tuple[Any, int]:
     return np.concatenate([describe(image, backbone, work.image_size) for image in work.training_images(count)]), each
 
 
-def _model(work: Workload, backbone: Any, card: Card, images: list[Any], depth: int, **more: Any) -> InReaCh:
-    model = InReaCh(backbone=backbone, device=card.device, image_size=work.image_size, assoc_depth=depth, **more)
+def _model(work: Workload, backbone: Any, gpu: Gpu, images: list[Any], depth: int, **more: Any) -> InReaCh:
+    model = InReaCh(backbone=backbone, device=gpu.device, image_size=work.image_size, assoc_depth=depth, **more)
     return model.fit(images)
 
 
-def _fit(work: Workload, there: Any, here: Any, card: Card, data: str, quick: bool) -> records.Case:
+def _fit(work: Workload, there: Any, here: Any, gpu: Gpu, data: str, quick: bool) -> records.Case:
     count = 8 if quick else _FIT_IMAGES
     images = work.training_images(count)
     held: dict[str, InReaCh] = {}
 
-    def fit(who: str, backbone: Any, where: Card) -> Callable[[], None]:
+    def fit(who: str, backbone: Any, where: Gpu) -> Callable[[], None]:
         def fitted() -> None:
             held[who] = _model(work, backbone, where, images, min(10, count // 2))
 
         return fitted
 
     seconds = timing.race(
-        {ON_CPU: fit(ON_CPU, there, Card("cpu")), timing.OURS: fit(timing.OURS, here, card)},
+        {ON_CPU: fit(ON_CPU, there, Gpu("cpu")), timing.OURS: fit(timing.OURS, here, gpu)},
         rounds=1 if quick else 3,
         budget=120,
         warm=[timing.OURS],
@@ -98,7 +98,7 @@ def _fit(work: Workload, there: Any, here: Any, card: Card, data: str, quick: bo
         f"fit, {count} images",
         seconds,
         data=data,
-        checks={"nominal patches that both chose": f"{len(both) / max(1, len(either)):.2%}", **card.facts()},
+        checks={"nominal patches that both chose": f"{len(both) / max(1, len(either)):.2%}", **gpu.facts()},
         stages={who: dict(model.report_["seconds"]) for who, model in held.items()},
     )
 
@@ -122,25 +122,25 @@ def _warnings(work: Callable[[], object]) -> list[str]:
 
 
 def _way(model: InReaCh, told: list[str]) -> str:
-    if model._card() is None:
+    if model._gpu() is None:
         return "through the CPU's memory"
     # Without what follows the colon: a message of torch's, of any length.
-    return "on the card, launch by launch" if any("no CUDA graph" in line for line in told) else "on the card, captured"
+    return "on the GPU, launch by launch" if any("no CUDA graph" in line for line in told) else "on the GPU, captured"
 
 
 def _agreement(model: InReaCh, image: Any) -> str:
-    """The card's patch scores against those of the same features by the CPU's kernels: the same bits."""
+    """The GPU's patch scores against those of the same features by the CPU's kernels: the same bits."""
     found = model.predict(image)
     rows = model._described_rows(model.geometry.apply(image)[None])[0]
     return "the CPU's bits" if found.score == model.score_descriptors(rows).score else "NOT the CPU's bits"
 
 
 def _frames(
-    work: Workload, backbone: Any, card: Card, rows: Any, each: int, unseen: list[Any], data: str, frames: int
+    work: Workload, backbone: Any, gpu: Gpu, rows: Any, each: int, unseen: list[Any], data: str, frames: int
 ) -> list[records.Case]:
     """Latency of `predict` at batch 1, and an image's time in `predict_stream`."""
     # A fit gives the estimator its grid; what it scores against is put in its place.
-    model = _model(work, backbone, card, work.training_images(8), 4, min_channel_length=1)
+    model = _model(work, backbone, gpu, work.training_images(8), 4, min_channel_length=1)
     if model.positions_:  # this fit's turn of mind; a search has the same work either way
         rows = np.concatenate([append_positions(one, model.grid_) for one in rows.reshape(-1, each, rows.shape[1])])
     number = np.arange(len(rows))
@@ -162,7 +162,7 @@ def _frames(
     latency = {"median": median, "p99": p99}
     return [
         records.value_case(name, latency, data=data, unit="ms", limits={"median": 5.0},
-                           checks={"way": _way(model, told), "answers": _agreement(model, unseen[0]), **card.facts()}),
+                           checks={"way": _way(model, told), "answers": _agreement(model, unseen[0]), **gpu.facts()}),
         records.value_case(f"{name}: p99 over median", {"ratio": p99 / median}, data=data, unit="x",
                            limits={"ratio": 1.5}),
         records.value_case(f"{name}: an image in predict_stream", {"inreach_fast": in_stream}, data=data, unit="ms",

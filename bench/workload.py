@@ -97,7 +97,7 @@ class Workload:
         return sorted((data_folder() / self._class / folder).rglob("*.png"))
 
     def _images(self, folder: str, count: int, seed: int) -> list[UInt8]:
-        from inreach_fast.images import read_image
+        from inreach_fast.images.reading.reading import read_image
 
         files = self._files(folder)
         if not files:
@@ -109,7 +109,7 @@ class Workload:
 
 def describe(image: UInt8, backbone: Any, image_size: int) -> Rows:
     """(P, 1024) float32 of one image, by a backbone on any device."""
-    from inreach_fast.descriptors import describe_images
+    from inreach_fast.method.descriptors import describe_images
 
     batch = resize(image, image_size)[None]
     return np.asarray(describe_images(batch, backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])

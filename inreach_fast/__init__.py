@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from . import kernels
 from .errors import *  # noqa: F403
-from .kernels import get_card_memory_limit, set_card_memory_limit
+from .kernels import get_gpu_memory_limit, set_gpu_memory_limit
 from .threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .estimator import InReaCh
-    from .nominal_model import NominalModel
-    from .prediction import Prediction
+    from .method.nominal_model import NominalModel
+    from .predict.prediction import Prediction
 
 __version__ = "0.1.0"
 
 # torch takes seconds to import; whoever needs only the kernels should not wait for it.
-_LAZY = {"InReaCh": "estimator", "NominalModel": "nominal_model", "Prediction": "prediction"}
+_LAZY = {"InReaCh": "estimator", "NominalModel": "method.nominal_model", "Prediction": "predict.prediction"}
 
 __all__ = [
     "InReaCh",
     "NominalModel",
     "Prediction",
-    "get_card_memory_limit",
+    "get_gpu_memory_limit",
     "get_num_threads",
     "kernels",
-    "set_card_memory_limit",
+    "set_gpu_memory_limit",
     "set_num_threads",
 ]
 

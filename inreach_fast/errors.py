@@ -61,7 +61,7 @@ class GpuError(BackendError):
 
 
 class GpuUnavailableError(GpuError):
-    """No GPU can be used here: no driver, one that is too old, no card, or one that others hold."""
+    """No GPU can be used here: no driver, one that is too old, no GPU, or one that others hold."""
 
 
 class GpuMemoryError(GpuError, MemoryError):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from .array_types import Array
 from .errors import ParameterError
 
 _UNITS: Final = {
@@ -71,7 +71,7 @@ def machine_memory() -> int:
     return total
 
 
-def release_pages(array: npt.NDArray[Any]) -> None:
+def release_pages(array: Array) -> None:
     """Takes the pages of a memory-mapped file that ``array`` looks at out of this process's memory.
 
     What was read through a map stays resident until the system needs the room, and counts as the process's. The
@@ -90,9 +90,9 @@ def release_pages(array: npt.NDArray[Any]) -> None:
         mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
-def mapped_file(array: npt.NDArray[Any]) -> np.memmap[Any, Any] | None:
+def mapped_file(array: Array) -> np.memmap[Any, Any] | None:
     """The memory map that ``array`` is a contiguous view of; None where it is none, or may be written to."""
-    # (Rows on a card are no NumPy array.)
+    # (Rows on a GPU are no NumPy array.)
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.flags.writeable:
         return None
     base: Any = array

@@ -73,7 +73,7 @@ class Parameters:
         weights: "official", "random" (seeded, for tests) or a file's path.
         depth: feature hierarchy (section 3, S.A): 1 to 13 residual blocks, "PC" for PatchCore's pick,
             "reference" for the authors' program's, or a tuple of level names.
-        device: torch device of the backbone; "cuda" (or "cuda:1") takes the kernels to the card as well (docs/gpu.md).
+        device: torch device of the backbone; "cuda" (or "cuda:1") takes the kernels to the GPU as well (docs/gpu.md).
         neighbourhood: side of the local aggregation's window, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         image_size: (height, width) in pixels of the network's input; one number stands for a square.
@@ -175,7 +175,7 @@ class Parameters:
 
     @property
     def kernel_backend(self) -> str:
-        """``backend``, where "auto" on a CUDA device means the card's own (`kernels.backend_for`)."""
+        """``backend``, where "auto" on a CUDA device means the GPU's own (`kernels.backend_for`)."""
         if self.backend != "auto" or not self.device.startswith("cuda"):
             return self.backend
         from .kernels import backend_for

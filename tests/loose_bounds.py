@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inreach_fast import kernels, verdict
-from inreach_fast.grid_bounds import GridBounds
+from inreach_fast import kernels
 from inreach_fast.kernels.distance import exact_sq_distance
+from inreach_fast.predict import bounded_search as verdict
+from inreach_fast.predict.grid_bounds import GridBounds
 
 # Taken before any test puts a stand-in in its place.
 _NEAREST = kernels.nearest

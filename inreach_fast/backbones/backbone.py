@@ -10,22 +10,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
-from ..kernels.gpu_devices.driver_errors import as_gpu_error, typed_errors
+from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
 from .capture import HookedNetwork
 from .cut_resnet import CutResNet, can_be_cut
-from .definition import (
-    IMAGENET,
-    BackboneDefinition,
-    LevelNetwork,
-    Normalisation,
-    as_normalisation,
-    choose_levels,
-)
+from .definition import IMAGENET, BackboneDefinition, LevelNetwork, Normalisation, as_normalisation, choose_levels
 from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -65,7 +58,7 @@ class Backbone:
             self.device = torch.device(device)
             self._network = network.to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
-            failed = _failed_card(error, device)
+            failed = _failed_gpu(error, device)
             if isinstance(failed, (GpuMemoryError, GpuLostError)):
                 raise failed from error
             first = str(error).splitlines()[0]
@@ -102,7 +95,7 @@ class Backbone:
         return cls(BackboneDefinition(module, chosen, prepared, name), chosen, device=device)
 
     def extract(
-        self, batch: npt.NDArray[np.uint8], *, image_by_image: bool | None = None, precision: str = "float32"
+        self, batch: UInt8Array, *, image_by_image: bool | None = None, precision: str = "float32"
     ) -> list[torch.Tensor]:
         """Features of a batch.
 
@@ -152,7 +145,7 @@ class Backbone:
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, BackboneError):
                 raise
-            failed = _failed_card(error, self.device)
+            failed = _failed_gpu(error, self.device)
             if failed is not None:
                 raise failed from error
             raise BackboneError(
@@ -199,16 +192,14 @@ def _full_float32(device: torch.device) -> Any:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def _failed_card(error: Exception, device: str | torch.device) -> GpuError | None:
-    """The error for a card that failed or is full; None for an error of the network's own."""
+def _failed_gpu(error: Exception, device: str | torch.device) -> GpuError | None:
+    """The error for a GPU that failed or is full; None for an error of the network's own."""
     # By name: torch 2.1 has not all of them.
-    of_card = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or "CUDA error" in str(error)
-    return as_gpu_error(error, str(device)) if of_card else None
+    of_gpu = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or "CUDA error" in str(error)
+    return as_gpu_error(error, str(device)) if of_gpu else None
 
 
-def prepare_input(
-    batch: npt.NDArray[np.uint8], normalisation: Normalisation, device: torch.device | str = "cpu"
-) -> torch.Tensor:
+def prepare_input(batch: UInt8Array, normalisation: Normalisation, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 (B, H, W, 3) RGB to normalised float32 (B, 3, H, W), channels_last, on `device`.
 
     (v * scale - mean) / std is computed as (v - mean / scale) / (std / scale), in place, over whole image

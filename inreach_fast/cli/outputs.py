@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from ..array_types import Array, FloatArray, UInt8Array
 from ..errors import ParameterError, SaveError
 from .console import jsonable
 
@@ -75,17 +75,17 @@ def require_folder(folder: Path | None) -> None:
         require_writable(folder / "x")
 
 
-def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+def write_png(path: Path, picture: UInt8Array) -> None:
     """Save (H,W,3) uint8 RGB as PNG."""
     write_whole(path, lambda stream: Image.fromarray(picture).save(stream, format="PNG"))
 
 
-def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+def write_npy(path: Path, array: Array) -> None:
     """Save an array as NumPy's .npy."""
     write_whole(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
 
-def write_float_tiff(path: Path, array: npt.NDArray[np.float32]) -> None:
+def write_float_tiff(path: Path, array: FloatArray) -> None:
     """Save (H,W) float32 as a 32-bit floating point TIFF."""
     write_whole(path, lambda stream: Image.fromarray(np.ascontiguousarray(array)).save(stream, format="TIFF"))
 

@@ -6,7 +6,7 @@ network.py                   the network, loaded on first use; network inputs to
 fitting.py                   plan, fit, fit_descriptors; where a fit works
 growing.py                   partial_fit, partial_fit_descriptors, forget
 predicting.py                predict, predict_stream, score_descriptors
-image_prediction.py          one image's way to its prediction, on the CPU or on a card
+image_prediction.py          one image's way to its prediction, on the CPU or on a GPU
 training_scores.py           training_scores
 compressing.py               compress
 saving.py                    save, load

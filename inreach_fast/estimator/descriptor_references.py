@@ -6,9 +6,9 @@ import weakref
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from ..array_types import FloatArray
+
 Reference = tuple["weakref.ref[Any]", int]
 
 

@@ -8,17 +8,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..descriptors import check_descriptors, check_grid
 from ..errors import ParameterError
 from ..executors import make_executor
-from ..fit_pipeline import StoredImages, fit_images, fit_rows
-from ..fit_report import FitReport
-from ..fitted import Progress, silent
-from ..image_source import ImageSource, open_images
+from ..fit.nominate import Progress, silent
+from ..fit.pipeline import StoredImages, fit_images, fit_rows
+from ..fit.plan import FitPlan, plan_fit
+from ..fit.report import FitReport
+from ..images.source import ImageSource, open_images
 from ..memory import machine_memory, parse_bytes
-from ..plan import FitPlan, plan_fit
-from ..spool import Spool
-from ..workspace import Budget, Workspace
+from ..method.descriptors import check_descriptors, check_grid
+from ..storage.spool import Spool
+from ..storage.workspace import Budget, Workspace
 from .descriptor_references import references
 from .network import WithNetwork
 

@@ -6,19 +6,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..descriptors import check_descriptors
-from ..errors import (
-    DescriptorsNeededError,
-    FinalModelError,
-    GrowthError,
-    ModelCorruptError,
-    ParameterError,
-)
-from ..fit_pipeline import StoredImages
-from ..fitted import Progress, silent
-from ..growth import (
+from ..array_types import FloatArray
+from ..errors import DescriptorsNeededError, FinalModelError, GrowthError, ModelCorruptError, ParameterError
+from ..fit.growth import (
     ManyInputs,
     Setting,
     add_images,
@@ -28,17 +19,18 @@ from ..growth import (
     names_without,
     read_added,
 )
-from ..growth_state import GrowthState
-from ..image_ids import image_numbers
-from ..image_source import open_images
-from ..workspace import Workspace
+from ..fit.growth_state import GrowthState
+from ..fit.nominate import Progress, silent
+from ..fit.pipeline import StoredImages
+from ..images.ids import image_numbers
+from ..images.source import open_images
+from ..method.descriptors import check_descriptors
+from ..storage.workspace import Workspace
 from .descriptor_references import referenced, references
 from .fitting import Fitting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Growing(Fitting):

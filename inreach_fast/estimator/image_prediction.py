@@ -1,27 +1,22 @@
-"""One image's way to its `Prediction` (paper, section 3.4): read, turned, searched here or on a card."""
+"""One image's way to its `Prediction` (paper, section 3.4): read, turned, searched here or on a GPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import kernels
-from ..alignment import rotate_map_back
-from ..descriptors import position_channels
+from ..array_types import FloatArray, UInt8Array
 from ..errors import BackboneMismatchError, ParameterError
-from ..prediction import Prediction
-from ..stream import Ready
-from ..verdict import Limits, bounded_scores, whole_scores
+from ..images.alignment import rotate_map_back
+from ..method.descriptors import position_channels
+from ..predict.bounded_search import Limits, bounded_scores, whole_scores
+from ..predict.prediction import Prediction
+from ..predict.stream import Ready
 from .network import WithNetwork
 
 if TYPE_CHECKING:
-    from ..card_slots import CardSlots
-    from ..gpu_inference import CardScores
-
-FloatArray = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
+    from ..predict.gpu.inference import GpuScores
+    from ..predict.gpu.slots import GpuSlots
 
 
 class ImagePrediction(WithNetwork):
@@ -30,7 +25,7 @@ class ImagePrediction(WithNetwork):
     @property
     def precision(self) -> str:
         """What the network's products are computed in by `predict` and `predict_stream`: "float32", or "float16" or
-        "bfloat16", which are faster on a card and change the features. A fit is always float32. How far a half
+        "bfloat16", which are faster on a GPU and change the features. A fit is always float32. How far a half
         disagrees on one's own images tells `precision.disagreement`.
         """
         return self._precision
@@ -101,32 +96,32 @@ class ImagePrediction(WithNetwork):
             counts=found.counts,
         )
 
-    def _card(self) -> CardSlots | None:
-        """The way through the card, where network and kernels are there and the score is the plain one."""
+    def _gpu(self) -> GpuSlots | None:
+        """The way through the GPU, where network and kernels are there and the score is the plain one."""
         p = self.parameters
         if p.device.partition(":")[0] != "cuda" or p.score != "nearest" or p.distance != "squared_l2":
             return None
         backend = p.kernel_backend
-        if not kernels.is_card_name(backend):
+        if not kernels.is_gpu_name(backend):
             return None
         with self._lock:
             backbone, nominal = self.backbone, self.nominal_
             # Of the objects themselves: what `id` says of one may be another's when it is gone.
             of = (nominal, backbone, self._precision)
-            if self._on_card is None or any(a is not b for a, b in zip(self._on_card[0], of, strict=True)):
-                from ..card_slots import open_slots
-                from ..gpu_inference import Setting
+            if self._on_gpu is None or any(a is not b for a, b in zip(self._on_gpu[0], of, strict=True)):
+                from ..predict.gpu.inference import Setting
+                from ..predict.gpu.slots import open_slots
 
                 channels = position_channels(self.grid_, p.position_weight) if self.positions_ else None
                 setting = Setting(
                     nominal.bank, self.grid_, p.image_size, p.dim, p.neighbourhood, p.smoothing_sigma, channels
                 )
-                self._on_card = None  # gives the old one's memory back first
-                self._on_card = (of, open_slots(setting, backbone, backend, self._precision))
-            return self._on_card[1]
+                self._on_gpu = None  # gives the old one's memory back first
+                self._on_gpu = (of, open_slots(setting, backbone, backend, self._precision))
+            return self._on_gpu[1]
 
-    def _predicted_on_card(
-        self, found: CardScores, degrees: int, size: tuple[int, int] | None, limits: Limits
+    def _predicted_on_gpu(
+        self, found: GpuScores, degrees: int, size: tuple[int, int] | None, limits: Limits
     ) -> Prediction:
         threshold = self.threshold_ if limits.threshold is None else limits.threshold
         return Prediction(

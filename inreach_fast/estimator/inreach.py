@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFittedError
 from ..parameters import Parameters
-from ..verdict import Pace
+from ..predict.bounded_search import Pace
 from .compressing import Compressing
 from .growing import Growing
 from .network import as_backbone
@@ -75,7 +75,7 @@ class InReaCh(Growing, Predicting, TrainingScores, Compressing, Saving):
         self._fingerprint = None
         self._folder = None
         self._pace = Pace()
-        self._on_card = None
+        self._on_gpu = None
         self._scratch = None  # where temporary files go; None: the system's place
         self._spool = None  # of a fit that is to be saved before its spool is removed
         self._fitted = False

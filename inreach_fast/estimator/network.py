@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..descriptors import append_positions, describe_images, position_channels
+from ..array_types import FloatArray, UInt8Array
 from ..errors import BackboneMismatchError, ParameterError
-from ..fit_pipeline import Network
-from ..preprocess import Geometry
+from ..fit.pipeline import Network
+from ..images.preprocess import Geometry
+from ..method.descriptors import append_positions, describe_images, position_channels
 from .state import State
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-
-FloatArray = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 class WithNetwork(State):

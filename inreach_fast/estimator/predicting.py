@@ -8,21 +8,18 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import kernels
-from ..descriptors import check_descriptors
+from ..array_types import FloatArray
 from ..errors import NonFiniteError, ParameterError
-from ..image_association import bad_features
-from ..image_source import as_image, is_single_image, open_images
-from ..prediction import Prediction, stacked
-from ..stream import Ready, in_stream, named_features
+from ..images.source import as_image, is_single_image, open_images
+from ..method.descriptors import bad_features, check_descriptors
+from ..predict.prediction import Prediction, stacked
+from ..predict.stream import Ready, in_stream, named_features
 from .image_prediction import ImagePrediction
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Predicting(ImagePrediction):
@@ -62,7 +59,7 @@ class Predicting(ImagePrediction):
         single = is_single_image(images)
         source = None if single else open_images(images)
         count = 1 if source is None else len(source)
-        card = self._card()
+        gpu = self._gpu()
         done: list[Prediction] = []
         step = self.parameters.batch_size if limits.budget is None else 1  # a budget is each image's own
         for start in range(0, count, step):
@@ -75,14 +72,14 @@ class Predicting(ImagePrediction):
                 sizes.append(ready.size)
                 inputs[k] = ready.network_input
                 turns.append(ready.degrees)
-            on_card = None if card is None else card.scores(inputs)
-            rows = self._described_rows(inputs, self._precision) if on_card is None else []
+            on_gpu = None if gpu is None else gpu.scores(inputs)
+            rows = self._described_rows(inputs, self._precision) if on_gpu is None else []
             for k, i in enumerate(numbers):
                 try:
-                    if on_card is None:
+                    if on_gpu is None:
                         done.append(self._predicted(rows[k], turns[k], sizes[k], limits, begun))
                     else:
-                        done.append(self._predicted_on_card(next(on_card), turns[k], sizes[k], limits))
+                        done.append(self._predicted_on_gpu(next(on_gpu), turns[k], sizes[k], limits))
                 except NonFiniteError as error:
                     raise bad_features("the image" if source is None else source.names[i]) from error
         return done[0] if single else stacked(done)
@@ -115,7 +112,7 @@ class Predicting(ImagePrediction):
             raise ParameterError(f"ahead: expected a whole number of at least 1, got {ahead!r}")
         if is_single_image(images):
             raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
-        card = self._card()
+        gpu = self._gpu()
         source: Iterable[tuple[str, Any]]
         if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
             opened = open_images(images)
@@ -129,8 +126,8 @@ class Predicting(ImagePrediction):
 
         def start(item: tuple[str, Ready]) -> tuple[str, Ready, Any]:
             name, ready = item
-            if card is not None:
-                return name, ready, card.start(ready.network_input)
+            if gpu is not None:
+                return name, ready, gpu.start(ready.network_input)
             begun = time.perf_counter()
             (rows,) = self._described_rows(np.array(ready.network_input[None]), self._precision)
             with named_features(name):
@@ -138,13 +135,13 @@ class Predicting(ImagePrediction):
 
         def collect(item: tuple[str, Ready, Any]) -> Prediction:
             name, ready, started = item
-            if card is None:
+            if gpu is None:
                 scored: Prediction = started
                 return scored
             with named_features(name):
-                return self._predicted_on_card(card.collect(started), ready.degrees, ready.size, limits)
+                return self._predicted_on_gpu(gpu.collect(started), ready.degrees, ready.size, limits)
 
-        in_flight = 0 if card is None else card.in_flight
+        in_flight = 0 if gpu is None else gpu.in_flight
         return in_stream(source, read, start, collect, ahead=int(ahead), in_flight=in_flight)
 
     def prepare(self) -> Self:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from .. import model_file
-from ..alignment import Alignment
-from ..compression import Compression
-from ..descriptors import check_grid
+from ..array_types import Array
 from ..errors import ModelCorruptError
-from ..fit_report import FitReport
-from ..growth_state import GrowthState
-from ..nominal_model import NominalModel
+from ..fit.growth_state import GrowthState
+from ..fit.report import FitReport
+from ..images.alignment import Alignment
+from ..method.compression import Compression
+from ..method.descriptors import check_grid
+from ..method.nominal_model import NominalModel
 from ..parameters import Parameters
+from ..storage import model_file
 from .network import WithNetwork, as_backbone
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Saving(WithNetwork):
             fingerprint = self._fingerprint or self.backbone.fingerprint
             spec = self._spec or self.backbone.spec
             backbone = {"name": self.parameters.backbone, "fingerprint": fingerprint, "spec": spec}
-        arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self.nominal_, name) for name in _NOMINAL_ARRAYS}
+        arrays: dict[str, Array] = {name: getattr(self.nominal_, name) for name in _NOMINAL_ARRAYS}
         arrays["threshold_scores"] = self.threshold_scores_
         arrays["threshold_images"] = self.threshold_images_
         arrays["seed_images"] = self.seed_images_
@@ -168,6 +168,6 @@ class Saving(WithNetwork):
         return self
 
 
-def _parts(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+def _parts(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     """The arrays whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

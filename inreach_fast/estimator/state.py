@@ -7,28 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..alignment import Alignment
+from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..errors import MixedSizesError, NotFittedError
-from ..fit_report import FitReport
-from ..fitted import Fitted
-from ..growth_state import GrowthState
-from ..nominal_model import NominalModel
+from ..fit.growth_state import GrowthState
+from ..fit.nominate import Fitted
+from ..fit.report import FitReport
+from ..images.alignment import Alignment
+from ..method.nominal_model import NominalModel
+from ..method.scoring import Scorer, anomaly_map
+from ..method.threshold import robust_threshold
 from ..parameters import Parameters
-from ..scoring import Scorer, anomaly_map
-from ..spool import Spool
-from ..threshold import robust_threshold
-from ..verdict import Pace
+from ..predict.bounded_search import Pace
+from ..storage.spool import Spool
 from .descriptor_references import Reference
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-    from ..card_slots import CardSlots
-
-DoubleArray = npt.NDArray[np.float64]
-FloatArray = npt.NDArray[np.float32]
-IndexArray = npt.NDArray[np.int64]
+    from ..predict.gpu.slots import GpuSlots
 
 
 class State:
@@ -73,7 +69,7 @@ class State:
     # What predictions prepare, and what they have learnt of this machine.
     _scorer: Scorer | None
     _pace: Pace
-    _on_card: tuple[Any, CardSlots | None] | None
+    _on_gpu: tuple[Any, GpuSlots | None] | None
 
     def _check_fitted(self) -> None:
         if not self._fitted:

@@ -6,18 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..alignment import rotate
-from ..descriptors import check_descriptors
+from ..array_types import FloatArray, UInt8Array
 from ..errors import ParameterError
-from ..fitted import Progress, leave_one_out_score, silent
-from ..image_source import open_images
+from ..fit.nominate import Progress, leave_one_out_score, silent
+from ..images.alignment import rotate
+from ..images.source import open_images
+from ..method.descriptors import check_descriptors
 from .descriptor_references import referenced
 from .network import WithNetwork
-
-FloatArray = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 
 class TrainingScores(WithNetwork):

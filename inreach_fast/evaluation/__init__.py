@@ -26,13 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .ablation import ABLATION_ROWS, depth_list, run_ablation, run_depth_sweep
     from .feature_cache import FeatureCache
-    from .metrics import (
-        aupro,
-        auroc,
-        average_precision,
-        best_f1,
-        nominal_precision_recall,
-    )
+    from .metrics import aupro, auroc, average_precision, best_f1, nominal_precision_recall
     from .mvtec import Dataset, Sample, TrainingSet, list_classes, make_training_set, read_dataset
     from .protocol import ClassResult, Figures, evaluate_class
     from .report import format_summary, format_table, write_csv, write_json

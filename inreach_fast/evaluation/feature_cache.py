@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from ..errors import SaveError
 
 UInt8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
-Describe = Callable[[UInt8Array], Float32Array]
+FloatArray = NDArray[np.float32]
+Describe = Callable[[UInt8Array], FloatArray]
 
 
 class FeatureCache:
@@ -49,10 +49,10 @@ class FeatureCache:
         that wrapping loads no backbone.
         """
 
-        def cached(batch: UInt8Array) -> Float32Array:
+        def cached(batch: UInt8Array) -> FloatArray:
             name = fingerprint() if callable(fingerprint) else fingerprint
             paths = [self._path(image, name) for image in batch]
-            found: list[Float32Array | None] = [_read(path) for path in paths]
+            found: list[FloatArray | None] = [_read(path) for path in paths]
             missing = [i for i, rows in enumerate(found) if rows is None]
             self.hits += len(found) - len(missing)
             self.misses += len(missing)
@@ -76,7 +76,7 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.npy"
 
 
-def _read(path: Path) -> Float32Array | None:
+def _read(path: Path) -> FloatArray | None:
     """The memory-mapped rows, or None where the file is absent or unusable (cut short): it is then
     computed anew.
     """
@@ -87,7 +87,7 @@ def _read(path: Path) -> Float32Array | None:
     return rows if rows.dtype == np.float32 and rows.ndim == 2 else None
 
 
-def _write(path: Path, rows: Float32Array) -> None:
+def _write(path: Path, rows: FloatArray) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from .supplement import expected_image_auroc, expected_pixel_auroc, expected_tra
 
 if TYPE_CHECKING:
     from ..estimator import InReaCh
-    from ..preprocess import Geometry
+    from ..images.preprocess import Geometry
 
 Progress = Callable[[str, int, int], None]
 Mask = NDArray[np.bool_]
@@ -238,7 +238,7 @@ def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> Mask |
     mask = read_mask(sample)
     if mask is None:
         return None
-    from ..alignment import rotate_mask
+    from ..images.alignment import rotate_mask
 
     fitted = resize_crop_mask(mask, geometry)
     return np.asarray(rotate_mask(fitted, degrees)) if degrees else fitted
@@ -249,7 +249,7 @@ def resize_crop_mask(mask: Mask, geometry: Geometry) -> Mask:
     # Geometry speaks of images only. With its own resize taken away it just crops: one definition of where.
     from PIL import Image
 
-    from ..preprocess import Geometry
+    from ..images.preprocess import Geometry
 
     if geometry.resize is not None and mask.shape != geometry.resize:
         height, width = geometry.resize
@@ -263,7 +263,7 @@ def _predict(
     model: InReaCh, samples: Sequence[Sample], progress: Progress | None
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], list[Mask]]:
     """Score (n,), map and mask of every test image, the last two in the network's (aligned: turned) frame."""
-    from ..scoring import anomaly_map
+    from ..method.scoring import anomaly_map
 
     scores = np.empty(len(samples), dtype=np.float32)
     maps: list[NDArray[np.float32]] = []

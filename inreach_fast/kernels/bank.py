@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
+from ..array_types import Array, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..memory import mapped_file
-from .gpu_devices.interop import lives_on_gpu
-from .results import FloatArray, IndexArray
+from .gpu.devices.interop import lives_on_gpu
 from .validation import as_float32, as_ids, check_finite, check_index, check_not_empty
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ class Bank:
 
     Args:
         rows: (N, D) float32 in C order, kept by reference (anything else that converts without loss is
-            copied), or an array on a card (torch, CuPy, DLPack), which is searched there, in place. They must not
+            copied), or an array on a GPU (torch, CuPy, DLPack), which is searched there, in place. They must not
             change while the bank lives.
         groups: int64 (n,), optional: a query whose group equals a row's passes that row over
             (leave-one-image-out).
@@ -44,9 +42,9 @@ class Bank:
     """
 
     def __new__(cls, rows: Any = None, *_arguments: Any, **_named: Any) -> Bank:
-        """Rows on a card make a `GpuBank`, which is searched there."""
+        """Rows on a GPU make a `GpuBank`, which is searched there."""
         if cls is Bank and lives_on_gpu(rows):
-            from .gpu_bank import GpuBank
+            from .gpu.bank import GpuBank
 
             return object.__new__(GpuBank)
         return object.__new__(cls)
@@ -58,7 +56,7 @@ class Bank:
         *,
         index: Any = None,
         basis: Any = None,
-        index_arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        index_arrays: Mapping[str, Array] | None = None,
         name: str = "bank",
     ) -> None:
         self._rows = as_float32(rows, name)
@@ -147,7 +145,7 @@ class Bank:
 
     def index_arrays(
         self, *, folder: str | os.PathLike[str] | None = None, memory_limit: int | None = None
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> dict[str, Array]:
         """The search index as plain arrays to be kept beside the rows, built now if it was not yet.
 
         ``Bank(rows, groups, index_arrays=...)`` takes them back without a copy. On one machine the
@@ -170,9 +168,7 @@ class Bank:
         native = _native_backend()
         if native is None:
             return {}
-        arrays: dict[str, npt.NDArray[Any]] = native.index_arrays(
-            self, None if folder is None else Path(folder), memory_limit
-        )
+        arrays: dict[str, Array] = native.index_arrays(self, None if folder is None else Path(folder), memory_limit)
         return arrays
 
     def gathered(self) -> FloatArray:
@@ -193,7 +189,7 @@ def _native_backend() -> Any:
 
     if "native" not in available_backends():
         return None
-    from . import native
+    from .cpu.native import search as native
 
     return native
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..array_types import Array, DoubleArray, FloatArray, IndexArray
 from ..memory import mapped_file, release_pages
-from .results import FloatArray, IndexArray
 
 _OVERSAMPLING = 8
 _LEADING = 32
@@ -30,10 +29,10 @@ class Basis:
         captured: share of the sample's variance in the 32 leading directions, 0 to 1: whether bounds can pay.
     """
 
-    def __init__(self, sample: npt.NDArray[Any], rank: int, *, power_iterations: int = 3) -> None:
+    def __init__(self, sample: Array, rank: int, *, power_iterations: int = 3) -> None:
         self.dim = int(sample.shape[1])
         self.rank = min(rank, self.dim)
-        self._centre: npt.NDArray[np.float64] = np.asarray(np.mean(sample, axis=0, dtype=np.float64))
+        self._centre: DoubleArray = np.asarray(np.mean(sample, axis=0, dtype=np.float64))
         with np.errstate(over="ignore"):
             largest = np.sqrt(max(float(np.einsum("ij,ij->i", part, part).max()) for part in self._centred(sample)))
         self.captured = 0.0
@@ -49,12 +48,12 @@ class Basis:
             self.captured = min(1.0, _sum_of_squares(leading) / total) if total > 0.0 else 0.0
         self._native: Any = None
 
-    def _centred(self, sample: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.float64]]:
+    def _centred(self, sample: Array) -> Iterator[DoubleArray]:
         """Some rows after the other, less the centre: what is at work stays in cache."""
         for start in range(0, len(sample), _ROWS_AT_ONCE):
             yield np.subtract(sample[start : start + _ROWS_AT_ONCE], self._centre, dtype=np.float64)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """The basis as plain arrays, float32 and float64, from which `from_arrays` makes it again."""
         return {
             "basis_centre": self._centre,
@@ -63,7 +62,7 @@ class Basis:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], dim: int) -> Basis:
+    def from_arrays(cls, arrays: Mapping[str, Array], dim: int) -> Basis:
         """The basis that gave `arrays`, for rows of ``dim`` values.
 
         Raises:
@@ -129,7 +128,7 @@ def _sum_of_squares(values: FloatArray) -> float:
     return float(np.einsum("ij,ij->", values, values, dtype=np.float64))
 
 
-def _orthonormal(columns: npt.NDArray[Any], *, passes: int = 3) -> npt.NDArray[np.float64]:
+def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
     """An orthonormal basis, float64, of the space that some columns (D, w) span.
 
     By Cholesky's factor of their Gram matrix: a pass leaves of the defect about the square of the columns' condition

@@ -8,14 +8,11 @@ in a channel, so that a channel's sums are in the order of its members either wa
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ..array_types import DoubleArray, FloatArray, IndexArray
 from .distance import exact_sq_distance
-from .gpu_devices.opening import is_card_name
+from .gpu.devices.opening import is_gpu_name
 from .registry import available_backends
-from .results import FloatArray, IndexArray
-
-DoubleArray = npt.NDArray[np.float64]
 
 
 def add_rows(rows: FloatArray, slots: IndexArray, sums: DoubleArray, *, backend: str = "auto") -> None:
@@ -46,6 +43,6 @@ def distances(rows: FloatArray, slots: IndexArray, means: DoubleArray, *, backen
 
 
 def _is_native(backend: str) -> bool:
-    # Members pass by once: what a card would do to them is less than bringing them there.
-    on_cpu = backend == "auto" or is_card_name(backend)
+    # Members pass by once: what a GPU would do to them is less than bringing them there.
+    on_cpu = backend == "auto" or is_gpu_name(backend)
     return (available_backends()[0] if on_cpu else backend) == "native"

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
-Float32Array = npt.NDArray[np.float32]
+from ..array_types import DoubleArray, FloatArray, IndexArray, Int32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +31,9 @@ class LevelTaps:
 
     channels: int
     first_output: int
-    feature_begin: Int64Array
-    tap_begin: Int64Array
-    weights: Float32Array
+    feature_begin: IndexArray
+    tap_begin: IndexArray
+    weights: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +44,8 @@ class AxisResample:
     """
 
     i0: Int32Array
-    w0: Float32Array
-    w1: Float32Array
+    w0: FloatArray
+    w1: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +117,7 @@ def level_taps(channels: tuple[int, ...], dim: int, neighbourhood: int) -> tuple
         last_output = ((level + 1) * dim - 1) // levels
         feature_begin = []
         tap_begin = [0]
-        weights: list[npt.NDArray[np.float64]] = []
+        weights: list[DoubleArray] = []
         for j in range(first_output, last_output + 1):
             entries = range(max(j * levels - level * dim, 0), min((j + 1) * levels - level * dim, dim))
             lo, hi = int(begin[entries[0]]), int(end[entries[-1]])

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..array_types import FloatArray
 from ..errors import DataError, ParameterError
 from .describe_plan import Level, Plan, axis_resample, level_taps
-from .gpu_devices.interop import lives_on_gpu
+from .gpu.devices.interop import lives_on_gpu
 from .registry import operation_module
 
-Float32Array = npt.NDArray[np.float32]
-
 # Where each backend keeps its `describe`; the module's own registry entry says whether it is usable.
-_MODULES = DESCRIBERS = {"native": "describe_native", "numba": "describe_numba", "torch": "describe_torch"}
+_MODULES = DESCRIBERS = {"native": "cpu.native.describe", "numba": "cpu.numba.describe", "torch": "cpu.torch.describe"}
 _MAX_SIZE = 2**31 - 1
 
 
@@ -27,7 +25,7 @@ def describe(
     dim: int = 1024,
     neighbourhood: int = 3,
     backend: str = "auto",
-    out: Float32Array | None = None,
+    out: FloatArray | None = None,
 ) -> Any:
     """One descriptor for each patch of a grid, from a backbone's levels (ALGORITHM section 3).
 
@@ -66,25 +64,25 @@ def describe(
     if neighbourhood % 2 == 0:
         raise ParameterError(f"neighbourhood: expected an odd number (1, 3, 5, ...), got {neighbourhood}")
     device = _check_levels(levels)
-    on_card = None
+    on_gpu = None
     if device is not None:
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
         if lives_on_gpu(levels[0]) and backend != "torch":
-            from .on_card import call_for
+            from .gpu.arrays import call_for
 
-            on_card = call_for(backend, levels[0])
-        if on_card is None:
+            on_gpu = call_for(backend, levels[0])
+        if on_gpu is None:
             if backend not in ("auto", "torch") or not hasattr(levels[0], "detach"):
-                raise DataError(f"levels: on {device}, where only torch and the card's own backends work; or move them")
+                raise DataError(f"levels: on {device}, where only torch and the GPU's own backends work; or move them")
             backend = "torch"
     arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
     batched = arrays[0].ndim == 4
     if not batched:
         arrays = [x[None] for x in arrays]
     plan = make_plan(tuple(tuple(int(n) for n in x.shape[1:]) for x in arrays), grid, dim, neighbourhood)
-    if on_card is not None:
-        result = on_card.describe(arrays, plan)
+    if on_gpu is not None:
+        result = on_gpu.describe(arrays, plan)
         return result if batched else result[0]
     module = operation_module(backend, DESCRIBERS)
     if device is not None:
@@ -160,12 +158,12 @@ def _check_levels(levels: Any) -> str | None:
 
 def _device(level: Any) -> str:
     if lives_on_gpu(level) and not hasattr(level, "detach"):
-        return "a card"
+        return "a GPU"
     device = getattr(level, "device", "cpu")  # a str in NumPy 2, torch.device in torch
     return str(device) if hasattr(level, "detach") else "cpu"
 
 
-def _as_array(level: Any, name: str) -> Float32Array:
+def _as_array(level: Any, name: str) -> FloatArray:
     """A level as an array with strides of whole floats: a view, wherever it has them."""
     if hasattr(level, "detach"):
         level = level.detach()  # NumPy refuses tensors that record gradients

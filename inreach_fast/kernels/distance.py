@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+
+from ..array_types import Array, DoubleArray
 
 _LANES = 16
 
 
-def exact_sq_distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def exact_sq_distance(x: Array, y: Array) -> DoubleArray:
     """Squared L2 distance of matching rows, (m, D) and (m, D) -> float64 (m,), in the kernels' own order.
 
     Sixteen virtual lanes, each product rounded before it is added, folded in a fixed tree (csrc/README.md).

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
-from .gpu_devices.interop import lives_on_gpu
+from .gpu.devices.interop import lives_on_gpu
 from .registry import operation_module
-from .results import FloatArray, IndexArray
 from .validation import as_float32, as_ids, check_finite, check_index
 
 if TYPE_CHECKING:
-    from .on_card import CardMembers
+    from .gpu.arrays import GpuMembers
 
 # Where each backend keeps its `channel_spread`; the registry says whether it is usable.
-_MODULES = {"native": "filtering_native", "numba": "numba_backend", "torch": "torch_backend"}
+_MODULES = {"native": "cpu.native.filter_channels", "numba": "cpu.numba.search", "torch": "cpu.torch.search"}
 
 
 class SpreadBackend(Protocol):
@@ -27,7 +26,7 @@ class SpreadBackend(Protocol):
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ) -> tuple[DoubleArray, DoubleArray]:
         """Distance of each member to its channel's mean, and their population standard deviation a channel.
 
         Channel c holds the members ``members[rows[starts[c]:starts[c + 1]]]``, at least one. The mean and
@@ -48,10 +47,10 @@ class ChannelFilterResult:
             before the spread filter, in the descriptors' own unit.
     """
 
-    keep: npt.NDArray[np.bool_]
+    keep: BoolArray
     channels: IndexArray
     length: IndexArray
-    sigma: npt.NDArray[np.float64]
+    sigma: DoubleArray
 
 
 def filter_channels(
@@ -82,7 +81,7 @@ def filter_channels(
             can be in two channels. Without it n = N and member i is ``members[i]``.
         backend: "auto" or one of `available_backends`.
 
-    Members on a card (torch, CuPy, anything with DLPack) are read there, in place.
+    Members on a GPU (torch, CuPy, anything with DLPack) are read there, in place.
 
     Returns:
         `ChannelFilterResult`, in the CPU's memory; beyond the inputs it takes a few values a member and one mean a
@@ -92,9 +91,9 @@ def filter_channels(
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
         infinity. BackendError: unknown backend, or not usable here.
     """
-    on_card = _on_card(backend, members)
-    module: SpreadBackend = operation_module(backend, _MODULES) if on_card is None else on_card
-    members = as_float32(members, "members") if on_card is None else on_card
+    on_gpu = _on_gpu(backend, members)
+    module: SpreadBackend = operation_module(backend, _MODULES) if on_gpu is None else on_gpu
+    members = as_float32(members, "members") if on_gpu is None else on_gpu
     if rows is None:
         channel = as_ids(channel, "channel", len(members))
         row_of = np.arange(len(members), dtype=np.int64)
@@ -108,10 +107,10 @@ def filter_channels(
 
     # Members of one channel side by side, each channel's in their own order.
     member = np.flatnonzero(channel >= 0)
-    if on_card is None:
+    if on_gpu is None:
         check_finite(members, "members", row_of[member])
     else:
-        on_card.check_finite(row_of[member])
+        on_gpu.check_finite(row_of[member])
     member = member[np.argsort(channel[member], kind="stable")]
     ids, length = np.unique(channel[member], return_counts=True)
     if min_length is not None:
@@ -139,11 +138,11 @@ def filter_channels(
     return ChannelFilterResult(keep, ids[lives], length[lives].astype(np.int64), sigma[lives])
 
 
-def _on_card(backend: str, members: Any) -> CardMembers | None:
-    """Members that lie on a card, where its kernels are to be used."""
+def _on_gpu(backend: str, members: Any) -> GpuMembers | None:
+    """Members that lie on a GPU, where its kernels are to be used."""
     if not lives_on_gpu(members):
         return None
-    from .on_card import Call, call_for
+    from .gpu.arrays import Call, call_for
 
     call = call_for(backend, members)
     return call.members(members) if isinstance(call, Call) else None

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..array_types import IndexArray
 from ..errors import ParameterError
 from .bank import Bank
-from .gpu_bank import GpuBank
-from .gpu_devices.interop import lives_on_gpu
+from .gpu.bank import GpuBank
+from .gpu.devices.interop import lives_on_gpu
 from .registry import SearchBackend, backend_module, takes_hints
-from .results import AnsweredNearest, IndexArray, MutualNearest, Nearest, NearestBounds
+from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
 from .validation import as_hint, as_ids, check_k, check_same_dim
 
 if TYPE_CHECKING:
-    from .on_card import Call, CallOnCpu
+    from .gpu.arrays import Call, CallOnCpu
 
 
 def nearest(
@@ -42,12 +43,12 @@ def nearest(
         query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
         hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
-            time; no guess, however bad, changes the answer. Cards have a use for it where k is 1.
-        backend: "auto" or one of `available_backends`; cards are named "cuda:1", "cuda:0,1" (they share the bank) or
+            time; no guess, however bad, changes the answer. GPUs have a use for it where k is 1.
+        backend: "auto" or one of `available_backends`; GPUs are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 
-    Arrays on a card (torch, CuPy, anything with DLPack) are searched there without a copy, on their library's current
-    stream, and results are arrays of the same kind there; the other side is on that card too, or a `Bank`.
+    Arrays on a GPU (torch, CuPy, anything with DLPack) are searched there without a copy, on their library's current
+    stream, and results are arrays of the same kind there; the other side is on that GPU too, or a `Bank`.
 
     Returns:
         `Nearest` with arrays of shape (m,) for ``k=1``, else (m, k). Fewer than ``k`` eligible rows: index -1
@@ -58,9 +59,9 @@ def nearest(
         the argument.
     """
     k = check_k(k)
-    on_card = _on_card(backend, queries, bank)
-    if on_card is not None:
-        there = on_card.nearest(queries, bank, k, query_group, bank_group, hint)
+    on_gpu = _on_gpu(backend, queries, bank)
+    if on_gpu is not None:
+        there = on_gpu.nearest(queries, bank, k, query_group, bank_group, hint)
         return replace(there, index=there.index[:, 0], sq_distance=there.sq_distance[:, 0]) if k == 1 else there
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
@@ -91,9 +92,9 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
-    on_card = _on_card(backend, queries, bank)
-    if on_card is not None:
-        there = on_card.nearest(queries, bank, 1, query_group, bank_group, hint)
+    on_gpu = _on_gpu(backend, queries, bank)
+    if on_gpu is not None:
+        there = on_gpu.nearest(queries, bank, 1, query_group, bank_group, hint)
         distance = there.sq_distance[:, 0]
         return NearestBounds(there.index[:, 0], distance, distance, there.counts, exact=True)
     module = backend_module(backend)
@@ -121,9 +122,9 @@ def nearest_answered(
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; a chosen row then looks at
     all queries.
     """
-    on_card = _on_card(backend, queries, bank)
-    if on_card is not None:
-        return on_card.nearest_answered(queries, bank, query_group, bank_group)
+    on_gpu = _on_gpu(backend, queries, bank)
+    if on_gpu is not None:
+        return on_gpu.nearest_answered(queries, bank, query_group, bank_group)
     module = backend_module(backend)
     query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
     own = getattr(module, "nearest_answered", None)
@@ -151,11 +152,11 @@ def _hinted(
     return module.nearest(queries, bank, k, group)
 
 
-def _on_card(backend: str, first: Any, second: Any) -> Call | CallOnCpu | None:
-    """The call on a card, where one of the two lies there (and ``backend`` is not one of the CPU's)."""
+def _on_gpu(backend: str, first: Any, second: Any) -> Call | CallOnCpu | None:
+    """The call on a GPU, where one of the two lies there (and ``backend`` is not one of the CPU's)."""
     if not any(isinstance(x, GpuBank) or lives_on_gpu(x) for x in (first, second)):
         return None
-    from .on_card import call_for
+    from .gpu.arrays import call_for
 
     return call_for(backend, first, second)
 
@@ -196,9 +197,9 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
-    on_card = _on_card(backend, a, b)
-    if on_card is not None:
-        return on_card.mutual_nearest(a, b)
+    on_gpu = _on_gpu(backend, a, b)
+    if on_gpu is not None:
+        return on_gpu.mutual_nearest(a, b)
     module = backend_module(backend)
     a, b = _in_memory(a), _in_memory(b)
     a = a if isinstance(a, Bank) else Bank.for_call(a, name="a")

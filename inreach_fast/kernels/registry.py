@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
 
+from ..array_types import IndexArray
 from ..errors import BackendError, GpuError, GpuLostError
 from .bank import Bank
-from .gpu_devices.opening import is_card_name
-from .gpu_devices.probe import card_count, has_card
-from .results import IndexArray, MutualNearest, Nearest
+from .gpu.devices.opening import is_gpu_name
+from .gpu.devices.probe import gpu_count, has_gpu
+from .results import MutualNearest, Nearest
 
-# Fastest first: "auto" takes the first that is usable. name -> (module beside this file, what it needs); cards, which
+# Fastest first: "auto" takes the first that is usable. name -> (module beside this file, what it needs); GPUs, which
 # names can number, are no modules (gpu_backends.py).
 _BACKENDS = {
-    "native": ("native", "inreach_fast._core"),
-    "numba": ("numba_backend", "numba"),
-    "torch": ("torch_backend", "torch"),
+    "native": ("cpu.native.search", "inreach_fast._core"),
+    "numba": ("cpu.numba.search", "numba"),
+    "torch": ("cpu.torch.search", "torch"),
     "cuda": ("", "inreach_fast._cuda"),
     "cupy": ("", "cupy"),
 }
@@ -42,7 +43,7 @@ class SearchBackend(Protocol):
 
 
 def _usable(name: str) -> bool:
-    return _found(_BACKENDS[name][1]) and (not is_card_name(name) or has_card())
+    return _found(_BACKENDS[name][1]) and (not is_gpu_name(name) or has_gpu())
 
 
 @cache
@@ -56,7 +57,7 @@ def _found(needed: str) -> bool:
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that this machine can use; all give the same bits.
 
-    Those of the CPU come first, fastest first; "cuda" and "cupy" where there is a card (asked of its driver).
+    Those of the CPU come first, fastest first; "cuda" and "cupy" where there is a GPU (asked of its driver).
     """
     return tuple(name for name in _BACKENDS if _usable(name))
 
@@ -65,7 +66,7 @@ def chosen_backend(backend: str) -> str:
     """The name behind "auto", for arrays in the CPU's memory; any other as it is."""
     if backend == "auto":
         for name in _BACKENDS:
-            if not is_card_name(name) and _usable(name):
+            if not is_gpu_name(name) and _usable(name):
                 return name
     return backend
 
@@ -73,17 +74,17 @@ def chosen_backend(backend: str) -> str:
 def backend_for(backend: str, device: str) -> str:
     """The name behind "auto" where the network runs on ``device``, a torch device; any other as it is.
 
-    On a CUDA device that is the card's own backend. Where none can be used, the answer comes from the CPU, the
+    On a CUDA device that is the GPU's own backend. Where none can be used, the answer comes from the CPU, the
     same to the bit, and one line of the log "inreach_fast" says so.
     """
     kind, _, number = device.partition(":")
     if backend != "auto" or kind != "cuda":
         return backend
     reasons: list[str] = []
-    for name in card_kinds(reasons):
+    for name in gpu_kinds(reasons):
         try:
             wanted = f"{name}:{number}" if number else name
-            _card_backend(wanted)
+            _gpu_backend(wanted)
             return wanted
         except GpuLostError:
             raise  # the network cannot use it either
@@ -93,9 +94,9 @@ def backend_for(backend: str, device: str) -> str:
     return "auto"
 
 
-def card_kinds(reasons: list[str]) -> Iterator[str]:
-    """The installed backends for cards, in order; why another is not goes to ``reasons``."""
-    for name in (n for n in _BACKENDS if is_card_name(n)):
+def gpu_kinds(reasons: list[str]) -> Iterator[str]:
+    """The installed backends for GPUs, in order; why another is not goes to ``reasons``."""
+    for name in (n for n in _BACKENDS if is_gpu_name(n)):
         if _found(_BACKENDS[name][1]):
             yield name
         else:
@@ -108,29 +109,29 @@ def tell_once(line: str) -> None:
     _log.warning("%s", line)
 
 
-def _card_backend(name: str) -> SearchBackend:
-    from .gpu_backends import gpu_backend
+def _gpu_backend(name: str) -> SearchBackend:
+    from .gpu.backends import gpu_backend
 
     return gpu_backend(name)
 
 
 def backend_module(name: str) -> SearchBackend:
-    """The module behind a backend's name; of cards ("cuda", "cupy:1", "cuda:0,1", "cuda:all") an object like one.
+    """The module behind a backend's name; of GPUs ("cuda", "cupy:1", "cuda:0,1", "cuda:all") an object like one.
 
     Raises:
         BackendError: unknown name, or not usable here; the message names those that are. GpuUnavailableError: there
-        is no card, or no driver for it.
+        is no GPU, or no driver for it.
     """
     name = chosen_backend(name)
     plain = name.partition(":")[0]
-    if plain not in _BACKENDS or (plain != name and not is_card_name(name)) or not _found(_BACKENDS[plain][1]):
-        known = plain in _BACKENDS and (plain == name or is_card_name(name))
+    if plain not in _BACKENDS or (plain != name and not is_gpu_name(name)) or not _found(_BACKENDS[plain][1]):
+        known = plain in _BACKENDS and (plain == name or is_gpu_name(name))
         reason = f"needs {_BACKENDS[plain][1]}, which is not installed" if known else "is not a backend"
         usable = ", ".join(available_backends()) or "none"
         raise BackendError(f"backend: {name!r} {reason}; usable here: {usable} (or 'auto')")
-    if is_card_name(name):
-        card_count()  # raises what keeps the cards from being used
-        return _card_backend(name)
+    if is_gpu_name(name):
+        gpu_count()  # raises what keeps the GPUs from being used
+        return _gpu_backend(name)
     module: SearchBackend = importlib.import_module(f".{_BACKENDS[name][0]}", __package__)
     return module
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from .gpu_devices.interop import numbers_like
-
-IndexArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
+from ..array_types import BoolArray, FloatArray, IndexArray
+from .gpu.devices.interop import numbers_like
 
 
 @dataclass(frozen=True)
@@ -108,5 +103,5 @@ class AnsweredNearest:
 
     index: IndexArray
     sq_distance: FloatArray
-    answered: npt.NDArray[np.bool_]
+    answered: BoolArray
     counts: SearchCounts | None = None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..array_types import Array, BoolArray, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from ..memory import mapped_file, release_pages
-from .gpu_devices.interop import library_of, lives_on_gpu
-from .results import FloatArray, IndexArray
+from .gpu.devices.interop import library_of, lives_on_gpu
 
 _CHUNK_ROWS = 4096
 _MAPPED_BYTES = 64 << 20
@@ -53,14 +52,14 @@ def as_float32(value: Any, name: str, *, ndim: int | tuple[int, ...] = 2) -> Flo
     return converted
 
 
-def _same_int(converted: FloatArray, array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _same_int(converted: FloatArray, array: Array) -> BoolArray:
     # Through float64 integers above 2^53 would compare equal after rounding; float32 holds few of them anyway.
     wide = converted.astype(np.float64)
     fits = np.abs(wide) < 2.0**53
     return np.asarray(fits & (wide == array.astype(np.float64)))
 
 
-def _as_array(value: Any, name: str) -> npt.NDArray[Any]:
+def _as_array(value: Any, name: str) -> Array:
     if hasattr(value, "detach"):  # a torch tensor, perhaps on another device or with a gradient
         value = value.detach()
         if getattr(value, "device", None) is not None and value.device.type != "cpu":

@@ -12,14 +12,7 @@ from inreach_fast.backbones import IMAGENET, REFERENCE, Backbone, BackboneDefini
 from inreach_fast.backbones.capture import HookedNetwork
 from inreach_fast.backbones.cut_resnet import CutResNet
 from inreach_fast.backbones.weights import random_state
-from inreach_fast.errors import (
-    BackboneError,
-    DataError,
-    GpuError,
-    GpuLostError,
-    GpuMemoryError,
-    ParameterError,
-)
+from inreach_fast.errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 
 BATCH = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), dtype=np.uint8)
 
@@ -200,7 +193,7 @@ def test_a_changed_resnet_is_not_cut() -> None:
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), BackboneError, "another image_size"),
     ],
 )
-def test_a_card_that_fails_is_not_the_networks_fault(error: Exception, kind: type[Exception], words: str) -> None:
+def test_a_gpu_that_fails_is_not_the_networks_fault(error: Exception, kind: type[Exception], words: str) -> None:
     class Failing(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise error
@@ -211,7 +204,7 @@ def test_a_card_that_fails_is_not_the_networks_fault(error: Exception, kind: typ
     assert type(caught.value) is kind
 
 
-def test_a_full_card_is_told_when_the_network_is_moved_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_gpu_is_told_when_the_network_is_moved_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: nn.Module, *_: object, **__: object) -> nn.Module:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 

@@ -1,4 +1,4 @@
-"""The bench of a card, every line of it, with the CPU in the card's place: no loan of a card goes to its mistakes."""
+"""The bench of a GPU, every line of it, with the CPU in the GPU's place: no loan of a GPU goes to its mistakes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:
 pytest.importorskip("threadpoolctl")
 
 from bench import __main__ as program  # noqa: E402
-from bench import card, gpu, gpu_model, records  # noqa: E402
+from bench import gpu, gpu_model, records  # noqa: E402
 from inreach_fast.backbones import Backbone  # noqa: E402
 
 QUERIES, BANK = 40, 600
@@ -44,7 +44,7 @@ class _Work:
 @pytest.fixture
 def cases(monkeypatch: pytest.MonkeyPatch) -> list[records.Case]:
     monkeypatch.setattr(gpu_model, "_FRAMES", 30)
-    return gpu.run(_Work(), quick=True, card=card.Card("cpu"), queries=QUERIES, banks=(BANK,), networks=("auto",))  # type: ignore[arg-type]
+    return gpu.run(_Work(), quick=True, gpu=gpu.Gpu("cpu"), queries=QUERIES, banks=(BANK,), networks=("auto",))  # type: ignore[arg-type]
 
 
 def test_every_goal_of_the_issue_has_its_case(cases: list[records.Case]) -> None:
@@ -93,9 +93,9 @@ def test_the_table_is_written(cases: list[records.Case]) -> None:
         assert case["name"] in text
 
 
-def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     reason = gpu.why_not()
     if reason is None:
-        pytest.skip("a card is here")
+        pytest.skip("a GPU is here")
     assert program.main(["--device", "cuda"]) == 0
     assert capsys.readouterr().out.startswith(f"SKIPPED: {reason}")

@@ -82,7 +82,7 @@ def test_what_cannot_be_added_or_forgotten(run: Run, model: Path, training: Path
 def test_an_interrupted_fit_is_resumed(
     run: Run, model: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inreach_fast.member_store import MemberStore
+    from inreach_fast.storage.members import MemberStore
 
     append = MemberStore.append
 

@@ -1,4 +1,4 @@
-"""What filters assume of sums of products (docs/gpu.md, section 3): on the host executor, and on a card if there is."""
+"""What filters assume of sums of products (docs/gpu.md, section 3): on the host executor, and on a GPU if there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cuda_host.device import HostDevice
 
-from inreach_fast.kernels import available_backends, is_card_name
+from inreach_fast.kernels import available_backends, is_gpu_name
 from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import Device, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, FramedRows
@@ -17,7 +17,7 @@ from inreach_fast.kernels.gpu.search import Search
 ROWS, BANK = 40, 150
 
 
-@pytest.fixture(params=["cpu", pytest.param("card", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Device:
     if request.param == "cpu":
         if cuda_host.build.compiler() is None:
@@ -25,11 +25,11 @@ def device(request: pytest.FixtureRequest) -> Device:
         return HostDevice(2)
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device: what a card's matrix instructions do was not measured")
-    opening = pytest.importorskip("inreach_fast.kernels.gpu_devices.opening")
-    kinds = [kind for kind in available_backends() if is_card_name(kind)]
+        pytest.skip("no CUDA device: what a GPU's matrix instructions do was not measured")
+    opening = pytest.importorskip("inreach_fast.kernels.gpu.devices.opening")
+    kinds = [kind for kind in available_backends() if is_gpu_name(kind)]
     if not kinds:
-        pytest.skip("neither inreach_fast._cuda nor CuPy: what a card's matrix instructions do was not measured")
+        pytest.skip("neither inreach_fast._cuda nor CuPy: what a GPU's matrix instructions do was not measured")
     opened: Device = opening.open_device(kinds[0], 0)
     return opened
 

@@ -30,7 +30,7 @@ class Case:
 
 
 class _InPieces(GpuBackend):
-    """A card that holds a part of any bank, however small."""
+    """A GPU that holds a part of any bank, however small."""
 
     pieces = 1
 

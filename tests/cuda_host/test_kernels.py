@@ -26,7 +26,7 @@ from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Rout
 from inreach_fast.kernels.gpu.search import Search
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
 from inreach_fast.kernels.gpu.spread import channel_pieces
-from inreach_fast.scoring import anomaly_map
+from inreach_fast.method.scoring import anomaly_map
 
 from . import backend, build
 from .device import HostDevice
@@ -204,7 +204,7 @@ def test_rows_that_a_format_cannot_hold_have_no_bounds() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_formats_that_a_card_lacks_are_refused_before_a_launch(form: str) -> None:
+def test_formats_that_a_gpu_lacks_are_refused_before_a_launch(form: str) -> None:
     for capability in ((7, 5), (8, 0)):
         device = HostDevice(0, compute_capability=capability)
         for routes in ((Route(form), Route("f32")), (Route("f32"), Route(form))):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inreach_fast import kernels
 from inreach_fast.kernels.gpu import sources
 from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
-from inreach_fast.scoring import anomaly_map
+from inreach_fast.method.scoring import anomaly_map
 
 from . import backend, build
 from .device import HostDevice, KernelError

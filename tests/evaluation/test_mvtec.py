@@ -11,12 +11,7 @@ from evaluation.mvtec_tree import write_class
 from PIL import Image
 
 from inreach_fast.errors import DataError, EmptyFolderError, ImageError, ParameterError
-from inreach_fast.evaluation.mvtec import (
-    list_classes,
-    make_training_set,
-    read_dataset,
-    read_mask,
-)
+from inreach_fast.evaluation.mvtec import list_classes, make_training_set, read_dataset, read_mask
 from inreach_fast.evaluation.supplement import corruption_list
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

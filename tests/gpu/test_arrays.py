@@ -1,4 +1,4 @@
-"""Arrays on a card, in and out without a copy, on the caller's stream."""
+"""Arrays on a GPU, in and out without a copy, on the caller's stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import reference
 from kernel_cases import same_bits
 
 from inreach_fast import errors, kernels
-from inreach_fast.kernels.gpu_devices.card import CardDevice
+from inreach_fast.kernels.gpu.devices.gpu import GpuDevice
 
 pytestmark = pytest.mark.gpu
 
@@ -25,13 +25,13 @@ def test_torch_in_torch_out(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, b = _rows(50, 96), _rows(900, 96, seed=1)
     queries, bank = (torch.from_numpy(x).to(cuda) for x in (q, b))
     addresses: set[int] = set()
-    launch = CardDevice.launch
+    launch = GpuDevice.launch
 
-    def spy(self: CardDevice, kernel: str, grid: Any, block: int, arguments: Any) -> None:
+    def spy(self: GpuDevice, kernel: str, grid: Any, block: int, arguments: Any) -> None:
         addresses.update(a.address for a in arguments if hasattr(a, "address"))
         launch(self, kernel, grid, block, arguments)
 
-    monkeypatch.setattr(CardDevice, "launch", spy)
+    monkeypatch.setattr(GpuDevice, "launch", spy)
     for k in (1, 5):
         found = kernels.nearest(queries, bank, k=k)
         index, distance = reference.nearest(q, b, k)
@@ -114,10 +114,10 @@ def test_mixed_devices_are_told(cuda: str) -> None:
         kernels.nearest(rows.to(cuda), rows)
 
 
-def test_too_much_for_the_card_is_streamed(backend: str) -> None:
+def test_too_much_for_the_gpu_is_streamed(backend: str) -> None:
     from dataclasses import replace
 
-    from inreach_fast.kernels import gpu_backends
+    from inreach_fast.kernels.gpu import backends as gpu_backends
 
     opened: Any = gpu_backends.gpu_backend(f"{backend}:0")
     before = opened.options

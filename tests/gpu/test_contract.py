@@ -1,4 +1,4 @@
-"""The contract of exactness on a card: the bits of the reference, for every route through the kernels."""
+"""The contract of exactness on a GPU: the bits of the reference, for every route through the kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cuda_host.backend import CASES
 from kernel_cases import FAMILIES, Engine, check_mutual, check_nearest, same_bits
 
 from inreach_fast import kernels
-from inreach_fast.kernels import gpu_backends
+from inreach_fast.kernels.gpu import backends as gpu_backends
 from inreach_fast.kernels.gpu.backend import GpuBackend
 from inreach_fast.kernels.gpu.routes import FORMATS
 
@@ -23,7 +23,7 @@ _known: dict[tuple[Any, ...], Any] = {}
 
 @pytest.fixture(autouse=True)
 def reference_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the reference says of the same rows is worked out once for all cases: a card is not lent to wait for it."""
+    """What the reference says of the same rows is worked out once for all cases: a GPU is not lent to wait for it."""
 
     def once(function: Any) -> Any:
         def known(*arguments: Any) -> Any:
@@ -86,11 +86,11 @@ def test_descriptors_and_spread(backend: str) -> None:
     same_bits(found[0].sigma, found[1].sigma)
 
 
-def test_cards_share_a_bank(backend: str) -> None:
-    from inreach_fast.kernels.gpu_devices.probe import card_count
+def test_gpus_share_a_bank(backend: str) -> None:
+    from inreach_fast.kernels.gpu.devices.probe import gpu_count
 
-    if card_count() < 2:
-        pytest.skip("ONE GPU: no bank was shared among cards")
+    if gpu_count() < 2:
+        pytest.skip("ONE GPU: no bank was shared among GPUs")
     rng = np.random.default_rng(2)
     queries, bank = (rng.normal(size=(n, 96)).astype(np.float32) for n in (200, 5000))
     check_nearest(Engine(f"{backend}:all"), queries, bank, 4)

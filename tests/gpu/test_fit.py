@@ -1,4 +1,4 @@
-"""A fit on a card: descriptors that stay there, within a limit, and the bits of the CPU's kernels."""
+"""A fit on a GPU: descriptors that stay there, within a limit, and the bits of the CPU's kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _fitted(cuda: str, images: list[Any], folder: Path, backend: str) -> bytes:
     return saved(model, folder)
 
 
-def test_the_same_features_make_the_same_model_on_card_and_cpu(cuda: str, tmp_path: Path) -> None:
+def test_the_same_features_make_the_same_model_on_gpu_and_cpu(cuda: str, tmp_path: Path) -> None:
     images = pictures(8, (64, 64))
     assert _fitted(cuda, images, tmp_path, "auto") == _fitted(cuda, images, tmp_path, "native")
 
@@ -36,11 +36,11 @@ def test_a_limit_changes_nothing(cuda: str, tmp_path: Path) -> None:
     images = pictures(8, (64, 64))
     whole = _fitted(cuda, images, tmp_path, "auto")
     gc.collect()  # what models that are gone have held counts until then
-    inreach_fast.set_card_memory_limit("2MB")
+    inreach_fast.set_gpu_memory_limit("2MB")
     try:
         assert _fitted(cuda, images, tmp_path, "auto") == whole
     finally:
-        inreach_fast.set_card_memory_limit(None)
+        inreach_fast.set_gpu_memory_limit(None)
 
 
 def test_convolutions_do_not_use_tf32(cuda: str) -> None:

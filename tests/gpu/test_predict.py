@@ -1,4 +1,4 @@
-"""``InReaCh(device="cuda")``: graphs, streams and precision, which only a card has."""
+"""``InReaCh(device="cuda")``: graphs, streams and precision, which only a GPU has."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from test_stream import Small
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import Backbone
-from inreach_fast.kernels.gpu_backends import gpu_backend
-from inreach_fast.precision import disagreement
+from inreach_fast.kernels.gpu.backends import gpu_backend
+from inreach_fast.predict.disagreement import disagreement
 
 pytestmark = pytest.mark.gpu
 
@@ -30,7 +30,7 @@ def model(cuda: str) -> InReaCh:
 
 
 def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
-    """The card's way against the same features through the CPU's kernels: to the bit."""
+    """The GPU's way against the same features through the CPU's kernels: to the bit."""
     for image in images:
         found = model.predict(image)
         rows = model._described_rows(model.geometry.apply(image)[None])[0]
@@ -42,7 +42,7 @@ def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
 
 
 def test_replayed_graphs_give_the_bits_of_eager_calls(model: InReaCh, caplog: pytest.LogCaptureFixture) -> None:
-    assert model._card() is not None
+    assert model._gpu() is not None
     _kernels_agree(model, _images(6, seed=1))
     assert "no CUDA graph" not in caplog.text
 
@@ -63,14 +63,14 @@ def test_a_bank_in_pieces_is_read_when_it_is_there(model: InReaCh, monkeypatch: 
     whole = [model.predict(image) for image in images]
     opened: Any = gpu_backend(f"{model.parameters.kernel_backend.partition(':')[0]}:{torch.cuda.current_device()}")
     monkeypatch.setattr(opened, "options", replace(opened.options, memory_limit=20_000))
-    monkeypatch.setattr(model, "_on_card", None)
+    monkeypatch.setattr(model, "_on_gpu", None)
     model.nominal_.bank._prepared.clear()
     for ours, theirs in zip(model.predict_stream(iter(images)), whole, strict=True):
         assert ours.score == theirs.score
         np.testing.assert_array_equal(ours.nearest, theirs.nearest)
-    card = model._card()
-    assert card is not None
-    assert card.start(images[0]).slot.inference._target.whole is None
+    gpu = model._gpu()
+    assert gpu is not None
+    assert gpu.start(images[0]).slot.inference._target.whole is None
 
 
 def test_a_stream_and_single_predictions_at_once(model: InReaCh) -> None:

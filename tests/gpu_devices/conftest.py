@@ -1,41 +1,42 @@
-"""The GPU route on the CPU: cards that are the host executor, and torch's CPU tensors in the place of a card's."""
+"""The GPU route on the CPU: GPUs that are the host executor, and torch's CPU tensors in the place of a GPU's."""
 
 from __future__ import annotations
 
 import cuda_host.build
 import pytest
-from gpu_fakes.cards import HostCard, OrderedCard
+from gpu_fakes.gpus import HostGpu, OrderedGpu
 
-from inreach_fast.kernels import gpu_backends, registry
-from inreach_fast.kernels.gpu_devices import extension, interop, opening
-
-
-@pytest.fixture
-def host_cards(monkeypatch: pytest.MonkeyPatch) -> list[HostCard]:
-    """Two cards behind backend "cuda"; arrays of torch count as lying on the first."""
-    return _behind_the_backend([HostCard(0), HostCard(1)], monkeypatch)
+from inreach_fast.kernels import registry
+from inreach_fast.kernels.gpu import backends as gpu_backends
+from inreach_fast.kernels.gpu.devices import extension, interop, opening
 
 
 @pytest.fixture
-def ordered_card(monkeypatch: pytest.MonkeyPatch) -> OrderedCard:
-    """The same with one card, which watches the order of streams."""
-    card = OrderedCard()
-    _behind_the_backend([card], monkeypatch)
-    return card
+def host_gpus(monkeypatch: pytest.MonkeyPatch) -> list[HostGpu]:
+    """Two GPUs behind backend "cuda"; arrays of torch count as lying on the first."""
+    return _behind_the_backend([HostGpu(0), HostGpu(1)], monkeypatch)
 
 
-def _behind_the_backend(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> list[HostCard]:
+@pytest.fixture
+def ordered_gpu(monkeypatch: pytest.MonkeyPatch) -> OrderedGpu:
+    """The same with one GPU, which watches the order of streams."""
+    gpu = OrderedGpu()
+    _behind_the_backend([gpu], monkeypatch)
+    return gpu
+
+
+def _behind_the_backend(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> list[HostGpu]:
     if cuda_host.build.compiler() is None:
         pytest.skip("NO C++ COMPILER: the CUDA kernels were not run on the CPU")
     library = interop.TorchLibrary("cpu")
     found = registry._found
     monkeypatch.setattr(interop, "_TORCH_TYPES", ("cuda", "cpu"))
     monkeypatch.setattr(interop, "_torch_library", lambda: library)
-    monkeypatch.setattr(opening, "card_count", lambda: len(cards))
-    monkeypatch.setattr(registry, "card_count", lambda: len(cards))
-    monkeypatch.setattr(registry, "has_card", lambda: True)
+    monkeypatch.setattr(opening, "gpu_count", lambda: len(gpus))
+    monkeypatch.setattr(registry, "gpu_count", lambda: len(gpus))
+    monkeypatch.setattr(registry, "has_gpu", lambda: True)
     monkeypatch.setattr(registry, "_found", lambda needed: needed == "inreach_fast._cuda" or found(needed))
-    monkeypatch.setattr(extension, "_cards", dict(enumerate(cards)))
+    monkeypatch.setattr(extension, "_gpus", dict(enumerate(gpus)))
     monkeypatch.setattr(gpu_backends, "_backends", {})
     monkeypatch.setattr(gpu_backends, "_singles", {})
-    return cards
+    return gpus

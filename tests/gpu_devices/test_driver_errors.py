@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inreach_fast import errors
-from inreach_fast.kernels.gpu_devices.driver_errors import NO_DRIVER, OLD_DRIVER, as_gpu_error, gpu_error, typed_errors
+from inreach_fast.kernels.gpu.devices.driver_errors import NO_DRIVER, OLD_DRIVER, as_gpu_error, gpu_error, typed_errors
 
 UNAVAILABLE, MEMORY, LOST, OTHER = (
     errors.GpuUnavailableError, errors.GpuMemoryError, errors.GpuLostError, errors.GpuError,
@@ -21,18 +21,18 @@ UNAVAILABLE, MEMORY, LOST, OTHER = (
         *((code, UNAVAILABLE, "update the driver") for code in (35, 36, 222, 803, 804)),
         *((code, UNAVAILABLE, "CUDA_VISIBLE_DEVICES") for code in (100, 101, 46, 802, 805, 807)),
         *((code, UNAVAILABLE, "backend='cupy'") for code in (200, 209, 218, 221)),
-        (2, MEMORY, "set_card_memory_limit"),
+        (2, MEMORY, "set_gpu_memory_limit"),
         *((code, LOST, "new process") for code in (4, 201, 214, 220, 700, 702, 709, 710, 715, 716, 718, 719, 999)),
         *((code, OTHER, "capture") for code in (900, 901, 906)),
         *((code, OTHER, "docs/gpu.md") for code in (1, 400, 500, 720)),
     ],
 )
 def test_each_code(code: int, kind: type[errors.GpuError], remedy: str) -> None:
-    error = gpu_error(code, "NAME", call="cuCall", card="card 3")
+    error = gpu_error(code, "NAME", call="cuCall", gpu="GPU 3")
     assert type(error) is kind
     assert isinstance(error, errors.BackendError)
     text = str(error)
-    assert text.startswith("card 3: cuCall: NAME")
+    assert text.startswith("GPU 3: cuCall: NAME")
     assert remedy in text
     assert isinstance(error, MemoryError) == (code == 2)
 
@@ -51,7 +51,7 @@ def test_each_code(code: int, kind: type[errors.GpuError], remedy: str) -> None:
     ],
 )
 def test_what_torch_raises(error: Exception, kind: type[errors.GpuError]) -> None:
-    with pytest.raises(errors.GpuError) as caught, typed_errors("card 0"):
+    with pytest.raises(errors.GpuError) as caught, typed_errors("GPU 0"):
         raise error
     assert type(caught.value) is kind
     assert caught.value.__cause__ is error

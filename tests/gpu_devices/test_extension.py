@@ -1,4 +1,4 @@
-"""The extension `inreach_fast._cuda` on a stand-in for the driver, whose cards are the host executor."""
+"""The extension `inreach_fast._cuda` on a stand-in for the driver, whose GPUs are the host executor."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from kernel_cases import FAMILIES, Engine, check_mutual, check_nearest
 
 import inreach_fast
 from inreach_fast import errors, kernels
-from inreach_fast.kernels import gpu_backends, registry
-from inreach_fast.kernels.gpu_devices import driver_errors, extension, opening, probe, source
+from inreach_fast.kernels import registry
+from inreach_fast.kernels.gpu import backends as gpu_backends
+from inreach_fast.kernels.gpu.devices import driver_errors, extension, opening, probe, source
 
 pytestmark = pytest.mark.skipif(cuda_host.build.compiler() is None, reason="NO C++ COMPILER: the extension was not run")
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
-    """A driver with two cards, the extension on it, and nothing remembered from before or for after."""
-    library = build.open_driver(cards=2)
+    """A driver with two GPUs, the extension on it, and nothing remembered from before or for after."""
+    library = build.open_driver(gpus=2)
     monkeypatch.setenv("INREACH_LIBCUDA", str(build.fake_driver()))
     module = build.load_extension(build.extension())
     monkeypatch.setitem(__import__("sys").modules, "inreach_fast._cuda", module)
     monkeypatch.setattr(inreach_fast, "_cuda", module, raising=False)
     monkeypatch.setattr(source, "_FATBIN", build.HERE / "fatbin")
-    monkeypatch.setattr(extension, "_cards", {})
+    monkeypatch.setattr(extension, "_gpus", {})
     monkeypatch.setattr(gpu_backends, "_backends", {})
     monkeypatch.setattr(gpu_backends, "_singles", {})
     registry._found.cache_clear()
@@ -139,20 +140,20 @@ def test_what_the_driver_answers_becomes_a_typed_error(
 
 
 def test_an_old_driver_and_no_driver(driver: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.open_driver(cards=1, version=11040)
+    build.open_driver(gpus=1, version=11040)
     with pytest.raises(errors.BackendError, match=r"CUDA 11\.4.*update the driver"):
         kernels.nearest(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), backend="cuda")
     assert "cuda" not in kernels.available_backends()
-    build.open_driver(cards=0)
+    build.open_driver(gpus=0)
     with pytest.raises(errors.BackendError, match="CUDA_VISIBLE_DEVICES"):
         kernels.nearest(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), backend="cuda")
     monkeypatch.setenv("INREACH_LIBCUDA", "libnothere.so.1")
     probe._library.cache_clear()
     with pytest.raises(errors.GpuUnavailableError, match="install NVIDIA's driver"):
-        probe.card_count()
+        probe.gpu_count()
 
 
-def test_names_of_cards(driver: ctypes.CDLL) -> None:
+def test_names_of_gpus(driver: ctypes.CDLL) -> None:
     rows = np.ones((3, 4), np.float32)
     for name, words in (
         ("cuda:2", "not there"), ("cuda:0,0", "twice"), ("cuda:x", "is not a backend"), ("cuda:", "is not a backend"),
@@ -162,7 +163,7 @@ def test_names_of_cards(driver: ctypes.CDLL) -> None:
             kernels.nearest(rows, rows, backend=name)
 
 
-def test_a_bank_larger_than_the_card_is_streamed(driver: ctypes.CDLL) -> None:
+def test_a_bank_larger_than_the_gpu_is_streamed(driver: ctypes.CDLL) -> None:
     rng = np.random.default_rng(5)
     queries, bank = rng.normal(size=(7, 64)).astype(np.float32), rng.normal(size=(3000, 64)).astype(np.float32)
     index, sq_distance = reference.nearest(queries, bank, 2)
@@ -189,11 +190,11 @@ def test_memory_that_is_read_later_is_waited_for(driver: ctypes.CDLL, locked: bo
     """A host array may be changed as soon as its copy has been asked for."""
     driver.fake_host_memory(locked, walked)
     try:
-        card = inreach_fast._cuda.Card(0, b"FAKE")
-        address, before = card.allocate(64), driver.fake_waits()
-        card.copy_in(address, np.ones(16, np.float32), 0)
+        gpu = inreach_fast._cuda.Gpu(0, b"FAKE")
+        address, before = gpu.allocate(64), driver.fake_waits()
+        gpu.copy_in(address, np.ones(16, np.float32), 0)
         assert driver.fake_waits() - before == waits
-        card.release(address)
+        gpu.release(address)
     finally:
         driver.fake_host_memory(False, False)
 
@@ -206,6 +207,6 @@ def test_a_forked_process_is_told(driver: ctypes.CDLL, monkeypatch: pytest.Monke
 
 def test_errors_of_the_extension_carry_code_name_and_call(driver: ctypes.CDLL) -> None:
     with pytest.raises(RuntimeError) as caught:
-        inreach_fast._cuda.Card(7, b"FAKE")
+        inreach_fast._cuda.Gpu(7, b"FAKE")
     assert caught.value.args == (101, "FAKE_ERROR_101", "cuDeviceGet")
     assert isinstance(driver_errors.as_gpu_error(caught.value), errors.GpuUnavailableError)

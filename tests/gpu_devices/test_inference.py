@@ -1,4 +1,4 @@
-"""Image in, score out on a card: cards are the host executor, the network is torch's on the CPU, so that the whole way
+"""Image in, score out on a GPU: GPUs are the host executor, the network is torch's on the CPU, so that the whole way
 of `InReaCh(device="cuda")` runs but for torch.cuda (streams, graphs, page-locked memory)."""
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_fakes.cards import HostCard, OrderedCard
+from gpu_fakes.gpus import HostGpu, OrderedGpu
 from test_stream import Small
 
 from inreach_fast import InReaCh, errors, kernels
 from inreach_fast.backbones import Backbone
-from inreach_fast.card_slots import CardSlots, Slot
-from inreach_fast.descriptors import position_channels
-from inreach_fast.gpu_inference import CardInference, Setting
-from inreach_fast.gpu_network import TorchNetwork
 from inreach_fast.kernels.gpu.backend import GpuBackend, Options
+from inreach_fast.kernels.gpu.devices.gpu import GpuDevice
+from inreach_fast.kernels.gpu.devices.memory import TorchMemory
 from inreach_fast.kernels.gpu.routes import Route
-from inreach_fast.kernels.gpu_devices.card import CardDevice
-from inreach_fast.kernels.gpu_devices.memory import TorchMemory
+from inreach_fast.method.descriptors import position_channels
+from inreach_fast.predict.gpu.inference import GpuInference, Setting
+from inreach_fast.predict.gpu.network import TorchNetwork
+from inreach_fast.predict.gpu.slots import GpuSlots, Slot
 
 
 @pytest.fixture(scope="module", params=["never", "always"])
@@ -45,16 +45,16 @@ def _setting(model: InReaCh) -> Setting:
 
 
 def _slots(
-    model: InReaCh, cards: list[HostCard], options: Options, count: int = 2, torch_memory: bool = True
-) -> CardSlots:
+    model: InReaCh, gpus: list[HostGpu], options: Options, count: int = 2, torch_memory: bool = True
+) -> GpuSlots:
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: CardDevice(cards[0]), options)
+    backend = GpuBackend("cuda:0", lambda: GpuDevice(gpus[0]), options)
     slots = []
     for number in range(count):
         memory = TorchMemory("cpu") if torch_memory else None
-        device = CardDevice(cards[0], number + 1, memory=memory)
-        slots.append(Slot(CardInference(setting, device, backend, TorchNetwork(model.backbone, setting.size))))
-    return CardSlots(slots)
+        device = GpuDevice(gpus[0], number + 1, memory=memory)
+        slots.append(Slot(GpuInference(setting, device, backend, TorchNetwork(model.backbone, setting.size))))
+    return GpuSlots(slots)
 
 
 def _inputs(count: int) -> list[Any]:
@@ -76,8 +76,8 @@ F32, FP16 = Route("f32", 64), Route("fp16", 64)
     ],
     ids=["all dimensions", "leading directions", "overflow", "overflow by directions", "streamed bank"],
 )
-def test_scores_are_the_cpus_to_the_bit(host_cards: list[HostCard], model: InReaCh, options: Options) -> None:
-    slots = _slots(model, host_cards, options)
+def test_scores_are_the_cpus_to_the_bit(host_gpus: list[HostGpu], model: InReaCh, options: Options) -> None:
+    slots = _slots(model, host_gpus, options)
     images = _inputs(4)
     for image, found in zip(images, slots.scores(images), strict=True):
         expected = model.predict(image)
@@ -86,52 +86,52 @@ def test_scores_are_the_cpus_to_the_bit(host_cards: list[HostCard], model: InRea
         np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
         assert found.score == expected.score
         assert found.counts.pairs == expected.counts.pairs
-    assert host_cards[0].streams >= {1, 2}
+    assert host_gpus[0].streams >= {1, 2}
 
 
 @pytest.mark.parametrize("memory_limit", [None, 20_000], ids=["bank that stays", "streamed bank"])
 def test_what_a_stream_reads_is_its_own_or_waited_for(
-    ordered_card: OrderedCard, model: InReaCh, memory_limit: int | None
+    ordered_gpu: OrderedGpu, model: InReaCh, memory_limit: int | None
 ) -> None:
     options = Options(FP16, FP16, heads=True, capacity=1 << 12, memory_limit=memory_limit)
-    slots = _slots(model, [ordered_card], options, torch_memory=False)
-    ordered_card.streams.clear()
+    slots = _slots(model, [ordered_gpu], options, torch_memory=False)
+    ordered_gpu.streams.clear()
     images = _inputs(3)
     scores = [found.score for found in slots.scores(images)]
     assert scores == [model.predict(image).score for image in images]
-    assert ordered_card.streams == {1, 2}
+    assert ordered_gpu.streams == {1, 2}
 
 
-def test_a_list_of_candidates_within_the_cards_limit(host_cards: list[HostCard], model: InReaCh) -> None:
+def test_a_list_of_candidates_within_the_gpus_limit(host_gpus: list[HostGpu], model: InReaCh) -> None:
     image = _inputs(1)[0]
-    kernels.set_card_memory_limit("1MB")  # a list of the usual length would have 21
+    kernels.set_gpu_memory_limit("1MB")  # a list of the usual length would have 21
     try:
-        (found,) = _slots(model, host_cards, Options(F32, F32, heads=False), count=1).scores([image])
+        (found,) = _slots(model, host_gpus, Options(F32, F32, heads=False), count=1).scores([image])
     finally:
-        kernels.set_card_memory_limit(None)
+        kernels.set_gpu_memory_limit(None)
     assert found.score == model.predict(image).score
 
 
-def test_one_wait_an_image(host_cards: list[HostCard], model: InReaCh) -> None:
-    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12), count=1)
+def test_one_wait_an_image(host_gpus: list[HostGpu], model: InReaCh) -> None:
+    slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12), count=1)
     first, *others = _inputs(4)
     list(slots.scores([first]))  # rehearsed and captured
-    before = host_cards[0].waits
+    before = host_gpus[0].waits
     list(slots.scores(others))
-    assert host_cards[0].waits - before == len(others)
+    assert host_gpus[0].waits - before == len(others)
 
 
-def test_memory_of_the_card_itself_and_no_more_of_it_image_by_image(host_cards: list[HostCard], model: InReaCh) -> None:
-    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12), count=1, torch_memory=False)
+def test_memory_of_the_gpu_itself_and_no_more_of_it_image_by_image(host_gpus: list[HostGpu], model: InReaCh) -> None:
+    slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12), count=1, torch_memory=False)
     images = _inputs(3)
     list(slots.scores(images[:1]))
-    used = host_cards[0].used
+    used = host_gpus[0].used
     found = list(slots.scores(images))
-    assert host_cards[0].used == used
+    assert host_gpus[0].used == used
     assert found[2].score == model.predict(images[2]).score
 
 
-def test_features_that_are_not_finite_are_told(host_cards: list[HostCard], model: InReaCh) -> None:
+def test_features_that_are_not_finite_are_told(host_gpus: list[HostGpu], model: InReaCh) -> None:
     class Poisoned(TorchNetwork):
         def compute(self) -> Any:
             views = super().compute()
@@ -140,34 +140,34 @@ def test_features_that_are_not_finite_are_told(host_cards: list[HostCard], model
             return views
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: CardDevice(host_cards[0]), Options(F32, F32, heads=False, capacity=1 << 12))
-    inference = CardInference(setting, CardDevice(host_cards[0]), backend, Poisoned(model.backbone, setting.size))
+    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, Poisoned(model.backbone, setting.size))
     with pytest.raises(errors.NonFiniteError):
         inference.start(_inputs(1)[0]).collect()
 
 
 def test_a_network_that_cannot_be_captured_runs_all_the_same(
-    host_cards: list[HostCard], model: InReaCh, caplog: pytest.LogCaptureFixture
+    host_gpus: list[HostGpu], model: InReaCh, caplog: pytest.LogCaptureFixture
 ) -> None:
     def capture(work: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: CardDevice(host_cards[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
     network = TorchNetwork(model.backbone, setting.size)
-    inference = CardInference(setting, CardDevice(host_cards[0]), backend, network, capture=capture)
+    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, network, capture=capture)
     for image in _inputs(2):
         assert inference.start(image).collect().score == model.predict(image).score
     assert "no CUDA graph" in caplog.text
 
 
-def test_the_estimator_goes_through_the_card(
-    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+def test_the_estimator_goes_through_the_gpu(
+    host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(5)
     expected = model.predict(np.stack(images))
-    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
     found = model.predict(np.stack(images))
     np.testing.assert_array_equal(found.score, expected.score)
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
@@ -179,13 +179,13 @@ def test_the_estimator_goes_through_the_card(
 
 
 def test_callers_of_one_model_do_not_have_to_know_of_each_other(
-    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+    host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams that pause while others predict, and one that is given up with images on their way."""
-    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images, others = _inputs(6), [image[::-1].copy() for image in _inputs(6)]
     expected, expected_others = ([model.predict(image).score for image in part] for part in (images, others))
-    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
     given_up = model.predict_stream(iter(images))
     next(given_up)
     given_up.close()
@@ -196,14 +196,14 @@ def test_callers_of_one_model_do_not_have_to_know_of_each_other(
 
 
 def test_another_model_of_the_same_number_is_another_model(
-    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+    host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python gives the place, and so the number, of an object that is gone to a later one."""
     opened: list[Setting] = []
-    monkeypatch.setattr("inreach_fast.card_slots.open_slots", lambda setting, *_: opened.append(setting))
+    monkeypatch.setattr("inreach_fast.predict.gpu.slots.open_slots", lambda setting, *_: opened.append(setting))
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(device="cuda", backend="cuda:0"))
     monkeypatch.setattr(model, "nominal_", model.nominal_)
-    monkeypatch.setattr(model, "_on_card", None)
+    monkeypatch.setattr(model, "_on_gpu", None)
     banks = [kernels.Bank(np.array(model.nominal_.patches)) for _ in range(40)]
     for bank, unseen in zip(banks[::2], banks[1::2], strict=True):
         for each in (unseen, bank):
@@ -211,17 +211,17 @@ def test_another_model_of_the_same_number_is_another_model(
             later.__dict__["_lazy"] = {"bank": each}
             model.nominal_ = later
             del later
-        model._card()
+        model._gpu()
         assert opened[-1].bank is bank
 
 
-def test_on_a_card_the_search_is_whole_whatever_the_limits(
-    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+def test_on_a_gpu_the_search_is_whole_whatever_the_limits(
+    host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots = _slots(model, host_cards, Options(F32, F32, heads=False, capacity=1 << 12))
+    slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
-    monkeypatch.setattr(InReaCh, "_card", lambda self: slots)
+    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
     middle = sorted(p.score for p in plain)[1]
     for limits in ({"budget_ms": 1e-3}, {"threshold": middle}, {"threshold": middle, "budget_ms": 1e-3}):
         alone = [model.predict(image, **limits) for image in images]
@@ -238,10 +238,10 @@ def test_on_a_card_the_search_is_whole_whatever_the_limits(
             model.predict(images[0], **wrong)
 
 
-def test_limits_with_the_cards_kernels_through_the_cpus_memory(
-    host_cards: list[HostCard], model: InReaCh, monkeypatch: pytest.MonkeyPatch
+def test_limits_with_the_gpus_kernels_through_the_cpus_memory(
+    host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As other scores go, and networks that are on the CPU: bounds are proven by the card's searches."""
+    """As other scores go, and networks that are on the CPU: bounds are proven by the GPU's searches."""
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(backend="cuda:0"))
@@ -257,7 +257,7 @@ def test_limits_with_the_cards_kernels_through_the_cpus_memory(
         assert hurried.score_lower <= expected.score <= hurried.score_upper
         assert (hurried.patch_scores_lower <= expected.patch_scores).all()
         assert (expected.patch_scores <= hurried.patch_scores).all()
-    assert "guess" in host_cards[0].launches
+    assert "guess" in host_gpus[0].launches
 
 
 def test_network_inputs_are_the_cpus(model: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:

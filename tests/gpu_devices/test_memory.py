@@ -1,4 +1,4 @@
-"""To which stream memory of torch's and CuPy's allocators belongs, and to which card, on stand-ins for both."""
+"""To which stream memory of torch's and CuPy's allocators belongs, and to which GPU, on stand-ins for both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from gpu_fakes import cupy_stub
 
-from inreach_fast.kernels.gpu_devices import interop, memory, opening
+from inreach_fast.kernels.gpu.devices import interop, memory, opening
 
 POOLED = 4711
 
@@ -62,15 +62,15 @@ def test_torchs_memory_belongs_to_the_stream_that_it_is_for(current: int, wanted
 def test_cupys_memory_belongs_to_the_stream_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its pool's arena for the device's own stream, whatever stream the caller has made current."""
     state = cupy_stub.install(monkeypatch)
-    monkeypatch.setattr(opening, "open_card", lambda kind, ordinal: state.card)
+    monkeypatch.setattr(opening, "open_gpu", lambda kind, ordinal: state.gpu)
     device = opening.open_device("cupy", 0)
     state.stream = 77
     device.empty(4, "float32")
     assert state.allocated_on == [0]
 
 
-def test_cupys_arrays_are_widened_on_their_own_card() -> None:
-    """CuPy computes on the card that is current, which need not be the array's."""
+def test_cupys_arrays_are_widened_on_their_own_gpu() -> None:
+    """CuPy computes on the GPU that is current, which need not be the array's."""
 
     class Device:
         current = 0
@@ -87,7 +87,7 @@ def test_cupys_arrays_are_widened_on_their_own_card() -> None:
     class Array(np.ndarray):
         device = SimpleNamespace(id=1)
 
-    def on_card(function: Any) -> Any:
+    def on_gpu(function: Any) -> Any:
         def called(*values: Any, **named: Any) -> Any:
             assert Device.current == 1
             return function(*values, **named)
@@ -96,7 +96,7 @@ def test_cupys_arrays_are_widened_on_their_own_card() -> None:
 
     library = object.__new__(interop.CupyLibrary)
     library._cupy = SimpleNamespace(
-        cuda=SimpleNamespace(Device=Device), ascontiguousarray=on_card(np.ascontiguousarray), pad=on_card(np.pad)
+        cuda=SimpleNamespace(Device=Device), ascontiguousarray=on_gpu(np.ascontiguousarray), pad=on_gpu(np.pad)
     )
     rows = np.arange(6, dtype=np.float16).reshape(2, 3).view(Array)
     assert library.contiguous(rows, np.float32).dtype == np.float32

@@ -31,7 +31,7 @@ def extension() -> Path:
     """The extension as CMake builds it, without kernels."""
     import pybind11
 
-    sources = [LAUNCH / name for name in ("driver.cpp", "card.cpp", "module.cpp")]
+    sources = [LAUNCH / name for name in ("driver.cpp", "GPU.cpp", "module.cpp")]
     includes = [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_path('include')}"]
     return _built(sources, includes, "_cuda" + str(sysconfig.get_config_var("EXT_SUFFIX")))
 
@@ -46,15 +46,15 @@ def load_extension(path: Path) -> ModuleType:
     return module
 
 
-def open_driver(cards: int = 1, version: int = 13000) -> ctypes.CDLL:
-    """The stand-in, with so many cards and nothing failing."""
+def open_driver(gpus: int = 1, version: int = 13000) -> ctypes.CDLL:
+    """The stand-in, with so many GPUs and nothing failing."""
     library = ctypes.CDLL(str(fake_driver()))
     library.fake_message.restype = ctypes.c_char_p
     library.fake_used.restype = ctypes.c_size_t
     library.fake_limit.argtypes = [ctypes.c_size_t]
     library.fake_host_memory.argtypes = [ctypes.c_bool, ctypes.c_bool]
     executor = str(cuda_host.build.library()).encode()
-    assert library.fake_open(executor, cards, version) == 0
+    assert library.fake_open(executor, gpus, version) == 0
     library.fake_limit(1 << 32)
     return library
 

@@ -1,4 +1,4 @@
-"""As much of CuPy as `CupyCard` asks for, over the host executor: `install` puts it where ``import cupy`` finds it."""
+"""As much of CuPy as `CupyGpu` asks for, over the host executor: `install` puts it where ``import cupy`` finds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .cards import HostCard
+from .gpus import HostGpu
 
 
 class CUDARuntimeError(RuntimeError):
@@ -47,12 +47,12 @@ class _Device:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The stub as ``cupy``; for the test are its ``card``, ``compiled`` (source and options), ``modules`` (what was
+    """The stub as ``cupy``; for the test are its ``GPU``, ``compiled`` (source and options), ``modules`` (what was
     loaded), ``architectures`` (that its NVRTC knows), ``fails``, ``stream`` (the current one) and ``allocated_on`` (the
     one that was current, for each piece of memory)."""
-    card = HostCard()
+    gpu = HostGpu()
     state = SimpleNamespace(
-        card=card, compiled=[], modules=[], architectures=(80, 90), destroyed=0, fails={}, memory_full=False, stream=0,
+        gpu=gpu, compiled=[], modules=[], architectures=(80, 90), destroyed=0, fails={}, memory_full=False, stream=0,
         allocated_on=[],
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         if state.memory_full:
             raise OutOfMemoryError("Out of memory allocating 1 bytes")
         state.allocated_on.append(state.stream)
-        memory = card._host.empty(nbytes, np.uint8)
+        memory = gpu._host.empty(nbytes, np.uint8)
         return SimpleNamespace(ptr=memory.address, memory=memory)
 
     class Nvrtc:
@@ -125,7 +125,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 assert all(isinstance(a, np.generic) for a in arguments)
                 pointers = [int(a) if isinstance(a, np.uint64) and _is_pointer(name, i) else a
                             for i, a in enumerate(arguments)]  # fmt: skip
-                card.launch(name, grid, block[0], pointers, state.stream)
+                gpu.launch(name, grid, block[0], pointers, state.stream)
 
             return call
 
@@ -133,7 +133,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         if name not in kinds:
             message = ctypes.create_string_buffer(512)
             one, warp = ((ctypes.c_uint * 3)(n, 1, 1) for n in (1, 32))
-            card._host._library.host_launch(name.encode(), one, warp, None, b"?", 0, message, 512)
+            gpu._host._library.host_launch(name.encode(), one, warp, None, b"?", 0, message, 512)
             kinds[name] = message.value.decode().split(" takes ")[1].split(",")[0]
         return kinds[name][place] == "p"
 

@@ -1,4 +1,4 @@
-// A CUDA driver whose cards are the host executor. It has the functions that csrc/cuda/launch/driver.h asks for, checks
+// A CUDA driver whose GPUs are the host executor. It has the functions that csrc/cuda/launch/driver.h asks for, checks
 // what a driver would check, and fails with any code where `fake_fail` says so.
 #include <cstdint>
 #include <cstdio>
@@ -33,7 +33,7 @@ std::map<std::string, Kernel> kernels;
 std::map<std::uint64_t, std::size_t> held;
 Executor executor = {};
 std::string last_message;
-int cards = 1, version = 13000, launches = 0, waits = 0;
+int gpus = 1, version = 13000, launches = 0, waits = 0;
 bool page_locked = false, host_page_tables = false;
 std::size_t used = 0, limit = std::size_t{1} << 32;
 bool initialised = false;
@@ -58,13 +58,13 @@ int refused(const char* function, bool needs_context) {
 
 // ------------------------------------------------------------------------------------------- for the tests
 
-API int fake_open(const char* library, int card_count, int driver_version) {
+API int fake_open(const char* library, int gpu_count, int driver_version) {
     void* const handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     if (!handle) return 1;
     executor.allocate = reinterpret_cast<decltype(executor.allocate)>(dlsym(handle, "host_allocate"));
     executor.free = reinterpret_cast<decltype(executor.free)>(dlsym(handle, "host_free"));
     executor.launch = reinterpret_cast<decltype(executor.launch)>(dlsym(handle, "host_launch"));
-    cards = card_count;
+    gpus = gpu_count;
     version = driver_version;
     return executor.allocate && executor.free && executor.launch ? 0 : 1;
 }
@@ -105,18 +105,18 @@ API int cuGetErrorName(int code, const char** name) {
 }
 API int cuDeviceGetCount(int* count) {
     REFUSE(false);
-    *count = cards;
+    *count = gpus;
     return 0;
 }
 API int cuDeviceGet(int* device, int ordinal) {
     REFUSE(false);
-    if (ordinal < 0 || ordinal >= cards) return cards ? kInvalidDevice : kNoDevice;
+    if (ordinal < 0 || ordinal >= gpus) return gpus ? kInvalidDevice : kNoDevice;
     *device = ordinal;
     return 0;
 }
 API int cuDeviceGetName(char* name, int size, int device) {
     REFUSE(false);
-    std::snprintf(name, static_cast<std::size_t>(size), "fake card %d", device);
+    std::snprintf(name, static_cast<std::size_t>(size), "fake GPU %d", device);
     return 0;
 }
 API int cuDeviceGetAttribute(int* value, int attribute, int) {

@@ -13,14 +13,7 @@ import pytest
 from kernel_cases import Engine, check_mutual, check_nearest, gaussian
 
 from inreach_fast import kernels
-from inreach_fast.errors import (
-    BackendError,
-    DataError,
-    InReachError,
-    MixedSizesError,
-    NonFiniteError,
-    ParameterError,
-)
+from inreach_fast.errors import BackendError, DataError, InReachError, MixedSizesError, NonFiniteError, ParameterError
 
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
 

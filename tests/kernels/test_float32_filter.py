@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Engine, Rows, check_nearest, fuzz, gaussian
 
 from inreach_fast import kernels
-from inreach_fast.kernels.float32_filter import STRETCH, make_frame
+from inreach_fast.kernels.cpu.float32_filter import STRETCH, make_frame
 
 
 @fuzz

@@ -19,7 +19,7 @@ from inreach_fast.errors import NonFiniteError, ParameterError
 
 _core = pytest.importorskip("inreach_fast._core")
 
-from inreach_fast.kernels import native  # noqa: E402
+from inreach_fast.kernels.cpu.native import search as native  # noqa: E402
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 

@@ -15,7 +15,7 @@ from inreach_fast import kernels
 
 _core = pytest.importorskip("inreach_fast._core")
 
-from inreach_fast.kernels import native  # noqa: E402
+from inreach_fast.kernels.cpu.native import search as native  # noqa: E402
 
 
 def check(queries: Rows, rows: Rows, groups: Any = None, query_group: Any = None, hint: Any = None) -> Any:

@@ -11,7 +11,7 @@ from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast.errors import GpuLostError
 from inreach_fast.kernels import Bank, registry
-from inreach_fast.kernels.shared_bank import SharedBank
+from inreach_fast.kernels.gpu.shared_bank import SharedBank
 
 
 def _shared(devices: int) -> SharedBank:
@@ -63,10 +63,10 @@ def test_groups_may_change_between_calls() -> None:
 def test_an_error_of_one_device_is_the_calls() -> None:
     class Lost:
         def nearest(self, *_: Any) -> Any:
-            raise GpuLostError("card 1: lost")
+            raise GpuLostError("GPU 1: lost")
 
     worker: Any = registry.backend_module("auto")
     lost: Any = Lost()
     rows = np.ones((4, 2), np.float32)
-    with pytest.raises(GpuLostError, match="card 1"):
+    with pytest.raises(GpuLostError, match="GPU 1"):
         SharedBank("shared", [worker, lost]).nearest(Bank(rows), Bank(rows), 1, None)

@@ -1,4 +1,4 @@
-// The part of the CUDA driver's interface that is used here, found when the first card is asked for: the
+// The part of the CUDA driver's interface that is used here, found when the first GPU is asked for: the
 // extension loads, and says what is missing, on machines without a driver. The driver's interface is stable,
 // so that no header of the toolkit is needed.
 #pragma once

@@ -1,4 +1,4 @@
-// `inreach_fast._cuda`: cards, memory, copies and launches by name. Nothing is computed here; the order of
+// `inreach_fast._cuda`: GPUs, memory, copies and launches by name. Nothing is computed here; the order of
 // launches stands in inreach_fast/kernels/gpu.
 #include <pybind11/pybind11.h>
 
@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "card.h"
+#include "gpu.h"
 
 namespace py = pybind11;
 
@@ -18,10 +18,10 @@ namespace {
 
 Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
 
-std::unique_ptr<Card> make_card(int ordinal, const py::buffer& image) {
+std::unique_ptr<Gpu> make_gpu(int ordinal, const py::buffer& image) {
     const py::buffer_info bytes = image.request();
     const py::gil_scoped_release released;
-    return std::make_unique<Card>(ordinal, bytes.ptr);
+    return std::make_unique<Gpu>(ordinal, bytes.ptr);
 }
 
 // Kernel arguments: addresses as Python's int, everything else as a NumPy scalar, whose bytes are taken as
@@ -50,25 +50,25 @@ class Arguments {
     std::vector<void*> pointers_;
 };
 
-void copy_in(const Card& card, DeviceAddress to, const py::buffer& from, std::uintptr_t stream) {
+void copy_in(const Gpu& gpu, DeviceAddress to, const py::buffer& from, std::uintptr_t stream) {
     const py::buffer_info source = from.request();
     const py::gil_scoped_release released;
-    card.copy_in(to, source.ptr, static_cast<std::size_t>(source.size * source.itemsize), as_stream(stream));
+    gpu.copy_in(to, source.ptr, static_cast<std::size_t>(source.size * source.itemsize), as_stream(stream));
 }
 
-void copy_out(const Card& card, const py::buffer& to, DeviceAddress from, std::uintptr_t stream, bool wait) {
+void copy_out(const Gpu& gpu, const py::buffer& to, DeviceAddress from, std::uintptr_t stream, bool wait) {
     const py::buffer_info target = to.request(/*writable=*/true);
     const py::gil_scoped_release released;
-    card.copy_out(target.ptr, from, static_cast<std::size_t>(target.size * target.itemsize),
+    gpu.copy_out(target.ptr, from, static_cast<std::size_t>(target.size * target.itemsize),
                   as_stream(stream), wait);
 }
 
-void launch(Card& card, const std::string& kernel, const std::tuple<unsigned, unsigned, unsigned>& grid,
+void launch(Gpu& gpu, const std::string& kernel, const std::tuple<unsigned, unsigned, unsigned>& grid,
             unsigned block, const py::sequence& arguments, std::uintptr_t stream) {
     const Arguments values(arguments);
     const unsigned extent[3] = {std::get<0>(grid), std::get<1>(grid), std::get<2>(grid)};
     const py::gil_scoped_release released;
-    card.launch(kernel, extent, block, values.pointers(), as_stream(stream));
+    gpu.launch(kernel, extent, block, values.pointers(), as_stream(stream));
 }
 
 }  // namespace
@@ -77,8 +77,8 @@ void launch(Card& card, const std::string& kernel, const std::tuple<unsigned, un
 
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     using namespace inreach::cuda;
-    module.doc() = "CUDA cards for inreach_fast; private: use inreach_fast.kernels with backend=\"cuda\".";
-    // The Python side turns it into the package's own errors, by code (kernels/gpu_devices/driver_errors.py).
+    module.doc() = "CUDA GPUs for inreach_fast; private: use inreach_fast.kernels with backend=\"cuda\".";
+    // The Python side turns it into the package's own errors, by code (kernels/gpu/devices/driver_errors.py).
     static PyObject* error_type =
         PyErr_NewException("inreach_fast._cuda.DriverError", PyExc_RuntimeError, nullptr);
     module.add_object("DriverError", error_type);
@@ -92,23 +92,23 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     });
     module.def("device_count", &device_count, py::call_guard<py::gil_scoped_release>());
     module.def("driver_version", &driver_version, py::call_guard<py::gil_scoped_release>());
-    py::class_<Card>(module, "Card")
-        .def(py::init(&make_card), py::arg("ordinal"), py::arg("image"))
-        .def_readonly("ordinal", &Card::ordinal)
-        .def_readonly("name", &Card::name)
-        .def_readonly("multiprocessors", &Card::multiprocessors)
+    py::class_<Gpu>(module, "Gpu")
+        .def(py::init(&make_gpu), py::arg("ordinal"), py::arg("image"))
+        .def_readonly("ordinal", &Gpu::ordinal)
+        .def_readonly("name", &Gpu::name)
+        .def_readonly("multiprocessors", &Gpu::multiprocessors)
         .def_property_readonly("compute_capability",
-                               [](const Card& card) { return py::make_tuple(card.major, card.minor); })
-        .def("allocate", &Card::allocate, py::arg("nbytes"), py::call_guard<py::gil_scoped_release>())
-        .def("release", &Card::release, py::arg("address"), py::call_guard<py::gil_scoped_release>())
-        .def("free_bytes", &Card::free_bytes, py::call_guard<py::gil_scoped_release>())
-        .def("total_bytes", &Card::total_bytes, py::call_guard<py::gil_scoped_release>())
+                               [](const Gpu& gpu) { return py::make_tuple(gpu.major, gpu.minor); })
+        .def("allocate", &Gpu::allocate, py::arg("nbytes"), py::call_guard<py::gil_scoped_release>())
+        .def("release", &Gpu::release, py::arg("address"), py::call_guard<py::gil_scoped_release>())
+        .def("free_bytes", &Gpu::free_bytes, py::call_guard<py::gil_scoped_release>())
+        .def("total_bytes", &Gpu::total_bytes, py::call_guard<py::gil_scoped_release>())
         .def("copy_in", &copy_in, py::arg("to"), py::arg("source"), py::arg("stream"))
         .def("copy_out", &copy_out, py::arg("to"), py::arg("source"), py::arg("stream"), py::arg("wait"))
         .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("block"), py::arg("arguments"),
              py::arg("stream"))
         .def(
             "synchronize",
-            [](const Card& card, std::uintptr_t stream) { card.synchronize(as_stream(stream)); },
+            [](const Gpu& gpu, std::uintptr_t stream) { gpu.synchronize(as_stream(stream)); },
             py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 }

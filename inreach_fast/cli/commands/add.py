@@ -53,7 +53,7 @@ def add_growth_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Load, add, save."""
-    from ...images import list_images
+    from ...images.reading import list_images
 
     begin = time.perf_counter()
     model = load_growing(args)

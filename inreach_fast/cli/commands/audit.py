@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...array_types import FloatArray, UInt8Array
 from ..console import Console
 from ..executor_options import executor_options
 from ..exit_codes import SUCCESS
@@ -15,9 +16,6 @@ from ..tables import format_number, format_table
 from .fit import fit_folder, fit_record
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from ...estimator import InReaCh
     from . import Subparsers
 
@@ -125,7 +123,7 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
 
 def _write_overlays(args: argparse.Namespace, console: Console, model: InReaCh, rows: list[dict[str, Any]]) -> None:
     """A picture of each of these training images, scored as the ranking scores them."""
-    from ...images import read_image
+    from ...images.reading import read_image
     from ..pictures.overlay import inspection_picture
 
     names = OutputNames([Path(row["file"]) for row in rows])
@@ -146,12 +144,12 @@ def _write_overlays(args: argparse.Namespace, console: Console, model: InReaCh, 
             console.progress("pictures", number, len(rows))
 
 
-def _left_out_map(model: InReaCh, place: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _left_out_map(model: InReaCh, place: int, image: UInt8Array) -> FloatArray:
     """The map of a training image against the nominal patches of the others, in the image's own frame.
 
     `predict` would find each nominal patch of the image in the model itself, at distance 0.
     """
-    from ...alignment import rotate, rotate_map_back
+    from ...images.alignment import rotate, rotate_map_back
 
     degrees = 0 if model.rotations_ is None else int(model.rotations_[place])
     network_input = model.geometry.apply(image)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...array_types import FloatArray
 from ...errors import BackboneError
 from ..console import Console
 from ..exit_codes import SUCCESS
@@ -17,9 +18,6 @@ from ..outputs import require_writable, write_png
 from ..tables import format_seconds, format_table
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from ...evaluation import TextureSet
     from ..pictures.sheet import SheetRow
     from . import Subparsers
@@ -176,7 +174,7 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
     return result, rows
 
 
-def _array(values: Sequence[Any]) -> npt.NDArray[np.float32]:
+def _array(values: Sequence[Any]) -> FloatArray:
     import numpy as np
 
     return np.asarray(values, dtype=np.float32)

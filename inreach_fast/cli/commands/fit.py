@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def fit_folder(args: argparse.Namespace, console: Console, spool: Path | None = None, resume: bool = False) -> InReaCh:
     """The model fitted to the folder of the options; says which images were passed over. A spool stays."""
     from ...estimator import InReaCh
-    from ...images import list_images
+    from ...images.reading import list_images
 
     model = InReaCh(memory_limit=getattr(args, "memory_limit", None), executor=executor_of(args), **parameters_of(args))
     paths = list_images(args.folder, recursive=args.recursive)

@@ -31,8 +31,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Read the file and print what it says of itself."""
-    from ... import model_file
     from ...estimator import InReaCh
+    from ...storage import model_file
 
     model = InReaCh.load(args.model)
     meta, _ = model_file.load_file(args.model, verify=False)

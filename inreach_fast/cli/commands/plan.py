@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Measure a few images, and say what follows."""
     from ...estimator import InReaCh
-    from ...images import list_images
+    from ...images.reading import list_images
 
     model = InReaCh(memory_limit=args.memory_limit, **parameters_of(args))
     plan = model.plan(list_images(args.folder, recursive=args.recursive), progress=console.progress)

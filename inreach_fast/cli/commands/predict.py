@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...array_types import UInt8Array
 from ...errors import DataError, ImageError, ParameterError
 from ..console import Console
 from ..exit_codes import ANOMALY, SUCCESS
@@ -16,12 +17,9 @@ from ..outputs import OutputNames, require_folder, write_float_tiff, write_npy, 
 from ..tables import format_number, format_seconds
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from ...estimator import InReaCh
-    from ...prediction import Prediction
-    from ...verdict import Limits
+    from ...predict.bounded_search import Limits
+    from ...predict.prediction import Prediction
     from . import Subparsers
 
 _MAP_KINDS = ("npy", "tiff")
@@ -77,8 +75,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Inspect every image in turn."""
     from ...estimator import InReaCh
-    from ...images import read_image
-    from ...verdict import Limits
+    from ...images.reading import read_image
+    from ...predict.bounded_search import Limits
 
     limits = Limits.of(args.threshold, args.budget_ms)
     paths = expand(args.images, recursive=args.recursive)
@@ -149,9 +147,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return ANOMALY if args.fail_on_anomaly and anomalous else SUCCESS
 
 
-def _predicted(
-    model: InReaCh, image: npt.NDArray[np.uint8], limits: Limits, with_outputs: bool, start: float
-) -> Prediction:
+def _predicted(model: InReaCh, image: UInt8Array, limits: Limits, with_outputs: bool, start: float) -> Prediction:
     if limits.budget is None:
         # A map that a file is made of is proven, unless there is no time for it.
         return model.predict(image, threshold=None if with_outputs else limits.threshold)
@@ -161,7 +157,7 @@ def _predicted(
 
 def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
     """Files as they are, folders as their images; a file named twice is inspected once."""
-    from ...images import list_images
+    from ...images.reading import list_images
 
     paths: dict[Path, None] = {}
     for item in inputs:
@@ -195,7 +191,7 @@ def _write(
     outputs: list[tuple[str, Path]],
     model: InReaCh,
     path: Path,
-    image: npt.NDArray[np.uint8],
+    image: UInt8Array,
     prediction: Prediction,
     threshold: float,
 ) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ...array_types import UInt8Array
+
 # Ascending powers of t in [0, 1]; one row each for red, green, blue in [0, 1].
 _INFERNO = (
     (0.00029, 0.10145, 11.67787, -42.04922, 78.09552, -72.64073, 26.07045, -0.27938),
@@ -18,7 +20,7 @@ _INFERNO = (
 )
 
 
-def inferno(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+def inferno(values: npt.ArrayLike) -> UInt8Array:
     """Colours of values.
 
     Args:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from ...array_types import BoolArray, DoubleArray, UInt8Array
 from ..tables import format_number
 from .colours import inferno
 from .text import FAINT, INK, draw_text
@@ -21,21 +22,19 @@ SCALE_TOP = 2.0
 OUTLINE = (0, 255, 255)
 """Colour around what is over the threshold; nothing in the colour map looks like it."""
 
-RGB = npt.NDArray[np.uint8]
 
-
-def in_thresholds(anomaly_map: npt.NDArray[np.floating], threshold: float) -> npt.NDArray[np.float64]:
+def in_thresholds(anomaly_map: npt.NDArray[np.floating], threshold: float) -> DoubleArray:
     """The map divided by the threshold: 1 is the threshold. NaN (not inspected) stays NaN."""
     unit = threshold if np.isfinite(threshold) and threshold > 0 else 1.0
     return np.asarray(anomaly_map, dtype=np.float64) / unit
 
 
-def heat(relative: npt.NDArray[np.float64]) -> RGB:
+def heat(relative: DoubleArray) -> UInt8Array:
     """(H,W) map in thresholds -> (H,W,3) colours; what was not inspected is grey."""
     return inferno(relative / SCALE_TOP)
 
 
-def blend(image: RGB, relative: npt.NDArray[np.float64]) -> RGB:
+def blend(image: UInt8Array, relative: DoubleArray) -> UInt8Array:
     """The heat laid over the image: clear where the map is low, dense from the threshold on.
 
     Args:
@@ -50,18 +49,18 @@ def blend(image: RGB, relative: npt.NDArray[np.float64]) -> RGB:
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
-def outline(picture: RGB, region: npt.NDArray[np.bool_], *, colour: tuple[int, int, int], width: int) -> RGB:
+def outline(picture: UInt8Array, region: BoolArray, *, colour: tuple[int, int, int], width: int) -> UInt8Array:
     """The border of a region, drawn just inside it, `width` pixels thick."""
     if not region.any():
         return picture
     inner = ndimage.binary_erosion(region, iterations=max(1, width), border_value=1)
     # A region thinner than the border would be all border anyway: that is what erosion leaves.
-    drawn: RGB = picture.copy()
+    drawn: UInt8Array = picture.copy()
     drawn[region & ~inner] = colour
     return drawn
 
 
-def resize_map(anomaly_map: npt.NDArray[np.floating], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+def resize_map(anomaly_map: npt.NDArray[np.floating], size: tuple[int, int]) -> DoubleArray:
     """(H,W) map to (height, width), bilinear; a pixel touched by NaN is NaN."""
     if anomaly_map.shape == size:
         return np.asarray(anomaly_map, dtype=np.float64)
@@ -69,7 +68,7 @@ def resize_map(anomaly_map: npt.NDArray[np.floating], size: tuple[int, int]) -> 
     return np.asarray(source.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float64)
 
 
-def resize_image(image: RGB, size: tuple[int, int]) -> RGB:
+def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     """(H,W,3) to (height, width): averaged down, interpolated up."""
     if image.shape[:2] == size:
         return image
@@ -77,7 +76,7 @@ def resize_image(image: RGB, size: tuple[int, int]) -> RGB:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def resize_mask(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
     """(H,W) bool to (height, width), nearest."""
     resized = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(resized, dtype=bool)

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ...array_types import UInt8Array
 from ..tables import format_number
-from .heat import OUTLINE, RGB, blend, colour_bar, in_thresholds, outline, resize_image, resize_map
+from .heat import OUTLINE, blend, colour_bar, in_thresholds, outline, resize_image, resize_map
 from .text import BAD, FAINT, GOOD, draw_text
 
 _SMALLEST_SIDE = 256
@@ -16,7 +17,7 @@ _NARROWEST_SHEET = 520
 
 
 def inspection_picture(
-    image: RGB,
+    image: UInt8Array,
     anomaly_map: npt.NDArray[np.floating],
     *,
     name: str,
@@ -24,7 +25,7 @@ def inspection_picture(
     threshold: float,
     is_anomalous: bool,
     remark: str = "",
-) -> RGB:
+) -> UInt8Array:
     """Input and heat-map overlay side by side under the verdict.
 
     Args:

@@ -9,18 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from .heat import (
-    OUTLINE,
-    RGB,
-    blend,
-    colour_bar,
-    heat,
-    in_thresholds,
-    outline,
-    resize_image,
-    resize_map,
-    resize_mask,
-)
+from ...array_types import BoolArray, UInt8Array
+from .heat import OUTLINE, blend, colour_bar, heat, in_thresholds, outline, resize_image, resize_map, resize_mask
 from .text import BAD, FAINT, GOOD, INK, draw_text
 
 TRUTH = (255, 60, 60)
@@ -44,8 +34,8 @@ class SheetRow:
         name: short label.
     """
 
-    image: RGB
-    truth: npt.NDArray[np.bool_]
+    image: UInt8Array
+    truth: BoolArray
     anomaly_map: npt.NDArray[np.floating]
     score: float
     threshold: float
@@ -53,7 +43,7 @@ class SheetRow:
     name: str
 
 
-def inspection_sheet(rows: Sequence[SheetRow], *, title: str, subtitle: str) -> RGB:
+def inspection_sheet(rows: Sequence[SheetRow], *, title: str, subtitle: str) -> UInt8Array:
     """The sheet as (h,w,3) uint8; scores are in thresholds, so that rows of several models compare."""
     size = 15
     head = 78
@@ -99,7 +89,7 @@ def _row_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
     draw_text(draw, (left, top + 134), outcome, size=15, colour=FAINT if right else BAD, room=room)
 
 
-def _cells(row: SheetRow) -> tuple[RGB, RGB, RGB, RGB]:
+def _cells(row: SheetRow) -> tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]:
     """The four pictures of a row, each fitted into a square cell without changing its proportions."""
     height, width = row.image.shape[:2]
     factor = _CELL / max(height, width)
@@ -120,7 +110,7 @@ def _cells(row: SheetRow) -> tuple[RGB, RGB, RGB, RGB]:
     return tuple(_centred(cell) for cell in cells)  # type: ignore[return-value]
 
 
-def _centred(cell: RGB) -> RGB:
+def _centred(cell: UInt8Array) -> UInt8Array:
     square = np.full((_CELL, _CELL, 3), 235, dtype=np.uint8)
     top, left = (_CELL - cell.shape[0]) // 2, (_CELL - cell.shape[1]) // 2
     square[top : top + cell.shape[0], left : left + cell.shape[1]] = cell

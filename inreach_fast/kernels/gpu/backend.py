@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..bank import Bank
 from ..basis import sample_rows
-from ..describe_plan import Float32Array, Plan
-from ..results import AnsweredNearest, FloatArray, IndexArray, MutualNearest, Nearest
+from ..describe_plan import Plan
+from ..results import AnsweredNearest, MutualNearest, Nearest
 from .answers import Piece
 from .calls import BOTH_WAYS, Target, answered_call, mutual_call, nearest_call
 from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
@@ -223,7 +223,7 @@ class GpuBackend:
 
     # ------------------------------------------------------------------------------------------- the others
 
-    def describe(self, levels: Sequence[Float32Array], plan: Plan, out: Float32Array) -> None:
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
         with self.lock:
             device = self.device
@@ -256,7 +256,7 @@ class GpuBackend:
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ) -> tuple[DoubleArray, DoubleArray]:
         """See `inreach_fast.kernels.filtering.SpreadBackend`; members that do not fit come channels by channels."""
         with self.lock:
             budget = self._budget() // 2
@@ -273,7 +273,7 @@ class GpuBackend:
             return distance, sigma
 
 
-def _as_it_lies(array: Float32Array) -> tuple[Float32Array, tuple[int, ...]]:
+def _as_it_lies(array: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
     """The values in the order in which they lie in memory, and strides (in values) that read them there."""
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     data = np.ascontiguousarray(array.transpose(order))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..results import IndexArray, SearchCounts
+from ...array_types import Array, IndexArray
+from ..results import SearchCounts
 from .answers import NONE, Answers, Counts, Piece
 from .candidates import Candidates
 from .device import Block, Device, DeviceArray, fill
@@ -21,7 +21,7 @@ from .frame import DeviceRows, Directions, Frame, find_nonfinite
 from .ranked import k_nearest
 from .search import Search, bounds_do_not_pay
 
-Host = dict[str, npt.NDArray[Any]]
+Host = dict[str, Array]
 BOTH_WAYS = ("ab_index", "ab_sq_distance", "ba_index", "ba_sq_distance")
 
 
@@ -52,7 +52,7 @@ class Outcome:
 
     Args:
         device: where. parts: (shape, dtype) of the answers by name.
-        queries: of the call. on_card: whether these were on the card before, so that nobody has looked for NaN in them
+        queries: of the call. on_gpu: whether these were on the GPU before, so that nobody has looked for NaN in them
             (the counters will tell), and the answers stay there.
     """
 
@@ -62,9 +62,9 @@ class Outcome:
         parts: dict[str, tuple[tuple[int, ...], npt.DTypeLike]],
         *,
         queries: DeviceRows,
-        on_card: bool,
+        on_gpu: bool,
     ) -> None:
-        self._device, self._on_card = device, on_card
+        self._device, self._on_gpu = device, on_gpu
         # decided, refined; as their lower halves how many candidates there were, there and back; the first row of NaN.
         block = Block(device, {"counters": ((5,), np.uint64), **parts})
         self._block, self.arrays = block, block.arrays
@@ -75,12 +75,12 @@ class Outcome:
             DeviceArray(counters.address + 8 * i, (1,), np.dtype(np.uint32), counters.owner) for i in (2, 3)
         )
         fill(device, counters.part(4, 5), NONE)
-        if on_card:
+        if on_gpu:
             find_nonfinite(device, queries, counters.part(4, 5))
 
     def read(self) -> Host:
         """The counters, and with them the answers that are not to stay; this waits for the device."""
-        if not self._on_card:
+        if not self._on_gpu:
             return self._block.download()
         return {"counters": self._device.download(self.arrays["counters"])}
 
@@ -109,11 +109,11 @@ def nearest_call(
     k: int,
     *,
     hint: DeviceArray | None = None,
-    on_card: bool = False,
+    on_gpu: bool = False,
 ) -> tuple[Outcome, Host]:
     """index int64 (m, k) and sq_distance float32 (m, k); k at most the bank's rows, ``hint`` for k = 1."""
     device, m = search.device, queries.count
-    outcome = Outcome(device, _answers_of(m, k), queries=queries, on_card=on_card)
+    outcome = Outcome(device, _answers_of(m, k), queries=queries, on_gpu=on_gpu)
     places = outcome.arrays["index"], outcome.arrays["sq_distance"]
     if k > 1:
         k_nearest(search, target.frame, queries, target.pieces, target.count, k, outcome.counts, places)
@@ -135,16 +135,14 @@ def nearest_call(
     return outcome, outcome.read()
 
 
-def answered_call(
-    search: Search, target: Target, queries: DeviceRows, *, on_card: bool = False
-) -> tuple[Outcome, Host]:
+def answered_call(search: Search, target: Target, queries: DeviceRows, *, on_gpu: bool = False) -> tuple[Outcome, Host]:
     """`nearest_call` of k = 1 with ``answered`` uint8 (m,): whether that row's nearest query is this one.
 
     Groups restrict which row a query may choose, not which query a row may.
     """
     device, frame, m = search.device, target.frame, queries.count
     parts = {**_answers_of(m, 1), "answered": ((m,), np.uint8)}
-    outcome = Outcome(device, parts, queries=queries, on_card=on_card)
+    outcome = Outcome(device, parts, queries=queries, on_gpu=on_gpu)
     places = outcome.arrays["index"], outcome.arrays["sq_distance"]
     answers, listed = Answers.none(device, m), 0
     if target.whole is not None and m <= search.at_once:
@@ -173,13 +171,13 @@ def answered_call(
     return outcome, outcome.read()
 
 
-def mutual_call(search: Search, target: Target, a: DeviceRows, *, on_card: bool = False) -> tuple[Outcome, Host]:
+def mutual_call(search: Search, target: Target, a: DeviceRows, *, on_gpu: bool = False) -> tuple[Outcome, Host]:
     """`BOTH_WAYS`: index int64 and squared distance float32 of ``a`` (m,) and of the bank in ``target`` (n,)."""
     device, frame, m, n = search.device, target.frame, a.count, target.count
     parts: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {}
     for side, count in (("ab", m), ("ba", n)):
         parts.update({f"{side}_index": ((count,), np.int64), f"{side}_sq_distance": ((count,), np.float32)})
-    outcome = Outcome(device, parts, queries=a, on_card=on_card)
+    outcome = Outcome(device, parts, queries=a, on_gpu=on_gpu)
     forward, backward = Answers.none(device, m), Answers.none(device, n)
 
     def read() -> Host:

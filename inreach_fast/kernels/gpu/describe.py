@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ...array_types import IndexArray
 from ..describe_plan import Plan
 from .device import Device, DeviceArray, blocks
 
@@ -81,7 +81,7 @@ class DescribeTables:
         return batch, self.image_sums
 
 
-def level_table(levels: Sequence[LevelView]) -> npt.NDArray[np.int64]:
+def level_table(levels: Sequence[LevelView]) -> IndexArray:
     """What describe_sums reads of the levels: int64 (L, 7)."""
     return np.array([(x.address, *x.strides, x.shape[2], x.shape[3]) for x in levels], np.int64)
 

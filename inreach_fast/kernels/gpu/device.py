@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ...array_types import Array, UInt8Array
+
 
 @dataclass(frozen=True)
 class DeviceArray:
@@ -74,10 +76,10 @@ class Device(Protocol):
             DeviceMemoryError: there is not enough.
         """
 
-    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+    def upload(self, array: Array) -> DeviceArray:
         """A copy of a host array; the array may be changed as soon as this returns."""
 
-    def download(self, array: DeviceArray) -> npt.NDArray[Any]:
+    def download(self, array: DeviceArray) -> Array:
         """A copy on the host, after all work before it: this waits for the device."""
 
     def launch(self, kernel: str, grid: Sequence[int], block: int, arguments: Sequence[Argument]) -> None:
@@ -113,7 +115,7 @@ class Block:
             self.arrays[name] = DeviceArray(self.block.address + first, shape, kind, self.block.owner)
             first += nbytes
 
-    def views(self, host: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    def views(self, host: UInt8Array) -> dict[str, Array]:
         """The parts of a copy of the block, by name."""
         first = {name: array.address - self.block.address for name, array in self.arrays.items()}
         return {
@@ -121,7 +123,7 @@ class Block:
             for name, array in self.arrays.items()
         }
 
-    def download(self) -> dict[str, npt.NDArray[Any]]:
+    def download(self) -> dict[str, Array]:
         """A copy of the parts on the host, by name; this waits for the device, once."""
         return self.views(self._device.download(self.block))
 

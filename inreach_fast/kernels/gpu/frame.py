@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ...array_types import DoubleArray, FloatArray
 from .device import Device, DeviceArray, blocks
 from .routes import FORMATS, Bounds
 
@@ -103,7 +103,7 @@ class Frame:
     scale: float
 
     @staticmethod
-    def of_sample(device: Device, sample: npt.NDArray[np.float32]) -> Frame:
+    def of_sample(device: Device, sample: FloatArray) -> Frame:
         """The frame of some rows, float32 (s, D)."""
         centre = sample.mean(axis=0, dtype=np.float64)
         largest = float(np.max(np.abs(sample - centre)))
@@ -154,7 +154,7 @@ class Directions:
     defect: float
 
     @staticmethod
-    def of_sample(device: Device, sample: npt.NDArray[np.float32], scale: float) -> Directions:
+    def of_sample(device: Device, sample: FloatArray, scale: float) -> Directions:
         """Leading principal directions of some rows."""
         rows = sample.astype(np.float64)
         rows -= rows.mean(axis=0)
@@ -192,7 +192,7 @@ class Directions:
         return out
 
 
-def _from_gram(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _from_gram(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
     """Right singular vectors of fewer rows than values, ascending, completed by the axes."""
     values, left = np.linalg.eigh(rows @ rows.T)
     keep = values > values[-1] * 1e-12 if values[-1] > 0.0 else np.zeros(len(values), dtype=np.bool_)

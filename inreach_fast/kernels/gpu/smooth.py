@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ...scoring import _axis_operator
+from ...array_types import DoubleArray
+from ...method.scoring import _axis_operator
 from .device import Device, DeviceArray, blocks, fill
 
 
@@ -20,7 +20,7 @@ class SmoothTables:
 
 
 def _banded(
-    device: Device, operator: tuple[tuple[int, int, npt.NDArray[np.float64]], ...]
+    device: Device, operator: tuple[tuple[int, int, DoubleArray], ...]
 ) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]:
     low, high = (np.array([column[i] for column in operator], np.int32) for i in (0, 1))
     begin = np.cumsum([0] + [len(column[2]) for column in operator])[:-1].astype(np.int32)

@@ -21,7 +21,7 @@ def kernel_folder() -> Path:
     Raises:
         BackendError: neither is there.
     """
-    for folder in (_PACKAGE.parent / "csrc" / "cuda" / "kernels", _PACKAGE / "kernels" / "gpu_devices" / "source"):
+    for folder in (_PACKAGE.parent / "csrc" / "cuda" / "kernels", _PACKAGE / "kernels" / "gpu" / "devices" / "source"):
         if (folder / "all.cuh").is_file():
             return folder
     raise BackendError("CUDA kernels: their source is not installed; reinstall the package (pip install .)")

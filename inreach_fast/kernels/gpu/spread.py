@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ..results import IndexArray
+from ...array_types import DoubleArray, IndexArray
 from .device import Device, DeviceArray, blocks
 
 _MAX_CHANNELS = 65535  # of a launch: the second extent of a grid
@@ -14,7 +13,7 @@ _MEAN_BYTES = 256 << 20
 
 def channel_spread(
     device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray, mean_bytes: int = _MEAN_BYTES
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[DoubleArray, DoubleArray]:
     """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` (N, D) float32 on the device.
 
     ``mean_bytes``: memory for means of channels at a time.

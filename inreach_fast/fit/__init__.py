@@ -1,0 +1,1 @@
+"""The order of a fit, and how a fitted model grows."""

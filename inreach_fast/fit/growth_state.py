@@ -1,0 +1,151 @@
+"""What a fitted model keeps besides its nominal patches, so that images can be added to it and taken out again.
+
+Two kinds. A model of images has all network inputs (uint8, a few per cent of its size): from them the position test is
+repeated, and the images that the threshold is chosen from are described again. A model of descriptors has no inputs;
+it keeps the descriptors of those images instead, and of a few more that take over when one of them is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..array_types import Array, BoolArray, FloatArray, IndexArray, UInt8Array
+from ..method.channels import MemberRows, Members
+from ..storage.rows import ArrayRows, SplitRows
+
+RESERVE: Final = 8
+"""Images beyond the threshold's sample of which a model of descriptors keeps the descriptors."""
+
+
+@dataclass(frozen=True, eq=False)
+class GrowthState:
+    """Everything that growing needs beyond the model itself.
+
+    Attributes:
+        members: all members before the filters.
+        nominal: bool (n,), those that are `NominalModel.patches`, in the same order.
+        others: float32 (n - nominal, D), the rows of the other members.
+        digests: uint8 (N, 32), sha256 of each image's input (or of its descriptors).
+        inputs: uint8 (N, H, W, 3), not turned; None for a model of descriptors.
+        angles: int64 (N,), what the rotation search found; None where it was not needed.
+        kept_images: int64 (K,), ascending: the images of which a model of descriptors keeps all patches.
+        kept_rest: float32 (r, D), their patches that are no members, image by image.
+    """
+
+    members: Members
+    nominal: BoolArray
+    others: FloatArray
+    digests: UInt8Array
+    inputs: UInt8Array | None
+    angles: IndexArray | None
+    kept_images: IndexArray
+    kept_rest: FloatArray
+
+    def rows(self, patches: FloatArray) -> MemberRows:
+        """The members' rows; ``patches`` are the model's nominal ones."""
+        return SplitRows(self.nominal, ArrayRows(patches), ArrayRows(self.others))
+
+    def rest_of(self, image: int) -> FloatArray:
+        """The patches of one of ``kept_images`` that are no members."""
+        lengths = self.members.patches - self.members.counts[self.kept_images]
+        ends = np.cumsum(lengths)
+        place = int(np.searchsorted(self.kept_images, image))
+        return np.array(self.kept_rest[ends[place] - lengths[place] : ends[place]])
+
+    def to_arrays(self) -> dict[str, Array]:
+        """For a model file; the seed images are stored there in any case."""
+        arrays: dict[str, Array] = {
+            "counts": self.members.counts,
+            "patch": self.members.patch.astype(np.int32, copy=False),
+            "joined": self.members.joined,
+            "nominal": self.nominal.view(np.uint8),
+            "others": self.others,
+            "digests": self.digests,
+        }
+        if self.inputs is None:
+            arrays.update(kept_images=self.kept_images, kept_rest=self.kept_rest)
+        else:
+            arrays["inputs"] = self.inputs
+        if self.angles is not None:
+            arrays["angles"] = self.angles
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Array], seed_images: IndexArray, patches: int, nominal: int
+    ) -> GrowthState:
+        """Inverse of `to_arrays`, without reading what is memory-mapped.
+
+        Args:
+            arrays: as above. seed_images: int64 (S,). patches: P. nominal: how many patches the model has.
+
+        Raises:
+            KeyError, ValueError: a part is missing, or parts do not fit.
+        """
+        members = Members(seed_images, patches, arrays["counts"], arrays["patch"], arrays["joined"])
+        inputs = arrays.get("inputs")
+        state = cls(
+            members,
+            arrays["nominal"].view(np.bool_),
+            arrays["others"],
+            arrays["digests"],
+            inputs,
+            arrays.get("angles"),
+            np.empty(0, np.int64) if inputs is not None else arrays["kept_images"],
+            np.empty((0, arrays["others"].shape[1]), np.float32) if inputs is not None else arrays["kept_rest"],
+        )
+        count, images = len(members.patch), len(members.counts)
+        fits = (
+            members.joined.shape == state.nominal.shape == (count,)
+            and len(state.others) == count - nominal
+            and state.digests.shape == (images, 32)
+            and (inputs is None or len(inputs) == images)
+            and (state.angles is None or state.angles.shape == (images,))
+        )
+        if not fits:
+            raise ValueError("the arrays that growing needs do not fit together")
+        return state
+
+    def check(self) -> None:
+        """Looks at the numbers themselves, before they are used to find rows.
+
+        Raises:
+            ValueError: they cannot be those of a fit.
+        """
+        members = self.members
+        channels = len(members.seed_images) * members.patches
+        ok = (
+            int(members.counts.sum()) == len(members)
+            and _within(members.patch, 0, members.patches)
+            and _within(members.joined, -1, channels)
+            and bool((members.counts >= 0).all())
+            and bool((members.counts[members.seed_images] == members.patches).all())
+            and int(np.count_nonzero(self.nominal)) + len(self.others) == len(members)
+        )
+        if self.inputs is None and ok:
+            kept = self.kept_images
+            ok = bool((np.diff(kept) > 0).all()) and _within(kept, 0, len(members.counts))
+            ok = ok and int((members.patches - members.counts[kept]).sum()) == len(self.kept_rest)
+        if not ok:
+            raise ValueError("the numbers that growing needs contradict each other")
+
+
+def _within(numbers: npt.NDArray[np.integer], least: int, end: int) -> bool:
+    return not len(numbers) or (int(numbers.min()) >= least and int(numbers.max()) < end)
+
+
+def whole_image(members: Members, rows: MemberRows, image: int, rest: FloatArray) -> FloatArray:
+    """All patches of an image, (P, D) float32: its members' rows and the rest, each at its place."""
+    starts = members.starts
+    first, last = int(starts[image]), int(starts[image + 1])
+    is_member = np.zeros(members.patches, dtype=bool)
+    is_member[members.patch[first:last]] = True
+    out = np.empty((members.patches, rows.dim), dtype=np.float32)
+    out[is_member] = rows.read(first, last)
+    out[~is_member] = rest
+    return out

@@ -1,0 +1,1 @@
+"""Images in, the network's input out: reading, identity, resizing and alignment."""

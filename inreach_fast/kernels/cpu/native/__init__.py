@@ -1,0 +1,1 @@
+"""The compiled engine, `inreach_fast._core`."""

@@ -1,0 +1,1 @@
+"""Compiled at first use by numba, where no extension is."""

@@ -1,0 +1,381 @@
+"""The portable backend: loops compiled by numba, for machines without the compiled extension.
+
+Search works on blocks: 256 bank rows, centred and scaled (`float32_filter`), lie dimension by dimension in
+a buffer that stays in the second-level cache; four queries at a time run over it. What the filter cannot rule
+out is decided at once on the original rows, which tightens the limit for the rows that follow.
+
+Threads are Python threads around kernels that release the GIL, not numba's own: its thread layers either
+abort when two Python threads call at once or do not survive fork. Only the filter may fuse multiply and add
+("contract"), for its bound covers that; the decisions are compiled without any fast-math flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+from ....array_types import DoubleArray, FloatArray, IndexArray
+from ....threads import get_num_threads
+from ...bank import Bank
+from ...results import MutualNearest, Nearest, SearchCounts
+from ..float32_filter import STRETCH, make_frame
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
+
+_BLOCK_ROWS = 256
+_CHUNK_QUERIES = 512
+_NONE = np.empty(0, np.int64)
+
+
+def _compiled(**options: Any) -> Callable[[_Function], _Function]:
+    """`numba.njit` that releases the GIL and keeps its result on disk where it finds a place for it."""
+
+    def decorate(function: _Function) -> _Function:
+        try:
+            return cast(_Function, numba.njit(nogil=True, cache=True, **options)(function))
+        except RuntimeError:  # no directory that numba may write its cache to
+            return cast(_Function, numba.njit(nogil=True, **options)(function))
+
+    return decorate
+
+
+# ----------------------------------------------------------------------------------------------- threads
+
+
+def _run(task: Callable[[int, int], _Result], parts: Sequence[tuple[int, int]]) -> list[_Result]:
+    """task(first, stop) for each part, on as many threads as are set; results in the order of the parts."""
+    threads = min(get_num_threads(), len(parts))
+    if threads == 1:
+        return [task(*part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:  # of this call alone: a fork finds nothing to break
+        return list(pool.map(lambda part: task(*part), parts))
+
+
+def _parts(count: int, size: int) -> list[tuple[int, int]]:
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+# ------------------------------------------------------------------------------------------------ search
+
+
+def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+    """See `inreach_fast.kernels.nearest`."""
+    m, n = len(queries), len(bank)
+    frame = make_frame(queries, bank)
+    index = np.full((m, k), -1, np.int64)
+    best = np.full((m, k), np.inf, np.float64)
+    grouped = query_group is not None and bank.groups is not None
+    query_group = query_group if grouped and query_group is not None else _NONE
+    bank_group = bank.groups if grouped and bank.groups is not None else _NONE
+
+    def search(first: int, stop: int) -> int:
+        return int(
+            _search(
+                queries.rows, _index(queries), query_group, first, stop,
+                bank.rows, _index(bank), bank_group, n,
+                frame.centre, frame.scale, frame.error, frame.floor, index, best,
+            )
+        )  # fmt: skip
+
+    size = min(_CHUNK_QUERIES, -(-m // get_num_threads()))
+    decided = sum(_run(search, _parts(m, size)))
+    return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
+
+
+def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
+    """See `inreach_fast.kernels.mutual_nearest`."""
+    m, n = len(a), len(b)
+    frame = make_frame(a, b)
+    ab_index = np.full(m, -1, np.int64)
+    ab_best = np.full(m, np.inf, np.float64)
+
+    def search(first: int, stop: int) -> tuple[IndexArray, DoubleArray, int]:
+        ba_index = np.full(n, -1, np.int64)
+        ba_best = np.full(n, np.inf, np.float64)
+        decided = _search_both(
+            a.rows, _index(a), first, stop, b.rows, _index(b), n,
+            frame.centre, frame.scale, frame.error, frame.floor, ab_index, ab_best, ba_index, ba_best,
+        )  # fmt: skip
+        return ba_index, ba_best, int(decided)
+
+    parts = _run(search, _parts(m, -(-m // get_num_threads())))
+    ba_index, ba_best, _ = parts[0]
+    for other_index, other_best, _ in parts[1:]:
+        closer = other_best < ba_best  # on a tie the earlier part, whose rows have the lower numbers, stays
+        ba_index[closer] = other_index[closer]
+        ba_best[closer] = other_best[closer]
+    counts = SearchCounts(m * n, 0, m * n, sum(decided for _, _, decided in parts), brute_force=True)
+    return MutualNearest(ab_index, _to_float32(ab_best), ba_index, _to_float32(ba_best), counts)
+
+
+def _index(bank: Bank) -> IndexArray:
+    return _NONE if bank.index is None else bank.index
+
+
+def _to_float32(value: DoubleArray) -> FloatArray:
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
+        return value.astype(np.float32)
+
+
+@_compiled()
+def _sq_distance(x: Any, y: Any, lanes: Any) -> float:
+    """Squared distance of two rows by the sixteen-lane rule; `lanes` is scratch, float64 (16,).
+
+    Four steps of a lane are taken between its load and its store; the order of its additions stays.
+    """
+    dim = x.shape[0]
+    for lane in range(16):
+        lanes[lane] = 0.0
+    whole = dim - dim % 64
+    for start in range(0, whole, 64):
+        for lane in range(16):
+            total = lanes[lane]
+            d0 = np.float64(x[start + lane]) - np.float64(y[start + lane])
+            d1 = np.float64(x[start + 16 + lane]) - np.float64(y[start + 16 + lane])
+            d2 = np.float64(x[start + 32 + lane]) - np.float64(y[start + 32 + lane])
+            d3 = np.float64(x[start + 48 + lane]) - np.float64(y[start + 48 + lane])
+            total = total + d0 * d0
+            total = total + d1 * d1
+            total = total + d2 * d2
+            total = total + d3 * d3
+            lanes[lane] = total
+    for start in range(whole, dim, 16):
+        for lane in range(min(16, dim - start)):
+            d = np.float64(x[start + lane]) - np.float64(y[start + lane])
+            lanes[lane] = lanes[lane] + d * d
+    for width in (8, 4, 2, 1):
+        for lane in range(width):
+            lanes[lane] = lanes[lane] + lanes[lane + width]
+    return lanes[0]  # type: ignore[no-any-return]
+
+
+@_compiled()
+def _fill_queries(rows: Any, index: Any, first: int, stop: int, centre: Any, scale: float) -> Any:
+    """Rows of a chunk in the frame: (m, D) zero-padded to multiples of four, and their squared lengths."""
+    dim = rows.shape[1]
+    out = np.zeros(((stop - first + 3) // 4 * 4, (dim + 3) // 4 * 4), np.float32)
+    length = np.zeros(out.shape[0], np.float64)
+    for i in range(stop - first):
+        row = rows[index[first + i]] if index.shape[0] > 0 else rows[first + i]
+        total = 0.0
+        for d in range(dim):
+            value = np.float32((np.float64(row[d]) - centre[d]) * scale)
+            out[i, d] = value
+            total += np.float64(value) * np.float64(value)
+        length[i] = total
+    return out, length
+
+
+@_compiled()
+def _fill_block(
+    rows: Any, index: Any, first: int, count: int, centre: Any, scale: float, keep: float,
+    block: Any, length: Any, low: Any,
+) -> None:  # fmt: skip
+    """Rows of a block in the frame, dimension by dimension; columns past `count` can never be candidates."""
+    dim = rows.shape[1]
+    for j in range(block.shape[1]):
+        if j < count:
+            row = rows[index[first + j]] if index.shape[0] > 0 else rows[first + j]
+            total = 0.0
+            for d in range(dim):
+                value = np.float32((np.float64(row[d]) - centre[d]) * scale)
+                block[d, j] = value
+                total += np.float64(value) * np.float64(value)
+            length[j] = total
+            low[j] = np.float32(keep * total)
+        else:
+            block[:, j] = 0.0
+            length[j] = 0.0
+            low[j] = np.inf
+
+
+@_compiled(fastmath={"contract"})
+def _tile(queries: Any, block: Any, low: Any, out: Any) -> None:
+    """out[r, j] = low[j] - 2 <queries[r], block[:, j]> for four queries, in float32."""
+    depth, width = block.shape
+    for j in range(width):
+        out[0, j] = np.float32(0.0)
+        out[1, j] = np.float32(0.0)
+        out[2, j] = np.float32(0.0)
+        out[3, j] = np.float32(0.0)
+    for d in range(0, depth, 4):
+        q00, q01, q02, q03 = queries[0, d], queries[0, d + 1], queries[0, d + 2], queries[0, d + 3]
+        q10, q11, q12, q13 = queries[1, d], queries[1, d + 1], queries[1, d + 2], queries[1, d + 3]
+        q20, q21, q22, q23 = queries[2, d], queries[2, d + 1], queries[2, d + 2], queries[2, d + 3]
+        q30, q31, q32, q33 = queries[3, d], queries[3, d + 1], queries[3, d + 2], queries[3, d + 3]
+        for j in range(width):
+            b0, b1, b2, b3 = block[d, j], block[d + 1, j], block[d + 2, j], block[d + 3, j]
+            out[0, j] += q00 * b0 + q01 * b1 + q02 * b2 + q03 * b3
+            out[1, j] += q10 * b0 + q11 * b1 + q12 * b2 + q13 * b3
+            out[2, j] += q20 * b0 + q21 * b1 + q22 * b2 + q23 * b3
+            out[3, j] += q30 * b0 + q31 * b1 + q32 * b2 + q33 * b3
+    for r in range(4):
+        for j in range(width):
+            out[r, j] = low[j] - np.float32(2.0) * out[r, j]
+
+
+@_compiled(fastmath={"nnan", "nsz"})
+def _minimum(row: Any) -> float:
+    lowest = row[0]
+    for j in range(row.shape[0]):
+        lowest = min(lowest, row[j])
+    return lowest  # type: ignore[no-any-return]
+
+
+@_compiled()
+def _search(
+    q_rows: Any, q_index: Any, q_group: Any, first: int, stop: int,
+    b_rows: Any, b_index: Any, b_group: Any, n: int,
+    centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any,
+) -> int:  # fmt: skip
+    """Fills rows first..stop-1 of out_index and out_best, (m, k); returns the number of pairs decided."""
+    k = out_best.shape[1]
+    queries, q_length = _fill_queries(q_rows, q_index, first, stop, centre, scale)
+    block = np.zeros((queries.shape[1], _BLOCK_ROWS), np.float32)
+    length = np.empty(_BLOCK_ROWS, np.float64)
+    low = np.empty(_BLOCK_ROWS, np.float32)
+    tile = np.empty((4, _BLOCK_ROWS), np.float32)
+    upper = np.empty(_BLOCK_ROWS, np.float64)
+    lanes = np.empty(16, np.float64)
+    limit = np.full(stop - first, np.inf)  # (1 + 2t) s^2 best + f of P1
+    decided = 0
+    for start in range(0, n, _BLOCK_ROWS):
+        count = min(_BLOCK_ROWS, n - start)
+        _fill_block(b_rows, b_index, start, count, centre, scale, 1.0 - error, block, length, low)
+        for i in range(0, queries.shape[0], 4):
+            _tile(queries[i : i + 4], block, low, tile)
+            for r in range(min(4, stop - first - i)):
+                q = i + r
+                row = tile[r]
+                if q_group.shape[0] > 0:
+                    own = q_group[first + q]
+                    for j in range(count):
+                        if b_group[start + j] == own:
+                            row[j] = np.inf
+                q_low = (1.0 - error) * q_length[q]
+                if np.float64(_minimum(row)) + q_low > limit[q]:
+                    continue
+                eligible = 0
+                for j in range(count):
+                    if row[j] < np.inf:
+                        upper[eligible] = np.float64(row[j]) + q_low + 2.0 * error * (q_length[q] + length[j])
+                        eligible += 1
+                if eligible >= k:  # P2: k rows of this block are at most so far
+                    achieved = STRETCH * np.partition(upper[:eligible], k - 1)[k - 1] + floor
+                    limit[q] = min(limit[q], STRETCH * achieved + floor)
+                query = q_rows[q_index[first + q]] if q_index.shape[0] > 0 else q_rows[first + q]
+                best, index = out_best[first + q], out_index[first + q]
+                for j in range(count):
+                    if row[j] == np.inf or np.float64(row[j]) + q_low > limit[q]:
+                        continue
+                    other = b_rows[b_index[start + j]] if b_index.shape[0] > 0 else b_rows[start + j]
+                    distance = _sq_distance(query, other, lanes)
+                    decided += 1
+                    if not distance < best[k - 1]:  # rows ascend: a tie stays with the earlier
+                        continue
+                    p = k - 1
+                    while p > 0 and distance < best[p - 1]:
+                        best[p] = best[p - 1]
+                        index[p] = index[p - 1]
+                        p -= 1
+                    best[p] = distance
+                    index[p] = start + j
+                    limit[q] = min(limit[q], STRETCH * scale * scale * best[k - 1] + floor)
+    return decided
+
+
+@_compiled()
+def _search_both(
+    a_rows: Any, a_index: Any, first: int, stop: int, b_rows: Any, b_index: Any, n: int,
+    centre: Any, scale: float, error: float, floor: float,
+    ab_index: Any, ab_best: Any, ba_index: Any, ba_best: Any,
+) -> int:  # fmt: skip
+    """Nearest rows of b for rows first..stop-1 of a, and of those rows for each row of b, in one pass."""
+    low = np.empty(_BLOCK_ROWS, np.float32)
+    length = np.empty(_BLOCK_ROWS, np.float64)
+    block = np.zeros(((a_rows.shape[1] + 3) // 4 * 4, _BLOCK_ROWS), np.float32)
+    tile = np.empty((4, _BLOCK_ROWS), np.float32)
+    lanes = np.empty(16, np.float64)
+    a_limit = np.full(stop - first, np.inf)
+    b_limit = np.full(n, np.inf)
+    decided = 0
+    for chunk in range(first, stop, _CHUNK_QUERIES):
+        chunk_stop = min(chunk + _CHUNK_QUERIES, stop)
+        queries, q_length = _fill_queries(a_rows, a_index, chunk, chunk_stop, centre, scale)
+        for start in range(0, n, _BLOCK_ROWS):
+            count = min(_BLOCK_ROWS, n - start)
+            _fill_block(b_rows, b_index, start, count, centre, scale, 1.0 - error, block, length, low)
+            for i in range(0, queries.shape[0], 4):
+                _tile(queries[i : i + 4], block, low, tile)
+                for r in range(min(4, chunk_stop - chunk - i)):
+                    row = tile[r]
+                    q = chunk + i + r
+                    q_low = (1.0 - error) * q_length[i + r]
+                    q_limit = a_limit[q - first]
+                    if np.float64(_minimum(row)) + q_low <= q_limit:
+                        for j in range(count):  # P2, for the query's side
+                            value = np.float64(row[j]) + q_low + 2.0 * error * (q_length[i + r] + length[j])
+                            q_limit = min(q_limit, STRETCH * (STRETCH * value + floor) + floor)
+                    query = a_rows[a_index[q]] if a_index.shape[0] > 0 else a_rows[q]
+                    for j in range(count):
+                        value = np.float64(row[j]) + q_low
+                        if value > q_limit and value > b_limit[start + j]:
+                            continue
+                        other = b_rows[b_index[start + j]] if b_index.shape[0] > 0 else b_rows[start + j]
+                        distance = _sq_distance(query, other, lanes)
+                        decided += 1
+                        achieved = STRETCH * scale * scale * distance + floor
+                        if distance < ab_best[q]:
+                            ab_best[q] = distance
+                            ab_index[q] = start + j
+                            q_limit = min(q_limit, achieved)
+                        if distance < ba_best[start + j]:
+                            ba_best[start + j] = distance
+                            ba_index[start + j] = q
+                            b_limit[start + j] = min(b_limit[start + j], achieved)
+                    a_limit[q - first] = q_limit
+    return decided
+
+
+# ----------------------------------------------------------------------------------------------- filters
+
+
+def channel_spread(members: FloatArray, rows: IndexArray, starts: IndexArray) -> tuple[DoubleArray, DoubleArray]:
+    """See `inreach_fast.kernels.filtering.ChannelBackend`."""
+    distance = np.empty(len(rows), np.float64)
+    sigma = np.empty(len(starts) - 1, np.float64)
+
+    def spread(first: int, stop: int) -> None:
+        _spread(members, rows, starts, first, stop, distance, sigma)
+
+    _run(spread, _parts(len(sigma), max(1, -(-len(sigma) // (8 * get_num_threads())))))
+    return distance, sigma
+
+
+@_compiled()
+def _spread(members: Any, rows: Any, starts: Any, first: int, stop: int, distance: Any, sigma: Any) -> None:
+    mean = np.empty(members.shape[1], np.float64)
+    lanes = np.empty(16, np.float64)
+    for c in range(first, stop):
+        count = np.float64(starts[c + 1] - starts[c])
+        mean[:] = 0.0
+        for i in range(starts[c], starts[c + 1]):
+            row = members[rows[i]]
+            for d in range(mean.shape[0]):
+                mean[d] += np.float64(row[d])
+        for d in range(mean.shape[0]):
+            mean[d] /= count
+        total = 0.0
+        for i in range(starts[c], starts[c + 1]):
+            distance[i] = np.sqrt(_sq_distance(members[rows[i]], mean, lanes))
+            total += distance[i]
+        centre = total / count
+        squares = 0.0
+        for i in range(starts[c], starts[c + 1]):
+            squares += (distance[i] - centre) * (distance[i] - centre)
+        sigma[c] = np.sqrt(squares / count)

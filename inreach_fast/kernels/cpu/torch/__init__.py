@@ -1,0 +1,1 @@
+"""Matrix products of torch, on any of its devices."""

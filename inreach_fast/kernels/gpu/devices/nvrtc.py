@@ -1,0 +1,82 @@
+"""The kernels as NVRTC compiles them for a GPU, through CuPy's binding of it; what was made is kept on disk.
+
+Not through ``cupy.RawModule``: that ends every list of options with ``-ftz=true`` (cupy issue #9576), which counts
+subnormal numbers as zero, so that answers would be others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ....errors import GpuUnavailableError
+from ..sources import NVRTC_OPTIONS, kernel_source
+
+
+def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
+    """Machine code for the GPU, or PTX where NVRTC is older than the GPU.
+
+    Args:
+        nvrtc: CuPy's binding, or what has its functions.
+
+    Raises:
+        GpuUnavailableError: NVRTC is not there, or refuses the kernels.
+    """
+    try:
+        version = tuple(nvrtc.getVersion())
+        known = [int(n) for n in nvrtc.getSupportedArchs()]
+    except Exception as error:  # the binding looks for the library at its first use
+        raise GpuUnavailableError(
+            f"NVRTC cannot be used ({error}); install nvidia-cuda-nvrtc of CuPy's CUDA"
+        ) from error
+    wanted = 10 * compute_capability[0] + compute_capability[1]
+    virtual = wanted not in known
+    number = max((n for n in known if n <= wanted), default=min(known)) if virtual else wanted
+    options = (*NVRTC_OPTIONS, f"--gpu-architecture={'compute' if virtual else 'sm'}_{number}")
+    digest = hashlib.sha256("\n".join([kernel_source(), *options, str(version)]).encode()).hexdigest()
+    place = _folder() / f"inreach-{digest[:32]}"
+    with contextlib.suppress(OSError):
+        data = place.read_bytes()
+        if data[:32] == hashlib.sha256(data[32:]).digest():
+            return data[32:]
+    made = _compiled(nvrtc, options, virtual)
+    _keep(place, hashlib.sha256(made).digest() + made)
+    return made
+
+
+def _folder() -> Path:
+    """Where CuPy keeps its kernels."""
+    return Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+
+
+def _compiled(nvrtc: Any, options: tuple[str, ...], virtual: bool) -> bytes:
+    program = nvrtc.createProgram(kernel_source(), "inreach_fast.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, options)
+        made: bytes = nvrtc.getPTX(program) if virtual else nvrtc.getCUBIN(program)
+        return made
+    except Exception as error:
+        said = next((line for line in nvrtc.getProgramLog(program).splitlines() if "error" in line), str(error))
+        raise GpuUnavailableError(
+            f"NVRTC cannot compile the kernels ({said}); update cupy and nvidia-cuda-nvrtc"
+        ) from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _keep(place: Path, data: bytes) -> None:
+    """Written whole or not at all; where it cannot be, the next process compiles again."""
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=place.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(scratch, place)
+        except BaseException:
+            os.unlink(scratch)
+            raise

@@ -1,0 +1,158 @@
+"""One bank on several devices: each holds a run of its rows, and their answers are merged.
+
+A device's answers come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
+keeps that order, so that only where two devices give the same float32 number the float64 distances themselves are
+needed: they are computed anew for these few pairs, from the original rows and in the kernels' own order of summation.
+So the merged answer is the whole bank's, to the bit, whatever the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..bank import Bank
+from ..describe_plan import Plan
+from ..distance import exact_sq_distance
+from ..results import MutualNearest, Nearest, SearchCounts
+
+_PAIRS_AT_ONCE = 4096
+
+
+class Worker(Protocol):
+    """What searches on one device; `gpu.GpuBackend` is one."""
+
+    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest: ...
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest: ...
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None: ...
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[DoubleArray, DoubleArray]: ...
+
+
+class SharedBank:
+    """A backend that spreads banks over several devices.
+
+    Args:
+        name: under which banks keep their parts.
+        workers: at least one, one for each device.
+    """
+
+    def __init__(self, name: str, workers: Sequence[Worker]) -> None:
+        self.name = name
+        self.workers = tuple(workers)
+
+    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+        """See `inreach_fast.kernels.nearest`."""
+        parts = self._parts(bank)
+        group = None if bank.groups is None else query_group
+        found = self._each(parts, lambda worker, part: worker.nearest(queries, part, k, group))
+        index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
+        return Nearest(index, sq_distance, _total([x.counts for x in found], len(queries) * len(bank)))
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `inreach_fast.kernels.mutual_nearest`."""
+        parts = self._parts(b)
+        found = self._each(parts, lambda worker, part: worker.mutual_nearest(a, part))
+        forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]
+        index, sq_distance = _merged(a, b, 1, [first for first, _ in parts], forward)
+        return MutualNearest(
+            index[:, 0],
+            sq_distance[:, 0],
+            np.concatenate([x.ba_index for x in found]),
+            np.concatenate([x.ba_sq_distance for x in found]),
+            _total([x.counts for x in found], len(a) * len(b)),
+        )
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
+        """Execute ``plan``, on the first device: one image is too little to be shared."""
+        self.workers[0].describe(levels, plan, out)
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[DoubleArray, DoubleArray]:
+        """See `inreach_fast.kernels.filtering.SpreadBackend`; on the first device."""
+        return self.workers[0].channel_spread(members, rows, starts)
+
+    def _parts(self, bank: Bank) -> list[tuple[int, Bank]]:
+        """(number of its first row, part) for each device; kept with the bank, under its groups of the moment."""
+
+        def make() -> list[tuple[int, Bank]]:
+            count = min(len(self.workers), len(bank))
+            ends = [len(bank) * i // count for i in range(count + 1)]
+            return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
+
+        parts: list[tuple[int, Bank]] = bank.prepared(f"shared {self.name}", make)
+        groups = bank.groups
+        if groups is None:
+            return [(first, part if part.groups is None else part.with_groups(None)) for first, part in parts]
+        return [(first, part.with_groups(groups[first : first + len(part)])) for first, part in parts]
+
+    def _each(self, parts: Sequence[tuple[int, Bank]], work: Callable[[Any, Bank], Any]) -> list[Any]:
+        """All devices at once; the first error is raised when all have ended."""
+        if len(parts) == 1:
+            return [work(self.workers[0], parts[0][1])]
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="inreach-GPU") as pool:
+            waiting = [pool.submit(work, w, part) for w, (_, part) in zip(self.workers, parts, strict=False)]
+        return [done.result() for done in waiting]
+
+
+def _part(bank: Bank, first: int, stop: int) -> Bank:
+    """Rows first to stop-1 of a bank."""
+    if bank.index is None:
+        part = Bank(bank.rows[first:stop])
+    else:
+        part = Bank(bank.rows, index=bank.index[first:stop])
+    part.persistent = bank.persistent
+    return part
+
+
+def _merged(
+    queries: Bank, bank: Bank, k: int, firsts: Sequence[int], found: Sequence[Nearest]
+) -> tuple[IndexArray, FloatArray]:
+    """The k best of all parts' k best; arrays (m, k)."""
+    index = np.concatenate(
+        [np.where(x.index < 0, -1, x.index + first) for x, first in zip(found, firsts, strict=True)], 1
+    )
+    single = np.concatenate([x.sq_distance for x in found], 1)
+    order = np.lexsort((index, index < 0, single), axis=1)  # none comes after a row at an infinite distance
+    index, single = np.take_along_axis(index, order, 1), np.take_along_axis(single, order, 1)
+    # Equal neighbours in this order are the pairs whose float64 distances must tell.
+    equal = (single[:, 1:] == single[:, :-1]) & (index[:, 1:] >= 0) & (index[:, :-1] >= 0)
+    for query in np.flatnonzero(equal[:, :k].any(axis=1)).tolist():
+        valid = int(np.count_nonzero(index[query] >= 0))
+        exact = _exact(queries, bank, query, index[query, :valid])
+        again = np.lexsort((index[query, :valid], exact))
+        index[query, :valid] = index[query, again]
+    return np.ascontiguousarray(index[:, :k]), np.ascontiguousarray(single[:, :k])
+
+
+def _exact(queries: Bank, bank: Bank, query: int, chosen: IndexArray) -> DoubleArray:
+    row = queries.rows[query if queries.index is None else queries.index[query]]
+    out = np.empty(len(chosen), np.float64)
+    for start in range(0, len(chosen), _PAIRS_AT_ONCE):
+        part = chosen[start : start + _PAIRS_AT_ONCE]
+        rows = bank.rows[part if bank.index is None else bank.index[part]]
+        out[start : start + _PAIRS_AT_ONCE] = exact_sq_distance(np.broadcast_to(row, rows.shape), rows)
+    return out
+
+
+def _total(counts: Sequence[SearchCounts | None], pairs: int) -> SearchCounts | None:
+    known = [x for x in counts if x is not None]
+    if len(known) != len(counts):
+        return None
+    return SearchCounts(
+        pairs,
+        sum(x.bounded for x in known),
+        sum(x.refined for x in known),
+        sum(x.decided for x in known),
+        any(x.brute_force for x in known),
+    )

@@ -1,0 +1,1 @@
+"""The paper, section by section: descriptors, association, channels, scoring. Knows no file and no process."""

@@ -1,0 +1,187 @@
+"""The nominal model: patches that the channels vouch for, each with its provenance."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..array_types import Array, FloatArray, IndexArray
+from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
+from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size, sum_above
+
+
+@dataclass(frozen=True, eq=False)
+class NominalModel:
+    """Nominal patches of a fit, in (image, patch) order (ALGORITHM section 5). Immutable.
+
+    Attributes:
+        patches: float32 (n, D), the descriptors (with their two position channels, where those are in use).
+        image_index: int64 (n,), training image of each patch.
+        patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
+        channel_seed_image, channel_seed_patch: int64 (n,), the channel that vouches for it.
+        index_arrays: the prepared search index by name, as `kernels.Bank.index_arrays` gives it (see `build_index`);
+            None where it is built when it is first needed.
+        compression: `Compression`, what `compress` left out; None where nothing was. A compressed model cannot
+            grow.
+
+    Raises:
+        MixedSizesError: arrays of different lengths. DataError: no patch.
+    """
+
+    patches: FloatArray
+    image_index: IndexArray
+    patch_index: IndexArray
+    channel_seed_image: IndexArray
+    channel_seed_patch: IndexArray
+    index_arrays: Mapping[str, Array] | None = None
+    compression: Compression | None = field(default=None, kw_only=True)
+    _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.patches)
+        if n == 0:
+            raise DataError("patches: a nominal model needs at least one patch")
+        for name in ("image_index", "patch_index", "channel_seed_image", "channel_seed_patch"):
+            if getattr(self, name).shape != (n,):
+                raise MixedSizesError(f"{name}: expected {n} entries, one for each patch")
+        for name in ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)  # frozen for others; this is its own constructor
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __repr__(self) -> str:
+        return f"NominalModel({len(self)} patches of {self.patches.shape[1]} from {self.n_images} images)"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lazy", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _lazy={}, _lock=threading.Lock())
+
+    @property
+    def n_images(self) -> int:
+        """Training images that hold at least one nominal patch."""
+        return len(np.unique(self.image_index))
+
+    @property
+    def bank(self) -> kernels.Bank:
+        """The patches prepared for search, grouped by image (made on first use, then kept)."""
+        with self._lock:
+            bank = self._lazy.get("bank")
+            if not isinstance(bank, kernels.Bank):
+                prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
+                try:
+                    bank = kernels.Bank(self.patches, self.image_index, **prepared)
+                except ParameterError as error:
+                    if not prepared:
+                        raise
+                    raise ModelCorruptError(f"the model's search index was altered ({error})") from error
+                self._lazy["bank"] = bank
+        return bank
+
+    def build_index(self, folder: Path | None, memory_limit: int) -> None:
+        """Builds the search index, so that it can be saved with the model, which then need not build it again.
+
+        Args:
+            folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
+            memory_limit: bytes that building it in ``folder`` may take; without one it plays no part.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        bank = self.bank
+        arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
+        object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
+
+    def compress(
+        self,
+        epsilon: float | None = None,
+        *,
+        to: int | float | None = None,
+        backend: str = "auto",
+        progress: Progress | None = None,
+    ) -> NominalModel:
+        """A model of fewer patches, whose distances grow by at most epsilon and never shrink.
+
+        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. Proof: each patch x that is left out has
+        a kept one c with |x - c| <= epsilon; with x the nearest of all to q, d(q, kept) <= |q - c| <= |q - x| + |x
+        - c| <= d(q, all) + epsilon. The kept ones are a subset, hence the left side. (`compression` has it with all
+        roundings, and what follows for maps and scores.)
+
+        Args:
+            epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out nothing but
+                exact duplicates.
+            to: instead of epsilon, how many patches to keep at most: a number, or a float in (0, 1) for a share.
+                The epsilon that this takes is looked for, and stands in ``compression``. Duplicates go first.
+            backend: kernel backend; what is kept does not depend on it.
+            progress: called as progress("compress", done, total), for each pass.
+
+        Returns:
+            The model of what is kept, in (image, patch) order, each with its provenance. Of a model that was
+            compressed before, ``compression`` adds the epsilons up.
+
+        Raises:
+            ParameterError: not exactly one of epsilon and to; one that is negative, no number, or no size.
+        """
+        if (epsilon is None) == (to is None):
+            raise ParameterError("compress: give either epsilon or to, exactly one of them")
+        if epsilon is not None:
+            reached = check_epsilon(epsilon)
+            kept = cover(self.patches, reached, backend=backend, progress=progress)
+        else:
+            size = check_size(to, len(self))
+            kept, reached = cover_of_size(self.patches, size, backend=backend, progress=progress)
+        before = self.compression
+        return NominalModel(
+            self.patches[kept],
+            self.image_index[kept],
+            self.patch_index[kept],
+            self.channel_seed_image[kept],
+            self.channel_seed_patch[kept],
+            compression=Compression(
+                epsilon=reached if before is None else sum_above(before.epsilon, reached),
+                kept=len(kept),
+                of=len(self) if before is None else before.of,
+            ),
+        )
+
+    def beside(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
+        """For each of ``rows`` the nominal patch that lies ``down``, ``right`` patches from it in its own image.
+
+        All int64 (m,); -1 where there is none. ``grid``: (h, w) patches of an image.
+        """
+        h, w = grid
+        at_row, at_column = np.divmod(self.patch_index[rows], w)
+        at_row, at_column = at_row + down, at_column + right
+        inside = (at_row >= 0) & (at_row < h) & (at_column >= 0) & (at_column < w)
+        places = self._places(h * w)
+        wanted = self.image_index[rows] * (h * w) + at_row * w + at_column
+        found = np.minimum(np.searchsorted(places, wanted), max(0, len(places) - 1))
+        if not len(places):
+            return np.full(len(rows), -1, dtype=np.int64)
+        return np.where(inside & (places[found] == wanted), found, -1).astype(np.int64)
+
+    def _places(self, patches: int) -> IndexArray:
+        """image * patches + patch of each nominal patch, ascending; none where they are in no such order."""
+        with self._lock:
+            places = self._lazy.get("places")
+            if not isinstance(places, np.ndarray):
+                places = self.image_index * patches + self.patch_index
+                if not (np.diff(places) > 0).all():
+                    places = places[:0]
+                self._lazy["places"] = places
+        return places
+
+    def counts_by_image(self, n_images: int) -> IndexArray:
+        """Nominal patches of each training image, int64 (n_images,)."""
+        return np.bincount(self.image_index, minlength=n_images).astype(np.int64)

@@ -1,0 +1,198 @@
+"""From descriptors to patch scores, maps and image scores (paper, section 3.4; ALGORITHM section 6; S.C).
+
+All three scores start from the nearest nominal patch m of a patch x:
+
+* nearest: d(x, m), the distance itself (the default).
+* mahalanobis: the distance from x to the mean of m's channel, each value in units of the channel's standard
+  deviation. Variances get 1 % of the mean channel variance added: a channel of four patches can have none at
+  all in some value (ReLU features are often exactly 0), which would leave nothing but that value. The
+  supplement's poor figures for this score come from such deviations.
+* patchcore (Roth et al. 2022, eq. 7, for each patch): w * d(x, m) with
+  w = 1 - exp(|x - m|) / sum(exp(|x - m'|)) over the 9 nominal patches m' nearest to m, itself included.
+
+A score is a squared distance unless ``distance="l2"`` (the authors' program takes the squared one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+
+from .. import kernels
+from ..array_types import DoubleArray, FloatArray, IndexArray
+from ..errors import ParameterError
+from ..kernels.distance import exact_sq_distance
+
+PATCHCORE_NEIGHBOURS = 9
+VARIANCE_SHARE = 0.01
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores patches against a bank of nominal ones.
+
+    Attributes:
+        bank: nominal patches, with their images as groups.
+        channel: int64 (n,), any number that is equal for the bank rows of one channel.
+        score, distance, backend: as in `Parameters`.
+    """
+
+    bank: kernels.Bank
+    channel: Callable[[], IndexArray]
+    score: str = "nearest"
+    distance: str = "squared_l2"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.score not in ("nearest", "mahalanobis", "patchcore"):
+            raise ParameterError(f"score: unknown {self.score!r}")
+
+    def patch_scores(self, rows: FloatArray, leave_out: int | None = None) -> tuple[FloatArray, IndexArray]:
+        """Scores of patches, float32 (m,), and their nearest bank rows, int64 (m,).
+
+        Args:
+            rows: (m, D) float32 descriptors.
+            leave_out: training image whose own patches are passed over (leave-one-image-out). A patch that
+                then has no nominal patch left scores infinity, its nearest row is -1.
+        """
+        group = None if leave_out is None else np.full(len(rows), leave_out, dtype=np.int64)
+        found = kernels.nearest(rows, self.bank, query_group=group, backend=self.backend)
+        return self.scores_of(rows, found, leave_out), found.index
+
+    def scores_of(self, rows: FloatArray, found: kernels.Nearest, leave_out: int | None = None) -> FloatArray:
+        """Scores of patches, float32 (m,), whose nearest bank rows were found already; see `patch_scores`."""
+        squared = found.sq_distance
+        if self.score == "mahalanobis":
+            squared = self._mahalanobis(rows, found.index, leave_out)
+        values = self.of_squared(squared)
+        if self.score == "patchcore":
+            values = values * self._patchcore_weight(rows, found, leave_out)
+        return values.astype(np.float32, copy=False)
+
+    def of_squared(self, squared: FloatArray) -> FloatArray:
+        """Squared distances, float32, as scores: themselves or their roots. Monotone, rounding included."""
+        return squared if self.distance == "squared_l2" else np.sqrt(squared)
+
+    def _patchcore_weight(self, rows: FloatArray, found: kernels.Nearest, leave_out: int | None) -> FloatArray:
+        weight = np.ones(len(rows), dtype=np.float32)
+        valid = np.flatnonzero(found.index >= 0)
+        if not len(valid):
+            return weight
+        nearest, inverse = np.unique(found.index[valid], return_inverse=True)
+        group = None if leave_out is None else np.full(len(nearest), leave_out, dtype=np.int64)
+        around = kernels.nearest(
+            self._rows(nearest), self.bank, k=PATCHCORE_NEIGHBOURS, query_group=group, backend=self.backend
+        ).index[inverse.ravel()]
+        distance = np.full(around.shape, -np.inf)  # a bank of fewer than nine rows: the rest weighs nothing
+        for j in range(around.shape[1]):
+            have = np.flatnonzero(around[:, j] >= 0)
+            for start in range(0, len(have), _CHUNK):
+                part = have[start : start + _CHUNK]
+                distance[part, j] = np.sqrt(exact_sq_distance(rows[valid[part]], self._rows(around[part, j])))
+        own = np.sqrt(found.sq_distance[valid].astype(np.float64))
+        greatest = np.maximum(distance.max(axis=1), own)  # exp of a difference cannot overflow
+        total = np.exp(distance - greatest[:, None]).sum(axis=1)
+        weight[valid] = 1.0 - np.exp(own - greatest) / np.maximum(total, np.finfo(np.float64).tiny)
+        return np.maximum(weight, 0)
+
+    def _mahalanobis(self, rows: FloatArray, nearest: IndexArray, leave_out: int | None) -> FloatArray:
+        out = np.full(len(rows), np.inf, dtype=np.float32)
+        valid = np.flatnonzero(nearest >= 0)
+        if not len(valid):
+            return out
+        channel = self.channel()
+        wanted, slot = np.unique(channel[nearest[valid]], return_inverse=True)
+        slot = slot.ravel()
+        members = np.flatnonzero(np.isin(channel, wanted))
+        if leave_out is not None and self.bank.groups is not None:
+            members = members[self.bank.groups[members] != leave_out]
+        members = members[np.argsort(channel[members], kind="stable")]
+        start = np.searchsorted(channel[members], np.append(wanted, wanted[-1] + 1))
+        floor = VARIANCE_SHARE * self._mean_variance or 1.0
+        by_channel = np.argsort(slot, kind="stable")
+        ends = np.searchsorted(slot[by_channel], np.arange(len(wanted) + 1))
+        for c in range(len(wanted)):
+            x = self._rows(members[start[c] : start[c + 1]]).astype(np.float64)
+            mean = x.mean(axis=0)
+            variance = ((x - mean) ** 2).mean(axis=0) + floor
+            at = valid[by_channel[ends[c] : ends[c + 1]]]
+            out[at] = ((rows[at] - mean) ** 2 / variance).sum(axis=1)
+        return out
+
+    @cached_property
+    def _mean_variance(self) -> float:
+        """Mean variance of a value inside a channel, over all channels, weighted by their sizes."""
+        channel = self.channel()
+        order = np.argsort(channel, kind="stable")
+        total, dim = 0.0, self.bank.dim
+        bounds = np.flatnonzero(np.diff(channel[order], prepend=channel[order[0]] - 1))
+        for first, last in zip(bounds, np.append(bounds[1:], len(order)), strict=True):
+            x = self._rows(order[first:last]).astype(np.float64)
+            total += float(((x - x.mean(axis=0)) ** 2).sum())
+        return total / (len(order) * dim)
+
+    def _rows(self, numbers: IndexArray) -> FloatArray:
+        index = self.bank.index
+        return np.asarray(self.bank.rows[numbers if index is None else index[numbers]])
+
+
+def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], smoothing_sigma: float) -> FloatArray:
+    """Nearest upsampling of (h, w) patch scores to ``size`` = (H, W), then a Gaussian filter; float32.
+
+    The filter is scipy's `gaussian_filter` (truncate 4, reflected borders), ``smoothing_sigma`` in pixels.
+    Upsampling and filter are linear and separable, so that the map is A s B^T with two small banded matrices.
+    They are applied as sums in a fixed order, not as a BLAS product, whose bits depend on the threads.
+    """
+    height, width = size
+    h, w = patch_scores.shape
+    rows, columns = _axis_operator(height, h, smoothing_sigma), _axis_operator(width, w, smoothing_sigma)
+    source = np.asarray(patch_scores, dtype=np.float64)
+    if not np.isfinite(source).all():
+        # 0 * inf would be NaN out of the filter's reach; a patch with no counterpart scores infinity.
+        source = np.where(np.isfinite(source), source, np.finfo(np.float32).max)
+    half = np.zeros((height, w), dtype=np.float64)
+    for j, (low, high, column) in enumerate(rows):
+        half[low:high] += column[:, None] * source[j]
+    half = np.ascontiguousarray(half.T)
+    full = np.zeros((width, height), dtype=np.float64)
+    for j, (low, high, column) in enumerate(columns):
+        full[low:high] += column[:, None] * half[j]
+    return np.ascontiguousarray(full.T.astype(np.float32))
+
+
+def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma: float) -> DoubleArray:
+    """For each patch of ``grid`` the sum of the (H, W) pixels' values under its weights in `anomaly_map`: (h, w).
+
+    That is A^T v B, the transpose of the map.
+    """
+    height, width = pixels.shape
+    rows, columns = _axis_operator(height, grid[0], smoothing_sigma), _axis_operator(width, grid[1], smoothing_sigma)
+    half = np.stack([(column[:, None] * pixels[low:high]).sum(axis=0) for low, high, column in rows])
+    half = np.ascontiguousarray(half.T)
+    return np.stack([(column[:, None] * half[low:high]).sum(axis=0) for low, high, column in columns], axis=1)
+
+
+@lru_cache(maxsize=32)
+def _axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, DoubleArray], ...]:
+    """Column j of (Gaussian filter * nearest upsampling) for one axis: (first row, last row + 1, values)."""
+    matrix = np.zeros((n, cells), dtype=np.float64)
+    matrix[np.arange(n), np.arange(n) * cells // n] = 1.0
+    if sigma > 0:
+        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=4.0)
+    columns = []
+    for j in range(cells):
+        used = np.flatnonzero(matrix[:, j])
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        columns.append((low, high, np.ascontiguousarray(matrix[low:high, j])))
+    return tuple(columns)
+
+
+def image_score(smoothed: npt.NDArray[np.floating]) -> float:
+    """An image's score: the greatest value of its smoothed map."""
+    return float(smoothed.max())

@@ -1,0 +1,1 @@
+"""From an image to a prediction: bounded searches, streams, and the GPU."""

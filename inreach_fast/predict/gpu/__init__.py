@@ -1,0 +1,1 @@
+"""Predictions on a GPU: network, search and map in one stream."""

@@ -1,0 +1,145 @@
+"""Several `GpuInference` of one model on one GPU, so that copies, network and search of images overlap."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ...array_types import UInt8Array
+from ...backbones import Backbone
+from ...kernels.gpu.devices.driver_errors import typed_errors
+from .inference import GpuInference, GpuScores, Setting
+
+# One image is copied while the network or the search of another runs; more gain nothing and cost memory.
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One stream of a GPU.
+
+    Attributes:
+        inference: what runs on it.
+        current: makes the stream torch's current one.
+    """
+
+    inference: GpuInference
+    current: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+class Started:
+    """An image that was started: in a slot until somebody collects it."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot: Slot | None = slot
+        self._scores: GpuScores | None = None
+        self._error: Exception | None = None
+
+    def finish(self) -> Slot:
+        """Waits for the image and gives its slot back."""
+        slot = self.slot
+        assert slot is not None
+        try:
+            with typed_errors(), slot.current():
+                self._scores = slot.inference.collect()
+        except Exception as error:
+            self._error = error
+        self.slot = None
+        return slot
+
+    def scores(self) -> GpuScores:
+        """What came of it; once."""
+        if self._error is not None:
+            raise self._error
+        assert self._scores is not None
+        return self._scores
+
+
+class GpuSlots:
+    """Slots that are taken in turn. Callers do not have to know of each other: where all slots are taken (by a stream
+    that pauses, another thread), the image that was started first is waited for, and kept for whoever started it."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._free = deque(slots)
+        self._started: deque[Started] = deque()
+        self._lock = threading.Lock()
+        self.in_flight = len(slots) - 1
+
+    def start(self, image: UInt8Array) -> Started:
+        """Enqueues an image, uint8 (H, W, 3), in the next slot."""
+        with self._lock:
+            if not self._free:
+                self._free.append(self._started.popleft().finish())
+            slot = self._free.popleft()
+            try:
+                with typed_errors(), slot.current():
+                    slot.inference.start(image)
+            except BaseException:
+                self._free.append(slot)
+                raise
+            started = Started(slot)
+            self._started.append(started)
+            return started
+
+    def collect(self, started: Started) -> GpuScores:
+        """Waits for an image; once.
+
+        Raises:
+            NonFiniteError: the network's features. GpuMemoryError, GpuLostError, GpuError: the GPU's.
+        """
+        with self._lock:
+            if started.slot is not None:
+                self._started.remove(started)
+                self._free.append(started.finish())
+        return started.scores()
+
+    def scores(self, images: Iterable[UInt8Array]) -> Iterator[GpuScores]:
+        """One after the other, while the next ones run."""
+        started: deque[Started] = deque()
+        for image in images:
+            started.append(self.start(image))
+            if len(started) > self.in_flight:
+                yield self.collect(started.popleft())
+        while started:
+            yield self.collect(started.popleft())
+
+
+def open_slots(setting: Setting, backbone: Backbone, backend: str, precision: str) -> GpuSlots | None:
+    """The slots of a model on the GPU that its network is on; None where ``backend`` shares banks among GPUs.
+
+    Raises:
+        GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
+    """
+    import torch
+
+    from ...kernels.gpu.backend import GpuBackend
+    from ...kernels.gpu.backends import gpu_backend
+    from ...kernels.gpu.devices.gpu import GpuDevice
+    from ...kernels.gpu.devices.memory import TorchMemory
+    from ...kernels.gpu.devices.opening import open_gpu, parse_name
+    from .network import TorchNetwork, captured, page_locked
+
+    shared = gpu_backend(backend)
+    if not isinstance(shared, GpuBackend):
+        return None
+    kind, numbers = parse_name(backend)
+    ordinal = backbone.device.index if backbone.device.index is not None else torch.cuda.current_device()
+    if numbers is not None and numbers != (ordinal,):
+        return None  # the bank is on another GPU than the network: through the CPU's memory
+    shared = gpu_backend(f"{kind}:{ordinal}")
+    assert isinstance(shared, GpuBackend)
+    slots = []
+    for _ in range(SLOTS):
+        cuda: Any = torch.cuda
+        stream = cuda.Stream(device=ordinal)
+        stream.wait_stream(cuda.current_stream(ordinal))  # the weights were moved and folded there
+        with typed_errors(), torch.cuda.stream(stream):
+            device = GpuDevice(open_gpu(kind, ordinal), stream.cuda_stream, memory=TorchMemory(f"cuda:{ordinal}"))
+            network = TorchNetwork(backbone, setting.size, precision)
+            inference = GpuInference(setting, device, shared, network, capture=captured(stream), host=page_locked)
+        slots.append(Slot(inference, lambda stream=stream: torch.cuda.stream(stream)))  # type: ignore[misc]
+    return GpuSlots(slots)

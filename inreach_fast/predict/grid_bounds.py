@@ -1,0 +1,129 @@
+"""Bounds on every patch's distance from a search of every ninth: neighbouring patches are alike.
+
+One patch of each 3 x 3 cell of an image's grid is searched. The others of its cell have bounds from it, by two
+float32 distances and a third between the patches themselves:
+
+* above: the distance to the nominal patch that was found for the searched one, or to the one that lies beside that in
+  its training image as the patch lies beside the searched one, whichever is less. Where parts are alike, so are the
+  surroundings of a match; where the guess is poor, the bound is loose, and never wrong.
+* below: d(q) >= d(p) - |q - p| for the searched patch p, by the triangle inequality: the patch nearest to q is no
+  nearer to p than d(p).
+
+*Rounding.* u = 2^-24. A float32 squared distance v of D values is made of differences (1 + u each), their squares and
+a sum in any order: |v - |x - y|^2| <= γ_{D + 3} |x - y|^2 + D 2^-126, the last for products that underflow
+(docs/search.md, section 1). `_sq_above` allows 2 (D + 16) u and twice the second term, and rounds up, so that it is no
+less than `kernels.nearest`'s distance of the pair, which is within half a float32 step of the true one. `_below` takes
+that step off d(p), makes everything else in float64 with 1e-9 of slack, and rounds down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .. import kernels
+from ..array_types import BoolArray, FloatArray, IndexArray
+
+Beside = Callable[[IndexArray, IndexArray, IndexArray], IndexArray]
+
+STRIDE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class GridBounds:
+    """Certified bounds on the squared distance of each of P patches to its nearest nominal patch.
+
+    Attributes:
+        index: int64 (P,), a nominal patch that is near; the nearest where the patch was searched.
+        sq_upper, sq_lower: float32 (P,), on either side of what `kernels.nearest` would give; equal where searched.
+        searched: bool (P,).
+        counts: of the search; None where the backend does not count.
+    """
+
+    index: IndexArray
+    sq_upper: FloatArray
+    sq_lower: FloatArray
+    searched: BoolArray
+    counts: kernels.SearchCounts | None
+
+
+def grid_bounds(
+    rows: FloatArray, grid: tuple[int, int], bank: kernels.Bank, *, beside: Beside | None = None, backend: str = "auto"
+) -> GridBounds:
+    """Bounds for an image's patches.
+
+    Args:
+        rows: (P, D) float32 descriptors of a grid (h, w), h * w = P.
+        bank: the nominal patches, at least one.
+        beside: beside(numbers, down, right) gives for bank rows the rows that lie so far from them in their training
+            images, -1 where none does; all int64 (m,). None: it is not known.
+        backend: of the search.
+    """
+    cell = _cells(*grid)
+    searched = cell == np.arange(len(rows))
+    places, rest = np.flatnonzero(searched), np.flatnonzero(~searched)
+    found = kernels.nearest(rows[places], bank, backend=backend)
+    index = np.empty(len(rows), dtype=np.int64)
+    upper, lower = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
+    index[places], upper[places], lower[places] = found.index, found.sq_distance, found.sq_distance
+    distances = 0
+    if len(rest):
+        at, near = rows[rest], cell[rest]
+        index[rest] = index[near]
+        upper[rest] = _sq_above(at, _rows(bank, index[near]))
+        lower[rest] = _below(upper[near], _sq_above(at, rows[near]))
+        distances = len(rest)
+        if beside is not None:
+            shifted = beside(index[near], rest // grid[1] - near // grid[1], rest % grid[1] - near % grid[1])
+            have = np.flatnonzero(shifted >= 0)
+            sq = _sq_above(at[have], _rows(bank, shifted[have]))
+            better = sq < upper[rest[have]]
+            index[rest[have[better]]], upper[rest[have[better]]] = shifted[have[better]], sq[better]
+            distances += len(have)
+        # A row at distance 0 is bounded from above by a little more, from below by 0: no contradiction arises.
+        lower[rest] = np.minimum(lower[rest], upper[rest])
+    counts = found.counts
+    if counts is not None:
+        counts = kernels.SearchCounts(
+            len(rows) * len(bank), counts.bounded, counts.refined + distances, counts.decided, counts.brute_force
+        )
+    return GridBounds(index, upper, lower, searched, counts)
+
+
+@lru_cache(maxsize=32)
+def _cells(h: int, w: int) -> IndexArray:
+    """For each patch of the grid the one of its cell that is searched, near the middle."""
+
+    def middle(n: int) -> IndexArray:
+        return np.minimum(np.arange(n, dtype=np.int64) // STRIDE * STRIDE + STRIDE // 2, n - 1)
+
+    cell = (middle(h)[:, None] * w + middle(w)[None, :]).ravel()
+    cell.flags.writeable = False
+    return cell
+
+
+def _rows(bank: kernels.Bank, numbers: IndexArray) -> FloatArray:
+    return np.asarray(bank.rows[numbers if bank.index is None else bank.index[numbers]])
+
+
+def _sq_above(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Squared distances of matching rows, (m, D) each, float32 (m,), none too small."""
+    dim = x.shape[1]
+    with np.errstate(over="ignore"):
+        d = x - y
+        sq = np.einsum("ij,ij->i", d, d).astype(np.float64)
+        sq = sq * (1 + 2 * (dim + 16) * 2.0**-24) + dim * 2.0**-125
+        above: FloatArray = np.nextafter(sq.astype(np.float32), np.float32(np.inf))
+    return above
+
+
+def _below(sq: FloatArray, sq_apart: FloatArray) -> FloatArray:
+    """Squared distances of patches that lie ``sq_apart`` (at most) from patches at ``sq``: float32, none too large."""
+    least = np.maximum(np.nextafter(sq, np.float32(-np.inf)), np.float32(0)).astype(np.float64)
+    distance = np.sqrt(least) * (1 - 1e-9) - np.sqrt(sq_apart.astype(np.float64)) * (1 + 1e-9)
+    square = (np.maximum(distance, 0.0) ** 2 * (1 - 1e-9)).astype(np.float32)
+    below: FloatArray = np.maximum(np.nextafter(square, np.float32(-np.inf)), np.float32(0))
+    return below

@@ -1,0 +1,1 @@
+"""What a fit and a model keep, in memory or on disk."""

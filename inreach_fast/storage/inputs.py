@@ -1,0 +1,102 @@
+"""The network inputs of all training images, with the sha256 of each: in memory while small, else in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from ..array_types import FloatArray, UInt8Array
+from .workspace import Workspace, map_file, read_into, write_all
+
+
+class InputStore:
+    """uint8 (N, H, W, 3), appended once and read by number.
+
+    Args:
+        workspace: budget and files.
+        size: (H, W). most: how many images there can be at most.
+    """
+
+    def __init__(self, workspace: Workspace, size: tuple[int, int], most: int) -> None:
+        self._workspace = workspace
+        self._shape = (*size, 3)
+        self._bytes = size[0] * size[1] * 3
+        self._digests: list[bytes] = []
+        self._array: UInt8Array | None = None
+        self._file: BinaryIO | None = None
+        if most * self._bytes <= workspace.budget.inputs:
+            self._array = np.empty((most, *self._shape), dtype=np.uint8)
+        else:
+            self._file = workspace.open_file("inputs")
+            self._file.truncate(0)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def append(self, image: UInt8Array) -> None:
+        """Takes in the next image, (H, W, 3).
+
+        Raises:
+            SpoolWriteError: the file cannot be written.
+        """
+        digest = input_digest(image)
+        if self._array is not None:
+            self._array[len(self)] = image
+        else:
+            assert self._file is not None
+            try:
+                write_all(self._file, image)
+            except OSError as error:
+                raise self._workspace.write_error(error, self._bytes) from error
+        self._digests.append(digest)
+
+    def __getitem__(self, number: int) -> UInt8Array:
+        """Image ``number``, (H, W, 3), not to be written to."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        if self._array is not None:
+            image: UInt8Array = self._array[number]
+            return image
+        assert self._file is not None
+        out = np.empty(self._shape, dtype=np.uint8)
+        read_into(self._file, number * self._bytes, out)
+        return out
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def digests(self) -> UInt8Array:
+        """sha256 of each image, uint8 (N, 32)."""
+        return digest_array(self._digests)
+
+    def finish(self) -> UInt8Array:
+        """All images, read-only (N, H, W, 3), memory-mapped where they lie in a file; the store is done with."""
+        shape = (len(self), *self._shape)
+        if self._array is not None:
+            images: UInt8Array = self._array[: len(self)]
+        else:
+            assert self._file is not None
+            images = map_file(self._file, np.uint8, shape)
+            self._file.close()
+        images.flags.writeable = False
+        return images
+
+    def close(self) -> None:
+        """Gives up memory and file."""
+        self._array = None
+        if self._file is not None:
+            self._file.close()
+
+
+def input_digest(image: UInt8Array | FloatArray) -> bytes:
+    """sha256 of an image's (or of its descriptors') bytes."""
+    return hashlib.sha256(np.ascontiguousarray(image).reshape(-1).view(np.uint8).data).digest()
+
+
+def digest_array(digests: list[bytes]) -> UInt8Array:
+    """Digests as uint8 (N, 32)."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 32)

@@ -1,0 +1,348 @@
+"""The file format of saved models: one file, checksummed, memory-mapped, nothing executable in it.
+
+    offset 0   magic b"INREACH\\0"
+           8   uint32 format version, uint32 zero
+          16   uint64 offset of the header, uint64 its length in bytes
+          32   sha256 of bytes 0..32 and the header (32 bytes)
+          64   arrays, each at the next multiple of 64, little-endian, C order
+               then, at the next multiple of 64, the header: canonical JSON (sorted keys, UTF-8):
+               {"arrays": [...], "meta": {...}}
+
+Where the first array lies is known before anything else is: a fit that outgrows memory puts its nominal patches there,
+and `save_file` makes a model of that very file, without a copy of them. Version 1 had the header in front (at 56, its
+length at 16, sha256 at 24); it is still read.
+
+An entry of "arrays" is {"name", "dtype", "shape", "offset", "sha256"}. All integers are little-endian.
+Nothing in a file depends on time, machine or memory layout: the same fit gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from ..array_types import Array
+from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
+from ..memory import release_pages
+
+MAGIC: Final = b"INREACH\0"
+VERSION: Final = 2
+ARRAYS_AT: Final = 64
+"""Where the first array lies."""
+_PREFIX: Final = struct.Struct("<8sIIQQ")
+_PREFIX_1: Final = struct.Struct("<8sIIQ")  # of version 1
+_HEADER_AT_1: Final = _PREFIX_1.size + 32
+_ALIGN: Final = 64
+_BLOCK: Final = 8 << 20
+_MOST_HEADER: Final = 1 << 30
+_DTYPES: Final = ("float32", "float64", "int64", "int32", "uint8")
+
+
+def save_file(
+    path: str | os.PathLike[str],
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    *,
+    holding: Path | None = None,
+) -> None:
+    """Writes a model file; the file of that name, if any, is replaced only once the new one is complete.
+
+    Args:
+        path: where to; its folder must exist.
+        meta: JSON-able.
+        arrays: by name; float32, float64, int64, int32 or uint8.
+        holding: a file of the caller's that holds the first array at `ARRAYS_AT`. Where it can be, it becomes the model
+            (one file with two names), which saves a copy of that array; the bytes are the same.
+
+    Raises:
+        SaveError: full disk, no permission, no such folder; no part of the new file is left.
+    """
+    target = Path(path)
+    little = {name: _little(array) for name, array in arrays.items()}
+    if holding is not None and _taken_over(holding, target, meta, little):
+        return
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            _write_model(file, meta, little)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        temporary = None
+        _sync_folder(target.parent)
+    except OSError as error:
+        _remove(temporary)  # before the message says how much room there is
+        raise _save_error(target, _layout(little)[1], error) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _taken_over(holding: Path, target: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bool:
+    """Makes a model of ``holding``; False where it has to be copied: it is a model already, or lies elsewhere."""
+    places, total = _layout(arrays)
+    end = sum(places[0])
+    try:
+        status = holding.stat()
+        if status.st_nlink != 1 or status.st_dev != target.parent.stat().st_dev or status.st_size < end:
+            return False
+    except OSError:
+        return False
+    temporary: str | None = None
+    try:
+        with holding.open("r+b") as file:
+            file.truncate(end)
+            _write_model(file, meta, arrays, first_is_there=True)
+        name = str(target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            os.link(holding, name)
+        except OSError:  # the file system knows no second names, or takes the two places for different ones
+            os.truncate(holding, end)
+            return False
+        temporary = name
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException as error:
+        _remove(temporary)
+        with suppress(OSError):
+            if holding.stat().st_nlink == 1:  # else it is the model by now
+                os.truncate(holding, end)
+        if isinstance(error, OSError):
+            raise _save_error(target, total - end, error) from error
+        raise
+    _sync_folder(target.parent)
+    return True
+
+
+def load_file(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Reads a model file: its meta, and its arrays memory-mapped read-only.
+
+    Args:
+        path: the file.
+        verify: whether to check each array's sha256 (reads the file once); the header's is always checked.
+
+    Raises:
+        ModelFileError: it cannot be opened. ModelCorruptError: cut, altered, or no model file.
+        ModelVersionError: written by a newer version.
+    """
+    source = Path(path)
+    try:
+        size = source.stat().st_size
+        with source.open("rb") as file:
+            header = _read_header(file, source, size)
+            entries = _entries(header, source, size)
+            if verify:
+                for name, dtype, shape, offset, digest in entries:
+                    if _file_sha256(file, offset, dtype.itemsize * _count(shape)) != digest:
+                        raise ModelCorruptError(
+                            f"{source}: array {name!r} was altered (its sha256 differs); copy the file again"
+                        )
+            arrays = {}
+            for name, dtype, shape, offset, _ in entries:
+                if _count(shape) == 0:
+                    arrays[name] = np.empty(shape, dtype)
+                else:
+                    arrays[name] = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape).view(np.ndarray)
+    except OSError as error:
+        raise ModelFileError(f"{source}: cannot be read ({error.strerror or error}); check the path") from error
+    return header["meta"], arrays
+
+
+def _little(array: Array) -> Array:
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(f"{array.dtype} is not a dtype of the format")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def _layout(arrays: Mapping[str, Array]) -> tuple[list[tuple[int, int]], int]:
+    """(offset, bytes) of each array, and where they end."""
+    at, out = ARRAYS_AT, []
+    for array in arrays.values():
+        at = _aligned(at)
+        out.append((at, array.nbytes))
+        at += array.nbytes
+    return out, at
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGN) * _ALIGN
+
+
+def _write_model(
+    file: BinaryIO, meta: Mapping[str, Any], arrays: Mapping[str, Array], *, first_is_there: bool = False
+) -> None:
+    """The whole content, each array read once; the prefix, without which it is no model, at last."""
+    places, end = _layout(arrays)
+    entries = []
+    file.write(bytes(ARRAYS_AT))
+    for number, ((offset, size), (name, array)) in enumerate(zip(places, arrays.items(), strict=True)):
+        if number == 0 and first_is_there:
+            digest = _write_array(None, array)
+            file.seek(offset + size)
+        else:
+            file.write(bytes(offset - file.tell()))
+            digest = _write_array(file, array)
+        entry = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "offset": offset}
+        entries.append({**entry, "sha256": digest})
+    header_at = _aligned(end)
+    content = {"arrays": entries, "meta": dict(meta)}
+    header = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    file.write(bytes(header_at - file.tell()) + header)
+    prefix = _PREFIX.pack(MAGIC, VERSION, 0, header_at, len(header))
+    file.seek(0)
+    file.write(prefix + hashlib.sha256(prefix + header).digest())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read_header(file: BinaryIO, source: Path, size: int) -> dict[str, Any]:
+    start = file.read(ARRAYS_AT)
+    if len(start) < ARRAYS_AT or start[: len(MAGIC)] != MAGIC:
+        if MAGIC.startswith(start[: len(MAGIC)]) and size < ARRAYS_AT:
+            raise _cut(source)
+        raise ModelCorruptError(f"{source}: is no inreach_fast model; give a file that InReaCh.save wrote")
+    version = _PREFIX_1.unpack_from(start)[1]
+    if version > VERSION:
+        raise ModelVersionError(
+            f"{source}: written in format {version}, and this inreach_fast reads up to {VERSION}; upgrade it"
+        )
+    if version < 1:
+        raise _altered(source)
+    if version == 1:
+        header_at, length, prefix = _HEADER_AT_1, _PREFIX_1.unpack_from(start)[3], start[: _PREFIX_1.size]
+    else:
+        (header_at, length), prefix = _PREFIX.unpack_from(start)[3:], start[: _PREFIX.size]
+    if header_at + length > size:
+        raise _cut(source)
+    if length > _MOST_HEADER:
+        raise _altered(source)
+    file.seek(header_at)
+    text = file.read(length)
+    if hashlib.sha256(prefix + text).digest() != start[len(prefix) : len(prefix) + 32]:
+        raise _altered(source)
+    try:
+        header = json.loads(text)
+        if not isinstance(header["meta"], dict):
+            raise TypeError("meta")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _altered(source) from error
+    end = header.get("file_bytes", 0) if version == 1 else header_at + length
+    if size < end:
+        raise _cut(source)
+    if size != end:
+        raise _altered(source)
+    return dict(header)
+
+
+def _entries(
+    header: Mapping[str, Any], source: Path, size: int
+) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int, str]]:
+    out = []
+    try:
+        for entry in header["arrays"]:
+            dtype, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
+            offset = int(entry["offset"])
+            ok = dtype in _DTYPES and all(n >= 0 for n in shape) and offset >= ARRAYS_AT
+            wide = np.dtype(dtype).newbyteorder("<")
+            if not ok or offset + wide.itemsize * _count(shape) > size:
+                raise ValueError("array entry")
+            out.append((str(entry["name"]), wide, shape, offset, str(entry["sha256"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _altered(source) from error
+    return out
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def _blocks(array: Array) -> Any:
+    flat = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        yield block.data
+        release_pages(block)  # of a model that lies on disk itself: it may be larger than memory
+
+
+def _write_array(file: BinaryIO | None, array: Array) -> str:
+    """Writes an array's bytes, where there is a file to write to; their sha256, hex."""
+    digest = hashlib.sha256()
+    for block in _blocks(array):
+        digest.update(block)
+        if file is not None:
+            file.write(block)
+    return digest.hexdigest()
+
+
+def _file_sha256(file: BinaryIO, offset: int, count: int) -> str:
+    # Read, not mapped: pages of a map would count as this process's memory.
+    digest = hashlib.sha256()
+    file.seek(offset)
+    while count:
+        block = file.read(min(_BLOCK, count))
+        if not block:
+            break
+        digest.update(block)
+        count -= len(block)
+    return digest.hexdigest()
+
+
+def _cut(source: Path) -> ModelCorruptError:
+    return ModelCorruptError(f"{source}: the file was cut short; copy it again or refit")
+
+
+def _altered(source: Path) -> ModelCorruptError:
+    return ModelCorruptError(f"{source}: the header was altered (its checksum differs); copy the file again or refit")
+
+
+def _save_error(target: Path, needed: int, error: OSError) -> SaveError:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            free = f"{shutil.disk_usage(target.parent).free:,}"
+        except OSError:
+            free = "an unknown number of"
+        message = (
+            f"{target}: the disk is full: the model needs {needed:,} bytes and {free} are free; make room or "
+            "save elsewhere. Nothing was written and an older file of that name is untouched"
+        )
+    else:
+        message = f"{target}: cannot be written ({reason}); check that the folder exists and may be written to"
+    return SaveError(error.errno or errno.EIO, message)
+
+
+def _remove(temporary: str | None) -> None:
+    if temporary is not None:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable, where folders can be synced."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
