@@ -76,7 +76,7 @@ def test_files(name: str) -> tuple[list[Path], list[bool]]:
 
 def descriptors(model: Any, files: list[Path]) -> Iterator[Rows]:
     """(P, D) float32 of each image, as `InReaCh.score_descriptors` takes them."""
-    from inreach_fast.images.reading.reading import read_image
+    from inreach_fast.images.reading import read_image
 
     for file in files:
         network_input = model.geometry.apply(read_image(file))

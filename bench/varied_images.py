@@ -70,7 +70,7 @@ class VariedImages:
     def _source(self, number: int) -> UInt8:
         if not self._files:
             return self._textures[number]
-        from inreach_fast.images.reading.reading import read_image
+        from inreach_fast.images.reading import read_image
 
         return read_image(self._files[number])
 

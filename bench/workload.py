@@ -97,7 +97,7 @@ class Workload:
         return sorted((data_folder() / self._class / folder).rglob("*.png"))
 
     def _images(self, folder: str, count: int, seed: int) -> list[UInt8]:
-        from inreach_fast.images.reading.reading import read_image
+        from inreach_fast.images.reading import read_image
 
         files = self._files(folder)
         if not files:

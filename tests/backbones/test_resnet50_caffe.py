@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inreach_fast.images.reading.preprocess import Geometry
-from inreach_fast.images.reading.reading import to_rgb8
 
 from inreach_fast.backbones import Backbone, load_backbone, prepare_input
 from inreach_fast.errors import WeightsError
+from inreach_fast.images.preprocess import Geometry
+from inreach_fast.images.reading import to_rgb8
 
 FACTORY = Path(__file__).resolve().parents[2] / "bench" / "backbones" / "resnet50_caffe.py"
 _spec = importlib.util.spec_from_file_location("resnet50_caffe", FACTORY)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_stream import Small
+from small_networks import Small
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:

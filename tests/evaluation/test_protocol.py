@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation.mvtec_tree import write_class
-from inreach_fast.images.reading.alignment import rotate_mask
-from inreach_fast.images.reading.preprocess import Geometry
 
 from inreach_fast.backbones import Backbone
 from inreach_fast.errors import DataError, ParameterError, SaveError
@@ -18,6 +16,8 @@ from inreach_fast.evaluation import ablation, report
 from inreach_fast.evaluation.feature_cache import FeatureCache
 from inreach_fast.evaluation.mvtec import read_dataset
 from inreach_fast.evaluation.protocol import evaluate_class, figures, network_mask, resize_crop_mask
+from inreach_fast.images.alignment import rotate_mask
+from inreach_fast.images.preprocess import Geometry
 
 SMALL = {"image_size": 32, "resize": None, "dim": 8, "smoothing_sigma": 1.0, "align": "never"}
 
@@ -140,9 +140,8 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
 
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Pure noise passes at a threshold of next to nothing only after some turn; force the outcome instead.
-    from inreach_fast.images.reading.alignment import Alignment
-
     from inreach_fast.fit import pipeline as fit_pipeline
+    from inreach_fast.images.alignment import Alignment
 
     def aligned(images, *, threshold, score_before=None, known=None, progress=None):
         angles = np.arange(len(images), dtype=np.int64) * 90 % 360

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_fits import estimator, pictures, saved
-from test_stream import Small
+from small_networks import Small
 
 import inreach_fast
 from inreach_fast import InReaCh

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_stream import Small
+from small_networks import Small
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import Backbone

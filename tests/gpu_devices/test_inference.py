@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_fakes.gpus import HostGpu, OrderedGpu
-from test_stream import Small
+from small_networks import Small
 
 from inreach_fast import InReaCh, errors, kernels
 from inreach_fast.backbones import Backbone

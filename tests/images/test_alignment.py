@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inreach_fast.images.reading.alignment import (
+from PIL import Image
+from scipy import ndimage
+
+from inreach_fast.errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
+from inreach_fast.images import alignment
+from inreach_fast.images.alignment import (
     Alignment,
     MeanImage,
     align_images,
@@ -19,13 +24,8 @@ from inreach_fast.images.reading.alignment import (
     rotate_mask,
     transpose_score,
 )
-from inreach_fast.images.reading.preprocess import Geometry
-from inreach_fast.images.reading.reading import list_images, read_image
-from PIL import Image
-from scipy import ndimage
-
-from inreach_fast.errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
-from inreach_fast.images.reading import alignment
+from inreach_fast.images.preprocess import Geometry
+from inreach_fast.images.reading import list_images, read_image
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

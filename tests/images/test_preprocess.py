@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inreach_fast.images.reading.preprocess import Geometry
 from PIL import Image
 from torchvision import transforms
 
 from inreach_fast.errors import DataError, MixedSizesError, ParameterError
+from inreach_fast.images.preprocess import Geometry
 
 RNG = np.random.default_rng(3)
 

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from inreach_fast.images.reading.reading import list_images, natural_key, read_image, to_rgb8
 from PIL import Image
 
 from inreach_fast.errors import DataError, EmptyFolderError, ImageError
+from inreach_fast.images.reading import list_images, natural_key, read_image, to_rgb8
 
 RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)

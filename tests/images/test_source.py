@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from inreach_fast.images.reading.source import as_image, open_images
 from PIL import Image
 
 from inreach_fast.errors import DataError, EmptyFolderError, ImageError, MixedSizesError, ParameterError
+from inreach_fast.images.source import as_image, open_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
 

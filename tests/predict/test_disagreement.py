@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_stream import Small
+from small_networks import Small
 
 from inreach_fast import InReaCh, errors
 from inreach_fast.backbones import Backbone

@@ -11,24 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import nn
+from small_networks import Small
 
 from inreach_fast import InReaCh, errors
 from inreach_fast.backbones import Backbone
 from inreach_fast.predict.stream import in_stream
-
-
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        import torch
-
-        torch.manual_seed(0)
-        self.first = nn.Conv2d(3, 6, 3, stride=4, padding=1)
-        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
-
-    def forward(self, x: Any) -> Any:
-        return self.second(self.first(x).relu())
 
 
 @pytest.fixture(scope="module")
