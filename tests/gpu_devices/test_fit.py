@@ -68,7 +68,7 @@ def test_only_rows_that_are_kept_leave_the_gpu(gpu: HostGpu, monkeypatch: pytest
 
     seeds, images = torch.randn(2, PATCHES, 24), torch.randn(5, PATCHES, 24)
     associator = Associator(np.array([0, 1]), [s.numpy() for s in seeds], backend="cuda:0")
-    for module in ("association", "image_association"):
+    for module in ("method.association", "fit.image_job"):
         monkeypatch.setattr(f"inreach_fast.{module}.in_memory", spy)
     uploaded: list[int] = []
     gpu.uploads = uploaded.append

@@ -31,7 +31,7 @@ def extension() -> Path:
     """The extension as CMake builds it, without kernels."""
     import pybind11
 
-    sources = [LAUNCH / name for name in ("driver.cpp", "GPU.cpp", "module.cpp")]
+    sources = [LAUNCH / name for name in ("driver.cpp", "gpu.cpp", "module.cpp")]
     includes = [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_path('include')}"]
     return _built(sources, includes, "_cuda" + str(sysconfig.get_config_var("EXT_SUFFIX")))
 

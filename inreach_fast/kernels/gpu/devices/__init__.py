@@ -3,7 +3,7 @@
 driver_errors.py  what a driver answers, as the package's own errors
 probe.py          is there a GPU? asked of the driver, without a context
 source.py         the kernels as nvcc compiled them
-GPU.py           what is asked of a GPU, and a `Device` on one of its streams
+gpu.py           what is asked of a GPU, and a `Device` on one of its streams
 extension.py      GPUs through the compiled extension `inreach_fast._cuda`
 cupy_gpu.py      GPUs through CuPy
 nvrtc.py          the kernels as NVRTC compiles them for those, at first use
