@@ -10,7 +10,7 @@ import numpy as np
 from ..array_types import FloatArray, UInt8Array
 from ..errors import ParameterError
 from ..fit.nominate import Progress, leave_one_out_score, silent
-from ..images.alignment import rotate
+from ..images.alignment import rotate, rotate_map_back
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
 from .descriptor_references import referenced
@@ -47,6 +47,33 @@ class TrainingScores(WithNetwork):
             out[i] = leave_one_out_score(self._get_scorer(), rows_of(i), i, self.grid_, self.parameters)
             tell("score", i + 1, self.n_images_)
         return out
+
+    def training_map(self, number: int, image: UInt8Array) -> FloatArray:
+        """The anomaly map of a training image against the nominal patches of the *other* images.
+
+        (`predict` would find each nominal patch of the image in the model itself, at distance 0.)
+
+        Args:
+            number: which training image, counted from 0 as in ``image_names_``.
+            image: uint8 (H, W, 3), as it was read.
+
+        Returns:
+            float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
+
+        Raises:
+            NotFittedError, BackboneMismatchError.
+        """
+        self._check_fitted()
+        degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
+        network_input = self.geometry.apply(image)
+        if degrees:
+            network_input = rotate(network_input, degrees)
+        rows = self._described_rows(network_input[None])[0]
+        values, _ = self._get_scorer().patch_scores(rows, leave_out=number)
+        values = self._map(values.reshape(self.grid_))
+        if degrees:
+            values = rotate_map_back(values, degrees)
+        return self.geometry.map_to_original(values, (image.shape[0], image.shape[1]))
 
     def _training_rows(self, images: Any) -> Callable[[int], FloatArray]:
         """The descriptors of training image i, from what the caller gives or from what is at hand."""
