@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...array_types import DoubleArray, FloatArray, IndexArray
+from ...array_types import FloatArray, IndexArray
 from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import AxisResample, Plan, Stage
-from ..results import MutualNearest, Nearest, SearchCounts
+from ..results import Nearest, SearchCounts
 from .float32_filter import STRETCH, FilterFrame, make_frame
 
 _TILE_QUERIES = 512
@@ -73,66 +73,6 @@ class TorchBackend(Backend):
                 index[first:stop, :kept] = best.index.numpy()
                 sq_distance[first:stop, :kept] = best.distance.float().numpy()
         return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
-        m, n = len(a), len(b)
-        frame = make_frame(a, b, _product_loss())
-        a_side, b_side = _Side(a, frame), _Side(b, frame)
-        decided = 0
-        with _plain():
-            forward, backward = _RunningNearest(m, 1), _RunningNearest(n, 1)
-            for first in range(0, m, _TILE_QUERIES):
-                stop = min(first + _TILE_QUERIES, m)
-                a_original, a_tile, a_length, a_low = a_side.part(first, stop)
-                for start in range(0, n, _TILE_ROWS):
-                    end = min(start + _TILE_ROWS, n)
-                    b_original, b_tile, b_length, b_low = b_side.part(start, end)
-                    value = _low(a_tile, a_low, b_tile, b_low)
-                    across = forward.limit(frame)[first:stop]
-                    across = torch.minimum(across, _achieved(value, a_length, b_length, 1, frame))
-                    down = backward.limit(frame)[start:end]
-                    down = torch.minimum(down, _achieved(value.T, b_length, a_length, 1, frame))
-                    wanted = (value <= _round_up(across)[:, None]) | (value <= _round_up(down)[None, :])
-                    row, column = torch.nonzero(wanted, as_tuple=True)
-                    for part in _pieces(len(row), a_tile.shape[1]):
-                        r, c = row[part], column[part]
-                        distance = _sq_distance(a_original[r], b_original[c])
-                        forward.merge(r + first, c + start, distance)
-                        backward.merge(c + start, r + first, distance)
-                    decided += len(row)
-            index = [side.index[:, 0].numpy() for side in (forward, backward)]
-            sq_distance = [side.distance[:, 0].float().numpy() for side in (forward, backward)]
-        counts = SearchCounts(m * n, 0, m * n, decided, brute_force=True)
-        return MutualNearest(index[0], sq_distance[0], index[1], sq_distance[1], counts)
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """See `Backend`.
-
-        The k-th members of many channels are added at once, k after k: the order within a channel stays.
-        """
-        distance = np.empty(len(rows), np.float64)
-        sigma = np.empty(len(starts) - 1, np.float64)
-        length = np.diff(starts)
-        by_length = np.argsort(-length, kind="stable")  # those with a k-th member are then the first ones
-        step = max(1, _DECIDE_BYTES // (16 * members.shape[1]))
-        with _plain():
-            for first in range(0, len(by_length), step):
-                chosen = by_length[first : first + step]
-                begin, count = starts[chosen], length[chosen]
-                mean = torch.zeros((len(chosen), members.shape[1]), dtype=torch.float64)
-                active = [int(np.count_nonzero(count > k)) for k in range(int(count[0]))]
-                for k, some in enumerate(active):
-                    mean[:some] += torch.from_numpy(members[rows[begin[:some] + k]]).double()
-                mean /= torch.from_numpy(count.astype(np.float64))[:, None]
-                for k, some in enumerate(active):
-                    member = torch.from_numpy(members[rows[begin[:some] + k]]).double()
-                    # NumPy's root is correctly rounded; torch's may come from a vector library that is not.
-                    distance[begin[:some] + k] = np.sqrt(_sq_distance(member, mean[:some]).numpy())
-                sigma[chosen] = _population_std(distance, begin, count, active)
-        return distance, sigma
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`."""
@@ -269,19 +209,6 @@ def _sq_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     for width in (8, 4, 2, 1):
         lanes = lanes[:, :width] + lanes[:, width : 2 * width]
     return lanes[:, 0]
-
-
-def _population_std(values: DoubleArray, begin: IndexArray, count: IndexArray, active: list[int]) -> DoubleArray:
-    """Of ``values[begin[c] : begin[c] + count[c]]`` for each c; both sums in the order of the values."""
-    total = np.zeros(len(begin))
-    for k, some in enumerate(active):
-        total[:some] += values[begin[:some] + k]
-    mean = total / count
-    squares = np.zeros(len(begin))
-    for k, some in enumerate(active):
-        difference = values[begin[:some] + k] - mean[:some]
-        squares[:some] += difference * difference
-    return np.asarray(np.sqrt(squares / count), np.float64)
 
 
 def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> torch.Tensor:

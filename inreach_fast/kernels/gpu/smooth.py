@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...array_types import DoubleArray
-from ...method.scoring import _axis_operator
+from ..smoothing import axis_operator
 from .device import Device, DeviceArray, blocks, fill
 
 
@@ -15,7 +15,7 @@ class SmoothTables:
     def __init__(self, device: Device, cells: tuple[int, int], size: tuple[int, int], sigma: float) -> None:
         self.cells, self.size = cells, size
         self.rows, self.columns = (
-            _banded(device, _axis_operator(n, c, sigma)) for n, c in zip(size, cells, strict=True)
+            _banded(device, axis_operator(n, c, sigma)) for n, c in zip(size, cells, strict=True)
         )
 
 
