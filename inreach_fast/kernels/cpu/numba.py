@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...array_types import DoubleArray, FloatArray, IndexArray
+from ...array_types import FloatArray, IndexArray
 from ...threads import get_num_threads
 from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import Plan, Stage
 from ..results import Nearest, SearchCounts
 from . import numba_loops as loops
-from .float32_filter import make_frame
+from .float32_filter import make_frame, to_float32
 
 _Result = TypeVar("_Result")
 
@@ -56,7 +56,7 @@ class NumbaBackend(Backend):
 
         size = min(loops.CHUNK_QUERIES, -(-m // get_num_threads()))
         decided = sum(_run(search, _parts(m, size)))
-        return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
+        return Nearest(index, to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`; csrc/cpu/engine/describe.cpp packs smaller pieces and is otherwise the same two sweeps."""
@@ -99,11 +99,6 @@ def _parts(count: int, size: int) -> list[tuple[int, int]]:
 
 def _index(bank: Bank) -> IndexArray:
     return _NONE if bank.index is None else bank.index
-
-
-def _to_float32(value: DoubleArray) -> FloatArray:
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
-        return value.astype(np.float32)
 
 
 def _stage_table(levels: Sequence[FloatArray], plan: Plan, stage: Stage) -> FloatArray:

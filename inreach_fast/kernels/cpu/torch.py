@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...array_types import FloatArray, IndexArray
+from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import AxisResample, Plan, Stage
+from ..distance import exact_sq_distance
 from ..results import Nearest, SearchCounts
-from .float32_filter import STRETCH, FilterFrame, make_frame
+from .float32_filter import STRETCH, FilterFrame, make_frame, to_float32
 
 _TILE_QUERIES = 512
 _TILE_ROWS = 4096
 _DECIDE_BYTES = 32 << 20
-_LANES = 16
 _pid = os.getpid()
 
 
@@ -65,13 +65,13 @@ class TorchBackend(Backend):
                     if kept <= end - start:
                         limit = torch.minimum(limit, _achieved(value, length, b_length, kept, frame))
                     wanted = (value <= _round_up(limit)[:, None]) & (value < torch.inf)
-                    row, column = torch.nonzero(wanted, as_tuple=True)
+                    row, column = np.nonzero(wanted.numpy())
                     for part in _pieces(len(row), tile.shape[1]):
                         r, c = row[part], column[part]
-                        best.merge(r, c + start, _sq_distance(original[r], b_original[c]))
+                        best.merge(r, c + start, exact_sq_distance(original[r], b_original[c]))
                     decided += len(row)
-                index[first:stop, :kept] = best.index.numpy()
-                sq_distance[first:stop, :kept] = best.distance.float().numpy()
+                index[first:stop, :kept] = best.index
+                sq_distance[first:stop, :kept] = to_float32(best.distance)
         return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
@@ -124,49 +124,40 @@ class _Side:
     """One set of rows: its original rows for decisions, its tiles in the frame for the filter."""
 
     def __init__(self, bank: Bank, frame: FilterFrame) -> None:
-        self._rows = bank.rows
-        self._index = bank.index
+        self._bank = bank
         self._frame = frame
-        self._centre = torch.from_numpy(frame.centre)
 
-    def part(self, first: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def part(self, first: int, stop: int) -> tuple[FloatArray, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rows first to stop-1: as they are, in the frame, their squared lengths A (float64), (1 - e) A in float32."""
-        chosen = self._rows[first:stop] if self._index is None else self._rows[self._index[first:stop]]
-        if not chosen.flags.writeable:  # torch would warn about a memory-mapped model; nothing writes here
-            chosen = chosen.copy()
-        original = torch.from_numpy(chosen)
-        rows = ((original.double() - self._centre) * self._frame.scale).float()
-        length = rows.double().square().sum(dim=1)
-        return original, rows, length, (length * (1.0 - self._frame.error)).float()
+        rows, index = self._bank.rows, self._bank.index
+        original = rows[first:stop] if index is None else rows[index[first:stop]]
+        framed = torch.from_numpy(((original - self._frame.centre) * self._frame.scale).astype(np.float32))
+        length = framed.double().square().sum(dim=1)
+        return original, framed, length, (length * (1.0 - self._frame.error)).float()
 
 
 class _RunningNearest:
     """The k best bank rows of each row so far: float64 distance and index, ties to the lowest index."""
 
     def __init__(self, rows: int, k: int) -> None:
-        self.distance = torch.full((rows, k), torch.inf, dtype=torch.float64)
-        self.index = torch.full((rows, k), -1, dtype=torch.int64)
+        self.distance = np.full((rows, k), np.inf)
+        self.index = np.full((rows, k), -1, np.int64)
 
-    def merge(self, row: torch.Tensor, index: torch.Tensor, distance: torch.Tensor) -> None:
+    def merge(self, row: IndexArray, index: IndexArray, distance: DoubleArray) -> None:
         """Take in decided pairs. They come by ascending index, after all pairs of a lower index."""
         k = self.distance.shape[1]
-        touched, local = torch.unique(row, return_inverse=True)
-        own = torch.arange(len(touched)).repeat_interleave(k)
-        # Stable sorts, by distance and then by row, of (what stood before, what came): ties keep that order.
-        owner = torch.cat([own, local])
-        value = torch.cat([self.distance[touched].reshape(-1), distance])
-        where = torch.cat([self.index[touched].reshape(-1), index])
-        value, order = torch.sort(value, stable=True)
-        owner, by_owner = torch.sort(owner[order], stable=True)
-        value, where = value[by_owner], where[order][by_owner]
-        starts = torch.searchsorted(owner, torch.arange(len(touched)))
-        take = starts[:, None] + torch.arange(k)
-        self.distance[touched] = value[take]
-        self.index[touched] = where[take]
+        touched, local = np.unique(row, return_inverse=True)
+        owner = np.concatenate([np.repeat(np.arange(len(touched)), k), local.reshape(-1)])
+        value = np.concatenate([self.distance[touched].reshape(-1), distance])
+        number = np.concatenate([self.index[touched].reshape(-1), index])
+        order = np.lexsort((value, owner))  # stable: on ties what stood before stays before
+        first = np.searchsorted(owner[order], np.arange(len(touched)))
+        take = order[first[:, None] + np.arange(k)]
+        self.distance[touched], self.index[touched] = value[take], number[take]
 
     def limit(self, frame: FilterFrame) -> torch.Tensor:
         """(1 + 2t) s^2 best + f of P1, for the k-th best; shape (rows,)."""
-        return self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor
+        return torch.from_numpy(self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor)
 
 
 def _low(a: torch.Tensor, a_low: torch.Tensor, b: torch.Tensor, b_low: torch.Tensor) -> torch.Tensor:
@@ -191,24 +182,6 @@ def _pieces(count: int, dim: int) -> Iterator[slice]:
     size = max(1, _DECIDE_BYTES // (8 * dim))
     for first in range(0, count, size):
         yield slice(first, first + size)
-
-
-def _sq_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Squared distances of paired rows, (p, D) twice -> float64 (p,), by the sixteen-lane rule.
-
-    Only elementwise subtraction, multiplication and addition, each an operation of its own: nothing can be
-    fused, and no reduction of torch's, whose order is its own affair, is used.
-    """
-    squares = x.double() - y.double()
-    squares *= squares.clone()
-    dim = squares.shape[1]
-    lanes = torch.zeros((len(squares), _LANES), dtype=torch.float64)
-    for start in range(0, dim, _LANES):
-        width = min(_LANES, dim - start)
-        lanes[:, :width] += squares[:, start : start + width]
-    for width in (8, 4, 2, 1):
-        lanes = lanes[:, :width] + lanes[:, width : 2 * width]
-    return lanes[:, 0]
 
 
 def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> torch.Tensor:
