@@ -64,7 +64,7 @@ def filter_channels(
     Members on a GPU (torch, CuPy, anything with DLPack) are read there, in place.
 
     Returns:
-        `ChannelFilterResult`, in the CPU's memory. Beyond its inputs the call takes a few values for each member and one
+        `ChannelFilterResult`, in the CPU's memory. Beyond its inputs it takes a few values for each member and one
         mean for each thread.
 
     Raises:
