@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ...array_types import Array, FloatArray
-from ...errors import NonFiniteError
 from ..bank import Bank
 from ..validation import as_ids, check_index, check_not_empty
-from .answers import NONE
+from .calls import check_nonfinite
 from .device import Device, DeviceArray, fill
 from .devices.interop import Caller, caller_of
 from .frame import DeviceRows, find_nonfinite
+from .search_state import NONE
 
 
 class GpuRows:
@@ -65,7 +65,7 @@ class GpuBank(Bank):
         caller = caller_of(rows)
         assert caller is not None, "Bank makes one of rows on a GPU only"
         self.caller: Caller = caller
-        self._rows = GpuRows(caller, caller.take(rows, name, dtype=np.float32, ndim=2))  # type: ignore[assignment]
+        self._rows = GpuRows(caller, caller.take(rows, name, dtype="float32", ndim=2))  # type: ignore[assignment]
         self._index = None if index is None else as_ids(index, "index")
         if self._index is not None:
             check_index(self._index, len(self._rows), "index")
@@ -111,17 +111,8 @@ class GpuBank(Bank):
 
 
 def check_finite(device: Device, rows: DeviceRows, name: str) -> None:
-    """Raises NonFiniteError naming the first row on the device that holds NaN or infinity; waits for the device."""
+    """Raises NonFiniteError naming the first row on the GPU that holds NaN or infinity; waits for the GPU."""
     first = device.empty(1, np.uint64)
     fill(device, first, NONE)
     find_nonfinite(device, rows, first)
-    raise_nonfinite(int(device.download(first)[0]), rows.count, name)
-
-
-def raise_nonfinite(bad: int, count: int, name: str) -> None:
-    """Raises NonFiniteError where ``bad`` is one of ``count`` rows."""
-    if bad < count:
-        raise NonFiniteError(
-            f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
-            "(distances to it have no meaning)"
-        )
+    check_nonfinite(int(device.download(first)[0]), rows.count, name)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import threading
+from pathlib import Path
 
-from .driver_errors import typed_errors
+from ....errors import GpuUnavailableError
 from .gpu import Gpu
-from .source import fatbin
 
-_gpus: dict[int, Gpu] = {}
-_lock = threading.Lock()
+_FATBIN = Path(__file__).resolve().parents[3] / "_cuda.fatbin"
 
 
 def extension_gpu(ordinal: int) -> Gpu:
-    """The GPU of that number, opened once a process.
+    """Opens the GPU of that number.
 
     Raises:
-        GpuUnavailableError, GpuMemoryError, GpuError: it cannot be opened.
+        GpuUnavailableError: the compiled kernels are missing. ImportError: the extension is. DriverError of the
+        extension: the driver refuses.
     """
-    with _lock:
-        if ordinal not in _gpus:
-            from ...._cuda import Gpu as ExtensionGpu
+    from ...._cuda import Gpu as ExtensionGpu
 
-            with typed_errors(f"cuda:{ordinal}"):
-                _gpus[ordinal] = ExtensionGpu(ordinal, fatbin())
-        return _gpus[ordinal]
+    try:
+        kernels = _FATBIN.read_bytes()
+    except OSError as error:
+        raise GpuUnavailableError(
+            f"_cuda.fatbin: cannot be read ({error.strerror}); build the package where nvcc is found, or use "
+            "backend='cupy'"
+        ) from error
+    return ExtensionGpu(ordinal, kernels)

@@ -1,4 +1,4 @@
-"""Where the kernels' source is, and all of it as one text for a compiler at run time (NVRTC)."""
+"""The CUDA source of the kernels: where it is, and all of it as one text, as NVRTC takes it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 
 from ...errors import BackendError
 
-_PACKAGE = Path(__file__).resolve().parents[2]
+# In the source tree, and where the package is installed (CMakeLists.txt).
+_FOLDERS = (
+    Path(__file__).resolve().parents[3] / "csrc" / "cuda" / "kernels",
+    Path(__file__).resolve().parent / "cuda_source",
+)
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
-# What a compiler at run time is given beside the source. No -use_fast_math: it would flush subnormals, and divide
-# and take roots approximately. Fusing (-fmad) is on, as with nvcc: what must not be fused says so in the source.
-NVRTC_OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
 
 def kernel_folder() -> Path:
-    """The folder of the .cuh files: in the source tree, or installed with the package.
+    """The folder of the .cuh files.
 
     Raises:
-        BackendError: neither is there.
+        BackendError: they are not installed.
     """
-    for folder in (_PACKAGE.parent / "csrc" / "cuda" / "kernels", _PACKAGE / "kernels" / "gpu" / "devices" / "source"):
+    for folder in _FOLDERS:
         if (folder / "all.cuh").is_file():
             return folder
     raise BackendError("CUDA kernels: their source is not installed; reinstall the package (pip install .)")

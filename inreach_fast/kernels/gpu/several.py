@@ -1,9 +1,9 @@
-"""One bank on several devices: each holds a run of its rows, and their answers are merged.
+"""One bank on several GPUs: each holds a run of its rows, and their answers are merged.
 
-A device's answers come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
-keeps that order, so that only where two devices give the same float32 number the float64 distances themselves are
-needed: they are computed anew for these few pairs, from the original rows and in the kernels' own order of summation.
-So the merged answer is the whole bank's, to the bit, whatever the number of devices.
+The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
+keeps that order. Float64 distances are needed only where two GPUs give the same float32 number: they are computed
+again for these few pairs, from the original rows and in the kernels' order of summation. The merged answer is that of
+the whole bank, to the bit, whatever the number of GPUs.
 """
 
 from __future__ import annotations
@@ -11,57 +11,46 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..bank import Bank
-from ..describe_plan import Plan
 from ..distance import exact_sq_distance
 from ..results import MutualNearest, Nearest, SearchCounts
+from .backend import GpuBackend
 
 _PAIRS_AT_ONCE = 4096
 
 
-class Worker(Protocol):
-    """What searches on one device; `gpu.GpuBackend` is one."""
-
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest: ...
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest: ...
-
-    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None: ...
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]: ...
-
-
-class SharedBank:
-    """A backend that spreads banks over several devices.
+class SeveralGpus:
+    """A backend that spreads banks over several GPUs.
 
     Args:
-        name: under which banks keep their parts.
-        workers: at least one, one for each device.
+        name: key under which banks keep their parts.
+        gpus: backends of single GPUs, at least one.
     """
 
-    def __init__(self, name: str, workers: Sequence[Worker]) -> None:
+    def __init__(self, name: str, gpus: Sequence[GpuBackend]) -> None:
         self.name = name
-        self.workers = tuple(workers)
+        self.gpus = tuple(gpus)
+        # One image is too little to be shared, and so are the members of channels.
+        self.describe = gpus[0].describe
+        self.channel_spread = gpus[0].channel_spread
 
     def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-        """See `inreach_fast.kernels.nearest`."""
+        """As `inreach_fast.kernels.nearest`, arrays (m, k)."""
         parts = self._parts(bank)
         group = None if bank.groups is None else query_group
-        found = self._each(parts, lambda worker, part: worker.nearest(queries, part, k, group))
+        found = self._each(parts, lambda gpu, part: gpu.nearest(queries, part, k, group))
         index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
         return Nearest(index, sq_distance, _total([x.counts for x in found], len(queries) * len(bank)))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `inreach_fast.kernels.mutual_nearest`."""
+        """As `inreach_fast.kernels.mutual_nearest`."""
         parts = self._parts(b)
-        found = self._each(parts, lambda worker, part: worker.mutual_nearest(a, part))
+        found = self._each(parts, lambda gpu, part: gpu.mutual_nearest(a, part))
         forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]
         index, sq_distance = _merged(a, b, 1, [first for first, _ in parts], forward)
         return MutualNearest(
@@ -72,21 +61,11 @@ class SharedBank:
             _total([x.counts for x in found], len(a) * len(b)),
         )
 
-    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
-        """Execute ``plan``, on the first device: one image is too little to be shared."""
-        self.workers[0].describe(levels, plan, out)
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; on the first device."""
-        return self.workers[0].channel_spread(members, rows, starts)
-
     def _parts(self, bank: Bank) -> list[tuple[int, Bank]]:
-        """(number of its first row, part) for each device; kept with the bank, under its groups of the moment."""
+        """(number of the first row, part) for each GPU; kept with the bank, under the groups that it has now."""
 
         def make() -> list[tuple[int, Bank]]:
-            count = min(len(self.workers), len(bank))
+            count = min(len(self.gpus), len(bank))
             ends = [len(bank) * i // count for i in range(count + 1)]
             return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
@@ -97,11 +76,11 @@ class SharedBank:
         return [(first, part.with_groups(groups[first : first + len(part)])) for first, part in parts]
 
     def _each(self, parts: Sequence[tuple[int, Bank]], work: Callable[[Any, Bank], Any]) -> list[Any]:
-        """All devices at once; the first error is raised when all have ended."""
+        """All GPUs at once; the first error is raised when all have ended."""
         if len(parts) == 1:
-            return [work(self.workers[0], parts[0][1])]
+            return [work(self.gpus[0], parts[0][1])]
         with ThreadPoolExecutor(len(parts), thread_name_prefix="inreach-GPU") as pool:
-            waiting = [pool.submit(work, w, part) for w, (_, part) in zip(self.workers, parts, strict=False)]
+            waiting = [pool.submit(work, gpu, part) for gpu, (_, part) in zip(self.gpus, parts, strict=False)]
         return [done.result() for done in waiting]
 
 
@@ -125,7 +104,7 @@ def _merged(
     single = np.concatenate([x.sq_distance for x in found], 1)
     order = np.lexsort((index, index < 0, single), axis=1)  # none comes after a row at an infinite distance
     index, single = np.take_along_axis(index, order, 1), np.take_along_axis(single, order, 1)
-    # Equal neighbours in this order are the pairs whose float64 distances must tell.
+    # Neighbours in this order with equal distances are decided by their float64 distances.
     equal = (single[:, 1:] == single[:, :-1]) & (index[:, 1:] >= 0) & (index[:, :-1] >= 0)
     for query in np.flatnonzero(equal[:, :k].any(axis=1)).tolist():
         valid = int(np.count_nonzero(index[query] >= 0))
