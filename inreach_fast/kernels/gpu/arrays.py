@@ -13,24 +13,21 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...array_types import DoubleArray, IndexArray
-from ...errors import DataError, DeviceMismatchError, GpuError, GpuLostError, ParameterError
-from ..bank import Bank
+from ...errors import DataError, DeviceMismatchError, ParameterError
+from ..bank import Bank, as_hint, as_ids, check_not_empty, check_same_dim
 from ..describe_plan import Plan
-from ..describing import DESCRIBERS
-from ..nearest import mutual_nearest, nearest, nearest_answered
-from ..registry import backend_module, gpu_kinds, operation_module, tell_once
+from ..registry import backends, on_first_gpu_backend
 from ..results import AnsweredNearest, MutualNearest, Nearest
-from ..validation import as_hint, as_ids, check_not_empty, check_same_dim
 from .backends import one_gpu
-from .bank import GpuBank, check_finite
 from .describe import MAX_BATCH, level_table
 from .device import Device, DeviceArray
 from .devices.interop import Caller, caller_of
 from .devices.opening import is_gpu_name, open_gpu, parse_name
 from .frame import DeviceRows
+from .rows import check_finite
 from .spread import channel_spread
 
-Found = TypeVar("Found", Nearest, MutualNearest, AnsweredNearest)
+_T = TypeVar("_T")
 
 
 class Call:
@@ -59,19 +56,18 @@ class Call:
         rows, whole = self._checked(queries, bank, query_group, bank_group)
         guesses = None
         if hint is not None and k == 1:  # kernels skip numbers of no row: one that is on the GPU is not checked
-            guesses = self._numbers(hint, "hint", rows.count, lambda: as_hint(hint, "hint", rows.count, len(whole)))
-        return self._given(self.backend.nearest(rows, whole, k, hint=guesses))
+            guesses = self._numbers(hint, "hint", rows.count, lambda: as_hint(hint, rows.count, len(whole)))
+        return _converted(self.backend.nearest(rows, whole, k, hint=guesses), self.caller.give)
 
     def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
         """As `kernels.mutual_nearest`."""
-        return self._given(self.backend.mutual_nearest(*self._checked(a, b, None, None, names=("a", "b"))))
+        rows, whole = self._checked(a, b, None, None, names=("a", "b"))
+        return _converted(self.backend.mutual_nearest(rows, whole), self.caller.give)
 
     def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
         """As `kernels.nearest_answered`."""
-        return self._given(self.backend.nearest_answered(*self._checked(queries, bank, query_group, bank_group)))
-
-    def _given(self, found: Found) -> Found:
-        return _converted(found, self.caller.give)
+        rows, whole = self._checked(queries, bank, query_group, bank_group)
+        return _converted(self.backend.nearest_answered(rows, whole), self.caller.give)
 
     def _checked(
         self, queries: Any, bank: Any, query_group: Any, bank_group: Any, names: tuple[str, str] = ("queries", "bank")
@@ -110,14 +106,14 @@ class Call:
                     "move it there, or make it a Bank, which is uploaded once and kept"
                 )
             bank = Bank.for_call(value, groups, name=name)
-        if isinstance(bank, GpuBank):
-            if bank.caller.ordinal != self.caller.ordinal:
-                raise DeviceMismatchError(
-                    f"{name}: on GPU {bank.caller.ordinal}, where the call's other arrays are on GPU "
-                    f"{self.caller.ordinal}; move it there"
-                )
-            bank.check_finite(self.device)
+        if bank.gpu is not None:
+            self.caller.check_gpu(bank.gpu.caller.ordinal, name)
+            bank.prepared("finite", lambda: self._finite(bank))
         return bank
+
+    def _finite(self, bank: Bank) -> bool:
+        check_finite(self.device, self.backend.upload(bank, 0, len(bank), None), bank.name)
+        return True
 
     def _rows(self, value: Any, name: str = "queries") -> DeviceRows:
         if isinstance(value, Bank):
@@ -170,62 +166,32 @@ class GpuMembers:
             check_finite(device, DeviceRows(self._held, device.upload(rows), 0, len(rows)), "members")
 
     def channel_spread(self, members: Any, rows: IndexArray, starts: IndexArray) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` are these."""
+        """See `Backend`; ``members`` are these."""
         device = self._call.device
         return channel_spread(device, self._held, rows, starts, device.free_bytes() // 4)
 
 
-class CallOnCpu:
-    """A call for arrays on a GPU that has no kernels: they are copied to the CPU, and the results come back."""
+def to_gpu(caller: Caller, found: _T) -> _T:
+    """An array or a result of the CPU's as the caller's kind of arrays on the caller's GPU."""
 
-    def __init__(self, caller: Caller) -> None:
-        self.caller = caller
+    def moved(array: Any) -> Any:
+        return caller.library.to_gpu(np.ascontiguousarray(array), caller.ordinal)
 
-    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
-        """As `kernels.nearest`; index and distance (m, k)."""
-        found = nearest(
-            self._cpu(queries), self._cpu(bank), k=k, query_group=query_group, bank_group=bank_group,
-            hint=self._cpu(hint),
-        )  # fmt: skip
-        return _converted(found, lambda x: self._back(x.reshape(-1, k)))
-
-    def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
-        """As `kernels.mutual_nearest`."""
-        return _converted(mutual_nearest(self._cpu(a), self._cpu(b)), self._back)
-
-    def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
-        """As `kernels.nearest_answered`."""
-        found = nearest_answered(self._cpu(queries), self._cpu(bank), query_group=query_group, bank_group=bank_group)
-        return _converted(found, self._back)
-
-    def describe(self, levels: list[Any], plan: Plan) -> Any:
-        """Executes ``plan`` on (B, C, h, w) levels; (B, P, dim) of the caller's kind."""
-        out = np.empty((levels[0].shape[0], plan.grid[0] * plan.grid[1], plan.dim), np.float32)
-        operation_module("auto", DESCRIBERS).describe([self._cpu(x) for x in levels], plan, out)
-        return self._back(out)
-
-    def _cpu(self, value: Any) -> Any:
-        if isinstance(value, GpuBank):
-            return value.on_cpu()
-        if isinstance(value, Bank) or caller_of(value) is None:
-            return value
-        return self.caller.library.to_host(self.caller.library.adopt(value))
-
-    def _back(self, value: Any) -> Any:
-        return self.caller.library.to_gpu(np.ascontiguousarray(value), self.caller.ordinal)
+    return moved(found) if isinstance(found, np.ndarray) else _converted(found, moved)
 
 
-def _converted(found: Found, convert: Callable[[Any], Any]) -> Found:
-    """A result with other arrays in it."""
-    arrays = {name: convert(value) for name, value in vars(found).items() if name != "counts"}
-    return replace(found, **arrays)
+def _converted(found: _T, convert: Callable[[Any], Any]) -> _T:
+    """A result with its arrays converted."""
+    arrays = {name: convert(value) for name, value in vars(found).items() if hasattr(value, "shape")}
+    converted: _T = replace(found, **arrays)  # type: ignore[type-var]
+    return converted
 
 
-def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
+def call_for(backend: str, *values: Any) -> Call | Caller | None:
     """The call, where one of the arrays is on a GPU and ``backend`` is "auto" or names GPUs; else None.
 
-    Where "auto" finds no kernels for the GPU, the answer comes from the CPU, the same to the bit, and one line of the
-    log "inreach_fast" says so.
+    Where "auto" finds no kernels for the GPU, the caller alone: the CPU computes the answer, with the same bits, and
+    `to_gpu` takes it back.
 
     Raises:
         GpuError: a backend that is named cannot be used, or the GPU is lost.
@@ -234,19 +200,12 @@ def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
     if caller is None or not (backend == "auto" or is_gpu_name(backend)):
         return None
     if backend != "auto":
-        backend_module(backend)  # raises where it is not usable
+        backends[backend]  # raises where it is not usable
         return Call(caller, backend)
-    reasons: list[str] = []
-    for kind in gpu_kinds(reasons):
-        try:
-            return Call(caller, kind)
-        except GpuLostError:
-            raise
-        except GpuError as error:
-            reasons.append(f"{kind}: {error}")
-    tell_once(f"no kernels for arrays on GPU {caller.ordinal}, searching on the CPU instead: {'; '.join(reasons)}")
-    return CallOnCpu(caller)
+    return on_first_gpu_backend(lambda kind: Call(caller, kind), f"arrays on GPU {caller.ordinal}") or caller
 
 
 def _array_of(value: Any) -> Any:
-    return value.held.owner if isinstance(value, GpuBank) else None if isinstance(value, Bank) else value
+    if not isinstance(value, Bank):
+        return value
+    return None if value.gpu is None else value.gpu.held.owner

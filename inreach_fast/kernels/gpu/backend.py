@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
 from ..basis import sample_rows
 from ..describe_plan import Plan
 from ..results import AnsweredNearest, MutualNearest, Nearest, SearchCounts
-from .bank import GpuBank
 from .calls import BOTH_WAYS, Outcome, mutual_call, nearest_call
 from .describe import MAX_BATCH, Describer, LevelView, level_table
 from .device import Device
@@ -71,7 +71,7 @@ class _Prepared:
     piece: Piece | None
 
 
-class GpuBackend:
+class GpuBackend(Backend):
     """Searches, describe and channel_spread on one GPU, in the order of one stream.
 
     Queries are a `Bank`, and results then NumPy arrays; or `DeviceRows`, and results then `DeviceArray`.
@@ -210,7 +210,7 @@ class GpuBackend:
     def _prepared(self, bank: Bank, search: Search) -> _Prepared:
         base = self.base
         if base is not None and bank.persistent:
-            # On the base's own stream, waited for once. Rows on the GPU are there: `GpuBank.check_finite` has waited
+            # On the base's own stream, waited for once. Rows on the GPU are there: the check for NaN has waited
             # for the caller's stream when it looked at them.
             with base.lock:
                 before, base.options = base.options, self.options  # with less memory, where that is short
@@ -237,9 +237,7 @@ class GpuBackend:
                 search.device.synchronize()  # other streams may use it from now on
             return _Prepared(frame, directions, piece)
 
-        key = f"{self.name} {id(search.device)} {search.route} {search.head_route} {heads}"
-        prepared: _Prepared = bank.prepared(key, make)
-        return prepared
+        return bank.prepared(self.name, make, (id(search.device), search.route, search.head_route, heads))
 
     def _budget(self) -> int:
         if self.options.memory_limit is not None:
@@ -261,17 +259,17 @@ class GpuBackend:
         """Rows first to stop-1 of a bank on the GPU; those that are there already are used in place."""
         device = self.device
         count, group = stop - first, None if groups is None else device.upload(groups[first:stop])
-        if self._lies_here(bank):
+        if bank.gpu is not None and self._lies_here(bank):
             index = None if bank.index is None else device.upload(bank.index)
-            return DeviceRows(bank.held, index, first, count, group)
+            return DeviceRows(bank.gpu.held, index, first, count, group)
         if bank.index is None:
             return DeviceRows(device.upload(bank.rows[first:stop]), None, 0, count, group)
         if 2 * count >= len(bank.rows):  # most rows are needed: gathering on the GPU saves a copy here
             return DeviceRows(device.upload(bank.rows), device.upload(bank.index), first, count, group)
         return DeviceRows(device.upload(bank.rows[bank.index[first:stop]]), None, 0, count, group)
 
-    def _lies_here(self, bank: Bank) -> TypeGuard[GpuBank]:
-        return isinstance(bank, GpuBank) and bank.caller.ordinal == self.device.gpu.ordinal
+    def _lies_here(self, bank: Bank) -> bool:
+        return bank.gpu is not None and bank.gpu.caller.ordinal == self.device.gpu.ordinal
 
     # ------------------------------------------------------------------------------------------- the others
 
@@ -306,7 +304,7 @@ class GpuBackend:
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; members that do not fit are uploaded by channels."""
+        """See `Backend`; members that do not fit are uploaded by channels."""
 
         def attempt() -> tuple[DoubleArray, DoubleArray]:
             budget = self._budget() // 2
@@ -339,7 +337,7 @@ class GpuBackend:
                         if attempt == _TRIES:
                             raise
                     if bank is not None:
-                        self._forget(bank)
+                        bank.forget(self.name)  # this may be what fills the memory
                     gc.collect()  # an error and its traceback hold each other, and what the call had
                     limit = self.device.free_bytes() // _SHRINK**attempt
                     capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)
@@ -347,12 +345,6 @@ class GpuBackend:
             finally:
                 self.options = before
         raise AssertionError("the last attempt returns or raises")
-
-    def _forget(self, bank: Bank) -> None:
-        """Frees what this backend keeps of the bank, which may be what fills the memory."""
-        with bank.lock:
-            for key in [key for key in bank._prepared if key.startswith(f"{self.name} ")]:
-                del bank._prepared[key]
 
 
 def fitting_capacity(free: int, most: int) -> int:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...array_types import Array
-from ...errors import NonFiniteError
 from ..results import SearchCounts
 from .device import Block, Device, DeviceArray, Shapes, fill
 from .frame import DeviceRows, find_nonfinite
 from .ranked import k_nearest
+from .rows import raise_nonfinite
 from .search import Search, Target
 from .search_state import NONE, Answers, Candidates, Counts
 
@@ -68,7 +68,7 @@ class Outcome:
         else:
             self.answers = self._on_gpu
             self._counters = self._device.download(self._on_gpu["counters"])
-            check_nonfinite(int(self._counters[4]), len(self._queries), self._stays)
+            raise_nonfinite(int(self._counters[4]), len(self._queries), self._stays)
 
     def listed(self) -> tuple[int, int]:
         """Number of candidates, there and back."""
@@ -79,15 +79,6 @@ class Outcome:
         decided, refined = (int(n) for n in self._counters[:2])
         return SearchCounts(
             pairs, self.counts.bounded, self.counts.filtered + refined, decided, brute_force=self.counts.filtered > 0
-        )
-
-
-def check_nonfinite(bad: int, count: int, name: str) -> None:
-    """Raises NonFiniteError where ``bad`` is the number of one of ``count`` rows."""
-    if bad < count:
-        raise NonFiniteError(
-            f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
-            "(distances to it have no meaning)"
         )
 
 

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
+from ..describe_plan import Plan
 from ..distance import exact_sq_distance
 from ..results import MutualNearest, Nearest, SearchCounts
-from .backend import GpuBackend
 
 _PAIRS_AT_ONCE = 4096
 
 
-class SeveralGpus:
+class SeveralGpus(Backend):
     """A backend that spreads banks over several GPUs.
 
     Args:
@@ -32,23 +33,22 @@ class SeveralGpus:
         gpus: backends of single GPUs, at least one.
     """
 
-    def __init__(self, name: str, gpus: Sequence[GpuBackend]) -> None:
+    def __init__(self, name: str, gpus: Sequence[Backend]) -> None:
         self.name = name
         self.gpus = tuple(gpus)
-        # One image is too little to be shared, and so are the members of channels.
-        self.describe = gpus[0].describe
-        self.channel_spread = gpus[0].channel_spread
 
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-        """As `inreach_fast.kernels.nearest`, arrays (m, k)."""
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `Backend`; hints are not used."""
         parts = self._parts(bank)
         group = None if bank.groups is None else query_group
         found = self._each(parts, lambda gpu, part: gpu.nearest(queries, part, k, group))
         index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
-        return Nearest(index, sq_distance, _total([x.counts for x in found], len(queries) * len(bank)))
+        return Nearest(index, sq_distance, _total(found))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """As `inreach_fast.kernels.mutual_nearest`."""
+        """See `Backend`."""
         parts = self._parts(b)
         found = self._each(parts, lambda gpu, part: gpu.mutual_nearest(a, part))
         forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]
@@ -58,8 +58,18 @@ class SeveralGpus:
             sq_distance[:, 0],
             np.concatenate([x.ba_index for x in found]),
             np.concatenate([x.ba_sq_distance for x in found]),
-            _total([x.counts for x in found], len(a) * len(b)),
+            _total(found),
         )
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
+        """See `Backend`; on the first GPU, one image is too little to be shared."""
+        self.gpus[0].describe(levels, plan, out)
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[DoubleArray, DoubleArray]:
+        """See `Backend`; on the first GPU."""
+        return self.gpus[0].channel_spread(members, rows, starts)
 
     def _parts(self, bank: Bank) -> list[tuple[int, Bank]]:
         """(number of the first row, part) for each GPU; kept with the bank, under the groups that it has now."""
@@ -69,7 +79,7 @@ class SeveralGpus:
             ends = [len(bank) * i // count for i in range(count + 1)]
             return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
-        parts: list[tuple[int, Bank]] = bank.prepared(f"shared {self.name}", make)
+        parts = bank.prepared(f"shared {self.name}", make)
         groups = bank.groups
         if groups is None:
             return [(first, part if part.groups is None else part.with_groups(None)) for first, part in parts]
@@ -124,14 +134,5 @@ def _exact(queries: Bank, bank: Bank, query: int, chosen: IndexArray) -> DoubleA
     return out
 
 
-def _total(counts: Sequence[SearchCounts | None], pairs: int) -> SearchCounts | None:
-    known = [x for x in counts if x is not None]
-    if len(known) != len(counts):
-        return None
-    return SearchCounts(
-        pairs,
-        sum(x.bounded for x in known),
-        sum(x.refined for x in known),
-        sum(x.decided for x in known),
-        any(x.brute_force for x in known),
-    )
+def _total(found: Sequence[Nearest | MutualNearest]) -> SearchCounts:
+    return sum((x.counts for x in found), SearchCounts())

@@ -14,7 +14,7 @@ _MEAN_BYTES = 256 << 20
 def channel_spread(
     device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray, mean_bytes: int = _MEAN_BYTES
 ) -> tuple[DoubleArray, DoubleArray]:
-    """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` are (N, D) float32 on the GPU.
+    """See `Backend`; ``members`` are (N, D) float32 on the GPU.
 
     ``mean_bytes``: memory for the means of channels that are processed together.
     """

@@ -228,13 +228,9 @@ class Caller:
         Raises:
             ParameterError: dtype or dimensions. DeviceMismatchError: on another GPU, or on the CPU.
         """
-        here = f"where the call's other arrays are on GPU {self.ordinal}; move it there"
-        if not lives_on_gpu(value) and not self.library.owns(value):
-            raise DeviceMismatchError(f"{name}: on the CPU, {here}")
-        mine = self.library.adopt(value)
-        gpu = self.library.ordinal(mine)
-        if gpu != self.ordinal:
-            raise DeviceMismatchError(f"{name}: on GPU {gpu}, {here}")
+        on_gpu = lives_on_gpu(value) or self.library.owns(value)
+        mine = self.library.adopt(value) if on_gpu else value
+        self.check_gpu(self.library.ordinal(mine) if on_gpu else None, name)
         if len(mine.shape) != ndim:
             raise ParameterError(f"{name}: expected an array of {ndim} dimensions, got shape {tuple(mine.shape)}")
         if str(mine.dtype).removeprefix("torch.") not in (dtype, *_EXACT[dtype]):
@@ -245,6 +241,14 @@ class Caller:
         ready = self.library.contiguous(mine, dtype)
         address, _ = self.library.layout(ready)
         return DeviceArray(address, tuple(ready.shape), np.dtype(dtype), ready)
+
+    def check_gpu(self, ordinal: int | None, name: str) -> None:
+        """Raises DeviceMismatchError where an array is on another GPU, or (None) on the CPU."""
+        if ordinal != self.ordinal:
+            raise DeviceMismatchError(
+                f"{name}: on {'the CPU' if ordinal is None else f'GPU {ordinal}'}, where the call's other arrays are "
+                f"on GPU {self.ordinal}; move it there"
+            )
 
     def levels(self, values: Sequence[Any]) -> list[LevelView]:
         """float32 arrays (B, C, h, w) of this library as they are in memory, with any strides."""
