@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cuda_host.build import kernel_names
 
 from inreach_fast.kernels.gpu import kernel_source
 from inreach_fast.kernels.gpu.devices.nvrtc import NVRTC_OPTIONS
@@ -22,7 +23,7 @@ needs_nvcc = pytest.mark.skipif(nvcc.compiler() is None, reason="no nvcc here: t
 @pytest.mark.parametrize("architecture", nvcc.ARCHITECTURES)
 def test_no_spills_and_shared_memory_within_the_limit(architecture: int) -> None:
     report = nvcc.reports()[architecture]
-    assert set(report) == set(kernel_source.kernel_names())
+    assert set(report) == set(kernel_names())
     assert {name: usage.spilled for name, usage in report.items() if usage.spilled} == {}
     assert {name: usage.stack for name, usage in report.items() if usage.stack} == {}
     for name, usage in report.items():
@@ -35,7 +36,7 @@ def test_registers_and_occupancy(capsys: pytest.CaptureFixture[str]) -> None:
     reports = nvcc.reports()
     header = f"{'registers / theoretical occupancy':28}" + "".join(f"{f'sm_{a}':>11}" for a in nvcc.ARCHITECTURES)
     lines = [header]
-    for name in kernel_source.kernel_names():
+    for name in kernel_names():
         cells = [
             f"{usage.registers:4d} {nvcc.occupancy(name, usage, a):4.0%}"
             for a, usage in ((a, reports[a][name]) for a in nvcc.ARCHITECTURES)
@@ -98,7 +99,7 @@ def test_nvrtc_compiles_the_same_source(architecture: int) -> None:
     library.nvrtcGetPTX(program, ptx)
     library.nvrtcDestroyProgram(ctypes.byref(program))
     text = ptx.value.decode()
-    for name in kernel_source.kernel_names():
+    for name in kernel_names():
         assert f".entry {name}(" in text
     assert not re.search(r"\.ftz\.|\.approx\.", text)  # subnormal numbers count, quotients and roots are rounded
     assert ("mma.sync.aligned.m16n8k16" in text) == (architecture >= 80)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from inreach_fast import kernels
 from inreach_fast.errors import BackendError
-from inreach_fast.kernels.gpu import kernel_source
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
 from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame, Piece
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
@@ -352,13 +351,13 @@ def test_every_kernel_is_launched_by_somebody() -> None:
     """What the engine never launches would be a kernel that no contract test sees."""
     text = "\n".join(path.read_text() for path in sorted((build.KERNELS.parents[2] / "inreach_fast").rglob("*.py")))
     forms = "|".join(FORMATS)
-    for name in kernel_source.kernel_names():
+    for name in build.kernel_names():
         stem, form = re.subn(rf"_({forms})(_\d+)?$", "", name)
         assert (f'f"{stem}_{{' if form else f'"{name}"') in text, name
 
 
 def test_the_list_of_kernels_names_each() -> None:
     told = (build.KERNELS / "README.md").read_text()
-    for name in kernel_source.kernel_names():
+    for name in build.kernel_names():
         stem = re.sub(rf"_({'|'.join(FORMATS)})(_\d+)?$", "_{", name)
         assert f"`{stem}" in told or f"`{name}`" in told, name

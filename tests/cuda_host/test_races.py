@@ -13,7 +13,6 @@ from kernel_cases import duplicates, gaussian, same_bits
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
-from inreach_fast.kernels.gpu import kernel_source
 from inreach_fast.method.scoring import anomaly_map
 
 from . import backend, build
@@ -220,4 +219,4 @@ def test_nothing_else_has_a_race() -> None:
 
 
 def test_every_kernel_was_searched_for_races() -> None:
-    assert others().union(*(searches(case) for case in backend.CASES)) == set(kernel_source.kernel_names())
+    assert others().union(*(searches(case) for case in backend.CASES)) == set(build.kernel_names())

@@ -17,7 +17,7 @@ import inreach_fast
 from inreach_fast import errors, kernels
 from inreach_fast.kernels import registry
 from inreach_fast.kernels.gpu import backends as gpu_backends
-from inreach_fast.kernels.gpu.devices import driver_errors, extension, opening, probe
+from inreach_fast.kernels.gpu.devices import driver_errors, opening, probe
 
 pytestmark = pytest.mark.skipif(cuda_host.build.compiler() is None, reason="NO C++ COMPILER: the extension was not run")
 
@@ -30,7 +30,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
     module = build.load_extension(build.extension())
     monkeypatch.setitem(__import__("sys").modules, "inreach_fast._cuda", module)
     monkeypatch.setattr(inreach_fast, "_cuda", module, raising=False)
-    monkeypatch.setattr(extension, "_FATBIN", build.HERE / "fatbin")
+    monkeypatch.setattr(opening, "_FATBIN", build.HERE / "fatbin")
     monkeypatch.setattr(opening, "_opened", {})
     monkeypatch.setattr(gpu_backends, "_single", {})
     monkeypatch.setattr(gpu_backends, "_several", {})

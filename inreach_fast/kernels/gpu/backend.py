@@ -87,12 +87,7 @@ class GpuBackend(Backend):
     """
 
     def __init__(
-        self,
-        name: str,
-        device: Callable[[], Device],
-        options: Options | None = None,
-        *,
-        base: GpuBackend | None = None,
+        self, name: str, device: Callable[[], Device], options: Options | None = None, *, base: GpuBackend | None = None
     ) -> None:
         self.name = name
         self.options = options or Options()
@@ -118,12 +113,7 @@ class GpuBackend(Backend):
     # ------------------------------------------------------------------------------------------------ searches
 
     def nearest(
-        self,
-        queries: Bank | DeviceRows,
-        bank: Bank,
-        k: int,
-        query_group: IndexArray | None = None,
-        hint: Any = None,
+        self, queries: Bank | DeviceRows, bank: Bank, k: int, query_group: IndexArray | None = None, hint: Any = None
     ) -> Nearest:
         """As `inreach_fast.kernels.nearest`, arrays (m, k); a hint (of the kind of the queries) serves k = 1."""
 

@@ -77,12 +77,7 @@ class Describer:
         ]
 
     def launch(
-        self,
-        device: Device,
-        levels: DeviceArray,
-        batch: int,
-        out: DeviceArray,
-        strides: tuple[int, int] | None = None,
+        self, device: Device, levels: DeviceArray, batch: int, out: DeviceArray, strides: tuple[int, int] | None = None
     ) -> None:
         """Levels to descriptors.
 
@@ -97,21 +92,17 @@ class Describer:
         image_stride, row_stride = strides or (height * width * plan.dim, plan.dim)
         assert batch <= MAX_BATCH
         work = device.empty((batch, self.image_sums), np.float32)
-        device.launch(
-            "describe_sums",
-            (blocks(self.most_places, _THREADS), self.sums, batch),
-            _THREADS,
-            (levels, self.segments, self.segment_begin, self.sum_begin, self.weights, np.int32(plan.neighbourhood),
-             np.int64(self.image_sums), work),
-        )  # fmt: skip
-        device.launch(
-            "describe_write",
-            (blocks(height * width, _TILE), blocks(plan.dim, _TILE), batch),
-            _THREADS,
-            (work, np.int64(self.image_sums), self.sum_begin, self.sum_stage, self.part_begin, self.parts,
-             self.stage_width, *self.axes, np.int32(height), np.int32(width), np.int32(plan.dim), out,
-             np.int64(image_stride), np.int64(row_stride)),
-        )  # fmt: skip
+        grid = blocks(self.most_places, _THREADS), self.sums, batch
+        device.launch("describe_sums", grid, _THREADS, (
+            levels, self.segments, self.segment_begin, self.sum_begin, self.weights, np.int32(plan.neighbourhood),
+            np.int64(self.image_sums), work,
+        ))  # fmt: skip
+        grid = blocks(height * width, _TILE), blocks(plan.dim, _TILE), batch
+        device.launch("describe_write", grid, _THREADS, (
+            work, np.int64(self.image_sums), self.sum_begin, self.sum_stage, self.part_begin, self.parts,
+            self.stage_width, *self.axes, np.int32(height), np.int32(width), np.int32(plan.dim), out,
+            np.int64(image_stride), np.int64(row_stride),
+        ))  # fmt: skip
 
 
 def level_table(levels: Sequence[LevelView]) -> IndexArray:

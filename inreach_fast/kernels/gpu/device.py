@@ -181,9 +181,9 @@ def blocks(count: int, size: int) -> int:
     return max(1, -(-count // size))
 
 
-def launch_each(device: Device, kernel: str, count: int, *arguments: Argument) -> None:
-    """Starts a kernel with one thread for each of ``count``."""
-    device.launch(kernel, (blocks(count, 256),), 256, arguments)
+def launch_each(device: Device, kernel: str, count: int, *arguments: Argument, each: int = 1) -> None:
+    """Starts a kernel with ``each`` threads for each of ``count``."""
+    device.launch(kernel, (blocks(count, 256 // each),), 256, arguments)
 
 
 def fill(device: Device, array: DeviceArray, value: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray
-from .device import Argument, Device, DeviceArray, blocks
+from .device import Argument, Device, DeviceArray, blocks, launch_each
 from .routes import FORMATS, Bounds
 
 # Directions and tail fill the 64 values of a head.
@@ -169,13 +169,10 @@ class Frame:
             device.empty(rows.count, np.float32),
             bounds,
         )
-        device.launch(
-            f"frame_rows_{form}",
-            (blocks(rows.count, 8),),
-            256,
-            (*rows.arguments, np.int32(rows.count), np.int32(rows.dim), np.int32(depth), self.centre,
-             np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low,
-             out.extra),
+        launch_each(
+            device, f"frame_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
+            np.int32(depth), self.centre, np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight),
+            out.values, out.low, out.extra, each=32,
         )  # fmt: skip
         return out
 
@@ -223,13 +220,10 @@ class Directions:
         out = FramedRows(
             device.empty((rows.count, HEAD_DEPTH), kind.dtype), device.empty(rows.count, np.float32), None, bounds
         )
-        device.launch(
-            f"project_rows_{form}",
-            (blocks(rows.count, 16),),
-            256,
-            (*rows.arguments, np.int32(rows.count), np.int32(rows.dim), frame.centre, np.float64(frame.scale),
-             self.vectors, np.int32(self.vectors.shape[0]), np.float64(self.defect),
-             np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low),
+        launch_each(
+            device, f"project_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
+            frame.centre, np.float64(frame.scale), self.vectors, np.int32(self.vectors.shape[0]),
+            np.float64(self.defect), np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low, each=16,
         )  # fmt: skip
         return out
 

@@ -45,11 +45,3 @@ def kernel_source() -> str:
         return _INCLUDE.sub(included, text)
 
     return with_includes("all.cuh")
-
-
-def kernel_names() -> tuple[str, ...]:
-    """The kernels by name, as the source declares them."""
-    text = kernel_source()
-    plain = re.findall(r"^INREACH(?:_TILE)?_KERNEL\([\w:]+\)\s*\n?(\w+)\(", text, re.MULTILINE)
-    made = re.findall(r"^INREACH_(?:FRAME_ROWS|PROJECT_ROWS|REFINE|FILTER)\((\w+)", text, re.MULTILINE)
-    return tuple(sorted({*plain, *made}))

@@ -103,27 +103,21 @@ class Launcher:
         assert query_tiles <= _MAX_GRID_Y
         # Blocks go on to the next tile of bank rows with the reaches that they and others have lowered so far.
         across = min(tiles, blocks(4 * self.device.multiprocessors, query_tiles))
-        self.device.launch(
-            route.kernel,
-            (across, query_tiles),
-            route.threads,
-            (q.values, q.low, q.extra, q_group, np.int32(queries.count), x.values, x.low, x.extra, x_group,
-             np.int32(bank.count), np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS[task]),
-             np.uint32(bank.base), q_reach, x_reach, *listed, argmin, least,
-             np.int32(0 if least is None else least.shape[1])),
-        )  # fmt: skip
+        self.device.launch(route.kernel, (across, query_tiles), route.threads, (
+            q.values, q.low, q.extra, q_group, np.int32(queries.count), x.values, x.low, x.extra, x_group,
+            np.int32(bank.count), np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS[task]),
+            np.uint32(bank.base), q_reach, x_reach, *listed, argmin, least,
+            np.int32(0 if least is None else least.shape[1]),
+        ))  # fmt: skip
 
     def refine(self, queries: Piece, bank: Piece, candidates: Candidates, reach: DeviceArray) -> None:
         """Bounds in all dimensions of the pairs that leading directions let through."""
         q, x, heads = queries.framed, bank.framed, _heads_of(queries)
-        self.device.launch(
-            f"refine_{self.route.format}",
-            self.spread,
-            256,
-            (q.values, q.low, q.extra, x.values, x.low, x.extra, np.int32(q.depth), q.bounds.stretch, q.bounds.floor,
-             heads.bounds.stretch, heads.bounds.floor, np.uint32(bank.base), reach, *candidates.listed,
-             candidates.counts.refined),
-        )  # fmt: skip
+        self.device.launch(f"refine_{self.route.format}", self.spread, 256, (
+            q.values, q.low, q.extra, x.values, x.low, x.extra, np.int32(q.depth), q.bounds.stretch, q.bounds.floor,
+            heads.bounds.stretch, heads.bounds.floor, np.uint32(bank.base), reach, *candidates.listed,
+            candidates.counts.refined,
+        ))  # fmt: skip
 
     def guess(self, queries: Piece, bank: Piece, hint: DeviceArray, candidates: Candidates) -> None:
         """Lists for each query the bank row of a hint, int64 (m,); numbers outside the piece are skipped."""
@@ -144,14 +138,11 @@ class Launcher:
         """Float64 distances of the candidates that are still under their reach; ``best`` of either side is lowered."""
         bounds = queries.framed.bounds
         x_reach, row_best = (None, None) if back is None else (back.reach, back.best)
-        self.device.launch(
-            "decide",
-            self.spread,
-            256,
-            (*queries.rows.arguments, *bank.rows.arguments, np.uint32(bank.base), np.int32(bank.rows.dim),
-             *candidates.listed, bounds.stretch, bounds.floor, reach, x_reach, candidates.sq, best, row_best,
-             candidates.counts.decided),
-        )  # fmt: skip
+        self.device.launch("decide", self.spread, 256, (
+            *queries.rows.arguments, *bank.rows.arguments, np.uint32(bank.base), np.int32(bank.rows.dim),
+            *candidates.listed, bounds.stretch, bounds.floor, reach, x_reach, candidates.sq, best, row_best,
+            candidates.counts.decided,
+        ))  # fmt: skip
 
     def advance(self, answers: Answers) -> None:
         """Lowers reaches to new bests; rows of a beaten best are forgotten."""
@@ -163,13 +154,9 @@ class Launcher:
 
         With ``query_base`` (number of the first query) the lowest query for each row.
         """
-        self.device.launch(
-            "pick",
-            self.spread,
-            256,
-            (*candidates.held(), np.uint32(base), np.uint32(query_base or 0), np.int32(query_base is not None),
-             answers.best, answers.nearest),
-        )  # fmt: skip
+        numbers = np.uint32(base), np.uint32(query_base or 0), np.int32(query_base is not None)
+        arguments = *candidates.held(), *numbers, answers.best, answers.nearest
+        self.device.launch("pick", self.spread, 256, arguments)
 
     def finish(self, best: DeviceArray, nearest: DeviceArray, out: tuple[DeviceArray, DeviceArray]) -> None:
         """Running answers to index int64 and squared distance float32 of the same size."""

@@ -66,8 +66,8 @@ class _Ranked:
             return  # too few groups for a bound on k different rows
         least = launcher.device.empty((count, width), np.uint32)
         launcher.filter("least", self.queries, piece, least=least)
-        arguments = least, np.int32(width), np.int32(self.k), np.int32(count), self.reach
-        launcher.device.launch("kth_least", (blocks(count, 8),), 256, arguments)
+        numbers = np.int32(width), np.int32(self.k), np.int32(count)
+        launch_each(launcher.device, "kth_least", count, least, *numbers, self.reach, each=32)
 
     def search(self, piece: Piece, sq_scale: np.float64) -> None:
         """Candidates of a piece to new answers."""

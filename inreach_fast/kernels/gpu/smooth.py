@@ -33,19 +33,13 @@ class Smoother:
         """Scores float32 (B, h, w) to maps float32 (B, H, W) and their maxima float32 (B,)."""
         device, (rows, columns), (height, width) = self._device, self._cells, self._size
         batch = len(self._order)
-        device.launch(
-            "smooth_columns",
-            (blocks(height * columns, 256), batch),
-            256,
-            (scores, np.int32(rows), np.int32(columns), np.int32(height), *self._rows, self._half),
-        )
         fill(device, self._order, 0)
-        device.launch(
-            "smooth_rows",
-            (blocks(height * width, 256), batch),
-            256,
-            (self._half, np.int32(columns), np.int32(height), np.int32(width), *self._columns, smoothed, self._order),
-        )
+        sides = np.int32(rows), np.int32(columns), np.int32(height)
+        grid = blocks(height * columns, 256), batch
+        device.launch("smooth_columns", grid, 256, (scores, *sides, *self._rows, self._half))
+        sides = np.int32(columns), np.int32(height), np.int32(width)
+        grid = blocks(height * width, 256), batch
+        device.launch("smooth_rows", grid, 256, (self._half, *sides, *self._columns, smoothed, self._order))
         launch_each(device, "greatest_value", batch, self._order, np.int32(batch), greatest)
 
 

@@ -31,15 +31,11 @@ def channel_spread(
         own = start_table.part(first, stop + 1)
         lengths = np.diff(starts[first : stop + 1])
         channel = device.upload(np.repeat(np.arange(stop - first, dtype=np.int32), lengths))
-        device.launch(
-            "channel_mean", (blocks(dim, 256), stop - first), 256, (members, row_table, own, np.int32(dim), mean)
-        )
-        device.launch(
-            "member_distance",
-            (blocks(end - begin, 16),),
-            256,
-            (members, row_table.part(begin, end), channel, np.int64(0), np.int64(end - begin), np.int32(dim), mean,
-             distance.part(begin, end)),
+        grid = blocks(dim, 256), stop - first
+        device.launch("channel_mean", grid, 256, (members, row_table, own, np.int32(dim), mean))
+        launch_each(
+            device, "member_distance", end - begin, members, row_table.part(begin, end), channel, np.int64(0),
+            np.int64(end - begin), np.int32(dim), mean, distance.part(begin, end), each=16,
         )  # fmt: skip
     launch_each(device, "channel_sigma", channels, distance, start_table, np.int64(channels), sigma)
     return device.download(distance), device.download(sigma)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .gpu import Grid
 from .memory import CupyMemory
 from .nvrtc import compiled_kernels
 
@@ -59,9 +60,7 @@ class CupyGpu:
             if wait:
                 self._runtime.streamSynchronize(stream)
 
-    def launch(
-        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
-    ) -> None:
+    def launch(self, kernel: str, grid: Grid, block: int, arguments: Sequence[Any], stream: int) -> None:
         # CuPy passes a pointer and a 64-bit number alike.
         values = tuple(np.uint64(a) if isinstance(a, int) else a for a in arguments)
         current = self._cuda.Stream.null if stream == 0 else self._cuda.ExternalStream(stream)

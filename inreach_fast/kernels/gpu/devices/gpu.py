@@ -7,29 +7,25 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+Grid = tuple[int, int, int]
+
 
 class Gpu(Protocol):
     """One GPU with the kernels loaded: `inreach_fast._cuda.Gpu`, `CupyGpu`, and in the tests the host executor.
 
     Streams are raw handles, as ``torch.cuda.Stream.cuda_stream`` and ``cupy.cuda.Stream.ptr`` are; 0 is the legacy
     default stream. Errors are those of the extension or of CuPy.
+
+    Attributes:
+        ordinal: its number among the visible GPUs.
+        name: of the model. compute_capability: such as (9, 0).
+        multiprocessors: their number.
     """
 
-    @property
-    def ordinal(self) -> int:
-        """Its number among the visible GPUs."""
-
-    @property
-    def name(self) -> str:
-        """Model name."""
-
-    @property
-    def compute_capability(self) -> tuple[int, int]:
-        """Such as (9, 0)."""
-
-    @property
-    def multiprocessors(self) -> int:
-        """Number of multiprocessors."""
+    ordinal: int
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
 
     def allocate(self, nbytes: int) -> int:
         """Address of new memory, aligned to 256 bytes."""
@@ -46,9 +42,7 @@ class Gpu(Protocol):
     def copy_out(self, to: Any, source: int, stream: int, wait: bool) -> None:
         """To a contiguous host buffer; without ``wait``, valid after the stream has been waited for."""
 
-    def launch(
-        self, kernel: str, grid: tuple[int, int, int], block: int, arguments: Sequence[Any], stream: int
-    ) -> None:
+    def launch(self, kernel: str, grid: Grid, block: int, arguments: Sequence[Any], stream: int) -> None:
         """Arguments are int (addresses) and NumPy scalars."""
 
     def synchronize(self, stream: int) -> None:

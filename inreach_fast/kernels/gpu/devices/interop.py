@@ -7,7 +7,6 @@ library; the caller's own library reads them with its ``from_dlpack``.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,10 +25,7 @@ _DLPACK_CUDA = (2, 13)
 # torch's name for the GPUs' memory. Tests add "cpu", so that all of this runs without a GPU.
 _TORCH_TYPES = ("cuda",)
 # Types that convert without loss.
-_EXACT = {
-    "float32": ("float16", "bfloat16"),
-    "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32"),
-}
+_EXACT = {"float32": ("float16", "bfloat16"), "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32")}
 
 
 def lives_on_gpu(value: Any) -> bool:
@@ -53,48 +49,8 @@ def numbers_like(value: Any) -> Any:
     return library.to_gpu(numbers, library.ordinal(value))
 
 
-class Library(ABC):
-    """A library whose arrays callers have. ``value`` is one of its own arrays, except in `owns` and `adopt`."""
-
-    @abstractmethod
-    def owns(self, value: Any) -> bool:
-        """Whether it is an array of this library."""
-
-    @abstractmethod
-    def adopt(self, value: Any) -> Any:
-        """Any library's array as one of this library, without a copy; the producer is told the current stream."""
-
-    @abstractmethod
-    def ordinal(self, value: Any) -> int:
-        """Number of the GPU that it is on."""
-
-    @abstractmethod
-    def contiguous(self, value: Any, dtype: str) -> Any:
-        """In C order, converted to that dtype."""
-
-    @abstractmethod
-    def layout(self, value: Any) -> tuple[int, tuple[int, ...]]:
-        """Address, and strides in values."""
-
-    @abstractmethod
-    def stream(self, ordinal: int) -> int:
-        """Raw handle of the caller's current stream."""
-
-    @abstractmethod
-    def to_host(self, value: Any, key: Any = slice(None)) -> Array:
-        """``value[key]`` as a NumPy array; key is a slice or an array of row numbers."""
-
-    @abstractmethod
-    def to_gpu(self, value: Array, ordinal: int) -> Any:
-        """A NumPy array as one of this library, on a GPU."""
-
-    @abstractmethod
-    def memory(self, ordinal: int) -> TorchMemory | CupyMemory:
-        """Its allocator."""
-
-
-class TorchLibrary(Library):
-    """torch tensors. ``kind``: "cuda", or for tests "cpu"."""
+class TorchLibrary:
+    """torch tensors. ``kind``: "cuda", or for tests "cpu". Methods take tensors, except for `owns` and `adopt`."""
 
     def __init__(self, kind: str = "cuda") -> None:
         import torch
@@ -103,41 +59,53 @@ class TorchLibrary(Library):
         self._kind = kind
 
     def owns(self, value: Any) -> bool:
+        """Whether it is an array of this library."""
         return isinstance(value, self._torch.Tensor) and value.device.type == self._kind
 
     def adopt(self, value: Any) -> Any:
+        """Any array on a GPU as one of this library, without a copy; its producer is told the current stream."""
         if isinstance(value, self._torch.Tensor):
             return value.detach().resolve_neg()
         return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
 
     def ordinal(self, value: Any) -> int:
+        """Number of the GPU."""
         return int(value.device.index or 0)
 
     def contiguous(self, value: Any, dtype: str) -> Any:
+        """In C order and of that dtype."""
         return value.to(getattr(self._torch, dtype)).contiguous()
 
     def layout(self, value: Any) -> tuple[int, tuple[int, ...]]:
+        """Address, and strides in values."""
         return value.data_ptr(), tuple(value.stride())
 
     def stream(self, ordinal: int) -> int:
+        """Raw handle of the caller's current stream."""
         return 0 if self._kind != "cuda" else int(self._torch.cuda.current_stream(ordinal).cuda_stream)
 
     def to_host(self, value: Any, key: Any = slice(None)) -> Array:
+        """``value[key]`` as a NumPy array; key is a slice or an array of row numbers."""
         chosen = key if isinstance(key, slice) else self._torch.from_numpy(np.array(key)).to(value.device)
         return np.asarray(value[chosen].cpu().numpy())
 
     def to_gpu(self, value: Array, ordinal: int) -> Any:
+        """A NumPy array as one of this library."""
         return self._torch.from_numpy(value).to(self._device(ordinal))
 
     def memory(self, ordinal: int) -> TorchMemory:
+        """The library's allocator."""
         return TorchMemory(self._device(ordinal))
 
     def _device(self, ordinal: int) -> str:
         return f"cuda:{ordinal}" if self._kind == "cuda" else self._kind
 
 
-class CupyLibrary(Library):
-    """CuPy arrays. CuPy computes on the current GPU, wherever an array is: each operation makes the array's current."""
+class CupyLibrary:
+    """CuPy arrays; the methods are those of `TorchLibrary`.
+
+    CuPy computes on the current GPU, wherever an array is: each operation makes the array's GPU current.
+    """
 
     def __init__(self) -> None:
         import cupy
@@ -177,6 +145,9 @@ class CupyLibrary(Library):
 
     def memory(self, ordinal: int) -> CupyMemory:
         return CupyMemory(ordinal)
+
+
+Library = TorchLibrary | CupyLibrary
 
 
 @cache

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
-from ....errors import BackendError, GpuError
+from ....errors import BackendError, GpuError, GpuUnavailableError
 from .cupy_gpu import CupyGpu
 from .driver_errors import typed_errors
-from .extension import extension_gpu
 from .gpu import Gpu, Memory
 from .memory import CupyMemory, TorchMemory
 from .probe import gpu_count
 
 KINDS = ("cuda", "cupy")
 _GPUS = re.compile(r"all|\d+(,\d+)*")
+# The kernels as nvcc compiled them for the extension.
+_FATBIN = Path(__file__).resolve().parents[3] / "_cuda.fatbin"
 _pid = os.getpid()
 _opened: dict[tuple[str, int], Gpu] = {}
 _lock = threading.Lock()
@@ -71,8 +73,20 @@ def open_gpu(kind: str, ordinal: int) -> Gpu:
     with _lock:
         if (kind, ordinal) not in _opened:
             with typed_errors(f"cuda:{ordinal}"):
-                _opened[kind, ordinal] = extension_gpu(ordinal) if kind == "cuda" else CupyGpu(ordinal)
+                _opened[kind, ordinal] = _extension_gpu(ordinal) if kind == "cuda" else CupyGpu(ordinal)
         return _opened[kind, ordinal]
+
+
+def _extension_gpu(ordinal: int) -> Gpu:
+    from ...._cuda import Gpu as ExtensionGpu
+
+    try:
+        return ExtensionGpu(ordinal, _FATBIN.read_bytes())
+    except OSError as error:
+        raise GpuUnavailableError(
+            f"_cuda.fatbin: cannot be read ({error.strerror}); build the package where nvcc is found, or use "
+            "backend='cupy'"
+        ) from error
 
 
 def shared_memory(kind: str, ordinal: int) -> Memory | None:
