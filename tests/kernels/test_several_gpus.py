@@ -11,7 +11,7 @@ from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast.errors import GpuLostError
 from inreach_fast.kernels import Bank, registry
-from inreach_fast.kernels.gpu.several import SeveralGpus
+from inreach_fast.kernels.gpu.backends import SeveralGpus
 
 
 def _shared(devices: int) -> SeveralGpus:

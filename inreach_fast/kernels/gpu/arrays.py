@@ -49,8 +49,6 @@ class Call:
         self.device = Device(gpu, caller.stream, memory=memory)
         self.backend = one_gpu(kind, caller.ordinal).on_stream(self.device)
 
-    # ------------------------------------------------------------------------------------------------ search
-
     def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
         """As `kernels.nearest`; index and distance (m, k)."""
         rows, whole = self._checked(queries, bank, query_group, bank_group)
@@ -123,8 +121,6 @@ class Call:
         check_not_empty(held.shape[0], name)
         check_not_empty(held.shape[1], f"{name} (second dimension)")
         return DeviceRows(held, None, 0, len(held))
-
-    # ----------------------------------------------------------------------------------- members and describe
 
     def members(self, value: Any) -> GpuMembers:
         """Members of channels, float32 (N, D), in place."""

@@ -110,8 +110,6 @@ class GpuBackend(Backend):
                 self._device = self._open_device()
             return self._device
 
-    # ------------------------------------------------------------------------------------------------ searches
-
     def nearest(
         self, queries: Bank | DeviceRows, bank: Bank, k: int, query_group: IndexArray | None = None, hint: Any = None
     ) -> Nearest:
@@ -173,8 +171,6 @@ class GpuBackend(Backend):
         route = options.route or Route("fp16" if pairs >= _SMALL_PAIRS else "f32", tile)
         head_route = options.head_route or Route("fp16", tile)
         return Search(self.device, route, head_route, options.capacity)
-
-    # ------------------------------------------------------------------------------------------------- the bank
 
     def target(self, bank: Bank, search: Search, groups: IndexArray | None, *, by_directions: bool = True) -> Target:
         """The bank as a search sees it: all of it where it stays on the GPU, else pieces that are uploaded in turn."""
@@ -261,8 +257,6 @@ class GpuBackend(Backend):
     def _lies_here(self, bank: Bank) -> bool:
         return bank.gpu is not None and bank.gpu.caller.ordinal == self.device.gpu.ordinal
 
-    # ------------------------------------------------------------------------------------------- the others
-
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """Executes ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
         with self.lock:
@@ -311,8 +305,6 @@ class GpuBackend(Backend):
             return distance, sigma
 
         return self._within_memory(attempt)
-
-    # ---------------------------------------------------------------------------------------------- memory
 
     def _within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
         """What ``call`` returns; it starts again with smaller parts as long as the memory does not suffice."""

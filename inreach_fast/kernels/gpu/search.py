@@ -176,8 +176,6 @@ class Search(Launcher):
             self.advance(back)
             self.pick(run.candidates, piece.base, back, query_base=run.queries.base)
 
-    # ---------------------------------------------------------------------------------------- the way back
-
     def ask_back(
         self, frame: Frame, queries: DeviceRows, bank: DeviceRows, answers: Answers
     ) -> tuple[DeviceRows, Target, Answers]:

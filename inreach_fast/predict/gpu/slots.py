@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,32 +38,23 @@ class Slot:
     current: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-class Started:
+class Started(Future[GpuScores]):
     """An image that was started: in a slot until it is collected."""
 
     def __init__(self, slot: Slot) -> None:
+        super().__init__()
         self.slot: Slot | None = slot
-        self._scores: GpuScores | None = None
-        self._error: Exception | None = None
 
     def finish(self) -> Slot:
         """Waits for the image and returns its slot."""
-        slot = self.slot
+        slot, self.slot = self.slot, None
         assert slot is not None
         try:
             with typed_errors(), slot.current():
-                self._scores = slot.inference.collect()
+                self.set_result(slot.inference.collect())
         except Exception as error:
-            self._error = error
-        self.slot = None
+            self.set_exception(error)
         return slot
-
-    def scores(self) -> GpuScores:
-        """Its outcome; once."""
-        if self._error is not None:
-            raise self._error
-        assert self._scores is not None
-        return self._scores
 
 
 class GpuSlots:
@@ -104,7 +96,7 @@ class GpuSlots:
             if started.slot is not None:
                 self._started.remove(started)
                 self._free.append(started.finish())
-        return started.scores()
+        return started.result()
 
     def scores(self, images: Iterable[UInt8Array]) -> Iterator[GpuScores]:
         """The outcomes in order, while the next images run."""

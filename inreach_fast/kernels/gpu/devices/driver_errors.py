@@ -14,60 +14,28 @@ from ....errors import GpuError, GpuLostError, GpuMemoryError, GpuUnavailableErr
 NO_DRIVER = -1
 OLD_DRIVER = -2
 
-# Codes, the error that they become, and what its message says after the driver's own words.
-_ERRORS: tuple[tuple[frozenset[int], type[GpuError], str], ...] = (
-    (
-        frozenset({NO_DRIVER, 34}),
-        GpuUnavailableError,
-        "; install NVIDIA's driver, or use the CPU for device and backend",
-    ),
-    (
-        frozenset({OLD_DRIVER, 35, 36, 222, 225, 803, 804}),
-        GpuUnavailableError,
-        ": the driver is older than the CUDA that this was built with; update the driver, or use backend='cupy' with "
-        "the CuPy of an older CUDA",
-    ),
-    (
-        frozenset({100, 101}),
-        GpuUnavailableError,
-        ": there is no such GPU; compare CUDA_VISIBLE_DEVICES with the list of nvidia-smi",
-    ),
-    (
-        frozenset({200, 209, 218, 221, 223}),
-        GpuUnavailableError,
-        ": the kernels were not compiled for this GPU, or its driver cannot read them; use backend='cupy', which "
-        "compiles them here, or build with CMAKE_CUDA_ARCHITECTURES naming the GPU's architecture",
-    ),
-    (
-        frozenset({46, 102, 304, 802, 805, 806, 807, 808, 809, 810}),
-        GpuUnavailableError,
-        ": the GPU is in use by others (exclusive mode, MPS), or access is denied; see nvidia-smi, or choose another "
-        "GPU with CUDA_VISIBLE_DEVICES",
-    ),
-    (
-        frozenset({2}),
-        GpuMemoryError,
-        ": the GPU's memory is full; stop what else uses it, or leave it more room (set_gpu_memory_limit: banks are "
-        "then streamed in pieces)",
-    ),
-    (
-        frozenset({226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721}),
-        GpuLostError,
-        ": a kernel faulted, and this process has lost the GPU; start a new process, and please report the fault with "
-        "the output of compute-sanitizer (docs/gpu.md)",
-    ),
-    (
-        frozenset({4, 201, 214, 220, 709, 999}),
-        GpuLostError,
-        ": the GPU or its driver failed; start a new process, and look at the system's log",
-    ),
-    (
-        frozenset(range(900, 909)),
-        GpuError,
-        ": the call is not allowed during the capture of a CUDA graph on this stream; call it once before the "
-        "capture, so that everything is prepared, or outside of it",
-    ),
-)
+# The error, what its message says after the driver's own words, and the codes that mean it.
+_ERRORS: tuple[tuple[type[GpuError], str, set[int]], ...] = (
+    (GpuUnavailableError, "install NVIDIA's driver, or use the CPU for device and backend", {NO_DRIVER, 34}),
+    (GpuUnavailableError, "the driver is older than the CUDA that this was built with: update the driver, or use "
+     "backend='cupy' with the CuPy of an older CUDA", {OLD_DRIVER, 35, 36, 222, 225, 803, 804}),
+    (GpuUnavailableError, "there is no such GPU: compare CUDA_VISIBLE_DEVICES with the list of nvidia-smi", {100, 101}),
+    (GpuUnavailableError, "the kernels were not compiled for this GPU, or its driver cannot read them: use "
+     "backend='cupy', which compiles them here, or build with CMAKE_CUDA_ARCHITECTURES naming the GPU's architecture",
+     {200, 209, 218, 221, 223}),
+    (GpuUnavailableError, "the GPU is in use by others (exclusive mode, MPS), or access is denied: see nvidia-smi, or "
+     "choose another GPU with CUDA_VISIBLE_DEVICES", {46, 102, 304, 802, 805, 806, 807, 808, 809, 810}),
+    (GpuMemoryError, "the GPU's memory is full: stop what else uses it, or leave it more room (set_gpu_memory_limit: "
+     "banks are then streamed in pieces)", {2}),
+    (GpuLostError, "a kernel faulted, and this process has lost the GPU: start a new process, and please report the "
+     "fault with the output of compute-sanitizer (docs/gpu.md)",
+     {226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721}),
+    (GpuLostError, "the GPU or its driver failed: start a new process, and look at the system's log",
+     {4, 201, 214, 220, 709, 999}),
+    (GpuError, "the call is not allowed during the capture of a CUDA graph on this stream: call it once before the "
+     "capture, so that everything is prepared, or outside of it", set(range(900, 909))),
+    (GpuError, "see docs/gpu.md", set()),
+)  # fmt: skip
 
 # torch's messages quote the runtime's text. These texts have a remedy of their own.
 _TEXTS = (
@@ -99,10 +67,8 @@ def gpu_error(code: int, name: str, *, call: str = "", gpu: str = "the GPU") -> 
     """
     what = f"{name} ({code})" if code >= 0 else name
     said = f"{gpu}: {call + ': ' if call else ''}{what}"
-    for codes, kind, remedy in _ERRORS:
-        if code in codes:
-            return kind(said + remedy)
-    return GpuError(f"{said}; see docs/gpu.md")
+    kind, remedy, _ = next((known for known in _ERRORS if code in known[2]), _ERRORS[-1])
+    return kind(f"{said}; {remedy}")
 
 
 def as_gpu_error(error: BaseException, gpu: str = "the GPU") -> GpuError | None:

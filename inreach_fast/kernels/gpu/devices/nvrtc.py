@@ -72,11 +72,7 @@ def _keep(place: Path, data: bytes) -> None:
     """Writes the file whole or not at all; if it cannot be written, the next process compiles again."""
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(scratch, place)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            scratch = Path(folder) / place.name
+            scratch.write_bytes(data)
+            scratch.replace(place)
