@@ -52,13 +52,10 @@ BUILT = frozenset({".so", ".pyd", ".fatbin"})
 _NOT_YET = (
     "inreach_fast.parameters -> inreach_fast.kernels",
     "inreach_fast.predict.disagreement -> *",
-    "inreach_fast.predict.gpu.slots -> inreach_fast.kernels.gpu.*",
-    "inreach_fast.kernels.gpu.devices.opening -> *",
     "inreach_fast.fit.* -> *",
     "inreach_fast.cli.* -> *",
     "inreach_fast.evaluation.* -> *",
     "inreach_fast.executors.ray_bridge -> *",
-    "inreach_fast.executors.worker -> inreach_fast.threads",
 )
 
 

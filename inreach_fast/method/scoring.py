@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from .. import kernels
 from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..kernels.distance import exact_sq_distance
-from ..kernels.smoothing import axis_operator
 
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
@@ -176,6 +176,21 @@ def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma:
     half = np.stack([(column[:, None] * pixels[low:high]).sum(axis=0) for low, high, column in rows])
     half = np.ascontiguousarray(half.T)
     return np.stack([(column[:, None] * half[low:high]).sum(axis=0) for low, high, column in columns], axis=1)
+
+
+@lru_cache(maxsize=32)
+def axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, DoubleArray], ...]:
+    """Column j of (Gaussian filter * nearest upsampling) for one axis: (first row, last row + 1, values)."""
+    matrix = np.zeros((n, cells), dtype=np.float64)
+    matrix[np.arange(n), np.arange(n) * cells // n] = 1.0
+    if sigma > 0:
+        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=4.0)
+    columns = []
+    for j in range(cells):
+        used = np.flatnonzero(matrix[:, j])
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        columns.append((low, high, np.ascontiguousarray(matrix[low:high, j])))
+    return tuple(columns)
 
 
 def image_score(smoothed: npt.NDArray[np.floating]) -> float:
