@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ParameterError
-from ..fit.nominate import Progress
 from ..fit.report import FitReport
+from ..progress import Progress
 from .state import State
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
 from ..executors import make_executor
-from ..fit.nominate import Progress, silent
-from ..fit.pipeline import StoredImages, fit_images, fit_rows
+from ..fit.context import FitContext
+from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
 from ..images.source import ImageSource, open_images
 from ..memory import machine_memory, parse_bytes
 from ..method.descriptors import check_descriptors, check_grid
+from ..progress import Progress, no_progress
 from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
 from .descriptor_references import references
@@ -61,16 +62,7 @@ class Fitting(WithNetwork):
             EmptyFolderError, TooFewImagesError, ImageError (none can be read), NonFiniteError, ParameterError,
             MemoryLimitError (the fit would refuse the limit).
         """
-        return plan_fit(
-            open_images(images),
-            self.parameters,
-            self.geometry,
-            self._describer,
-            self._workspace().budget.limit,
-            seeds=seeds,
-            explicit_limit=self._memory_limit is not None,
-            tell=progress or silent,
-        )
+        return plan_fit(self._context(self._workspace(), progress, seeds=seeds), open_images(images))
 
     def fit(
         self,
@@ -113,15 +105,11 @@ class Fitting(WithNetwork):
         if resume and spool is None:
             raise ParameterError("resume: there is nothing to go on from without spool=DIR")
         source = open_images(images)
-        self._fit_source(
-            source,
-            seeds=seeds,
-            skip_bad=skip_bad,
-            spool=spool,
-            resume=resume,
-            keep_spool=keep_spool,
-            progress=progress,
-        )
+        if self._spec is not None and self._backbone is None:
+            self._spec = self._fingerprint = None  # a loaded model is fitted again: any backbone may be used
+        workspace = self._workspace(spool, resume)
+        context = self._context(workspace, progress, seeds=seeds, skip_bad=skip_bad)
+        self._fit_images(context, source, keep_spool=keep_spool)
         return self
 
     def remove_spool(self) -> None:
@@ -153,17 +141,8 @@ class Fitting(WithNetwork):
             array = check_descriptors(x)
         shape = check_grid(grid, array.shape[1])
         with closing(self._workspace()) as workspace:
-            fitted = fit_rows(
-                array,
-                shape,
-                self.parameters,
-                workspace,
-                report,
-                seeds=seeds,
-                explicit_limit=self._memory_limit is not None,
-                tell=progress or silent,
-            )
-        self._take(fitted)
+            context = self._context(workspace, progress, seeds=seeds, report=report)
+            self._take(fit_rows(context, array, shape))
         self._from_descriptors = True
         self._described = references(x, len(array))
         return self
@@ -172,45 +151,33 @@ class Fitting(WithNetwork):
         """Where temporary files go that outgrow ``memory_limit``; None: the system's place for such files."""
         self._scratch = None if folder is None else Path(folder)
 
-    def _fit_source(
-        self,
-        source: ImageSource | StoredImages,
-        *,
-        seeds: Any = None,
-        skip_bad: bool = False,
-        spool: str | os.PathLike[str] | None = None,
-        resume: bool = False,
-        keep_spool: bool = False,
-        progress: Progress | None = None,
-    ) -> None:
-        if self._spec is not None and self._backbone is None and not isinstance(source, StoredImages):
-            self._spec = self._fingerprint = None  # a loaded model fitted anew: its old backbone binds no more
-        workspace = self._workspace(spool, resume)
+    def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> None:
+        workspace = context.workspace
         try:
-            fitted = fit_images(
-                source,
-                self.parameters,
-                self.geometry,
-                self._describer,
-                workspace,
-                self._executor,
-                seeds=seeds,
-                skip_bad=skip_bad,
-                explicit_limit=self._memory_limit is not None,
-                tell=progress or silent,
-            )
+            result = fit_images(context, source)
         except BaseException as error:
             workspace.give_up(error)
             raise
-        if not isinstance(workspace, Spool):
-            workspace.close()
-        elif keep_spool:
+        if keep_spool and workspace.durable:
             self._spool = workspace
         else:
             workspace.remove()
-        self._take(fitted)
+        self._take(result)
         self._from_descriptors = False
         self._described = None
+
+    def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
+        """The estimator's settings and a call's ``arguments`` (`FitContext`)."""
+        settings = {
+            "parameters": self.parameters,
+            "geometry": self.geometry,
+            "describer": self._describer,
+            "executor": self._executor,
+            "workspace": workspace,
+            "progress": progress or no_progress,
+            "explicit_limit": self._memory_limit is not None,
+        }
+        return FitContext(**{**settings, **arguments})
 
     def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
         budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array_types import FloatArray
+from ..array_types import FloatArray, UInt8Array
 from ..errors import DescriptorsNeededError, FinalModelError, GrowthError, ModelCorruptError, ParameterError
-from ..fit.growth import (
-    ManyInputs,
-    Setting,
-    add_images,
-    add_rows,
-    forget_images,
-    forget_rows,
-    names_without,
-    read_added,
-)
+from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
 from ..fit.growth_state import GrowthState
-from ..fit.nominate import Progress, silent
-from ..fit.pipeline import StoredImages
 from ..images.ids import image_numbers
-from ..images.source import open_images
+from ..images.preprocess import Geometry
+from ..images.source import ImageSource, open_images
 from ..method.descriptors import check_descriptors
-from ..storage.workspace import Workspace
+from ..progress import Progress
 from .descriptor_references import referenced, references
 from .fitting import Fitting
 
@@ -66,14 +57,13 @@ class Growing(Fitting):
         state = self._growing("partial_fit", descriptors=False)
         source = open_images(images)
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
+            context, current = self._context(workspace, progress, skip_bad=skip_bad), self._current(state)
             if refit:
-                added, names, _ = read_added(self._current(state), source, setting, skip_bad=skip_bad)
-                inputs = ManyInputs([(state.inputs, range(self.n_images_)), (added, range(len(added)))])
-                with closing(added):
-                    self._fit_source(StoredImages(inputs, names), progress=progress)
+                inputs, names = read_added(context, current, source)
+                with closing(inputs):
+                    self._refit(names, inputs.__getitem__, progress)
             else:
-                self._take(add_images(self._current(state), source, setting, skip_bad=skip_bad))
+                self._take(add_images(context, current, source))
         return self
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
@@ -91,8 +81,8 @@ class Growing(Fitting):
         self._check_shape(array)
         described = [*(self._described or [None] * self.n_images_), *references(x, len(array))]
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
-            self._take(add_rows(self._current(state), array, setting, lambda i: referenced(described[i])))
+            context = self._context(workspace, progress)
+            self._take(add_rows(context, self._current(state), array, lambda i: referenced(described[i])))
         self._described = described
         return self
 
@@ -123,29 +113,35 @@ class Growing(Fitting):
         numbers = image_numbers(ids, self.image_names_, "ids")
         left = np.setdiff1d(np.arange(self.n_images_), numbers)
         array = None if x is None else self._all_descriptors(x)
+        if refit and self._from_descriptors:
+            if array is None:
+                raise DescriptorsNeededError("x: a refit needs the descriptors of all images of the model")
+            return self.fit_descriptors(array[left], self.grid_, progress=progress)
+        if refit:
+            names, _ = names_without(self.image_names_, self.report_["skipped_names"], numbers)
+            kept = state.inputs
+            assert kept is not None
+            self._refit(names, lambda i: np.array(kept[left[i]]), progress)
+            return self
+        before = self._described or [None] * self.n_images_
+        described = [before[i] for i in left.tolist()]
+
+        def available(image: int) -> FloatArray | None:
+            return array[int(left[image])] if array is not None else referenced(described[image])
+
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
-            if not self._from_descriptors:
-                if refit:
-                    names, _ = names_without(self.image_names_, self.report_["skipped_names"], numbers)
-                    inputs = ManyInputs([(state.inputs, left.tolist())])
-                    self._fit_source(StoredImages(inputs, names), progress=progress)
-                else:
-                    self._take(forget_images(self._current(state), numbers, setting))
-                return self
-            if refit:
-                if array is None:
-                    raise DescriptorsNeededError("x: a refit needs the descriptors of all images of the model")
-                return self.fit_descriptors(array[left], self.grid_, progress=progress)
-            before = self._described or [None] * self.n_images_
-            described = [before[i] for i in left.tolist()]
-
-            def at_hand(image: int) -> FloatArray | None:
-                return array[int(left[image])] if array is not None else referenced(described[image])
-
-            self._take(forget_rows(self._current(state), numbers, setting, at_hand))
-        self._described = described
+            context, current = self._context(workspace, progress), self._current(state)
+            if self._from_descriptors:
+                self._take(forget_rows(context, current, numbers, available))
+                self._described = described
+            else:
+                self._take(forget_images(context, current, numbers))
         return self
+
+    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> None:
+        """Fits network inputs again, which need neither resizing nor cropping."""
+        context = self._context(self._workspace(), progress, geometry=Geometry(resize=None, crop=None))
+        self._fit_images(context, ImageSource(names, load))
 
     def _growing(self, call: str, *, descriptors: bool | None) -> GrowthState:
         """What growing needs, looked at before it is trusted."""
@@ -166,17 +162,6 @@ class Growing(Fitting):
         except (ValueError, IndexError) as error:
             raise ModelCorruptError(f"{call}: {error}; fit and save the model again") from error
         return state
-
-    def _setting(self, workspace: Workspace, progress: Progress | None) -> Setting:
-        return Setting(
-            self.parameters,
-            self.geometry,
-            self._describer,
-            workspace,
-            self._executor,
-            progress or silent,
-            explicit_limit=self._memory_limit is not None,
-        )
 
     def _all_descriptors(self, x: Any) -> FloatArray:
         """The descriptors of all images of a model of descriptors, checked."""

@@ -72,7 +72,7 @@ class ImagePrediction(WithNetwork):
                 p.image_size,
                 p.smoothing_sigma,
                 self._map,
-                beside=lambda rows, down, right: self.nominal_.beside(rows, down, right, self.grid_),
+                beside=lambda rows, down, right: self.nominal_.at_offset(rows, down, right, self.grid_),
                 threshold=limits.threshold,
                 deadline=None if limits.budget is None else begun + limits.budget,
                 pace=self._pace,

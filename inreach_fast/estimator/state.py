@@ -11,8 +11,8 @@ import numpy as np
 from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..errors import MixedSizesError, NotFittedError
 from ..fit.growth_state import GrowthState
-from ..fit.nominate import Fitted
 from ..fit.report import FitReport
+from ..fit.result import FitResult
 from ..images.alignment import Alignment
 from ..method.descriptors import Describer
 from ..method.nominal_model import NominalModel
@@ -20,7 +20,7 @@ from ..method.scoring import Scorer, anomaly_map
 from ..method.threshold import robust_threshold
 from ..parameters import Parameters
 from ..predict.bounded_search import Pace
-from ..storage.spool import Spool
+from ..storage.workspace import Workspace
 from .descriptor_references import Reference
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class State:
 
     # Where a fit puts what outgrows memory, and the spool that it left (`fitting`).
     _scratch: Path | None
-    _spool: Spool | None
+    _spool: Workspace | None
 
     # What a fit leaves.
     nominal_: NominalModel
@@ -84,40 +84,40 @@ class State:
         if array.shape[1:] != wanted:
             raise MixedSizesError(f"x: the model was fitted on (P, D) = {wanted}, these are {array.shape[1:]}")
 
-    def _take(self, fitted: Fitted) -> None:
-        """Makes a fit's outcome this model's."""
-        alignment = fitted.alignment
-        self.nominal_ = fitted.nominal
-        self.grid_ = fitted.grid
-        self.n_images_ = len(fitted.image_names)
-        self.image_names_ = fitted.image_names
-        self.seed_images_ = fitted.seed_images
-        self.positions_ = fitted.positions
+    def _take(self, result: FitResult) -> None:
+        """Takes over the result of a fit."""
+        alignment = result.alignment
+        self.nominal_ = result.nominal
+        self.grid_ = result.grid
+        self.n_images_ = len(result.image_names)
+        self.image_names_ = result.image_names
+        self.seed_images_ = result.seed_images
+        self.positions_ = result.positions
         self.transpose_score_ = float("nan") if alignment is None else alignment.score_before
         self._alignment = alignment if alignment is not None and alignment.kept else None
         self.rotations_ = None if self._alignment is None else self._alignment.angles.astype(np.float64)
-        self.threshold_scores_ = fitted.threshold_scores
-        self.threshold_images_ = fitted.threshold_images
-        self.threshold_ = robust_threshold(fitted.threshold_scores)
-        self.report_ = fitted.report
-        self._growth = fitted.growth
-        self._grown_nominal = fitted.nominal
+        self.threshold_scores_ = result.threshold_scores
+        self.threshold_images_ = result.threshold_images
+        self.threshold_ = robust_threshold(result.threshold_scores)
+        self.report_ = result.report
+        self._growth = result.growth
+        self._grown_nominal = result.nominal
         self._scorer = None
         self._fitted = True
 
-    def _current(self, state: GrowthState) -> Fitted:
+    def _current(self, state: GrowthState) -> FitResult:
         """This model, as a fit would have handed it over."""
-        return Fitted(
-            self.nominal_,
-            self.grid_,
-            self.image_names_,
-            self.seed_images_,
-            self.positions_,
-            self._alignment,
-            self.threshold_scores_,
-            self.threshold_images_,
-            self.report_,
-            state,
+        return FitResult(
+            nominal=self.nominal_,
+            grid=self.grid_,
+            image_names=self.image_names_,
+            seed_images=self.seed_images_,
+            positions=self.positions_,
+            alignment=self._alignment,
+            threshold_scores=self.threshold_scores_,
+            threshold_images=self.threshold_images_,
+            report=self.report_,
+            growth=state,
         )
 
     def _growth_state(self) -> GrowthState | None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
 from ..errors import ParameterError
-from ..fit.nominate import Progress, leave_one_out_score, silent
+from ..fit.model_building import leave_one_out_score
 from ..images.alignment import rotate
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
+from ..progress import Progress, no_progress
 from .descriptor_references import referenced
 from .network import WithNetwork
 
@@ -36,7 +37,7 @@ class TrainingScores(WithNetwork):
             NotFittedError, ParameterError (other images than the fit's), ImageError.
         """
         self._check_fitted()
-        tell = progress or silent
+        progress = progress or no_progress
         # Of fewer patches (compressed, say) the scores are higher than the fit's.
         whole = self.nominal_.compression is None and self.nominal_ is self._grown_nominal
         if images is None and whole and len(self.threshold_images_) == self.n_images_:
@@ -45,7 +46,7 @@ class TrainingScores(WithNetwork):
         rows_of = self._training_rows(images)
         for i in range(self.n_images_):
             out[i] = leave_one_out_score(self._get_scorer(), rows_of(i), i, self.grid_, self.parameters)
-            tell("score", i + 1, self.n_images_)
+            progress("score", i + 1, self.n_images_)
         return out
 
     def _training_rows(self, images: Any) -> Callable[[int], FloatArray]:

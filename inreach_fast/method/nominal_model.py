@@ -13,7 +13,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
-from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size, sum_above
+from ..progress import Progress
+from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ class NominalModel:
             ),
         )
 
-    def beside(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
+    def at_offset(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
         """For each of ``rows`` the nominal patch that lies ``down``, ``right`` patches from it in its own image.
 
         All int64 (m,); -1 where there is none. ``grid``: (h, w) patches of an image.
