@@ -10,6 +10,7 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
+from ..kernels.bank import as_float32
 from ..parameters import Parameters
 
 if TYPE_CHECKING:
@@ -127,8 +128,6 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
         MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
         NonFiniteError: NaN or infinity; the message names image and patch.
     """
-    from ..kernels.validation import as_float32
-
     if isinstance(x, (list, tuple)):
         shapes = {np.shape(item) for item in x}
         if len(shapes) > 1:
