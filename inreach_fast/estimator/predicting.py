@@ -12,7 +12,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray
 from ..errors import NonFiniteError, ParameterError
-from ..images.source import as_image, is_single_image, open_images
+from ..images.reading import as_image, is_single_image
+from ..images.source import open_images
 from ..method.descriptors import bad_features, check_descriptors
 from ..predict.prediction import Prediction, stacked
 from ..predict.stream import Ready, in_stream, named_features

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import DegenerateDataError, ImageError, MemoryLimitError, SpoolImagesChangedError, TooFewImagesError
-from ..images.alignment import Alignment, MeanImage, align_images, rotate, transpose_score
+from ..images.alignment import Alignment, align_images, rotate
 from ..images.preprocess import Geometry
 from ..images.source import ImageSource
 from ..kernels import get_gpu_memory_limit
@@ -263,17 +263,8 @@ def decide_positions(
 
     ``inputs`` has a length and can be gone over several times; ``known`` are angles found before (`align_images`).
     """
-    mean = MeanImage()
-    for image in inputs:
-        mean.add(image)
-    score = transpose_score(mean.mean)
-    if p.align == "auto" and p.position != "never" and score <= p.transpose_threshold:
-        alignment = align_images(
-            inputs, threshold=p.transpose_threshold, score_before=score, known=known, progress=tell
-        )
-    else:
-        none = np.zeros(len(inputs), dtype=np.int64)
-        alignment = Alignment(score, None, p.transpose_threshold, False, none, None)
+    search = p.align == "auto" and p.position != "never"
+    alignment = align_images(inputs, threshold=p.transpose_threshold, search=search, known=known, progress=tell)
     return alignment, p.position == "always" or (p.position == "auto" and alignment.positions_consistent)
 
 
