@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
-from ..images.alignment import Alignment, MeanImage, align_images, rotate, transpose_score
+from ..images.alignment import Alignment, align_images, rotate
 from ..images.source import ImageSource
 from ..method.descriptors import position_channels
 from ..parameters import Parameters
 from ..progress import Progress
 from ..storage.inputs import InputStore
 from .context import FitContext
-
-Inputs = InputStore | UInt8Array | Sequence[UInt8Array]
-"""Network inputs, uint8 (H, W, 3), by number."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,7 +34,7 @@ class TrainingSet:
     digests: UInt8Array
     positions: bool = False
     alignment: Alignment | None = None
-    inputs: Inputs | None = None
+    inputs: InputStore | UInt8Array | None = None
     kept_images: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
     kept_rest: FloatArray | None = None
 
@@ -84,21 +81,12 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
 
 
 def decide_positions(
-    inputs: Inputs, p: Parameters, progress: Progress, known: IndexArray | None = None
+    inputs: Any, p: Parameters, progress: Progress, known: IndexArray | None = None
 ) -> tuple[Alignment, bool]:
     """Position test and alignment (supplement D): what was found, and whether positions are used.
 
     ``known`` are angles that an earlier search found, as in `align_images`.
     """
-    mean = MeanImage()
-    for image in inputs:
-        mean.add(image)
-    score = transpose_score(mean.mean)
-    if p.align == "auto" and p.position != "never" and score <= p.transpose_threshold:
-        alignment = align_images(
-            inputs, threshold=p.transpose_threshold, score_before=score, known=known, progress=progress
-        )
-    else:
-        none = np.zeros(len(inputs), dtype=np.int64)
-        alignment = Alignment(score, None, p.transpose_threshold, False, none, None)
+    search = p.align == "auto" and p.position != "never"
+    alignment = align_images(inputs, threshold=p.transpose_threshold, search=search, known=known, progress=progress)
     return alignment, p.position == "always" or (p.position == "auto" and alignment.positions_consistent)

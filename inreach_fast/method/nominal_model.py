@@ -156,10 +156,10 @@ class NominalModel:
             ),
         )
 
-    def at_offset(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
-        """For each of ``rows`` the nominal patch that lies ``down``, ``right`` patches from it in its own image.
+    def displaced(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
+        """The nominal patches that are displaced by ``down``, ``right`` patches from ``rows`` in their own images.
 
-        All int64 (m,); -1 where there is none. ``grid``: (h, w) patches of an image.
+        All int64 (m,); -1 if there is none. ``grid``: (h, w) patches of an image.
         """
         h, w = grid
         at_row, at_column = np.divmod(self.patch_index[rows], w)
