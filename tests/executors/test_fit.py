@@ -70,7 +70,7 @@ def test_a_network_that_cannot_be_sent_is_told_before_anything_is_started() -> N
     backbone.spec["rebuildable"] = False
     backbone._network.mine = lambda: None  # type: ignore[assignment]
     model = InReaCh(backbone=backbone, image_size=48, dim=16, assoc_depth=2, executor="processes:1")
-    with pytest.raises(ParameterError, match=r"^spec: a ImageAssociation that cannot be sent.*executor='local'"):
+    with pytest.raises(ParameterError, match=r"^spec: a ImageJob that cannot be sent.*executor='local'"):
         model.fit(small_fits.pictures(5))
 
 
