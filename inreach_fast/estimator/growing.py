@@ -171,7 +171,7 @@ class Growing(Fitting):
         return Setting(
             self.parameters,
             self.geometry,
-            self._network(),
+            self._describer,
             workspace,
             self._executor,
             progress or silent,

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFittedError
+from ..method.descriptors import Describer
 from ..parameters import Parameters
 from ..predict.bounded_search import Pace
 from .compressing import Compressing
@@ -75,6 +76,7 @@ class InReaCh(Growing, Predicting, TrainingScores, Compressing, Saving):
         self._fingerprint = None
         self._folder = None
         self._pace = Pace()
+        self._describer = Describer(lambda: self.backbone, lambda: self.parameters)
         self._on_gpu = None
         self._scratch = None  # where temporary files go; None: the system's place
         self._spool = None  # of a fit that is to be saved before its spool is removed

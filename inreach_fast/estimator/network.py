@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..array_types import FloatArray, UInt8Array
 from ..errors import BackboneMismatchError, ParameterError
-from ..fit.pipeline import Network
 from ..images.preprocess import Geometry
-from ..method.descriptors import append_positions, describe_images, position_channels
+from ..method.descriptors import append_positions, position_channels
 from .state import State
 
 if TYPE_CHECKING:
@@ -62,39 +61,10 @@ class WithNetwork(State):
                 "weights, levels or normalisation); give the same backbone, or fit again"
             )
 
-    def _network(self) -> Network:
-        direct = "_base_descriptors" not in self.__dict__  # evaluation's cache puts itself there
-        return Network(lambda: self.backbone, self._base_descriptors, self._grid, direct)
-
-    def _base_descriptors(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
-        """Network inputs, uint8 (B, H, W, 3), to descriptors without positions, float32 (B, P, dim)."""
-        p = self.parameters
-        rows, _ = describe_images(
-            batch,
-            self.backbone,
-            dim=p.dim,
-            neighbourhood=p.neighbourhood,
-            backend=p.kernel_backend,
-            precision=precision,
-        )
-        return rows
-
-    def _grid(self, patches: int) -> tuple[int, int]:
-        """The grid (h, w) of an image's patches: the network's input divided by its first level's stride."""
-        height, width = self.parameters.image_size
-        for stride in (1, 2, 4, 8, 16, 32, 64):
-            h, w = -(-height // stride), -(-width // stride)
-            if h * w == patches:
-                return h, w
-        _, h, w = self.backbone.level_shapes(height, width)[0]
-        return h, w
-
     def _described_rows(self, inputs: UInt8Array, precision: str = "float32") -> list[FloatArray]:
         """Descriptors of network inputs, with position channels where the fit has them: B times (P, D)."""
         channels = position_channels(self.grid_, self.parameters.position_weight) if self.positions_ else None
-        # What wraps `_base_descriptors` (evaluation's cache) knows of float32 alone.
-        described = self._base_descriptors(inputs, *([] if precision == "float32" else [precision]))
-        return [append_positions(rows, channels) for rows in described]
+        return [append_positions(rows, channels) for rows in self._describer(inputs, precision)]
 
 
 def as_backbone(value: Any) -> Backbone:

@@ -14,6 +14,7 @@ from ..fit.growth_state import GrowthState
 from ..fit.nominate import Fitted
 from ..fit.report import FitReport
 from ..images.alignment import Alignment
+from ..method.descriptors import Describer
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map
 from ..method.threshold import robust_threshold
@@ -42,6 +43,9 @@ class State:
     _spec: dict[str, Any] | None
     _fingerprint: str | None
     _folder: Path | None
+
+    # From network inputs to descriptors; evaluation puts one with a cache in its place.
+    _describer: Describer
 
     # Where a fit puts what outgrows memory, and the spool that it left (`fitting`).
     _scratch: Path | None

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..array_types import FloatArray, UInt8Array
+from ..method.descriptors import Describer
 from . import metrics
 from .feature_cache import FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
@@ -286,11 +288,24 @@ def _predict(
 
 
 def _use_cache(model: InReaCh, cache: FeatureCache) -> None:
-    """Put the cache before the one method that every image's descriptors pass through."""
-    describe = model._base_descriptors
+    """Put the cache before the describer, which every image's descriptors pass through."""
 
     def fingerprint() -> str:
         chosen = model.parameters
         return f"{model.backbone.fingerprint}|dim={chosen.dim}|neighbourhood={chosen.neighbourhood}"
 
-    model._base_descriptors = cache.wrap(describe, fingerprint=fingerprint)  # type: ignore[method-assign,assignment]
+    model._describer = CachedDescriber(model._describer, cache.wrap(model._describer, fingerprint=fingerprint))
+
+
+class CachedDescriber(Describer):
+    """A describer behind a cache of float32 descriptors."""
+
+    direct = False
+
+    def __init__(self, describer: Describer, cached: Callable[[UInt8Array], FloatArray]) -> None:
+        super().__init__(lambda: describer.backbone, lambda: describer.parameters)
+        self._cached = cached
+
+    def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
+        """See `Describer`; another precision than float32 goes past the cache."""
+        return self._cached(batch) if precision == "float32" else super().__call__(batch, precision)

@@ -28,7 +28,7 @@ from ..images.preprocess import Geometry
 from ..images.source import ImageSource
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows, Members
-from ..method.descriptors import described_rows, position_channels
+from ..method.descriptors import Describer, described_rows, in_memory, position_channels
 from ..method.threshold import ranked_images, sample_images
 from ..parameters import Parameters
 from ..storage.inputs import InputStore, digest_array, input_digest
@@ -40,13 +40,12 @@ from .growth_state import RESERVE, GrowthState, whole_image
 from .image_job import ImageTask
 from .nominate import Fitted, Nominated, Progress, nominate
 from .pipeline import (
-    Network,
     check_different,
     check_enough,
     check_limit,
     decide_positions,
     gather,
-    image_association,
+    image_job_of,
     read_images,
     turner,
 )
@@ -69,7 +68,7 @@ class Setting:
 
     parameters: Parameters
     geometry: Geometry
-    network: Network
+    network: Describer
     workspace: Workspace
     executor: Any
     tell: Progress
@@ -121,7 +120,7 @@ def add_images(current: Fitted, source: ImageSource, setting: Setting, *, skip_b
     seed_rows = _seed_rows(state.members, rows)
     none = np.empty(0, np.int64)
     store = MemberStore(setting.workspace, rows.dim, state.members.patches, len(new), none)
-    spec = image_association(state.members.seed_images, seed_rows, channels, p, setting.network)
+    spec = image_job_of(state.members.seed_images, seed_rows, channels, p, setting.network)
     tasks = (ImageTask(old + i, turned(new[i], old + i), False, names[old + i]) for i in range(len(new)))
     gather(setting.executor.run(spec, tasks), store, len(new), report, tell)
     del spec, seed_rows
@@ -199,7 +198,7 @@ def _renewed(
     turned, channels = turner(alignment), _channels(current, p)
 
     def image_rows(image: int, _: MemberRows) -> FloatArray:
-        described: FloatArray = described_rows(network.describe, turned(inputs[image], image), channels, names[image])
+        described = in_memory(described_rows(network, turned(inputs[image], image), channels, names[image]))
         return described
 
     sampled = sample_images(digests, p.threshold_images, p.random_state)

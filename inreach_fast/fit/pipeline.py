@@ -24,7 +24,7 @@ from ..kernels import get_gpu_memory_limit
 from ..memory import format_bytes
 from ..method.association import Associator, ImageMembers, choose_seeds, given_seeds, members_of
 from ..method.channels import MemberRows
-from ..method.descriptors import described_rows, position_channels
+from ..method.descriptors import Describer, described_rows, in_memory, position_channels
 from ..method.threshold import ranked_images, sample_images
 from ..parameters import Parameters
 from ..storage.inputs import InputStore, digest_array, input_digest
@@ -33,7 +33,7 @@ from ..storage.row_split import FILTER_PARAMETERS
 from ..storage.spool import Spool
 from ..storage.workspace import Workspace
 from .growth_state import RESERVE, GrowthState, whole_image
-from .image_job import ImageAssociation, ImageTask
+from .image_job import ImageJob, ImageTask
 from .nominate import Fitted, Progress, nominate
 from .report import FitReport
 
@@ -44,23 +44,6 @@ if TYPE_CHECKING:
 # What a spool's configuration leaves out: parameters on which its data do not depend, so that a fit whose filters
 # left no channel can be gone on from with others. (Where the filters are done, theirs are on record: placement.py.)
 _WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
-
-
-@dataclass(frozen=True)
-class Network:
-    """What a fit needs of the estimator's network.
-
-    Attributes:
-        backbone: gives it, loaded on first use.
-        describe: uint8 (B, H, W, 3) network inputs to descriptors without positions, float32 (B, P, dim).
-        grid: the grid (h, w) of so many patches.
-        direct: whether ``describe`` is the backbone and the kernels alone, and nothing stands before them.
-    """
-
-    backbone: Callable[[], Backbone]
-    describe: Callable[[UInt8Array], FloatArray]
-    grid: Callable[[int], tuple[int, int]]
-    direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ def fit_images(
     source: ImageSource | StoredImages,
     parameters: Parameters,
     geometry: Geometry,
-    network: Network,
+    network: Describer,
     workspace: Workspace,
     executor: Any,
     *,
@@ -90,7 +73,7 @@ def fit_images(
     Args:
         source: the images. parameters, geometry, network: the estimator's.
         workspace: a `Spool` is gone on from, if it holds a fit.
-        executor: runs `ImageAssociation` over the images.
+        executor: runs `ImageJob` over the images.
         explicit_limit: whether the caller has set the memory limit: it is then checked before anything is done.
     """
     p = parameters
@@ -101,7 +84,7 @@ def fit_images(
         depth = p.assoc_depth if seeds is None else np.size(seeds)
         check_limit_for(network, p, workspace.budget.limit, min(depth, len(source)), len(source))
     if isinstance(workspace, Spool):
-        workspace.begin(_configuration(p, network.backbone(), seeds, skip_bad))
+        workspace.begin(_configuration(p, network.backbone, seeds, skip_bad))
     with report.stage("read"):
         reading = read_images(source, p, geometry, skip_bad, workspace, tell)
     inputs, names = reading.inputs, [source.names[i] for i in reading.used]
@@ -126,7 +109,7 @@ def fit_images(
     report.counts["patches"] = len(inputs) * patches
     sampled = sample_images(digests, p.threshold_images, p.random_state)
     store = MemberStore(workspace, seed_rows.shape[2], patches, len(inputs), sampled)
-    spec = image_association(seed_images, seed_rows, channels, p, network)
+    spec = image_job_of(seed_images, seed_rows, channels, p, network)
     is_seed, is_sampled = set(seed_images.tolist()), set(sampled.tolist())
 
     def tasks() -> Iterator[ImageTask]:
@@ -286,23 +269,19 @@ def turner(alignment: Alignment) -> Callable[[UInt8Array, int], UInt8Array]:
     return turned
 
 
-def image_association(
-    seed_images: IndexArray, seed_rows: FloatArray, channels: FloatArray | None, p: Parameters, network: Network
-) -> ImageAssociation:
+def image_job_of(
+    seed_images: IndexArray, seed_rows: FloatArray, channels: FloatArray | None, p: Parameters, network: Describer
+) -> ImageJob:
     """The work for each image, ready to be sent to workers."""
     import torch
 
-    return ImageAssociation(
+    return ImageJob(
         seed_images,
         seed_rows,
         channels,
-        p.assoc_pairs,
-        p.dim,
-        p.neighbourhood,
-        p.kernel_backend,
-        network.backbone(),
+        p,
+        network,
         torch.get_num_threads(),
-        None if network.direct else network.describe,
         get_gpu_memory_limit(),
     )
 
@@ -314,7 +293,7 @@ def _describe_seeds(
     turned: Callable[[UInt8Array, int], UInt8Array],
     positions: bool,
     p: Parameters,
-    network: Network,
+    network: Describer,
     tell: Progress,
 ) -> tuple[FloatArray, FloatArray | None, tuple[int, int]]:
     """The seed images' descriptors (S, P, D), the position channels (P, 2) or None, and the grid."""
@@ -322,7 +301,7 @@ def _describe_seeds(
     channels: FloatArray | None = None
     grid = (0, 0)
     for slot, image in enumerate(seed_images.tolist()):
-        rows = described_rows(network.describe, turned(inputs[image], image), None, names[image])
+        rows = in_memory(described_rows(network, turned(inputs[image], image), None, names[image]))
         if out is None:
             grid = network.grid(len(rows))
             channels = position_channels(grid, p.position_weight) if positions else None
@@ -393,9 +372,9 @@ def check_limit(limit: int, seeds: int, patches: int, dim: int, n_images: int) -
         )
 
 
-def check_limit_for(network: Network, parameters: Parameters, limit: int, seeds: int, n_images: int) -> None:
+def check_limit_for(network: Describer, parameters: Parameters, limit: int, seeds: int, n_images: int) -> None:
     """The same before the first image is described: position channels may come to its descriptors."""
-    _, h, w = network.backbone().level_shapes(*parameters.image_size)[0]
+    _, h, w = network.backbone.level_shapes(*parameters.image_size)[0]
     check_limit(limit, seeds, h * w, parameters.dim + 2, n_images)
 
 

@@ -23,11 +23,11 @@ from ..images.source import ImageSource
 from ..kernels import Bank, channel_sums, nearest
 from ..memory import format_bytes
 from ..method.association import Associator, choose_seeds, given_seeds, members_of
-from ..method.descriptors import described_rows
+from ..method.descriptors import Describer, described_rows, in_memory
 from ..parameters import Parameters
 from ..storage.workspace import Budget
 from .nominate import silent
-from .pipeline import Network, check_enough, check_limit_for, decide_positions
+from .pipeline import check_enough, check_limit_for, decide_positions
 
 _MOST_SEEDS: Final = 10
 _OTHERS: Final = 16
@@ -104,7 +104,7 @@ def plan_fit(
     source: ImageSource,
     parameters: Parameters,
     geometry: Geometry,
-    network: Network,
+    network: Describer,
     limit: int,
     *,
     seeds: Any = None,
@@ -212,7 +212,7 @@ class _Look:
         source: ImageSource,
         p: Parameters,
         geometry: Geometry,
-        network: Network,
+        network: Describer,
         tell: Callable[[str, int, int], None],
         total: int,
     ) -> None:
@@ -232,7 +232,7 @@ class _Look:
         pixels = self._geometry.apply(image)
         self.inputs.append(pixels)
         read = time.perf_counter()
-        rows: FloatArray = described_rows(self._network.describe, pixels, None, self._source.names[number])
+        rows = in_memory(described_rows(self._network, pixels, None, self._source.names[number]))
         if self._p.position != "never":
             rows = np.concatenate([rows, np.zeros((len(rows), 2), np.float32)], axis=1)
         self.reading += read - begin

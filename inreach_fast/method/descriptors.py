@@ -17,6 +17,7 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
 from ..kernels.bank import as_float32
+from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -70,62 +71,74 @@ class DescriptorBuffer:
         return self._array
 
 
-def describe_images(
-    batch: UInt8Array,
-    backbone: Backbone,
-    *,
-    dim: int,
-    neighbourhood: int,
-    backend: str,
-    precision: str = "float32",
-) -> tuple[FloatArray, tuple[int, int]]:
-    """Descriptors of network inputs, without position channels.
+class Describer:
+    """Network inputs to patch descriptors, without position channels.
+
+    A subclass that takes descriptors from elsewhere (a cache) overrides `__call__` and sets ``direct`` to False.
 
     Args:
-        batch: uint8 (B, H, W, 3) RGB.
-        backbone: the network; its first level's grid is the patches' grid.
-        dim, neighbourhood, backend: as in `Parameters`. precision: of the network's products.
+        backbone: returns the network; called when the network is first needed.
+        parameters: returns the `Parameters` in use: ``image_size``, ``dim``, ``neighbourhood``, backend.
 
-    Returns:
-        float32 (B, P, dim), and the grid (h, w) with h * w = P. Each image passes through the network by
-        itself: convolution libraries round differently for different batch sizes, and an image's result must
-        not depend on its company.
+    Attributes:
+        direct: whether descriptors come straight from the network and the kernels, with no cache in between.
     """
-    out: FloatArray | None = None
-    grid = (0, 0)
-    for i in range(len(batch)):
-        rows, grid = describe_image(
-            batch[i], backbone, dim=dim, neighbourhood=neighbourhood, backend=backend, precision=precision
-        )
-        if out is None:
-            out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
-        out[i] = in_memory(rows)
-    assert out is not None, "describe_images needs at least one image"
-    return out, grid
 
+    direct = True
 
-def describe_image(
-    image: UInt8Array,
-    backbone: Backbone,
-    *,
-    dim: int,
-    neighbourhood: int,
-    backend: str,
-    precision: str = "float32",
-) -> tuple[Any, tuple[int, int]]:
-    """Descriptors of one network input, uint8 (H, W, 3), and the grid; see `describe_images`.
+    def __init__(self, backbone: Callable[[], Backbone], parameters: Callable[[], Parameters]) -> None:
+        self._backbone, self._parameters = backbone, parameters
 
-    Returns:
-        float32 (P, dim): a tensor on the network's device where that is no CPU and the backend works there, else an
-        array in the CPU's memory.
-    """
-    one = image[None]
-    levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
-    grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
-    if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
-        levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a GPU
-    rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
-    return rows[0], grid
+    @property
+    def backbone(self) -> Backbone:
+        """The network; its first level's grid is the grid of the patches."""
+        return self._backbone()
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters in use."""
+        return self._parameters()
+
+    def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
+        """Descriptors of network inputs, uint8 (B, H, W, 3) RGB: float32 (B, P, dim) in the CPU's memory.
+
+        Each image passes through the network alone: convolution libraries round differently for different batch
+        sizes, and an image's result must not depend on the other images of its batch.
+
+        Args:
+            batch: at least one image.
+            precision: of the network's products: "float32", "float16" or "bfloat16".
+        """
+        return np.stack([in_memory(self._rows(image, precision)) for image in batch])
+
+    def one(self, image: UInt8Array) -> Any:
+        """Descriptors of one network input, uint8 (H, W, 3): float32 (P, dim).
+
+        A tensor on the GPU where the backend is a GPU's; otherwise an array in the CPU's memory.
+        """
+        if not self.direct:
+            return self(image[None])[0]
+        rows = self._rows(image, "float32")
+        return rows if kernels.is_gpu_name(self.parameters.kernel_backend) else in_memory(rows)
+
+    def _rows(self, image: UInt8Array, precision: str) -> Any:
+        p, backbone = self.parameters, self.backbone
+        one, backend = image[None], p.kernel_backend
+        levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
+        if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
+            levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU
+        h, w = (int(n) for n in levels[0].shape[-2:])
+        return kernels.describe(levels, grid=(h, w), dim=p.dim, neighbourhood=p.neighbourhood, backend=backend)[0]
+
+    def grid(self, patches: int) -> tuple[int, int]:
+        """The grid (h, w) of ``patches`` patches: the network's input size divided by the first level's stride."""
+        height, width = self.parameters.image_size
+        for stride in (1, 2, 4, 8, 16, 32, 64):
+            h, w = -(-height // stride), -(-width // stride)
+            if h * w == patches:
+                return h, w
+        _, h, w = self.backbone.level_shapes(height, width)[0]
+        return h, w
 
 
 def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:
@@ -204,15 +217,13 @@ def check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
     return h, w
 
 
-def described_rows(
-    describe: Callable[[UInt8Array], Any], pixels: UInt8Array, positions: FloatArray | None, name: str
-) -> Any:
-    """Descriptors of one network input, (P, D) float32, position channels included, where ``describe`` leaves them.
+def described_rows(describer: Describer, pixels: UInt8Array, positions: FloatArray | None, name: str) -> Any:
+    """Descriptors of one network input, (P, D) float32 with position channels; on the GPU as in `Describer.one`.
 
     Raises:
         NonFiniteError: the network's features; names the image.
     """
-    rows = append_positions(describe(pixels[None])[0], positions)
+    rows = append_positions(describer.one(pixels), positions)
     if not all_finite(rows):
         raise bad_features(name)
     return rows
