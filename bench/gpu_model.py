@@ -122,7 +122,7 @@ def _warnings(work: Callable[[], object]) -> list[str]:
 
 
 def _route(model: InReaCh, messages: list[str]) -> str:
-    if model._gpu() is None:
+    if model._ready(images=True).gpu is None:
         return "through the CPU's memory"
     # Without torch's own message after the colon.
     uncaptured = any("no CUDA graph" in line for line in messages)
@@ -132,7 +132,7 @@ def _route(model: InReaCh, messages: list[str]) -> str:
 def _agreement(model: InReaCh, image: Any) -> str:
     """Whether the score of the GPU has the same bits as the CPU kernels' score of the same features."""
     found = model.predict(image)
-    rows = model._described_rows(model.geometry.apply(image)[None])[0]
+    rows = model._ready(images=True).describe(model.geometry.apply(image)[None])[0]
     return "the CPU's bits" if found.score == model.score_descriptors(rows).score else "NOT the CPU's bits"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy
 
-from ... import __version__, get_num_threads, kernels
+from ... import kernels
+from ..._version import __version__
+from ...threads import get_num_threads
 from ..console import Console
 from ..tables import format_table
 
