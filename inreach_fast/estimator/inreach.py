@@ -519,7 +519,7 @@ class InReaCh:
             raise ParameterError(
                 f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest"'
             )
-        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.kernel_backend, progress=progress)
+        nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
         assert nominal.compression is not None
         report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
         report.seconds.update(self.report_.seconds)
@@ -662,7 +662,7 @@ class InReaCh:
         if not self._fitted().from_descriptors:
             _ = self.backbone
         nominal = self.nominal_
-        kernels.nearest(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
+        kernels.nearest(nominal.patches[:1], nominal.bank, backend=kernels.backend_of(self.parameters))
         return self
 
     def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
@@ -711,7 +711,7 @@ class InReaCh:
                         lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
                         p.score,
                         p.distance,
-                        p.kernel_backend,
+                        kernels.backend_of(p),
                     ),
                     describer=self._describer,
                     precision=self._precision,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..array_types import Array, FloatArray
+from ..kernels import backend_of
 from ..memory import mapped_file, release_pages
 from ..method.channels import MemberRows, Members, Selection, select_members, spread_in_memory, spread_streamed
 from ..method.nominal_model import NominalModel
@@ -68,7 +69,7 @@ def build_model(
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
-        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)
+        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
         stored = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
         passing = _passing(context, nominal)
         scores = np.empty(len(sampled), dtype=np.float32)
@@ -108,7 +109,7 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     max_std = p.max_channel_std if p.spread_filter else None
     array = rows.load(workspace.budget.members) if isinstance(rows, RowLog) else None
     if array is not None:
-        spread = spread_in_memory(array, min_length=min_length, max_std=max_std, backend=p.kernel_backend)
+        spread = spread_in_memory(array, min_length=min_length, max_std=max_std, backend=backend_of(p))
         return select_members(members, spread, min_length=min_length, max_std=max_std)
     spread = spread_streamed(
         rows,
@@ -116,7 +117,7 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
         min_length=min_length,
         max_std=max_std,
         memory=workspace.budget.sums,
-        backend=p.kernel_backend,
+        backend=backend_of(p),
     )
     selection = select_members(members, spread, min_length=min_length, max_std=max_std)
     workspace.record_selection(selection, p)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from ..files import byte_view, map_file, read_into, write_all
+from .files import byte_view, map_file, read_into, write_all
 from .workspace import Workspace
 
 
