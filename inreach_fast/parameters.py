@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 from .errors import ParameterError
@@ -173,7 +174,7 @@ class Parameters:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
 
-    @property
+    @cached_property
     def kernel_backend(self) -> str:
         """``backend``, where "auto" on a CUDA device means the GPU's own (`kernels.backend_for`)."""
         if self.backend != "auto" or not self.device.startswith("cuda"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Describer:
     def __init__(self, backbone: Callable[[], Backbone], parameters: Callable[[], Parameters]) -> None:
         self._backbone, self._parameters = backbone, parameters
 
-    @property
+    @cached_property
     def backbone(self) -> Backbone:
         """The network; its first level's grid is the grid of the patches."""
         return self._backbone()
