@@ -10,8 +10,8 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, IndexArray
 from ..fit.growth_state import GrowthState
-from ..fit.nominate import Fitted
 from ..fit.report import FitReport
+from ..fit.result import FitResult
 from ..images.alignment import Alignment
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
@@ -48,7 +48,7 @@ class FittedState:
     references: list[Reference | None] | None = None
 
     @classmethod
-    def of_fit(cls, result: Fitted, references: list[Reference | None] | None = None) -> FittedState:
+    def of_fit(cls, result: FitResult, references: list[Reference | None] | None = None) -> FittedState:
         """The state after a fit; ``references`` only of one of descriptors."""
         values = {f.name: getattr(result, f.name) for f in fields(result)}
         alignment = values.pop("alignment")
@@ -60,9 +60,9 @@ class FittedState:
             references=references,
         )
 
-    def as_result(self) -> Fitted:
+    def as_result(self) -> FitResult:
         """The fit's result, which growing starts from."""
-        return Fitted(**{f.name: getattr(self, f.name) for f in fields(Fitted)})
+        return FitResult(**{f.name: getattr(self, f.name) for f in fields(FitResult)})
 
     @property
     def n_images(self) -> int:

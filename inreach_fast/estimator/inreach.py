@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..array_types import DoubleArray, FloatArray, IndexArray
+from ..array_types import DoubleArray, FloatArray, IndexArray, UInt8Array
 from ..errors import (
     BackboneMismatchError,
     DescriptorsNeededError,
@@ -25,19 +25,11 @@ from ..errors import (
     ParameterError,
 )
 from ..executors import make_executor
-from ..fit.growth import (
-    ManyInputs,
-    Setting,
-    add_images,
-    add_rows,
-    forget_images,
-    forget_rows,
-    names_without,
-    read_added,
-)
+from ..fit.context import FitContext
+from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
 from ..fit.growth_state import GrowthState
-from ..fit.nominate import Progress, leave_one_out_score, silent
-from ..fit.pipeline import StoredImages, fit_images, fit_rows
+from ..fit.model_building import leave_one_out_score
+from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
 from ..images.ids import image_numbers
@@ -52,6 +44,7 @@ from ..method.threshold import robust_threshold
 from ..parameters import Parameters
 from ..predict.bounded_search import Limits
 from ..predict.prediction import Prediction, Predictor, stacked
+from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
@@ -137,7 +130,7 @@ class InReaCh:
         self.parameters = Parameters.from_preset(preset, **parameters)
         self._state: FittedState | None = None
         self._scratch: Path | None = None
-        self._spool: Spool | None = None
+        self._spool: Workspace | None = None
         self._prepare_to_predict()
 
     def _prepare_to_predict(self) -> None:
@@ -224,16 +217,7 @@ class InReaCh:
             EmptyFolderError, TooFewImagesError, ImageError (no image can be read), NonFiniteError, ParameterError,
             MemoryLimitError (the fit would refuse the limit).
         """
-        return plan_fit(
-            open_images(images),
-            self.parameters,
-            self.geometry,
-            self._describer,
-            self._workspace().budget.limit,
-            seeds=seeds,
-            explicit_limit=self._memory_limit is not None,
-            tell=progress or silent,
-        )
+        return plan_fit(self._context(self._workspace(), progress, seeds=seeds), open_images(images))
 
     def fit(
         self,
@@ -276,9 +260,9 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: no spool to resume from; give spool=DIR")
         source = open_images(images)
-        self._fit_source(
-            source, self._workspace(spool, resume), seeds=seeds, skip_bad=skip_bad, keep=keep_spool, progress=progress
-        )
+        self._network.release()
+        context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
+        self._fit_images(context, source, keep_spool=keep_spool)
         return self
 
     def fit_descriptors(
@@ -304,16 +288,7 @@ class InReaCh:
             array = check_descriptors(x)
         shape = check_grid(grid, array.shape[1])
         with closing(self._workspace()) as workspace:
-            result = fit_rows(
-                array,
-                shape,
-                self.parameters,
-                workspace,
-                report,
-                seeds=seeds,
-                explicit_limit=self._memory_limit is not None,
-                tell=progress or silent,
-            )
+            result = fit_rows(self._context(workspace, progress, seeds=seeds, report=report), array, shape)
         self._take(FittedState.of_fit(result, references(x, len(array))))
         return self
 
@@ -327,41 +302,36 @@ class InReaCh:
         """Sets the folder of temporary files, which hold what exceeds ``memory_limit``; None: the system's."""
         self._scratch = None if folder is None else Path(folder)
 
-    def _fit_source(
-        self,
-        source: ImageSource | StoredImages,
-        workspace: Workspace,
-        *,
-        seeds: Any = None,
-        skip_bad: bool = False,
-        keep: bool = False,
-        progress: Progress | None = None,
-    ) -> None:
-        if not isinstance(source, StoredImages):
-            self._network.release()
+    def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> None:
+        workspace = context.workspace
         try:
-            result = fit_images(
-                source,
-                self.parameters,
-                self.geometry,
-                self._describer,
-                workspace,
-                self._executor,
-                seeds=seeds,
-                skip_bad=skip_bad,
-                explicit_limit=self._memory_limit is not None,
-                tell=progress or silent,
-            )
+            result = fit_images(context, source)
         except BaseException as error:
             workspace.give_up(error)
             raise
-        if not isinstance(workspace, Spool):
-            workspace.close()
-        elif keep:
+        if keep_spool and workspace.durable:
             self._spool = workspace
         else:
             workspace.remove()
         self._take(FittedState.of_fit(result))
+
+    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> None:
+        """Fits network inputs again, which need neither resizing nor cropping."""
+        context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
+        self._fit_images(context, ImageSource(names, load))
+
+    def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
+        """The estimator's settings with the ``arguments`` of a call, which override them."""
+        settings = {
+            "parameters": self.parameters,
+            "geometry": self.geometry,
+            "describer": self._describer,
+            "executor": self._executor,
+            "workspace": workspace,
+            "progress": progress or no_progress,
+            "explicit_limit": self._memory_limit is not None,
+        }
+        return FitContext(**{**settings, **arguments})
 
     def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
         budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)
@@ -424,17 +394,16 @@ class InReaCh:
             position test or the alignment changes its decision); GrowthError (a model of descriptors); and the errors
             of `fit`, MemoryLimitError included. The model then remains unchanged.
         """
-        growth, current = self._growable("partial_fit", descriptors=False)
+        _, current = self._growable("partial_fit", descriptors=False)
         source = open_images(images)
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
+            context = self._context(workspace, progress, skip_bad=skip_bad)
             if not refit:
-                self._take(FittedState.of_fit(add_images(current.as_result(), source, setting, skip_bad=skip_bad)))
+                self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
                 return self
-            added, names, _ = read_added(current.as_result(), source, setting, skip_bad=skip_bad)
-            inputs = ManyInputs([(growth.inputs, range(current.n_images)), (added, range(len(added)))])
-            with closing(added):
-                self._fit_source(StoredImages(inputs, names), self._workspace(), progress=progress)
+            inputs, names = read_added(context, current.as_result(), source)
+            with closing(inputs):
+                self._refit(names, inputs.__getitem__, progress)
         return self
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
@@ -451,8 +420,8 @@ class InReaCh:
         array = checked_rows(x, current)
         described = [*(current.references or [None] * current.n_images), *references(x, len(array))]
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
-            result = add_rows(current.as_result(), array, setting, lambda i: referenced(described[i]))
+            context = self._context(workspace, progress)
+            result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
         self._take(FittedState.of_fit(result, described))
         return self
 
@@ -491,8 +460,9 @@ class InReaCh:
             return self.fit_descriptors(array[left], self.grid_, progress=progress)
         if refit:
             names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
-            inputs = ManyInputs([(growth.inputs, left.tolist())])
-            self._fit_source(StoredImages(inputs, names), self._workspace(), progress=progress)
+            inputs = growth.inputs
+            assert inputs is not None
+            self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
             return self
         described = [current.references[i] if current.references else None for i in left.tolist()]
 
@@ -500,11 +470,11 @@ class InReaCh:
             return array[int(left[image])] if array is not None else referenced(described[image])
 
         with closing(self._workspace()) as workspace:
-            setting = self._setting(workspace, progress)
+            context = self._context(workspace, progress)
             if current.from_descriptors:
-                state = FittedState.of_fit(forget_rows(current.as_result(), numbers, setting, rows_of), described)
+                state = FittedState.of_fit(forget_rows(context, current.as_result(), numbers, rows_of), described)
             else:
-                state = FittedState.of_fit(forget_images(current.as_result(), numbers, setting))
+                state = FittedState.of_fit(forget_images(context, current.as_result(), numbers))
         self._take(state)
         return self
 
@@ -526,17 +496,6 @@ class InReaCh:
         except (ValueError, IndexError) as error:
             raise ModelCorruptError(f"{call}: {error}; fit and save the model again") from error
         return growth, current
-
-    def _setting(self, workspace: Workspace, progress: Progress | None) -> Setting:
-        return Setting(
-            self.parameters,
-            self.geometry,
-            self._describer,
-            workspace,
-            self._executor,
-            progress or silent,
-            explicit_limit=self._memory_limit is not None,
-        )
 
     def compress(
         self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
@@ -681,7 +640,7 @@ class InReaCh:
         Raises:
             NotFittedError, ParameterError (other images than the fit's), ImageError.
         """
-        state, progress = self._fitted(), progress or silent
+        state, progress = self._fitted(), progress or no_progress
         # With fewer patches (compressed, say) the scores are higher than the fit's.
         whole = self.nominal_ is state.nominal and self.nominal_.compression is None
         if images is None and whole and len(state.threshold_images) == state.n_images:

@@ -1,14 +1,8 @@
-"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3), and where they stay.
-
-A fit keeps one buffer of descriptors and nothing else of that size: images are described into it, and once
-the nominal patches are known they are moved to its front and the rest is given back to the system.
-"""
+"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3)."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,54 +16,6 @@ from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-
-
-_CHUNK_ROWS = 4096
-
-
-class DescriptorBuffer:
-    """(rows, D) float32 that can give memory back: pages are taken when written, and freed by `compact`.
-
-    Args:
-        rows: capacity. dim: values in a row.
-    """
-
-    def __init__(self, rows: int, dim: int) -> None:
-        size = max(rows * dim * 4, mmap.PAGESIZE)
-        if hasattr(mmap, "MAP_PRIVATE"):
-            # Private, not Python's default of shared memory: only private pages can be dropped.
-            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                with suppress(OSError):  # a kernel without huge pages: slower, not wrong
-                    self._map.madvise(mmap.MADV_HUGEPAGE)
-        else:
-            self._map = mmap.mmap(-1, size)
-        self._array: FloatArray = np.frombuffer(self._map, dtype=np.float32, count=rows * dim).reshape(rows, dim)
-
-    @property
-    def array(self) -> FloatArray:
-        """The rows, float32 (rows, D)."""
-        return self._array
-
-    def compact(self, rows: IndexArray) -> FloatArray:
-        """Keeps the given rows alone, moved to the front; every other view of the buffer becomes meaningless.
-
-        Args:
-            rows: int64 (n,), ascending.
-
-        Returns:
-            float32 (n, D), the buffer's front; the memory behind it is the system's again.
-        """
-        array = self._array
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            part = rows[start : start + _CHUNK_ROWS]
-            # Row rows[j] >= j, so that a chunk's sources lie at or behind everything written before it.
-            array[start : start + len(part)] = array[part]
-        used = -(-len(rows) * array.shape[1] * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED") and used < len(self._map):
-            self._map.madvise(mmap.MADV_DONTNEED, used, len(self._map) - used)
-        self._array = array[: len(rows)]
-        return self._array
 
 
 class Describer:

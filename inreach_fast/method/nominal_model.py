@@ -13,7 +13,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
-from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size, sum_above
+from ..progress import Progress
+from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,14 +140,14 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
 
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Pure noise passes at a threshold of next to nothing only after some turn; force the outcome instead.
-    from inreach_fast.fit import pipeline as fit_pipeline
+    from inreach_fast.fit import reading
     from inreach_fast.images.alignment import Alignment
 
     def aligned(images, *, threshold, score_before=None, known=None, progress=None):
         angles = np.arange(len(images), dtype=np.int64) * 90 % 360
         return Alignment(score_before, threshold + 1, threshold, True, angles, images[0].copy())
 
-    monkeypatch.setattr(fit_pipeline, "align_images", aligned)
+    monkeypatch.setattr(reading, "align_images", aligned)
     got = evaluate_class(tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone)
     assert [degrees for _, degrees in asked[:16]] == [i * 90 % 360 for i in range(16)]
     # A test image that is the reference itself is not turned; others find angles of their own.
