@@ -174,11 +174,11 @@ class Predictor:
         on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
         if not on_gpu or p.score != "nearest" or p.distance != "squared_l2":
             return None
-        from .gpu.inference import Setting
+        from .gpu.inference import GpuModel
         from .gpu.slots import open_slots
 
         bank, size = self.scorer.bank, p.image_size
-        model = Setting(bank, self.grid, size, p.dim, p.neighbourhood, p.smoothing_sigma, self.positions)
+        model = GpuModel(bank, self.grid, size, p.dim, p.neighbourhood, p.smoothing_sigma, self.positions)
         return open_slots(model, self.describer.backbone, backend, self.precision)
 
     def predict(
