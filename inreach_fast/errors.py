@@ -128,7 +128,7 @@ class SpoolExistsError(SpoolError):
 
 
 class SpoolMismatchError(SpoolError):
-    """The spool has other parameters, backbone, seeds or version; resume with those of the fit, or begin a new spool."""
+    """The spool has other parameters, backbone, seeds or version; resume with those, or begin a new spool."""
 
 
 class SpoolImagesChangedError(SpoolError, DataError):
