@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Client
 from typing import Final
 
-from .. import __version__
+from .._version import __version__
 from ..errors import BackendError, ClusterError
 from .processes import ConnectedWorker, start_process, thread_settings
 from .protocol import Result, Spec, Task

@@ -1,11 +1,10 @@
-"""The work that a fit does for each image, as a job that any process can do: describe it, let its patches join.
+"""The work that a fit does for each image: describe it, let its patches join channels. Any process can do it.
 
-`ImageJob` is the job's description, sent once to each worker; it can be pickled. `build` makes the worker from
-it, and the worker takes one `ImageTask` after another. Images do not depend on each other, so that any number of
-workers gives what one gives.
+`ImageJob` is sent once to each worker process (it can be pickled); `build` returns the function that does one
+`ImageTask` after another. Images do not depend on each other, so that the number of workers does not change results.
 
-Where the network and the kernels are on a GPU, an image's descriptors stay there: they are described, checked and
-associated with the seeds' on the GPU, and only the rows that are kept come to the CPU's memory.
+If the network and the kernels are on a GPU, an image is described, checked and associated there, and only the rows that
+are kept come to the CPU's memory.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
+from ..errors import BackboneMismatchError
+from ..kernels import backend_of
 from ..method.association import Associator, ImageMembers, members_of
 from ..method.descriptors import Describer, described_rows
 from ..parameters import Parameters
@@ -30,9 +31,9 @@ class ImageTask(NamedTuple):
 
     Attributes:
         number: its training index.
-        pixels: uint8 (H, W, 3), the network's input, turned if alignment is kept; None for a seed image, whose
+        pixels: uint8 (H, W, 3), the network's input, rotated if the images are aligned; None for a seed image, whose
             descriptors every worker has.
-        whole: whether the patches that join no channel are wanted as well.
+        whole: whether the patches that join no channel are returned as well.
         name: for errors.
     """
 
@@ -42,9 +43,9 @@ class ImageTask(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImageJob:
-    """Describes images and associates them; pickled, it is sent once to each worker process.
+    """Describes images and associates them with the seed images.
 
     Attributes:
         seed_images: int64 (S,), ascending. seed_rows: float32 (S, P, D), with position channels.
@@ -79,33 +80,31 @@ class ImageJob:
         if isinstance(source, Describer):
             source = source.backbone
             if source.spec.get("rebuildable"):
-                source = BackboneSource(dict(source.spec), str(source.device), None, source.fingerprint)
+                source = BackboneSource(dict(source.spec), str(source.device), source.fingerprint)
         return partial(ImageJob, **{**self.__dict__, "describer": source}), ()
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """Where a backbone is rebuilt from: see `backbone_from_spec`."""
+    """What a backbone is rebuilt from in another process: see `backbone_from_spec`."""
 
     spec: dict[str, Any]
     device: str
-    folder: str | None
     fingerprint: str
 
     def load(self) -> Backbone:
         """The backbone.
 
         Raises:
-            BackboneMismatchError: another one is found there. BackboneError, WeightsError: it cannot be had.
+            BackboneMismatchError: the weights found there are others. BackboneError, WeightsError: it cannot be built.
         """
         from ..backbones import backbone_from_spec
-        from ..errors import BackboneMismatchError
 
-        backbone = backbone_from_spec(self.spec, device=self.device, folder=self.folder)
+        backbone = backbone_from_spec(self.spec, device=self.device)
         if backbone.fingerprint != self.fingerprint:
             raise BackboneMismatchError(
                 f"backbone: {self.spec.get('name', '?')!r} of fingerprint {self.fingerprint[:12]} is "
-                f"{backbone.fingerprint[:12]} in a worker; every worker needs the same weights"
+                f"{backbone.fingerprint[:12]} in a worker; give every worker the same weights"
             )
         return backbone
 
@@ -115,7 +114,7 @@ class ImageWorker:
 
     def __init__(self, job: ImageJob, describer: Describer) -> None:
         self._job, self._describer, p = job, describer, job.parameters
-        self._associator = Associator(job.seed_images, job.seed_rows, pairs=p.assoc_pairs, backend=p.kernel_backend)
+        self._associator = Associator(job.seed_images, job.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
         self._slot = {image: slot for slot, image in enumerate(job.seed_images.tolist())}
 
     def __call__(self, task: ImageTask) -> ImageMembers:
@@ -126,11 +125,12 @@ class ImageWorker:
         """
         begin = time.perf_counter()
         slot = self._slot.get(task.number)
-        rows = self._job.seed_rows[slot] if slot is not None else self._described(task)
+        rows: Any
+        if slot is not None:
+            rows = self._job.seed_rows[slot]
+        else:
+            assert task.pixels is not None
+            rows = described_rows(self._describer, task.pixels, self._job.positions, task.name)
         described = time.perf_counter() - begin
         found = members_of(self._associator, task.number, rows, is_seed=slot is not None, whole=task.whole)
         return found._replace(seconds=(described, found.seconds[1]))
-
-    def _described(self, task: ImageTask) -> Any:
-        assert task.pixels is not None
-        return described_rows(self._describer, task.pixels, self._job.positions, task.name)

@@ -1,14 +1,8 @@
-"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3), and where they stay.
-
-A fit keeps one buffer of descriptors and nothing else of that size: images are described into it, and once
-the nominal patches are known they are moved to its front and the rest is given back to the system.
-"""
+"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3)."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,54 +15,6 @@ from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
-
-
-_CHUNK_ROWS = 4096
-
-
-class DescriptorBuffer:
-    """(rows, D) float32 that can give memory back: pages are taken when written, and freed by `compact`.
-
-    Args:
-        rows: capacity. dim: values in a row.
-    """
-
-    def __init__(self, rows: int, dim: int) -> None:
-        size = max(rows * dim * 4, mmap.PAGESIZE)
-        if hasattr(mmap, "MAP_PRIVATE"):
-            # Private, not Python's default of shared memory: only private pages can be dropped.
-            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                with suppress(OSError):  # a kernel without huge pages: slower, not wrong
-                    self._map.madvise(mmap.MADV_HUGEPAGE)
-        else:
-            self._map = mmap.mmap(-1, size)
-        self._array: FloatArray = np.frombuffer(self._map, dtype=np.float32, count=rows * dim).reshape(rows, dim)
-
-    @property
-    def array(self) -> FloatArray:
-        """The rows, float32 (rows, D)."""
-        return self._array
-
-    def compact(self, rows: IndexArray) -> FloatArray:
-        """Keeps the given rows alone, moved to the front; every other view of the buffer becomes meaningless.
-
-        Args:
-            rows: int64 (n,), ascending.
-
-        Returns:
-            float32 (n, D), the buffer's front; the memory behind it is the system's again.
-        """
-        array = self._array
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            part = rows[start : start + _CHUNK_ROWS]
-            # Row rows[j] >= j, so that a chunk's sources lie at or behind everything written before it.
-            array[start : start + len(part)] = array[part]
-        used = -(-len(rows) * array.shape[1] * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED") and used < len(self._map):
-            self._map.madvise(mmap.MADV_DONTNEED, used, len(self._map) - used)
-        self._array = array[: len(rows)]
-        return self._array
 
 
 class Describer:
@@ -88,6 +34,7 @@ class Describer:
 
     def __init__(self, backbone: Callable[[], Backbone], parameters: Callable[[], Parameters]) -> None:
         self._backbone, self._parameters = backbone, parameters
+        self._backend_of: tuple[Parameters | None, str] = None, ""
 
     @property
     def backbone(self) -> Backbone:
@@ -98,6 +45,14 @@ class Describer:
     def parameters(self) -> Parameters:
         """The parameters in use."""
         return self._parameters()
+
+    @property
+    def _backend(self) -> str:
+        """The kernel backend, chosen once for the parameters in use."""
+        p = self.parameters
+        if self._backend_of[0] is not p:
+            self._backend_of = p, kernels.backend_of(p)
+        return self._backend_of[1]
 
     def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         """Descriptors of network inputs, uint8 (B, H, W, 3) RGB: float32 (B, P, dim) in the CPU's memory.
@@ -119,11 +74,11 @@ class Describer:
         if not self.direct:
             return self(image[None])[0]
         rows = self._rows(image, "float32")
-        return rows if kernels.is_gpu_name(self.parameters.kernel_backend) else in_memory(rows)
+        return rows if kernels.is_gpu_name(self._backend) else in_memory(rows)
 
     def _rows(self, image: UInt8Array, precision: str) -> Any:
         p, backbone = self.parameters, self.backbone
-        one, backend = image[None], p.kernel_backend
+        one, backend = image[None], self._backend
         levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
         if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
             levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU
