@@ -109,11 +109,11 @@ class ImagePrediction(WithNetwork):
             # Of the objects themselves: what `id` says of one may be another's when it is gone.
             of = (nominal, backbone, self._precision)
             if self._on_gpu is None or any(a is not b for a, b in zip(self._on_gpu[0], of, strict=True)):
-                from ..predict.gpu.inference import Setting
+                from ..predict.gpu.inference import GpuModel
                 from ..predict.gpu.slots import open_slots
 
                 channels = position_channels(self.grid_, p.position_weight) if self.positions_ else None
-                setting = Setting(
+                setting = GpuModel(
                     nominal.bank, self.grid_, p.image_size, p.dim, p.neighbourhood, p.smoothing_sigma, channels
                 )
                 self._on_gpu = None  # gives the old one's memory back first

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
-from .. import __version__
+from .._version import __version__
 from ..errors import BackendError, ClusterError
 from .child import Child
 from .payload import pack, unpack, unpack_error

@@ -406,7 +406,7 @@ def _configuration(p: Parameters, backbone: Backbone, seeds: Any, skip_bad: bool
     """Everything that a spool's data depend on besides the images."""
     import torch
 
-    from .. import __version__
+    from .._version import __version__
 
     parameters = {name: value for name, value in p.as_dict().items() if name not in _WITHOUT_EFFECT}
     return {

@@ -1,50 +1,30 @@
-"""The two filters that decide which channels live, and which of their members stay."""
+"""The two filters of channels: span and spread."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
+from ..array_types import BoolArray, DoubleArray, IndexArray
 from ..errors import ParameterError
-from .gpu.devices.interop import lives_on_gpu
-from .registry import operation_module
-from .validation import as_float32, as_ids, check_finite, check_index
-
-if TYPE_CHECKING:
-    from .gpu.arrays import GpuMembers
-
-# Where each backend keeps its `channel_spread`; the registry says whether it is usable.
-_MODULES = {"native": "cpu.native.filter_channels", "numba": "cpu.numba.search", "torch": "cpu.torch.search"}
-
-
-class SpreadBackend(Protocol):
-    """The part of the filters that reads the members' rows; all else is decided here, once for all."""
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """Distance of each member to its channel's mean, and their population standard deviation a channel.
-
-        Channel c holds the members ``members[rows[starts[c]:starts[c + 1]]]``, at least one. The mean and
-        both sums of the standard deviation are float64, in the order of the members, divided by the count;
-        squared distances are summed by the sixteen-lane rule.
-        """
+from .bank import as_float32, as_ids, check_finite, check_index
+from .gpu.arrays import Call, GpuMembers, call_for
+from .registry import backends
 
 
 @dataclass(frozen=True)
 class ChannelFilterResult:
-    """What the filters leave.
+    """What passes the filters.
 
     Attributes:
-        keep: bool (n,), the members that stay: those of living channels that passed the spread filter.
-        channels: int64 (c,), ids of the living channels, ascending.
-        length: int64 (c,), members of each that stay.
-        sigma: float64 (c,), standard deviation of the distances to the mean, over all members that each had
-            before the spread filter, in the descriptors' own unit.
+        keep: bool (n,), the members kept: those of kept channels that passed the spread filter.
+        channels: int64 (c,), ids of the kept channels, ascending.
+        length: int64 (c,), kept members of each.
+        sigma: float64 (c,), standard deviation of the distances to the mean, over all members
+            before the spread filter, in units of the descriptors.
     """
 
     keep: BoolArray
@@ -64,13 +44,13 @@ def filter_channels(
 ) -> ChannelFilterResult:
     """The span and the spread filter of the paper (section 3.3; ALGORITHM section 5).
 
-    Span: a channel lives when it has more than ``min_length`` members. Spread: with mu the mean of a
-    channel's members and sigma the population standard deviation of their distances to it, a member stays
-    when its distance is below ``max_std * sigma``. The span test is repeated on what stays. Where all members
-    are equally far from the mean (sigma 0, as in a channel of identical patches) all of them stay: a literal
-    ``<`` would drop the most regular channels of all.
+    Span: a channel is kept if it has more than ``min_length`` members. Spread: with mu the mean of a
+    channel's members and sigma the population standard deviation of their distances to it, a member is kept
+    if its distance is below ``max_std * sigma``. The span test is then repeated. Where all members
+    are equally far from the mean (sigma 0, as in a channel of identical patches) all of them are kept: a literal
+    ``<`` would drop the most regular channels.
 
-    All sums are float64 in the members' order, so that every backend and thread count gives the same bits.
+    All sums are float64 in the members' order, so every backend and thread count gives the same bits.
 
     Args:
         members: (N, D) float32 or anything convertible without loss.
@@ -84,15 +64,15 @@ def filter_channels(
     Members on a GPU (torch, CuPy, anything with DLPack) are read there, in place.
 
     Returns:
-        `ChannelFilterResult`, in the CPU's memory; beyond the inputs it takes a few values a member and one mean a
-        thread.
+        `ChannelFilterResult`, in the CPU's memory. Beyond its inputs it takes a few values for each member and one
+        mean for each thread.
 
     Raises:
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
         infinity. BackendError: unknown backend, or not usable here.
     """
     on_gpu = _on_gpu(backend, members)
-    module: SpreadBackend = operation_module(backend, _MODULES) if on_gpu is None else on_gpu
+    engine = backends[backend] if on_gpu is None else on_gpu
     members = as_float32(members, "members") if on_gpu is None else on_gpu
     if rows is None:
         channel = as_ids(channel, "channel", len(members))
@@ -123,7 +103,7 @@ def filter_channels(
     if len(ids) == 0 or members.shape[1] == 0:
         distance, sigma = np.zeros(len(member)), np.zeros(len(ids))
     else:
-        distance, sigma = module.channel_spread(members, row_of[member], starts)
+        distance, sigma = engine.channel_spread(members, row_of[member], starts)
     stays = np.ones(len(member), np.bool_)
     if max_std is not None:
         limit = np.where(sigma > 0.0, max_std * sigma, np.inf)
@@ -140,11 +120,7 @@ def filter_channels(
 
 def _on_gpu(backend: str, members: Any) -> GpuMembers | None:
     """Members that lie on a GPU, where its kernels are to be used."""
-    if not lives_on_gpu(members):
-        return None
-    from .gpu.arrays import Call, call_for
-
-    call = call_for(backend, members)
+    call = None if isinstance(members, np.ndarray) else call_for(backend, members)
     return call.members(members) if isinstance(call, Call) else None
 
 

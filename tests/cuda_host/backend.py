@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from inreach_fast.kernels import Bank, describing, filtering, registry
+from inreach_fast.kernels import Bank, registry
 from inreach_fast.kernels.gpu.backend import GpuBackend, Options
 from inreach_fast.kernels.gpu.frame import Directions
 from inreach_fast.kernels.gpu.routes import Route
@@ -72,15 +70,5 @@ def registered(case: Case = CASES[0], *, races: bool = False) -> Iterator[GpuBac
     """`backend="cuda_host"` works inside, in this way; with ``races``, one that a kernel has is an error."""
     backend = _InPieces(NAME, lambda: HostDevice(case.order, races=races), case.options)
     backend.pieces = case.pieces
-    module = types.ModuleType(f"inreach_fast.kernels.{NAME}")
-    for name in ("nearest", "nearest_answered", "mutual_nearest", "describe", "channel_spread"):
-        setattr(module, name, getattr(backend, name))
-    sys.modules[module.__name__] = module
-    registry._BACKENDS[NAME] = (NAME, "numpy")
-    describing._MODULES[NAME] = filtering._MODULES[NAME] = NAME
-    try:
+    with registry.registered(backend):
         yield backend
-    finally:
-        for known in (registry._BACKENDS, describing._MODULES, filtering._MODULES):
-            del known[NAME]
-        del sys.modules[module.__name__]

@@ -57,7 +57,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     from inreach_fast import _core
 
     if chosen.pruned:
-        from inreach_fast.kernels.cpu.native import search as native
+        from inreach_fast.kernels.cpu import native
 
         monkeypatch.setattr(native, "_MIN_BANK_ROWS", 1)
         monkeypatch.setattr(native, "_MIN_CAPTURED", -1.0)

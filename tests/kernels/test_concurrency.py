@@ -67,10 +67,10 @@ from inreach_fast import kernels
 backend = sys.argv[1]
 if sys.argv[2] != "None":
     from inreach_fast import _core
-    from inreach_fast.kernels import native
+    from inreach_fast.kernels.cpu import native
     _core.set_isa(sys.argv[2])
     if sys.argv[3] == "True":
-        native._MIN_CAPTURED = native._MIN_GLANCE = -1.0
+        native._MIN_CAPTURED, native._MAX_PARTICIPATION = -1.0, float("inf")
         native._MIN_BANK_ROWS, native._MIN_CALL_WORK = 1, 0.0
 inreach_fast.set_num_threads(2)
 rng = np.random.default_rng(1)

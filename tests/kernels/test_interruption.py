@@ -27,7 +27,7 @@ import numpy as np
 import inreach_fast
 from inreach_fast import _core, kernels
 from inreach_fast.kernels.basis import Basis
-from inreach_fast.kernels.cpu.native import search as native
+from inreach_fast.kernels.cpu import native
 
 inreach_fast.set_num_threads(int(sys.argv[2]))
 rng = np.random.default_rng(0)

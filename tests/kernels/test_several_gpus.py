@@ -11,12 +11,12 @@ from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast.errors import GpuLostError
 from inreach_fast.kernels import Bank, registry
-from inreach_fast.kernels.gpu.shared_bank import SharedBank
+from inreach_fast.kernels.gpu.backends import SeveralGpus
 
 
-def _shared(devices: int) -> SharedBank:
-    worker: Any = registry.backend_module("auto")
-    return SharedBank("shared", [worker] * devices)
+def _shared(devices: int) -> SeveralGpus:
+    worker: Any = registry.backends["auto"]
+    return SeveralGpus("shared", [worker] * devices)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
@@ -65,8 +65,8 @@ def test_an_error_of_one_device_is_the_calls() -> None:
         def nearest(self, *_: Any) -> Any:
             raise GpuLostError("GPU 1: lost")
 
-    worker: Any = registry.backend_module("auto")
+    worker: Any = registry.backends["auto"]
     lost: Any = Lost()
     rows = np.ones((4, 2), np.float32)
     with pytest.raises(GpuLostError, match="GPU 1"):
-        SharedBank("shared", [worker, lost]).nearest(Bank(rows), Bank(rows), 1, None)
+        SeveralGpus("shared", [worker, lost]).nearest(Bank(rows), Bank(rows), 1, None)
