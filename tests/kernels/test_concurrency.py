@@ -34,6 +34,7 @@ def test_many_python_threads_share_a_bank(engine: Engine, threads: None) -> None
         list(pool.map(work, list(range(12)) * 3))
 
 
+@pytest.mark.engines(routes="none")
 def test_the_number_of_threads_may_change_in_the_middle(engine: Engine, threads: None) -> None:
     rng = np.random.default_rng(2)
     a, b = gaussian(rng, 120, 30), gaussian(rng, 150, 30)
@@ -67,10 +68,10 @@ from inreach_fast import kernels
 backend = sys.argv[1]
 if sys.argv[2] != "None":
     from inreach_fast import _core
-    from inreach_fast.kernels import native
+    from inreach_fast.kernels.cpu.native import search as native
     _core.set_isa(sys.argv[2])
     if sys.argv[3] == "True":
-        native._MIN_CAPTURED = native._MIN_GLANCE = -1.0
+        native._MIN_CAPTURED, native._MAX_PARTICIPATION = -1.0, float("inf")
         native._MIN_BANK_ROWS, native._MIN_CALL_WORK = 1, 0.0
 inreach_fast.set_num_threads(2)
 rng = np.random.default_rng(1)
@@ -96,6 +97,7 @@ assert answers() == before
 """
 
 
+@pytest.mark.engines(routes="none")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_use_after_fork(engine: Engine) -> None:
     # In an interpreter of its own: this one has threads of other tests, and may be killed by a time limit.

@@ -64,6 +64,7 @@ def test_float32_alone_would_be_wrong(name: str) -> None:
     assert (float32_nearest(queries, bank) != exact_nearest(queries, bank)[0]).any()
 
 
+@pytest.mark.engines(routes="every")
 @pytest.mark.parametrize("name", CASES)
 def test_the_answer_is_float64s(engine: Engine, name: str) -> None:
     queries, bank = CASES[name]
@@ -80,6 +81,7 @@ def test_the_order_of_the_bank_decides_ties_alone(engine: Engine, name: str) -> 
     same_bits(result.index, distance.argmin(axis=1))
 
 
+@pytest.mark.engines(routes="every")
 @pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("dim", [16, 128, 1024])
 def test_shells_around_the_query(engine: Engine, dim: int, spread: float) -> None:
