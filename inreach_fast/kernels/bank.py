@@ -1,21 +1,65 @@
-"""A set of rows prepared once and searched many times."""
+"""A set of rows, checked and prepared once, that can be searched many times; and the checks of what callers give."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
-from ..array_types import Array, FloatArray, IndexArray
-from ..errors import ParameterError
-from ..memory import mapped_file
-from .gpu.devices.interop import lives_on_gpu
-from .validation import as_float32, as_ids, check_finite, check_index, check_not_empty
+import numpy as np
 
-if TYPE_CHECKING:
-    from .basis import Basis
+from ..array_types import Array, BoolArray, FloatArray, IndexArray
+from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
+from ..memory import mapped_file, release_pages
+from .basis import Basis
+from .gpu.devices.interop import library_of, lives_on_gpu
+from .gpu.rows import GpuRows, rows_on_gpu
+
+try:
+    from .. import _core
+except ImportError:
+    _core = None  # type: ignore[assignment]
+
+_T = TypeVar("_T")
+
+_CHUNK_ROWS = 4096
+_MAPPED_BYTES = 64 << 20
+
+
+class Indexer(Protocol):
+    """A backend that can turn a bank's search index into plain arrays and back."""
+
+    def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:
+        """See `Bank.index_arrays`."""
+
+    def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis | None:
+        """Makes ``arrays`` the bank's index and returns its basis; ParameterError where they cannot be."""
+
+
+_indexer: Callable[[], Indexer]
+
+
+def set_indexer(find: Callable[[], Indexer]) -> None:
+    """Names the function that finds the backend that builds indexes (`registry`)."""
+    global _indexer
+    _indexer = find
+
+
+class _SharedBasis:
+    """The basis of a bank and of those that share it, fitted at first need on the first one's rows."""
+
+    def __init__(self, rows: Any, index: IndexArray | None, basis: Basis | None = None) -> None:
+        self._fitted_on = (rows, index)
+        self._lock = threading.Lock()
+        self.basis = basis
+
+    def fitted(self, fit: Callable[[FloatArray, IndexArray | None], Basis]) -> Basis:
+        with self._lock:
+            if self.basis is None:
+                self.basis = fit(*self._fitted_on)
+            return self.basis
 
 
 class Bank:
@@ -23,31 +67,28 @@ class Bank:
 
     Args:
         rows: (N, D) float32 in C order, kept by reference (anything else that converts without loss is
-            copied), or an array on a GPU (torch, CuPy, DLPack), which is searched there, in place. They must not
+            copied), or an array on a GPU (torch, CuPy, DLPack), which is searched there, in place. The rows must not
             change while the bank lives.
-        groups: int64 (n,), optional: a query whose group equals a row's passes that row over
-            (leave-one-image-out).
+        groups: int64 (n,), optional: a query skips the rows whose group equals its own (leave-one-image-out).
         index: int64 (n,), optional: row j of the bank is ``rows[index[j]]``, so that a subset is searched
             without a copy. Results number the bank's rows, 0 to n-1.
-        basis: a `Bank` (or its ``basis``) whose frame this one shares, so that neither has to be projected
-            again when the two meet. A matter of speed alone.
-        index_arrays: what `index_arrays` gave for the same rows, kept by reference (they may be memory-mapped):
-            nothing is built then, and the rows are not read, so that they are not checked for NaN either. Sizes
-            and row numbers are checked; whether the numbers are those of these rows is for whoever kept them
-            to know (a model file has checksums): with other rows' arrays the answers are wrong.
+        basis: a `Bank` (or its ``basis``) whose basis this one uses, so that a search between the two projects
+            neither of them twice. Affects speed only.
+        index_arrays: what `index_arrays` returned for the same rows, kept by reference (they may be memory-mapped).
+            Then nothing is built, and the rows are not read, so they are not checked for NaN either. Sizes
+            and row numbers are checked, but not that the arrays belong to these rows: with the arrays of other
+            rows the answers are wrong (a model file has checksums).
+
+    Attributes:
+        name: what error messages call the bank.
+        gpu: the rows where they are on a GPU, else None.
+        mapped: whether the rows are a memory-mapped file; a search keeps little of a large one in memory.
+        persistent: False for rows of a single call, for which backends prepare only what pays within it.
 
     Raises:
         ParameterError: wrong dtype, shape or length, or arrays that cannot be an index of these rows.
-        NonFiniteError: NaN or infinity. DataError: no rows.
+        NonFiniteError: NaN or infinity (for rows on a GPU, raised by the first search). DataError: no rows.
     """
-
-    def __new__(cls, rows: Any = None, *_arguments: Any, **_named: Any) -> Bank:
-        """Rows on a GPU make a `GpuBank`, which is searched there."""
-        if cls is Bank and lives_on_gpu(rows):
-            from .gpu.bank import GpuBank
-
-            return object.__new__(GpuBank)
-        return object.__new__(cls)
 
     def __init__(
         self,
@@ -59,28 +100,27 @@ class Bank:
         index_arrays: Mapping[str, Array] | None = None,
         name: str = "bank",
     ) -> None:
-        self._rows = as_float32(rows, name)
+        self.name = name
+        on_gpu = not isinstance(rows, np.ndarray) and lives_on_gpu(rows)
+        self.gpu: GpuRows | None = rows_on_gpu(rows, name) if on_gpu else None
+        held: Any = as_float32(rows, name) if self.gpu is None else self.gpu
+        self._rows: FloatArray = held
         self._index = None if index is None else as_ids(index, "index")
         if self._index is not None:
             check_index(self._index, len(self._rows), "index")
         self._groups = None if groups is None else as_ids(groups, "groups", len(self))
         check_not_empty(len(self), name)
         check_not_empty(self.dim, f"{name} (second dimension)")
-        if not index_arrays:
+        if self.gpu is None and not index_arrays:
             check_finite(self._rows, name, self._index)
-        self._mapped = mapped_file(self._rows) is not None
-        self._prepared: dict[str, Any] = {}
-        # None or one; a list, so that banks of one frame share it whichever of them fits it.
-        self._basis: list[Basis] = [] if basis is None else _shared_list(basis, self.dim)
-        self.lock = threading.RLock()
-        # False for arrays wrapped for a single call: what is prepared for them must pay within it.
+        self.mapped = mapped_file(self._rows) is not None
         self.persistent = True
-        # True: coordinates in the basis stay in memory once computed (a quarter of the rows' size or less).
-        self.keep_projected = False
-        if index_arrays:
-            native = _native_backend()
-            if native is not None:
-                native.adopt_index(self, index_arrays)
+        self._prepared: dict[tuple[str, Hashable], Any] = {}
+        self._lock = threading.RLock()
+        self._basis = self._basis_from(basis)
+        if index_arrays and self.gpu is None:
+            adopted = _indexer().adopt_index(self, index_arrays)
+            self._basis = _SharedBasis(self._rows, self._index, adopted)
 
     @classmethod
     def for_call(cls, rows: Any, groups: Any = None, *, name: str) -> Bank:
@@ -90,8 +130,9 @@ class Bank:
         return bank
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Rows travel, locks and what was prepared do not: a copy prepares anew.
-        return _rebuilt, (self._rows, self._groups, self._index)
+        # A copy gets the rows, and prepares anew.
+        here = self.on_cpu()
+        return _rebuilt, (here._rows, here._groups, here._index)
 
     def __len__(self) -> int:
         return len(self._rows) if self._index is None else len(self._index)
@@ -106,7 +147,7 @@ class Bank:
 
     @property
     def rows(self) -> FloatArray:
-        """The array given, (N, D) float32; see ``index``."""
+        """The array given, (N, D) float32; see ``index``. Rows on a GPU are copied to the CPU when they are read."""
         return self._rows
 
     @property
@@ -120,41 +161,45 @@ class Bank:
         return self._groups
 
     @property
-    def mapped(self) -> bool:
-        """Whether ``rows`` lie in a mapped file: a search keeps little of a large one in memory."""
-        return self._mapped
-
-    @property
     def basis(self) -> Basis | None:
-        """The frame of the compiled engine's bounds, once there is one."""
-        return self._basis[0] if self._basis else None
+        """The basis of the compiled engine's bounds, once there is one."""
+        return self._basis.basis
 
-    def basis_or(self, make: Callable[[], Basis]) -> Basis:
-        """The basis, made by ``make`` if there is none yet."""
-        with self.lock:
-            if not self._basis:
-                self._basis.append(make())
-            return self._basis[0]
+    def shares_basis(self, other: Bank) -> bool:
+        """Whether this bank was given the basis of the other, or the other this one's."""
+        return self._basis is other._basis
 
-    def prepared(self, backend: str, make: Callable[[], Any]) -> Any:
-        """What ``backend`` keeps for this bank, made by ``make`` at first use."""
-        with self.lock:
-            if backend not in self._prepared:
-                self._prepared[backend] = make()
-            return self._prepared[backend]
+    def basis_or(self, fit: Callable[[FloatArray, IndexArray | None], Basis]) -> Basis:
+        """The bank's basis; if there is none yet, ``fit(rows, index)`` of the bank that the basis was made for."""
+        return self._basis.fitted(fit)
+
+    def prepared(self, owner: str, make: Callable[[], _T], variant: Hashable = None) -> _T:
+        """What ``owner`` (a backend) keeps for this bank, made by ``make`` at first use; one for each variant."""
+        with self._lock:
+            key = owner, variant
+            if key not in self._prepared:
+                self._prepared[key] = make()
+            kept: _T = self._prepared[key]
+            return kept
+
+    def forget(self, owner: str) -> None:
+        """Drops all that ``owner`` keeps for this bank."""
+        with self._lock:
+            for key in [key for key in self._prepared if key[0] == owner]:
+                del self._prepared[key]
 
     def index_arrays(
         self, *, folder: str | os.PathLike[str] | None = None, memory_limit: int | None = None
     ) -> dict[str, Array]:
-        """The search index as plain arrays to be kept beside the rows, built now if it was not yet.
+        """The search index as plain arrays to store with the rows; built now unless it exists.
 
         ``Bank(rows, groups, index_arrays=...)`` takes them back without a copy. On one machine the
         same rows give the same bytes, whatever ``folder``, ``memory_limit`` and `set_num_threads`.
 
         Args:
-            folder: where to write the arrays, as one file each; they are then memory-mapped, not held.
-            memory_limit: bytes that the build may take beside the rows; needs ``folder``. What does not fit
-                goes through files in it.
+            folder: where to write the arrays, one file each; they are then memory-mapped, not held in memory.
+            memory_limit: bytes that the build may take in addition to the rows; needs ``folder``. What does not
+                fit goes through files in it.
 
         Returns:
             Arrays of float32, float64, int32 or uint8 by name, read-only; none where no index would be built:
@@ -165,15 +210,21 @@ class Bank:
         """
         if memory_limit is not None and folder is None:
             raise ParameterError("memory_limit: needs a folder for what memory may not hold; give folder as well")
-        native = _native_backend()
-        if native is None:
-            return {}
-        arrays: dict[str, Array] = native.index_arrays(self, None if folder is None else Path(folder), memory_limit)
-        return arrays
+        return _indexer().index_arrays(self.on_cpu(), None if folder is None else Path(folder), memory_limit)
 
     def gathered(self) -> FloatArray:
-        """The bank's rows as one (n, D) float32 array: ``rows`` itself where there is no ``index``."""
-        return self._rows if self._index is None else self._rows[self._index]
+        """The bank's rows as one (n, D) float32 array in the CPU's memory; a copy only where it has to be one."""
+        if self._index is not None:
+            return np.asarray(self._rows[self._index])
+        return np.asarray(self._rows)
+
+    def on_cpu(self) -> Bank:
+        """The bank itself, or a copy in the CPU's memory where its rows are on a GPU."""
+        if self.gpu is None:
+            return self
+        bank = Bank(self.gathered(), self._groups, name=self.name)
+        bank.persistent = self.persistent
+        return bank
 
     def with_groups(self, groups: Any) -> Bank:
         """The same bank under other groups (int64 (n,) or None); what was prepared is shared."""
@@ -182,27 +233,154 @@ class Bank:
         other._groups = None if groups is None else as_ids(groups, "groups", len(self))
         return other
 
-
-def _native_backend() -> Any:
-    """The compiled engine, or None where it is not installed."""
-    from .registry import available_backends
-
-    if "native" not in available_backends():
-        return None
-    from .cpu.native import search as native
-
-    return native
+    def _basis_from(self, given: Any) -> _SharedBasis:
+        """The basis that the bank uses: one of its own, or one that was given."""
+        if given is None:
+            return _SharedBasis(self._rows, self._index)
+        if isinstance(given, Bank) and given.dim == self.dim:
+            return given._basis
+        if isinstance(given, Basis) and given.dim == self.dim:
+            return _SharedBasis(self._rows, self._index, given)
+        raise ParameterError(f"basis: expected a Bank (or its basis) of {self.dim} values in a row, got {given!r}")
 
 
 def _rebuilt(rows: FloatArray, groups: IndexArray | None, index: IndexArray | None) -> Bank:
     return Bank(rows, groups, index=index)
 
 
-def _shared_list(value: Any, dim: int) -> list[Basis]:
-    from .basis import Basis
+# ----------------------------------------------------------------------------------------------------- checks
 
-    if isinstance(value, Bank) and value.dim == dim:
-        return value._basis
-    if isinstance(value, Basis) and value.dim == dim:
-        return [value]
-    raise ParameterError(f"basis: expected a Bank (or its basis) of {dim} values in a row, got {value!r}")
+
+def as_float32(value: Any, name: str, *, ndim: int = 2) -> FloatArray:
+    """``value`` as a float32 C-order array, without a copy where it already is one.
+
+    Other dtypes are converted where every value survives the conversion.
+
+    Raises:
+        ParameterError: wrong number of dimensions, not numeric, or a value that float32 cannot hold.
+    """
+    array = _as_array(value, name)
+    if array.ndim != ndim:
+        raise ParameterError(f"{name}: expected an array of {ndim} dimensions, got shape {array.shape}")
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
+    is_float = np.issubdtype(array.dtype, np.floating)
+    if not is_float and not np.issubdtype(array.dtype, np.integer):
+        raise ParameterError(f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}")
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype=np.float32)
+    same = (converted.astype(array.dtype) == array) | np.isnan(array) if is_float else _same_int(converted, array)
+    if not np.all(same):
+        where = tuple(int(i) for i in np.argwhere(~same)[0])
+        raise ParameterError(
+            f"{name}: converting {array.dtype} to float32 would change values (first at {where}: "
+            f"{array[where]!r}); convert it yourself with .astype(np.float32) if that is meant"
+        )
+    return converted
+
+
+def _same_int(converted: FloatArray, array: Array) -> BoolArray:
+    # Compared in float64, where integers above 2^53 could round to the same number: those are refused.
+    wide = converted.astype(np.float64)
+    return np.asarray((np.abs(wide) < 2.0**53) & (wide == array.astype(np.float64)))
+
+
+def _as_array(value: Any, name: str) -> Array:
+    if isinstance(value, np.ndarray):
+        pass
+    elif hasattr(value, "detach"):  # a torch tensor, perhaps on another device or with a gradient
+        value = value.detach()
+        if getattr(value, "device", None) is not None and value.device.type != "cpu":
+            value = value.cpu()
+        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type; float32 holds all its values
+            value = value.float()
+    elif lives_on_gpu(value):
+        library = library_of(value)
+        value = library.to_host(library.adopt(value), slice(None))
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ParameterError(f"{name}: cannot be read as an array: {error}") from error
+    if array.dtype == object:
+        raise ParameterError(f"{name}: expected a rectangular array of numbers, got ragged or mixed objects")
+    return array
+
+
+def as_ids(value: Any, name: str, count: int | None = None) -> IndexArray:
+    """``value`` as an int64 C-order vector (of ``count`` entries).
+
+    Raises:
+        ParameterError: not integers, not a vector, or the wrong length.
+    """
+    array = _as_array(value, name)
+    if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
+        raise ParameterError(f"{name}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
+    if count is not None and len(array) != count:
+        raise ParameterError(f"{name}: expected {count} entries, one for each row, got {len(array)}")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ParameterError(f"{name}: values must fit into int64")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_hint(value: Any, queries: int, rows: int) -> IndexArray:
+    """``value`` as one bank row for each query, int64 (queries,), -1 for none; ParameterError otherwise."""
+    hint = as_ids(value, "hint", queries)
+    check_index(hint, rows, "hint", least=-1)
+    return hint
+
+
+def check_index(index: IndexArray, rows: int, name: str, *, least: int = 0) -> None:
+    """Raises ParameterError unless every entry of ``index`` is in [least, rows)."""
+    if index.size and (int(index.min()) < least or int(index.max()) >= rows):
+        raise ParameterError(f"{name}: entries must lie in [{least}, {rows}), got {index.min()} to {index.max()}")
+
+
+def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -> None:
+    """Raises NonFiniteError naming the first row of ``rows`` (or of ``rows[index]``) that holds NaN or infinity."""
+    if index is None and mapped_file(rows) is not None:
+        bad = _first_nonfinite_mapped(rows)
+    else:
+        bad = _first_nonfinite(rows, index)
+    if bad >= 0:
+        raise NonFiniteError(
+            f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
+            "(distances to it have no meaning)"
+        )
+
+
+def _first_nonfinite_mapped(rows: FloatArray) -> int:
+    step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        bad = _first_nonfinite(part, None)
+        release_pages(part)  # otherwise the whole file would stay in memory after one look
+        if bad >= 0:
+            return start + bad
+    return -1
+
+
+def _first_nonfinite(rows: FloatArray, index: IndexArray | None) -> int:
+    if _core is not None:
+        return int(_core.first_nonfinite_row(rows, index))
+    count = len(rows) if index is None else len(index)
+    for start in range(0, count, _CHUNK_ROWS):  # in chunks: a mask of a whole bank could take gigabytes
+        stop = min(start + _CHUNK_ROWS, count)
+        chunk = rows[start:stop] if index is None else rows[index[start:stop]]
+        finite = np.isfinite(chunk).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+    return -1
+
+
+def check_same_dim(a: int, a_name: str, b: int, b_name: str) -> None:
+    """Raises MixedSizesError unless both sets have rows of one length."""
+    if a != b:
+        raise MixedSizesError(f"{a_name} and {b_name}: rows of {a} and {b} values cannot be compared")
+
+
+def check_not_empty(count: int, name: str) -> None:
+    """Raises DataError where a set that must have rows has none."""
+    if count == 0:
+        raise DataError(f"{name}: has no rows; at least one is needed")

@@ -10,11 +10,10 @@ import numpy as np
 from ..array_types import FloatArray
 from ..errors import DataError, ParameterError
 from .describe_plan import Level, Plan, axis_resample, level_taps
-from .gpu.devices.interop import lives_on_gpu
-from .registry import operation_module
+from .gpu.arrays import Call, call_for, to_gpu
+from .gpu.devices.interop import Caller, lives_on_gpu
+from .registry import backends
 
-# Where each backend keeps its `describe`; the module's own registry entry says whether it is usable.
-_MODULES = DESCRIBERS = {"native": "cpu.native.describe", "numba": "cpu.numba.describe", "torch": "cpu.torch.describe"}
 _MAX_SIZE = 2**31 - 1
 
 
@@ -64,41 +63,37 @@ def describe(
     if neighbourhood % 2 == 0:
         raise ParameterError(f"neighbourhood: expected an odd number (1, 3, 5, ...), got {neighbourhood}")
     device = _check_levels(levels)
-    on_gpu = None
+    call = None
     if device is not None:
         if out is not None:
-            raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it away")
-        if lives_on_gpu(levels[0]) and backend != "torch":
-            from .gpu.arrays import call_for
-
-            on_gpu = call_for(backend, levels[0])
-        if on_gpu is None:
-            if backend not in ("auto", "torch") or not hasattr(levels[0], "detach"):
-                raise DataError(f"levels: on {device}, where only torch and the GPU's own backends work; or move them")
-            backend = "torch"
-    arrays = list(levels) if device is not None else [_as_array(x, f"levels[{i}]") for i, x in enumerate(levels)]
-    batched = arrays[0].ndim == 4
-    if not batched:
-        arrays = [x[None] for x in arrays]
+            raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it out")
+        call = call_for(backend, levels[0]) if backend != "torch" and lives_on_gpu(levels[0]) else None
+        if call is None and (backend not in ("auto", "torch") or not hasattr(levels[0], "detach")):
+            raise DataError(
+                f"levels: on {device}, where only the torch backend and the GPU's own work; choose one of them, or "
+                "move the levels to the CPU"
+            )
+    batched = len(levels[0].shape) == 4
+    arrays = [x if batched else x[None] for x in levels]
     plan = make_plan(tuple(tuple(int(n) for n in x.shape[1:]) for x in arrays), grid, dim, neighbourhood)
-    if on_gpu is not None:
-        result = on_gpu.describe(arrays, plan)
-        return result if batched else result[0]
-    module = operation_module(backend, DESCRIBERS)
-    if device is not None:
-        result = module.describe_on_device(arrays, plan)
-        return result if batched else result[0]
     shape = (len(arrays[0]), grid[0] * grid[1], dim)
-    if out is None:
-        target = np.empty(shape, dtype=np.float32)
+    if isinstance(call, Call):
+        result = call.describe(arrays, plan)
+    elif call is None and device is not None:
+        result = backends["torch"].describe_tensors(arrays, plan)
     else:
-        _check_out(out, shape if batched else shape[1:])
-        target = out if batched else out[None]
-    if target.size:
-        module.describe(arrays, plan, target)
+        if out is None:
+            result = np.empty(shape, dtype=np.float32)
+        else:
+            _check_out(out, shape if batched else shape[1:])
+            result = out if batched else out[None]
+        if result.size:
+            backends[backend].describe([_as_array(x, f"levels[{i}]", call) for i, x in enumerate(arrays)], plan, result)
+        if call is not None:
+            result = to_gpu(call, result)
     if out is not None:
         return out
-    return target if batched else target[0]
+    return result if batched else result[0]
 
 
 def make_plan(shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: int, neighbourhood: int) -> Plan:
@@ -157,17 +152,19 @@ def _check_levels(levels: Any) -> str | None:
 
 
 def _device(level: Any) -> str:
-    if lives_on_gpu(level) and not hasattr(level, "detach"):
-        return "a GPU"
-    device = getattr(level, "device", "cpu")  # a str in NumPy 2, torch.device in torch
-    return str(device) if hasattr(level, "detach") else "cpu"
-
-
-def _as_array(level: Any, name: str) -> FloatArray:
-    """A level as an array with strides of whole floats: a view, wherever it has them."""
+    if isinstance(level, np.ndarray):
+        return "cpu"
     if hasattr(level, "detach"):
-        level = level.detach()  # NumPy refuses tensors that record gradients
-        array = level.resolve_neg().numpy()
+        return str(level.device)
+    return "a GPU" if lives_on_gpu(level) else "cpu"
+
+
+def _as_array(level: Any, name: str, caller: Caller | None) -> FloatArray:
+    """A level in the CPU's memory with strides of whole floats: a view, wherever it has them."""
+    if caller is not None:
+        array = caller.library.to_host(caller.library.adopt(level), slice(None))
+    elif hasattr(level, "detach"):
+        array = level.detach().resolve_neg().numpy()  # NumPy refuses tensors that record gradients
     else:
         array = np.asarray(level) if hasattr(level, "__array__") else np.from_dlpack(level)
     if array.dtype != np.float32:

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
+from ..array_types import BoolArray, DoubleArray, IndexArray
 from ..errors import ParameterError
-from .gpu.devices.interop import lives_on_gpu
-from .registry import operation_module
-from .validation import as_float32, as_ids, check_finite, check_index
-
-if TYPE_CHECKING:
-    from .gpu.arrays import GpuMembers
-
-# Where each backend keeps its `channel_spread`; the registry says whether it is usable.
-_MODULES = {"native": "cpu.native.filter_channels", "numba": "cpu.numba.search", "torch": "cpu.torch.search"}
-
-
-class SpreadBackend(Protocol):
-    """The part of the filters that reads the members' rows; all else is decided here, once for all."""
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """Distance of each member to its channel's mean, and their population standard deviation a channel.
-
-        Channel c holds the members ``members[rows[starts[c]:starts[c + 1]]]``, at least one. The mean and
-        both sums of the standard deviation are float64, in the order of the members, divided by the count;
-        squared distances are summed by the sixteen-lane rule.
-        """
+from .bank import as_float32, as_ids, check_finite, check_index
+from .gpu.arrays import Call, GpuMembers, call_for
+from .registry import backends
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,7 @@ def filter_channels(
         infinity. BackendError: unknown backend, or not usable here.
     """
     on_gpu = _on_gpu(backend, members)
-    module: SpreadBackend = operation_module(backend, _MODULES) if on_gpu is None else on_gpu
+    engine = backends[backend] if on_gpu is None else on_gpu
     members = as_float32(members, "members") if on_gpu is None else on_gpu
     if rows is None:
         channel = as_ids(channel, "channel", len(members))
@@ -123,7 +103,7 @@ def filter_channels(
     if len(ids) == 0 or members.shape[1] == 0:
         distance, sigma = np.zeros(len(member)), np.zeros(len(ids))
     else:
-        distance, sigma = module.channel_spread(members, row_of[member], starts)
+        distance, sigma = engine.channel_spread(members, row_of[member], starts)
     stays = np.ones(len(member), np.bool_)
     if max_std is not None:
         limit = np.where(sigma > 0.0, max_std * sigma, np.inf)
@@ -140,11 +120,7 @@ def filter_channels(
 
 def _on_gpu(backend: str, members: Any) -> GpuMembers | None:
     """Members that lie on a GPU, where its kernels are to be used."""
-    if not lives_on_gpu(members):
-        return None
-    from .gpu.arrays import Call, call_for
-
-    call = call_for(backend, members)
+    call = None if isinstance(members, np.ndarray) else call_for(backend, members)
     return call.members(members) if isinstance(call, Call) else None
 
 

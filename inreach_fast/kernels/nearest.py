@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..array_types import IndexArray
 from ..errors import ParameterError
-from .bank import Bank
-from .gpu.bank import GpuBank
-from .gpu.devices.interop import lives_on_gpu
-from .registry import SearchBackend, backend_module, takes_hints
+from .backend import exact_bounds
+from .bank import Bank, as_hint, as_ids, check_same_dim
+from .gpu.arrays import Call, call_for, to_gpu
+from .gpu.devices.interop import Caller
+from .registry import backends
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
-from .validation import as_hint, as_ids, check_k, check_same_dim
-
-if TYPE_CHECKING:
-    from .gpu.arrays import Call, CallOnCpu
 
 
 def nearest(
@@ -58,18 +55,17 @@ def nearest(
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: see each; the message names
         the argument.
     """
-    k = check_k(k)
-    on_gpu = _on_gpu(backend, queries, bank)
-    if on_gpu is not None:
-        there = on_gpu.nearest(queries, bank, k, query_group, bank_group, hint)
-        return replace(there, index=there.index[:, 0], sq_distance=there.sq_distance[:, 0]) if k == 1 else there
-    module = backend_module(backend)
-    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
-    hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
-    result = _hinted(module, query_bank, bank, k, group, hints)
-    if k == 1:
-        result = replace(result, index=result.index[:, 0], sq_distance=result.sq_distance[:, 0])
-    return result
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
+    call = _call_for(backend, queries, bank)
+    if isinstance(call, Call):
+        found = call.nearest(queries, bank, int(k), query_group, bank_group, hint)
+    else:
+        engine = backends[backend]
+        query_bank, bank, group, hints = _checked(queries, bank, query_group, bank_group, hint)
+        found = engine.nearest(query_bank, bank, int(k), group, hints)
+        found = found if call is None else to_gpu(call, found)
+    return replace(found, index=found.index[:, 0], sq_distance=found.sq_distance[:, 0]) if k == 1 else found
 
 
 def nearest_bounds(
@@ -92,21 +88,13 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
-    on_gpu = _on_gpu(backend, queries, bank)
-    if on_gpu is not None:
-        there = on_gpu.nearest(queries, bank, 1, query_group, bank_group, hint)
-        distance = there.sq_distance[:, 0]
-        return NearestBounds(there.index[:, 0], distance, distance, there.counts, exact=True)
-    module = backend_module(backend)
-    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
-    hints = None if hint is None else as_hint(hint, "hint", len(query_bank), len(bank))
-    own = getattr(module, "nearest_bounds", None)
-    if own is not None:
-        bounds: NearestBounds = own(query_bank, bank, group, hints)
-        return bounds
-    found = _hinted(module, query_bank, bank, 1, group, hints)
-    sq_distance = found.sq_distance[:, 0]
-    return NearestBounds(found.index[:, 0], sq_distance, sq_distance, found.counts, exact=True)
+    call = _call_for(backend, queries, bank)
+    if isinstance(call, Call):
+        return exact_bounds(call.nearest(queries, bank, 1, query_group, bank_group, hint))
+    engine = backends[backend]
+    query_bank, bank, group, hints = _checked(queries, bank, query_group, bank_group, hint)
+    found = engine.nearest_bounds(query_bank, bank, group, hints)
+    return found if call is None else to_gpu(call, found)
 
 
 def nearest_answered(
@@ -122,63 +110,13 @@ def nearest_answered(
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; a chosen row then looks at
     all queries.
     """
-    on_gpu = _on_gpu(backend, queries, bank)
-    if on_gpu is not None:
-        return on_gpu.nearest_answered(queries, bank, query_group, bank_group)
-    module = backend_module(backend)
-    query_bank, bank, group = _checked(queries, bank, query_group, bank_group)
-    own = getattr(module, "nearest_answered", None)
-    if own is not None:
-        result: AnsweredNearest = own(query_bank, bank, group)
-        return result
-    forward = module.nearest(query_bank, bank, 1, group)
-    index, sq_distance = forward.index[:, 0], forward.sq_distance[:, 0]
-    chosen, chosen_of = np.unique(index[index >= 0], return_inverse=True)
-    answered = np.zeros(len(index), dtype=np.bool_)
-    if len(chosen):
-        rows = chosen if bank.index is None else bank.index[chosen]
-        backward = module.nearest(Bank(bank.rows, index=rows), query_bank, 1, None)
-        answered[index >= 0] = backward.index[chosen_of, 0] == np.flatnonzero(index >= 0)
-    return AnsweredNearest(index, sq_distance, answered)
-
-
-def _hinted(
-    module: SearchBackend, queries: Bank, bank: Bank, k: int, group: IndexArray | None, hints: IndexArray | None
-) -> Nearest:
-    """The backend's answer, with a hint where it has a use for one."""
-    if hints is not None and takes_hints(module):
-        result: Nearest = cast(Any, module).nearest(queries, bank, k, group, hint=hints)
-        return result
-    return module.nearest(queries, bank, k, group)
-
-
-def _on_gpu(backend: str, first: Any, second: Any) -> Call | CallOnCpu | None:
-    """The call on a GPU, where one of the two lies there (and ``backend`` is not one of the CPU's)."""
-    if not any(isinstance(x, GpuBank) or lives_on_gpu(x) for x in (first, second)):
-        return None
-    from .gpu.arrays import call_for
-
-    return call_for(backend, first, second)
-
-
-def _in_memory(value: Any) -> Any:
-    return value.on_cpu() if isinstance(value, GpuBank) else value
-
-
-def _checked(queries: Any, bank: Any, query_group: Any, bank_group: Any) -> tuple[Bank, Bank, IndexArray | None]:
-    queries, bank = _in_memory(queries), _in_memory(bank)
-    query_bank = queries if isinstance(queries, Bank) else Bank.for_call(queries, name="queries")
-    if not isinstance(bank, Bank):
-        bank = Bank.for_call(bank, bank_group, name="bank")
-    elif bank_group is not None:
-        bank = bank.with_groups(bank_group)
-    check_same_dim(query_bank.dim, "queries", bank.dim, "bank")
-    if query_group is None:
-        query_group = query_bank.groups
-    group = None if query_group is None else as_ids(query_group, "query_group", len(query_bank))
-    if group is not None and bank.groups is None:
-        raise ParameterError("query_group: the bank has no groups to compare with; give bank_group as well")
-    return query_bank, bank, group
+    call = _call_for(backend, queries, bank)
+    if isinstance(call, Call):
+        return call.nearest_answered(queries, bank, query_group, bank_group)
+    engine = backends[backend]
+    query_bank, bank, group, _ = _checked(queries, bank, query_group, bank_group)
+    found = engine.nearest_answered(query_bank, bank, group)
+    return found if call is None else to_gpu(call, found)
 
 
 def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
@@ -197,12 +135,41 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
-    on_gpu = _on_gpu(backend, a, b)
-    if on_gpu is not None:
-        return on_gpu.mutual_nearest(a, b)
-    module = backend_module(backend)
-    a, b = _in_memory(a), _in_memory(b)
-    a = a if isinstance(a, Bank) else Bank.for_call(a, name="a")
-    b = b if isinstance(b, Bank) else Bank.for_call(b, name="b")
+    call = _call_for(backend, a, b)
+    if isinstance(call, Call):
+        return call.mutual_nearest(a, b)
+    engine = backends[backend]
+    a, b = _bank_of(a, "a"), _bank_of(b, "b")
     check_same_dim(a.dim, "a", b.dim, "b")
-    return module.mutual_nearest(a, b)
+    found = engine.mutual_nearest(a, b)
+    return found if call is None else to_gpu(call, found)
+
+
+def _call_for(backend: str, first: Any, second: Any) -> Call | Caller | None:
+    """See `gpu.arrays.call_for`, which is asked only where one of the two may be on a GPU."""
+    for value in (first, second):
+        if not isinstance(value, np.ndarray) and not (isinstance(value, Bank) and value.gpu is None):
+            return call_for(backend, first, second)
+    return None
+
+
+def _bank_of(value: Any, name: str, groups: Any = None) -> Bank:
+    """The argument as a bank in the CPU's memory, under other groups where they are given."""
+    if not isinstance(value, Bank):
+        return Bank.for_call(value, groups, name=name).on_cpu()
+    bank = value.on_cpu()
+    return bank if groups is None else bank.with_groups(groups)
+
+
+def _checked(
+    queries: Any, bank: Any, query_group: Any, bank_group: Any, hint: Any = None
+) -> tuple[Bank, Bank, IndexArray | None, IndexArray | None]:
+    """Queries, bank, groups of the queries and hint, checked."""
+    asking, searched = _bank_of(queries, "queries"), _bank_of(bank, "bank", bank_group)
+    check_same_dim(asking.dim, "queries", searched.dim, "bank")
+    if query_group is None:
+        query_group = asking.groups
+    group = None if query_group is None else as_ids(query_group, "query_group", len(asking))
+    if group is not None and searched.groups is None:
+        raise ParameterError("query_group: the bank has no groups to compare with; give bank_group as well")
+    return asking, searched, group, None if hint is None else as_hint(hint, len(asking), len(searched))

@@ -20,11 +20,20 @@ class SearchCounts:
         brute_force: True where (some of) the search was done without bounds.
     """
 
-    pairs: int
-    bounded: int
-    refined: int
-    decided: int
+    pairs: int = 0
+    bounded: int = 0
+    refined: int = 0
+    decided: int = 0
     brute_force: bool = False
+
+    def __add__(self, other: SearchCounts) -> SearchCounts:
+        return SearchCounts(
+            self.pairs + other.pairs,
+            self.bounded + other.bounded,
+            self.refined + other.refined,
+            self.decided + other.decided,
+            self.brute_force or other.brute_force,
+        )
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,12 @@ class Nearest:
     Attributes:
         index: int64, shape (m,) for ``k=1``, else (m, k), nearest first; -1 where fewer rows are eligible.
         sq_distance: float32, the same shape: squared L2 distance, infinity where ``index`` is -1.
-        counts: what the search did, where the backend counts it.
+        counts: what the search did.
     """
 
     index: IndexArray
     sq_distance: FloatArray
-    counts: SearchCounts | None = None
+    counts: SearchCounts = SearchCounts()
 
 
 @dataclass(frozen=True)
@@ -54,14 +63,14 @@ class NearestBounds:
         sq_upper: float32 (m,), the exact squared L2 distance to that row, as `nearest` would give it; infinity
             where ``index`` is -1.
         sq_lower: float32 (m,), no eligible row is nearer than this; infinity where ``index`` is -1.
-        counts: what was looked at, where the backend counts it.
+        counts: what the search did.
         exact: True where the backend searched: bounds are equal and ``index`` is `nearest`'s.
     """
 
     index: IndexArray
     sq_upper: FloatArray
     sq_lower: FloatArray
-    counts: SearchCounts | None = None
+    counts: SearchCounts = SearchCounts()
     exact: bool = False
 
 
@@ -74,14 +83,14 @@ class MutualNearest:
         ab_sq_distance: float32 (m,), its squared L2 distance.
         ba_index: int64 (n,), for each row of ``b`` the nearest row of ``a``.
         ba_sq_distance: float32 (n,), its squared L2 distance.
-        counts: what the search did, where the backend counts it.
+        counts: what the search did.
     """
 
     ab_index: IndexArray
     ab_sq_distance: FloatArray
     ba_index: IndexArray
     ba_sq_distance: FloatArray
-    counts: SearchCounts | None = None
+    counts: SearchCounts = SearchCounts()
 
     def pairs(self) -> tuple[IndexArray, IndexArray]:
         """Rows that are each other's nearest: (rows of ``a`` ascending, their rows of ``b``), int64."""
@@ -98,10 +107,10 @@ class AnsweredNearest:
         index: int64 (m,), nearest bank row; -1 where none is eligible.
         sq_distance: float32 (m,), squared L2 distance.
         answered: bool (m,), True where no query is nearer to that bank row (the lowest query on exact ties).
-        counts: what the search did, where the backend counts it.
+        counts: what the search did.
     """
 
     index: IndexArray
     sq_distance: FloatArray
     answered: BoolArray
-    counts: SearchCounts | None = None
+    counts: SearchCounts = SearchCounts()

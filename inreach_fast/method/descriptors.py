@@ -16,6 +16,7 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
+from ..kernels.bank import as_float32
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -168,8 +169,6 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
         MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
         NonFiniteError: NaN or infinity; the message names image and patch.
     """
-    from ..kernels.validation import as_float32
-
     if isinstance(x, (list, tuple)):
         shapes = {np.shape(item) for item in x}
         if len(shapes) > 1:

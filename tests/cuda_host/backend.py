@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from inreach_fast.kernels import Bank, describing, filtering, registry
+from inreach_fast.kernels import Bank, registry
 from inreach_fast.kernels.gpu.backend import GpuBackend, Options
 from inreach_fast.kernels.gpu.frame import Directions
 from inreach_fast.kernels.gpu.routes import Route
@@ -65,24 +63,8 @@ CASES = [
     _case("heads-tf32-128", "tf32", 128, 14, heads=True),
     _case("heads-tf32-64", "tf32", 64, 15, heads=True),
 ]
-# For what does not depend on the filter: each order of threads, a bank in pieces, a list that overflows, leading directions.
+# For what does not depend on the filter: every order of threads, a bank in pieces, an overflow, leading directions.
 FEW_CASES = [case for case in CASES if case.name in ("f32-128", "f32-64-overflow", "fp16-64-streamed", "heads-bf16-64")]
-
-
-@contextmanager
-def registered_as(name: str, backend: object) -> Iterator[None]:
-    """`backend=name` works inside: an object with the operations of a backend."""
-    module = types.ModuleType(f"inreach_fast.kernels.{name}")
-    module.__getattr__ = lambda attribute: getattr(backend, attribute)  # type: ignore[method-assign]
-    sys.modules[module.__name__] = module
-    registry._BACKENDS[name] = (name, "numpy")
-    describing._MODULES[name] = filtering._MODULES[name] = name
-    try:
-        yield
-    finally:
-        for known in (registry._BACKENDS, describing._MODULES, filtering._MODULES):
-            del known[name]
-        del sys.modules[module.__name__]
 
 
 @contextmanager
@@ -90,5 +72,5 @@ def registered(case: Case = CASES[0], *, races: bool = False) -> Iterator[GpuBac
     """`backend="cuda_host"` works inside, by this route; with ``races``, one that a kernel has is an error."""
     backend = _InPieces(NAME, lambda: HostDevice(case.order, races=races), case.options)
     backend.pieces = case.pieces
-    with registered_as(NAME, backend):
+    with registry.registered(backend):
         yield backend

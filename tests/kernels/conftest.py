@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     chosen: Engine = request.param
     if chosen.backend == "native" and chosen.pruned:
-        from inreach_fast.kernels.cpu.native import search as native
+        from inreach_fast.kernels.cpu import native
 
         monkeypatch.setattr(native, "_MIN_BANK_ROWS", 1)
         monkeypatch.setattr(native, "_MIN_CAPTURED", -1.0)

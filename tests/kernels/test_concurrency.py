@@ -68,7 +68,7 @@ from inreach_fast import kernels
 backend = sys.argv[1]
 if sys.argv[2] != "None":
     from inreach_fast import _core
-    from inreach_fast.kernels.cpu.native import search as native
+    from inreach_fast.kernels.cpu import native
     _core.set_isa(sys.argv[2])
     if sys.argv[3] == "True":
         native._MIN_CAPTURED, native._MAX_PARTICIPATION = -1.0, float("inf")

@@ -18,7 +18,8 @@ from inreach_fast.errors import NonFiniteError, ParameterError
 
 _core = pytest.importorskip("inreach_fast._core")
 
-from inreach_fast.kernels.cpu.native import search as native  # noqa: E402
+from inreach_fast.kernels.basis import Basis  # noqa: E402
+from inreach_fast.kernels.cpu import native  # noqa: E402
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -184,7 +185,7 @@ def test_row_numbers_must_be_a_permutation(case: tuple[Rows, Rows, Arrays]) -> N
 def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
     bank, other = kernels.Bank(structured(600)), kernels.Bank(structured(700))
     basis = native.basis_of(bank)
-    index = native._leaf_index(bank, basis)
+    index = native._indexed(bank, basis).leaf_index(bank)
     projected = _core.ProjectedRows(basis.native(), structured(5), None)
     with pytest.raises(ValueError, match="another bank"):
         _core.nearest_pruned(
@@ -195,7 +196,7 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
 @pytest.mark.parametrize("limit", [100_000, 1 << 30])
 def test_an_index_may_be_filled_twice(limit: int) -> None:
     rows = structured(1500, outliers=3)
-    basis = native.basis_of(kernels.Bank(rows))
+    basis = Basis(rows, 40)
     builder = _core.LeafBuilder(basis.native(), rows, None, False, limit, None)
     first, second = ({name: np.empty(count, dtype) for name, dtype, count in builder.shapes()} for _ in range(2))
     builder.fill(first)

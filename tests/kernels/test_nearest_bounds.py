@@ -14,13 +14,13 @@ from inreach_fast import kernels
 
 _core = pytest.importorskip("inreach_fast._core")
 
-from inreach_fast.kernels.cpu.native import search as native  # noqa: E402
+from inreach_fast.kernels.cpu import native  # noqa: E402
 
 
 def check(queries: Rows, rows: Rows, groups: Any = None, query_group: Any = None, hint: Any = None) -> Any:
     """Bounds hold, and the upper one is the very distance of the row that is named."""
     asked = kernels.Bank.for_call(queries, name="queries")
-    found = native.nearest_bounds(asked, kernels.Bank(rows, groups), query_group, hint)
+    found = native.NativeBackend().nearest_bounds(asked, kernels.Bank(rows, groups), query_group, hint)
     _index, truth = reference.nearest(queries, rows, 1, query_group, groups)
     assert (found.sq_lower <= truth).all()
     assert (truth <= found.sq_upper).all()

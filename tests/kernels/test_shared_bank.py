@@ -15,7 +15,7 @@ from inreach_fast.kernels.gpu.shared_bank import SharedBank
 
 
 def _shared(devices: int) -> SharedBank:
-    worker: Any = registry.backend_module("auto")
+    worker: Any = registry.backends["auto"]
     return SharedBank("shared", [worker] * devices)
 
 
@@ -65,7 +65,7 @@ def test_an_error_of_one_device_is_the_calls() -> None:
         def nearest(self, *_: Any) -> Any:
             raise GpuLostError("GPU 1: lost")
 
-    worker: Any = registry.backend_module("auto")
+    worker: Any = registry.backends["auto"]
     lost: Any = Lost()
     rows = np.ones((4, 2), np.float32)
     with pytest.raises(GpuLostError, match="GPU 1"):

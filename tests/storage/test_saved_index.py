@@ -33,7 +33,7 @@ def test_a_loaded_model_builds_nothing_and_reads_no_rows_to_begin(
     model.save(tmp_path / "m")
     want = model.score_descriptors(X[0])
     from inreach_fast.kernels import bank
-    from inreach_fast.kernels.cpu.native import search as native
+    from inreach_fast.kernels.cpu import native
 
     monkeypatch.setattr(native, "sample_rows", never)
     monkeypatch.setattr(bank, "check_finite", never)

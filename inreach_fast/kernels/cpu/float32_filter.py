@@ -3,7 +3,7 @@
 An exact search decides pairs by r(x, y), the float64 squared distance of the original rows (16-lane order).
 That is ten times dearer than a float32 product, so a float32 pass first rules out pairs that cannot win.
 
-**The filter.** With a centre c and a power of two s (the `Frame`), every row becomes a = fl32(s (x - c)) and
+**The filter.** With a centre c and a power of two s (the `FilterFrame`), every row becomes a = fl32(s (x - c)) and
 keeps its squared length A = |a|^2, summed in float64. For a query a and a bank row b the pass computes
 
     low = (1 - e) A + (1 - e) B - 2 <a, b>           e = gamma + 8u,  gamma = D u / (1 - D u),  u = 2^-24
@@ -58,7 +58,7 @@ _CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Frame:
+class FilterFrame:
     """Centre, scale and error terms that one search's float32 pass uses.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Extent:
     high: FloatArray
 
 
-def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> Frame:
+def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFrame:
     """The frame of a search between two sets of rows of one length.
 
     ``product_loss`` bounds the relative error that rounding the inputs of a product adds to it, for matrix
@@ -93,16 +93,15 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> Frame:
     largest = max(float(np.max(np.maximum(extent.high - centre, centre - extent.low))) for extent in (own, other))
     scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0.0 else 1.0
     if dim >= _MAX_DIM:
-        return Frame(centre, scale, 0.0, math.inf)
+        return FilterFrame(centre, scale, 0.0, math.inf)
     gamma = dim * UNIT_ROUNDOFF / (1.0 - dim * UNIT_ROUNDOFF)
     error = gamma * (1.0 + product_loss) + product_loss + 8.0 * UNIT_ROUNDOFF
-    return Frame(centre, scale, error, dim * 2.0**-120)
+    return FilterFrame(centre, scale, error, dim * 2.0**-120)
 
 
 def _extent(bank: Bank) -> _Extent:
     """Mean of a sample, and each column's least and greatest value; kept as long as the bank lives."""
-    extent: _Extent = bank.prepared("float32_filter", lambda: _measure(bank))
-    return extent
+    return bank.prepared("float32_filter", lambda: _measure(bank))
 
 
 def _measure(bank: Bank) -> _Extent:

@@ -7,31 +7,31 @@ kept on the GPU (`Bank`); every other array must be on that GPU already.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...array_types import DoubleArray, IndexArray
 from ...errors import DataError, DeviceMismatchError, GpuError, GpuLostError, ParameterError
-from ..bank import Bank
+from ..bank import Bank, as_hint, as_ids, check_not_empty, check_same_dim
 from ..describe_plan import Plan
-from ..describing import DESCRIBERS
-from ..nearest import mutual_nearest, nearest, nearest_answered
-from ..registry import backend_module, gpu_kinds, operation_module, tell_once
+from ..registry import backends, gpu_kinds, warn_once
 from ..results import AnsweredNearest, MutualNearest, Nearest
-from ..validation import as_hint, as_ids, check_not_empty, check_same_dim
 from .backends import StreamBackend, gpu_backend
-from .bank import GpuBank, check_finite, raise_nonfinite
 from .calls import BOTH_WAYS, Host, Outcome, Target, answered_call, first_nonfinite, mutual_call, nearest_call
 from .describe import MAX_BATCH, launch_describe, level_table
-from .device import DeviceArray
+from .device import Device, DeviceArray
 from .devices.gpu import GpuDevice
 from .devices.interop import Caller, caller_of
 from .devices.opening import is_gpu_name, open_gpu, parse_name
 from .frame import DeviceRows
+from .rows import check_finite, raise_nonfinite
 from .search import Search
 from .shared_bank import SharedBank
 from .spread import channel_spread
+
+_T = TypeVar("_T")
 
 
 class Call:
@@ -134,7 +134,7 @@ class Call:
     def _hint(self, value: Any, count: int, rows: int) -> DeviceArray:
         """A hint on the GPU. One that is there already is not looked at: kernels pass over numbers of no row."""
         if caller_of(value) is None:
-            return self.device.upload(as_hint(value, "hint", count, rows))
+            return self.device.upload(as_hint(value, count, rows))
         held = self.caller.take(value, "hint", dtype=np.int64, ndim=1)
         if len(held) != count:
             raise ParameterError(f"hint: expected {count} entries, one for each query, got {len(held)}")
@@ -150,13 +150,13 @@ class Call:
                     "move it there, or make it a Bank, which is uploaded once and kept"
                 )
             bank = Bank.for_call(value, groups, name=name)
-        if isinstance(bank, GpuBank):
-            if bank.caller.ordinal != self.caller.ordinal:
+        if bank.gpu is not None:
+            if bank.gpu.caller.ordinal != self.caller.ordinal:
                 raise DeviceMismatchError(
-                    f"{name}: on GPU {bank.caller.ordinal}, where the call's other arrays are on GPU "
+                    f"{name}: on GPU {bank.gpu.caller.ordinal}, where the call's other arrays are on GPU "
                     f"{self.caller.ordinal}; move it there"
                 )
-            bank.check_finite(self.device)
+            check_bank(self.device, bank)
         return bank
 
     def _rows(self, value: Any, name: str = "queries") -> DeviceRows:
@@ -201,6 +201,20 @@ class Call:
         return self.caller.give(target)
 
 
+def check_bank(device: Device, bank: Bank) -> None:
+    """Raises NonFiniteError naming the first row of a bank on the GPU that holds NaN or infinity; looks once."""
+    if bank.gpu is None:
+        return
+    held = bank.gpu.held
+
+    def check() -> bool:
+        index = None if bank.index is None else device.upload(bank.index)
+        check_finite(device, DeviceRows(held, index, 0, len(bank)), bank.name)
+        return True
+
+    bank.prepared("finite", check)
+
+
 class GpuMembers:
     """Members of channels on a GPU, as `kernels.filter_channels` looks at them.
 
@@ -222,64 +236,27 @@ class GpuMembers:
             check_finite(device, DeviceRows(self._held, device.upload(rows), 0, len(rows)), "members")
 
     def channel_spread(self, members: Any, rows: IndexArray, starts: IndexArray) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` are these."""
+        """See `Backend`; ``members`` are these."""
         backend = self._call.backend
         with backend.lock:
             return channel_spread(self._call.device, self._held, rows, starts, backend.device.free_bytes() // 4)
 
 
-class CallOnCpu:
-    """A call whose arrays are on a GPU that has no kernels: they visit the CPU, and the results come back."""
-
-    def __init__(self, caller: Caller) -> None:
-        self.caller = caller
-
-    def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
-        """See `kernels.nearest`; index and distance (m, k)."""
-        found = nearest(
-            self._cpu(queries), self._cpu(bank), k=k, query_group=query_group, bank_group=bank_group,
-            hint=self._cpu(hint),
-        )  # fmt: skip
-        index, distance = (self._back(x.reshape(-1, k)) for x in (found.index, found.sq_distance))
-        return Nearest(index, distance, found.counts)
-
-    def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
-        """See `kernels.mutual_nearest`."""
-        found = mutual_nearest(self._cpu(a), self._cpu(b))
-        ab, ba = self._back(found.ab_index), self._back(found.ba_index)
-        ab_distance, ba_distance = self._back(found.ab_sq_distance), self._back(found.ba_sq_distance)
-        return MutualNearest(ab, ab_distance, ba, ba_distance, found.counts)
-
-    def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
-        """See `kernels.nearest_answered`."""
-        found = nearest_answered(self._cpu(queries), self._cpu(bank), query_group=query_group, bank_group=bank_group)
-        return AnsweredNearest(
-            self._back(found.index), self._back(found.sq_distance), self._back(found.answered), found.counts
-        )
-
-    def describe(self, levels: list[Any], plan: Plan) -> Any:
-        """Execute ``plan`` on (B, C, h, w) levels; (B, P, dim) of the caller's kind."""
-        out = np.empty((levels[0].shape[0], plan.grid[0] * plan.grid[1], plan.dim), np.float32)
-        host = [self.caller.library.to_host(self.caller.library.adopt(x), slice(None)) for x in levels]
-        operation_module("auto", DESCRIBERS).describe(host, plan, out)
-        return self._back(out)
-
-    def _cpu(self, value: Any) -> Any:
-        if isinstance(value, GpuBank):
-            return value.on_cpu()
-        if isinstance(value, Bank) or caller_of(value) is None:
-            return value
-        return self.caller.library.to_host(self.caller.library.adopt(value), slice(None))
-
-    def _back(self, value: Any) -> Any:
-        return self.caller.library.to_gpu(np.ascontiguousarray(value), self.caller.ordinal)
+def to_gpu(caller: Caller, found: _T) -> _T:
+    """What the CPU answered, with arrays of the caller's kind on the caller's GPU in the place of its own."""
+    if isinstance(found, np.ndarray):
+        array: _T = caller.library.to_gpu(np.ascontiguousarray(found), caller.ordinal)
+        return array
+    if not is_dataclass(found) or isinstance(found, type):
+        return found
+    return replace(found, **{field.name: to_gpu(caller, getattr(found, field.name)) for field in fields(found)})
 
 
-def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
+def call_for(backend: str, *values: Any) -> Call | Caller | None:
     """The call, where one of the arrays is on a GPU and ``backend`` is "auto" or names GPUs; else None.
 
-    Where "auto" finds no kernels for the GPU, the answer comes from the CPU, the same to the bit, and one line of the
-    log "inreach_fast" says so.
+    Where "auto" finds no kernels for the GPU, the caller alone: the CPU computes the answer, the same to the bit,
+    `to_gpu` takes it back, and one line of the log "inreach_fast" says so.
 
     Raises:
         GpuError: a backend that is named cannot be used, or the GPU is lost.
@@ -288,7 +265,7 @@ def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
     if caller is None or not (backend == "auto" or is_gpu_name(backend)):
         return None
     if backend != "auto":
-        backend_module(backend)  # raises where it is not usable
+        backends[backend]  # raises where it is not usable
         return Call(caller, backend)
     reasons: list[str] = []
     for kind in gpu_kinds(reasons):
@@ -298,12 +275,11 @@ def call_for(backend: str, *values: Any) -> Call | CallOnCpu | None:
             raise
         except GpuError as error:
             reasons.append(f"{kind}: {error}")
-    tell_once(f"no kernels for arrays on GPU {caller.ordinal}, searching on the CPU instead: {'; '.join(reasons)}")
-    return CallOnCpu(caller)
+    warn_once(f"no kernels for arrays on GPU {caller.ordinal}, searching on the CPU instead: {'; '.join(reasons)}")
+    return caller
 
 
 def _array_of(value: Any) -> Any:
-    return value.held.owner if isinstance(value, GpuBank) else None if isinstance(value, Bank) else value
-
-
-__all__ = ["Call", "CallOnCpu", "call_for"]
+    if not isinstance(value, Bank):
+        return value
+    return None if value.gpu is None else value.gpu.held.owner

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
 from ..basis import sample_rows
 from ..describe_plan import Plan
@@ -58,7 +59,7 @@ class _Prepared:
         self.frame, self.directions, self.piece = frame, directions, piece
 
 
-class GpuBackend:
+class GpuBackend(Backend):
     """The search operations, describe and channel_spread over one device.
 
     Args:
@@ -172,9 +173,7 @@ class GpuBackend:
                 search.device.synchronize()  # other streams may use it from now on
             return _Prepared(frame, directions, piece)
 
-        key = f"{self.name} {id(search.device)} {search.route} {search.head_route} {heads}"
-        prepared: _Prepared = bank.prepared(key, make)
-        return prepared
+        return bank.prepared(self.name, make, (id(search.device), search.route, search.head_route, heads))
 
     def _budget(self) -> int:
         if self.options.memory_limit is not None:
@@ -257,7 +256,7 @@ class GpuBackend:
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; members that do not fit come channels by channels."""
+        """See `Backend`; members that do not fit come channels by channels."""
         with self.lock:
             budget = self._budget() // 2
             distance, sigma = np.empty(len(rows), np.float64), np.empty(len(starts) - 1, np.float64)

@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..bank import Bank
 from ..results import AnsweredNearest, MutualNearest, Nearest
 from .backend import GpuBackend
-from .bank import GpuBank
 from .device import Device
 from .devices.opening import current_gpu, open_device, open_gpu, parse_name
 from .frame import DeviceRows, Directions
@@ -57,24 +56,24 @@ class RetryingGpuBackend(GpuBackend):
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`."""
+        """See `Backend`."""
         return self.within_memory(lambda: GpuBackend.channel_spread(self, members, rows, starts))
 
     def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
-        if not self._lies_here(bank):
+        if bank.gpu is None or not self._lies_here(bank):
             return super()._upload(bank, first, stop, groups)
         group = None if groups is None else self.device.upload(groups[first:stop])
         index = None if bank.index is None else self.device.upload(bank.index)
-        return DeviceRows(bank.held, index, first, stop - first, group)
+        return DeviceRows(bank.gpu.held, index, first, stop - first, group)
 
     def _row_bytes(self, bank: Bank, search: Search, directions: Directions | None) -> int:
         rows = 4 * bank.dim if self._lies_here(bank) else 0
         return super()._row_bytes(bank, search, directions) - rows
 
-    def _lies_here(self, bank: Bank) -> TypeGuard[GpuBank]:
+    def _lies_here(self, bank: Bank) -> bool:
         """Whether the bank's rows are on this GPU already: they are read in place."""
         gpu = getattr(self.device, "gpu", None)
-        return isinstance(bank, GpuBank) and gpu is not None and bank.caller.ordinal == gpu.ordinal
+        return bank.gpu is not None and gpu is not None and bank.gpu.caller.ordinal == gpu.ordinal
 
     def within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
         """What ``call`` returns, begun anew with smaller parts as long as the memory does not suffice."""
@@ -90,7 +89,7 @@ class RetryingGpuBackend(GpuBackend):
                         if attempt == _TRIES:
                             raise
                     if bank is not None:
-                        self._forget(bank)
+                        bank.forget(self.name)  # what the memory may be full of
                     gc.collect()  # an error and its traceback hold each other, and what the call had
                     limit = self.device.free_bytes() // _SHRINK**attempt
                     capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)
@@ -98,12 +97,6 @@ class RetryingGpuBackend(GpuBackend):
             finally:
                 self.options = before
         raise AssertionError("the last attempt returns or raises")
-
-    def _forget(self, bank: Bank) -> None:
-        """Gives back what this backend keeps of the bank, which may be what the memory was full of."""
-        with bank.lock:
-            for key in [key for key in bank._prepared if key.startswith(f"{self.name} ")]:
-                del bank._prepared[key]
 
 
 class StreamBackend(RetryingGpuBackend):
@@ -117,7 +110,7 @@ class StreamBackend(RetryingGpuBackend):
     def _prepared(self, bank: Bank, search: Search) -> Any:
         if not bank.persistent:
             return super()._prepared(bank, search)
-        # On the base's own stream, waited for once. Rows on the GPU are there: `GpuBank.check_finite` has waited for
+        # On the base's own stream, waited for once. Rows on the GPU are there: `arrays.check_bank` has waited for
         # the caller's stream when it looked at them.
         with self.base.lock:
             base_search = Search(self.base.device, search.route, search.head_route, search.capacity)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import Plan
 from ..distance import exact_sq_distance
@@ -24,21 +25,7 @@ from ..results import MutualNearest, Nearest, SearchCounts
 _PAIRS_AT_ONCE = 4096
 
 
-class Worker(Protocol):
-    """What searches on one device; `gpu.GpuBackend` is one."""
-
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest: ...
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest: ...
-
-    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None: ...
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]: ...
-
-
-class SharedBank:
+class SharedBank(Backend):
     """A backend that spreads banks over several devices.
 
     Args:
@@ -46,17 +33,19 @@ class SharedBank:
         workers: at least one, one for each device.
     """
 
-    def __init__(self, name: str, workers: Sequence[Worker]) -> None:
+    def __init__(self, name: str, workers: Sequence[Backend]) -> None:
         self.name = name
         self.workers = tuple(workers)
 
-    def nearest(self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-        """See `inreach_fast.kernels.nearest`."""
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `Backend`; guesses are not used."""
         parts = self._parts(bank)
         group = None if bank.groups is None else query_group
         found = self._each(parts, lambda worker, part: worker.nearest(queries, part, k, group))
         index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
-        return Nearest(index, sq_distance, _total([x.counts for x in found], len(queries) * len(bank)))
+        return Nearest(index, sq_distance, _total(found))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         """See `inreach_fast.kernels.mutual_nearest`."""
@@ -69,7 +58,7 @@ class SharedBank:
             sq_distance[:, 0],
             np.concatenate([x.ba_index for x in found]),
             np.concatenate([x.ba_sq_distance for x in found]),
-            _total([x.counts for x in found], len(a) * len(b)),
+            _total(found),
         )
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
@@ -79,7 +68,7 @@ class SharedBank:
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `inreach_fast.kernels.filtering.SpreadBackend`; on the first device."""
+        """See `Backend`; on the first device."""
         return self.workers[0].channel_spread(members, rows, starts)
 
     def _parts(self, bank: Bank) -> list[tuple[int, Bank]]:
@@ -90,7 +79,7 @@ class SharedBank:
             ends = [len(bank) * i // count for i in range(count + 1)]
             return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
-        parts: list[tuple[int, Bank]] = bank.prepared(f"shared {self.name}", make)
+        parts = bank.prepared(f"shared {self.name}", make)
         groups = bank.groups
         if groups is None:
             return [(first, part if part.groups is None else part.with_groups(None)) for first, part in parts]
@@ -145,14 +134,5 @@ def _exact(queries: Bank, bank: Bank, query: int, chosen: IndexArray) -> DoubleA
     return out
 
 
-def _total(counts: Sequence[SearchCounts | None], pairs: int) -> SearchCounts | None:
-    known = [x for x in counts if x is not None]
-    if len(known) != len(counts):
-        return None
-    return SearchCounts(
-        pairs,
-        sum(x.bounded for x in known),
-        sum(x.refined for x in known),
-        sum(x.decided for x in known),
-        any(x.brute_force for x in known),
-    )
+def _total(found: Sequence[Nearest | MutualNearest]) -> SearchCounts:
+    return sum((x.counts for x in found), SearchCounts())

@@ -14,7 +14,7 @@ _MEAN_BYTES = 256 << 20
 def channel_spread(
     device: Device, members: DeviceArray, rows: IndexArray, starts: IndexArray, mean_bytes: int = _MEAN_BYTES
 ) -> tuple[DoubleArray, DoubleArray]:
-    """See `inreach_fast.kernels.filtering.SpreadBackend`; ``members`` (N, D) float32 on the device.
+    """See `Backend`; ``members`` (N, D) float32 on the device.
 
     ``mean_bytes``: memory for means of channels at a time.
     """

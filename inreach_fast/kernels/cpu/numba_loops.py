@@ -1,39 +1,31 @@
-"""The portable backend: loops compiled by numba, for machines without the compiled extension.
+"""The loops of the numba backend, compiled at first use.
 
 Search works on blocks: 256 bank rows, centred and scaled (`float32_filter`), lie dimension by dimension in
 a buffer that stays in the second-level cache; four queries at a time run over it. What the filter cannot rule
 out is decided at once on the original rows, which tightens the limit for the rows that follow.
 
-Threads are Python threads around kernels that release the GIL, not numba's own: its thread layers either
-abort when two Python threads call at once or do not survive fork. Only the filter may fuse multiply and add
-("contract"), for its bound covers that; the decisions are compiled without any fast-math flag.
+Only the filter may fuse multiply and add ("contract"), because its bound allows for that; the decisions are compiled
+without any fast-math flag.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 
-from ....array_types import DoubleArray, FloatArray, IndexArray
-from ....threads import get_num_threads
-from ...bank import Bank
-from ...results import MutualNearest, Nearest, SearchCounts
-from ..float32_filter import STRETCH, make_frame
+from .float32_filter import STRETCH
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_Result = TypeVar("_Result")
 
 _BLOCK_ROWS = 256
-_CHUNK_QUERIES = 512
-_NONE = np.empty(0, np.int64)
+CHUNK_QUERIES = 512
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
-    """`numba.njit` that releases the GIL and keeps its result on disk where it finds a place for it."""
+    """`numba.njit` that releases the GIL and caches its result on disk where that is possible."""
 
     def decorate(function: _Function) -> _Function:
         try:
@@ -42,84 +34,6 @@ def _compiled(**options: Any) -> Callable[[_Function], _Function]:
             return cast(_Function, numba.njit(nogil=True, **options)(function))
 
     return decorate
-
-
-# ----------------------------------------------------------------------------------------------- threads
-
-
-def _run(task: Callable[[int, int], _Result], parts: Sequence[tuple[int, int]]) -> list[_Result]:
-    """task(first, stop) for each part, on as many threads as are set; results in the order of the parts."""
-    threads = min(get_num_threads(), len(parts))
-    if threads == 1:
-        return [task(*part) for part in parts]
-    with ThreadPoolExecutor(threads) as pool:  # of this call alone: a fork finds nothing to break
-        return list(pool.map(lambda part: task(*part), parts))
-
-
-def _parts(count: int, size: int) -> list[tuple[int, int]]:
-    return [(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-# ------------------------------------------------------------------------------------------------ search
-
-
-def nearest(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
-    """See `inreach_fast.kernels.nearest`."""
-    m, n = len(queries), len(bank)
-    frame = make_frame(queries, bank)
-    index = np.full((m, k), -1, np.int64)
-    best = np.full((m, k), np.inf, np.float64)
-    grouped = query_group is not None and bank.groups is not None
-    query_group = query_group if grouped and query_group is not None else _NONE
-    bank_group = bank.groups if grouped and bank.groups is not None else _NONE
-
-    def search(first: int, stop: int) -> int:
-        return int(
-            _search(
-                queries.rows, _index(queries), query_group, first, stop,
-                bank.rows, _index(bank), bank_group, n,
-                frame.centre, frame.scale, frame.error, frame.floor, index, best,
-            )
-        )  # fmt: skip
-
-    size = min(_CHUNK_QUERIES, -(-m // get_num_threads()))
-    decided = sum(_run(search, _parts(m, size)))
-    return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
-
-
-def mutual_nearest(a: Bank, b: Bank) -> MutualNearest:
-    """See `inreach_fast.kernels.mutual_nearest`."""
-    m, n = len(a), len(b)
-    frame = make_frame(a, b)
-    ab_index = np.full(m, -1, np.int64)
-    ab_best = np.full(m, np.inf, np.float64)
-
-    def search(first: int, stop: int) -> tuple[IndexArray, DoubleArray, int]:
-        ba_index = np.full(n, -1, np.int64)
-        ba_best = np.full(n, np.inf, np.float64)
-        decided = _search_both(
-            a.rows, _index(a), first, stop, b.rows, _index(b), n,
-            frame.centre, frame.scale, frame.error, frame.floor, ab_index, ab_best, ba_index, ba_best,
-        )  # fmt: skip
-        return ba_index, ba_best, int(decided)
-
-    parts = _run(search, _parts(m, -(-m // get_num_threads())))
-    ba_index, ba_best, _ = parts[0]
-    for other_index, other_best, _ in parts[1:]:
-        closer = other_best < ba_best  # on a tie the earlier part, whose rows have the lower numbers, stays
-        ba_index[closer] = other_index[closer]
-        ba_best[closer] = other_best[closer]
-    counts = SearchCounts(m * n, 0, m * n, sum(decided for _, _, decided in parts), brute_force=True)
-    return MutualNearest(ab_index, _to_float32(ab_best), ba_index, _to_float32(ba_best), counts)
-
-
-def _index(bank: Bank) -> IndexArray:
-    return _NONE if bank.index is None else bank.index
-
-
-def _to_float32(value: DoubleArray) -> FloatArray:
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
-        return value.astype(np.float32)
 
 
 @_compiled()
@@ -228,7 +142,7 @@ def _minimum(row: Any) -> float:
 
 
 @_compiled()
-def _search(
+def search(
     q_rows: Any, q_index: Any, q_group: Any, first: int, stop: int,
     b_rows: Any, b_index: Any, b_group: Any, n: int,
     centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any,
@@ -290,7 +204,7 @@ def _search(
 
 
 @_compiled()
-def _search_both(
+def search_both(
     a_rows: Any, a_index: Any, first: int, stop: int, b_rows: Any, b_index: Any, n: int,
     centre: Any, scale: float, error: float, floor: float,
     ab_index: Any, ab_best: Any, ba_index: Any, ba_best: Any,
@@ -304,8 +218,8 @@ def _search_both(
     a_limit = np.full(stop - first, np.inf)
     b_limit = np.full(n, np.inf)
     decided = 0
-    for chunk in range(first, stop, _CHUNK_QUERIES):
-        chunk_stop = min(chunk + _CHUNK_QUERIES, stop)
+    for chunk in range(first, stop, CHUNK_QUERIES):
+        chunk_stop = min(chunk + CHUNK_QUERIES, stop)
         queries, q_length = _fill_queries(a_rows, a_index, chunk, chunk_stop, centre, scale)
         for start in range(0, n, _BLOCK_ROWS):
             count = min(_BLOCK_ROWS, n - start)
@@ -342,23 +256,8 @@ def _search_both(
     return decided
 
 
-# ----------------------------------------------------------------------------------------------- filters
-
-
-def channel_spread(members: FloatArray, rows: IndexArray, starts: IndexArray) -> tuple[DoubleArray, DoubleArray]:
-    """See `inreach_fast.kernels.filtering.ChannelBackend`."""
-    distance = np.empty(len(rows), np.float64)
-    sigma = np.empty(len(starts) - 1, np.float64)
-
-    def spread(first: int, stop: int) -> None:
-        _spread(members, rows, starts, first, stop, distance, sigma)
-
-    _run(spread, _parts(len(sigma), max(1, -(-len(sigma) // (8 * get_num_threads())))))
-    return distance, sigma
-
-
 @_compiled()
-def _spread(members: Any, rows: Any, starts: Any, first: int, stop: int, distance: Any, sigma: Any) -> None:
+def spread(members: Any, rows: Any, starts: Any, first: int, stop: int, distance: Any, sigma: Any) -> None:
     mean = np.empty(members.shape[1], np.float64)
     lanes = np.empty(16, np.float64)
     for c in range(first, stop):
@@ -379,3 +278,62 @@ def _spread(members: Any, rows: Any, starts: Any, first: int, stop: int, distanc
         for i in range(starts[c], starts[c + 1]):
             squares += (distance[i] - centre) * (distance[i] - centre)
         sigma[c] = np.sqrt(squares / count)
+
+
+# ------------------------------------------------------------------------------------------ descriptors
+
+
+@_compiled()
+def sum_taps(
+    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any,
+    j0: int, j1: int, shift: int, begun: int, sums: Any,
+) -> None:  # fmt: skip
+    height, width = sums.shape[1], sums.shape[2]
+    for j in range(j0, j1):
+        taps = tap_begin[j + 1] - tap_begin[j]
+        for y in range(height):
+            total = sums[shift + j, y]
+            for t in range(taps):
+                feature = feature_begin[j] + t
+                place = feature % (k * k)
+                row = padded[feature // (k * k), y + place // k]
+                kx = place % k
+                weight = weights[tap_begin[j] + t]
+                if t == 0 and shift + j >= begun:
+                    for x in range(width):
+                        total[x] = weight * row[x + kx]
+                else:
+                    for x in range(width):
+                        total[x] = total[x] + weight * row[x + kx]
+
+
+@_compiled()
+def write_rows(
+    table: Any, row_i0: Any, row_w0: Any, row_w1: Any, column_i0: Any, column_w0: Any, column_w1: Any,
+    y0: int, y1: int, first: int, shared: int, patches: Any,
+) -> None:  # fmt: skip
+    width, outputs = table.shape[1], table.shape[2]
+    line = np.empty((width, outputs), np.float32)
+    value = np.empty(outputs, np.float32)
+    for y in range(y0, y1):
+        upper = table[row_i0[y]]
+        if row_w1[y] == 0:
+            line[:] = upper
+        else:
+            lower = table[row_i0[y] + 1]
+            for x in range(width):
+                for j in range(outputs):
+                    line[x, j] = row_w0[y] * upper[x, j] + row_w1[y] * lower[x, j]
+        for x in range(column_i0.shape[0]):
+            left = line[column_i0[x]]
+            if column_w1[x] == 0:
+                value[:] = left
+            else:
+                right = line[column_i0[x] + 1]
+                for j in range(outputs):
+                    value[j] = column_w0[x] * left[j] + column_w1[x] * right[j]
+            patch = patches[y * column_i0.shape[0] + x]
+            for j in range(shared):
+                patch[first + j] = patch[first + j] + value[j]
+            for j in range(shared, outputs):
+                patch[first + j] = value[j]

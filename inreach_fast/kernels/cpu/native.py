@@ -1,0 +1,379 @@
+"""The compiled CPU engine, `inreach_fast._core`, as a backend.
+
+A search takes one of two ways to the same answer. Bounds (csrc/cpu/engine/nearest_pruned.cpp) need a basis and an
+index of the bank, and then decide few pairs; brute force needs nothing. This module chooses between them. The
+engine itself also changes to brute force where bounds turn out not to pay.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ... import _core
+from ...array_types import Array, DoubleArray, FloatArray, IndexArray
+from ...errors import ParameterError
+from ..backend import Backend, exact_bounds
+from ..bank import Bank
+from ..basis import Basis, sample_rows
+from ..describe_plan import Plan
+from ..results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
+from .index_files import build_in, write_to
+
+# Bases of banks that are searched many times: (most rows, rank, rows of the sample). More directions rule out more
+# rows but cost more to project on, which pays sooner the more rows there are.
+_BANK_BASES = ((1 << 15, 128, 2048), (1 << 16, 192, 4096), (None, 256, 4096))
+# Rank and sample of a basis made for a single call.
+_CALL_RANK, _CALL_SAMPLE = 64, 512
+_MIN_BANK_ROWS = 512
+# Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
+_MIN_CAPTURED = 0.4
+# Rows that are looked at before a basis is made for one call, and the number of directions in which they may vary
+# (isotropic noise of 1024 dimensions: 114 of 128 rows; descriptors of real parts: 5 to 15).
+_GLANCE_ROWS, _MAX_PARTICIPATION = 128, 40.0
+# Multiply-adds of brute force from which a basis for one call pays.
+_MIN_CALL_WORK = 6e9
+_QUERY_CHUNK = 16384
+# Rows of a bank of which all coordinates in the basis are kept (a quarter of the rows' size or less).
+_KEEP_PROJECTED = 65536
+# Bases of other banks under which an index of a bank is kept.
+_MAX_FOREIGN = 1
+
+
+class _Indexed:
+    """What the engine keeps of one bank in one basis."""
+
+    def __init__(self, basis: _core.Basis) -> None:
+        self.basis = basis
+        self.index: _core.LeafIndex | None = None
+        self.projected: _core.ProjectedRows | None = None
+        self.lock = threading.RLock()
+
+    def leaf_index(self, bank: Bank) -> _core.LeafIndex:
+        """The bank's search index, built at first use."""
+        with self.lock:
+            if self.index is None:
+                self.index = _core.LeafIndex(self.basis, bank.rows, bank.index, self.projected)
+            return self.index
+
+    def coordinates(self, bank: Bank, first: int, stop: int) -> _core.ProjectedRows:
+        """Rows first to stop-1 of the bank in the basis."""
+        if self.projected is not None and stop - first == len(bank):
+            return self.projected
+        return _core.ProjectedRows(self.basis, *_slice(bank, first, stop))
+
+    def coordinates_of(self, bank: Bank, numbers: IndexArray) -> _core.ProjectedRows:
+        """Rows of the bank, by number, in the basis."""
+        if self.projected is not None:
+            return self.projected.take(numbers)
+        return _core.ProjectedRows(self.basis, bank.rows, _row_numbers(bank, numbers))
+
+    def keep_coordinates(self, bank: Bank) -> None:
+        """Projects all rows of a small bank at once, for searches to come."""
+        with self.lock:
+            if self.projected is None and len(bank) <= _KEEP_PROJECTED:
+                self.projected = _core.ProjectedRows(self.basis, bank.rows, bank.index)
+
+
+class _AllIndexed:
+    """A bank in each basis that it was searched in: its own, and the latest of other banks' while those live."""
+
+    def __init__(self) -> None:
+        self._by_basis: WeakKeyDictionary[Basis, _Indexed] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def get(self, bank: Bank, basis: Basis) -> _Indexed:
+        with self._lock:
+            if basis not in self._by_basis:
+                foreign = [known for known in self._by_basis if known is not bank.basis]
+                if basis is not bank.basis and len(foreign) >= _MAX_FOREIGN:
+                    del self._by_basis[foreign[0]]
+                self._by_basis[basis] = _Indexed(basis.native())
+            return self._by_basis[basis]
+
+
+def _indexed(bank: Bank, basis: Basis) -> _Indexed:
+    return bank.prepared("native", _AllIndexed).get(bank, basis)
+
+
+class NativeBackend(Backend):
+    """`inreach_fast._core` as a backend."""
+
+    name = "native"
+
+    # ------------------------------------------------------------------------------------------------ search
+
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `Backend`."""
+        basis = _paying_basis(len(queries), bank)
+        if basis is None:
+            return _nearest_brute(queries, bank, k, query_group)
+        return _nearest_pruned(queries, bank, basis, k, query_group, hint)
+
+    def nearest_bounds(
+        self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> NearestBounds:
+        """See `Backend`: the first leaves of each query's search, and no more."""
+        basis = _paying_basis(len(queries), bank)
+        if basis is None:
+            return exact_bounds(_nearest_brute(queries, bank, 1, query_group))
+        (index, sq_upper, sq_lower), counts = _by_leaves(_core.nearest_bounds, queries, bank, basis, query_group, hint)
+        return NearestBounds(index, sq_upper, sq_lower, counts)
+
+    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
+        """See `Backend`."""
+        basis = _common_basis(queries, bank)
+        if basis is None:
+            forward = self.nearest(queries, bank, 1, query_group)
+        else:
+            for side in (queries, bank):  # coordinates serve twice: each side is searched, and searches
+                _indexed(side, basis).keep_coordinates(side)
+            forward = _nearest_pruned(queries, bank, basis, 1, query_group)
+        index, sq_distance, counts = forward.index[:, 0], forward.sq_distance[:, 0], forward.counts
+        found = np.flatnonzero(index >= 0)
+        answered = np.zeros(len(index), dtype=np.bool_)
+        chosen, chosen_of = np.unique(index[found], return_inverse=True)
+        if len(chosen):
+            rows = _row_numbers(bank, chosen)
+            if basis is None:
+                answer, _distance, more = _core.nearest_brute(
+                    bank.rows, rows, None, queries.rows, queries.index, None, queries.mapped, 1
+                )
+            else:
+                there, here = _indexed(bank, basis), _indexed(queries, basis)
+                answer, _distance, more = _core.nearest_pruned(
+                    bank.rows, rows, None, there.coordinates_of(bank, chosen),
+                    queries.rows, queries.index, None, queries.mapped, here.basis, here.leaf_index(queries),
+                    1, _hint_backward(forward, len(bank))[chosen],
+                )  # fmt: skip
+            answered[found] = answer[chosen_of, 0] == found
+            counts += SearchCounts(*more)
+        return AnsweredNearest(index, sq_distance, answered, counts)
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `Backend`."""
+        basis = _common_basis(a, b)
+        if basis is None:
+            ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
+            return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
+        forward = _nearest_pruned(a, b, basis, 1)
+        backward = _nearest_pruned(b, a, basis, 1, hint=_hint_backward(forward, len(b)))
+        return MutualNearest(
+            forward.index[:, 0],
+            forward.sq_distance[:, 0],
+            backward.index[:, 0],
+            backward.sq_distance[:, 0],
+            replace(forward.counts + backward.counts, pairs=len(a) * len(b)),
+        )
+
+    # --------------------------------------------------------------------------------- descriptors, channels
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
+        """See `Backend`; csrc/cpu/engine/describe.cpp."""
+        tables = [
+            (
+                data,
+                level.taps.first_output,
+                level.taps.feature_begin,
+                level.taps.tap_begin,
+                level.taps.weights,
+                (level.rows.i0, level.rows.w0, level.rows.w1),
+                (level.columns.i0, level.columns.w0, level.columns.w1),
+            )
+            for data, level in zip(levels, plan.levels, strict=True)
+        ]
+        _core.describe(tables, plan.neighbourhood, *plan.grid, out)
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[DoubleArray, DoubleArray]:
+        """See `Backend`; csrc/cpu/engine/filter_channels.cpp."""
+        return _core.channel_spread(members, rows, starts)
+
+    def add_rows(self, rows: FloatArray, slots: IndexArray, sums: DoubleArray) -> None:
+        """See `Backend`."""
+        _core.channel_add(rows, slots, sums)
+
+    def distances(self, rows: FloatArray, slots: IndexArray, means: DoubleArray) -> DoubleArray:
+        """See `Backend`."""
+        return _core.channel_distances(rows, slots, means)
+
+    # ------------------------------------------------------------------------------------------- index arrays
+
+    def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:
+        """See `Bank.index_arrays`."""
+        if len(bank) < _MIN_BANK_ROWS:
+            return {}
+        basis = basis_of(bank)
+        if basis.captured < _MIN_CAPTURED:
+            return {}
+        kept = _indexed(bank, basis)
+        with kept.lock:
+            if folder is None:
+                built = kept.leaf_index(bank).arrays()
+            elif kept.index is None:
+                built = build_in(folder, bank, kept.basis, memory_limit)
+                kept.index = _core.LeafIndex(kept.basis, len(bank), built)
+            else:
+                built = write_to(folder, kept.index.arrays())
+        arrays = basis.arrays() | built
+        for array in arrays.values():
+            array.flags.writeable = False
+        return arrays
+
+    def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis:
+        """See `Backend`."""
+        try:
+            basis = Basis.from_arrays(arrays, bank.dim)
+            index = _core.LeafIndex(basis.native(), len(bank), dict(arrays))
+        except ValueError as error:
+            raise ParameterError(f"index_arrays: {error}; leave them out, so that the index is built anew") from error
+        _indexed(bank, basis).index = index
+        return basis
+
+
+# ----------------------------------------------------------------------------------------- choice of the way
+
+
+def basis_of(bank: Bank) -> Basis:
+    """The bank's basis, fitted on a sample of its rows (or of the bank's whose basis it shares) at first use."""
+
+    def fit(rows: FloatArray, index: IndexArray | None) -> Basis:
+        count = len(rows) if index is None else len(index)
+        rank, sample = next((rank, sample) for most, rank, sample in _BANK_BASES if most is None or count <= most)
+        return Basis(sample_rows(rows, index, sample), rank)
+
+    return bank.basis_or(fit)
+
+
+def _call_basis(*banks: Bank) -> Basis:
+    samples = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
+    return Basis(np.concatenate(samples), _CALL_RANK, power_iterations=1)
+
+
+def _paying_basis(queries: int, bank: Bank) -> Basis | None:
+    """The basis to search the bank in by bounds; None where brute force is faster."""
+    if len(bank) < _MIN_BANK_ROWS:
+        return None
+    if bank.persistent:
+        basis = basis_of(bank)
+    elif float(queries) * len(bank) * bank.dim >= _MIN_CALL_WORK and _looks_structured(bank):
+        basis = bank.basis_or(lambda *_: _call_basis(bank))
+    else:
+        return None
+    return basis if basis.captured >= _MIN_CAPTURED else None
+
+
+def _common_basis(a: Bank, b: Bank) -> Basis | None:
+    """One basis in which each is searched by the other; None where brute force is faster.
+
+    It depends on the two banks alone, not on searches before.
+    """
+    if min(len(a), len(b)) < _MIN_BANK_ROWS:
+        return None
+    kept = [bank for bank in (a, b) if bank.persistent]
+    if kept:
+        basis = basis_of(max(kept, key=len))
+    elif float(len(a)) * len(b) * a.dim >= _MIN_CALL_WORK and _looks_structured(a) and _looks_structured(b):
+        basis = _call_basis(a, b)
+    else:
+        return None
+    return basis if basis.captured >= _MIN_CAPTURED else None
+
+
+def _looks_structured(bank: Bank) -> bool:
+    return bool(_core.participation(bank.rows, bank.index, _GLANCE_ROWS) <= _MAX_PARTICIPATION)
+
+
+# -------------------------------------------------------------------------------------- the engine's searches
+
+
+def _nearest_brute(queries: Bank, bank: Bank, k: int, query_group: IndexArray | None) -> Nearest:
+    bank_group = None if query_group is None else bank.groups
+    parts = [
+        _core.nearest_brute(
+            *_slice(queries, first, stop), _part(query_group, first, stop),
+            bank.rows, bank.index, bank_group, bank.mapped, k,
+        )
+        for first, stop in _chunks(len(queries))
+    ]  # fmt: skip
+    (index, sq_distance), counts = _joined(parts)
+    return Nearest(index, sq_distance, counts)
+
+
+def _nearest_pruned(
+    queries: Bank,
+    bank: Bank,
+    basis: Basis,
+    k: int,
+    query_group: IndexArray | None = None,
+    hint: IndexArray | None = None,
+) -> Nearest:
+    (index, sq_distance), counts = _by_leaves(_core.nearest_pruned, queries, bank, basis, query_group, hint, k)
+    return Nearest(index, sq_distance, counts)
+
+
+def _by_leaves(
+    search: Callable[..., Any],
+    queries: Bank,
+    bank: Bank,
+    basis: Basis,
+    query_group: IndexArray | None,
+    hint: IndexArray | None,
+    *neighbours: int,
+) -> tuple[list[Any], SearchCounts]:
+    """Arrays and counts of one of the engine's searches by bounds, for all queries."""
+    searched, asking = _indexed(bank, basis), _indexed(queries, basis)
+    leaf_index = searched.leaf_index(bank)
+    bank_group = None if query_group is None else bank.groups
+    parts = [
+        search(
+            *_slice(queries, first, stop), _part(query_group, first, stop), asking.coordinates(queries, first, stop),
+            bank.rows, bank.index, bank_group, bank.mapped, searched.basis, leaf_index,
+            *neighbours, _part(hint, first, stop),
+        )
+        for first, stop in _chunks(len(queries))
+    ]  # fmt: skip
+    return _joined(parts)
+
+
+def _joined(parts: list[Any]) -> tuple[list[Any], SearchCounts]:
+    *arrays, counts = zip(*parts, strict=True)
+    joined = [column[0] if len(parts) == 1 else np.concatenate(column) for column in arrays]
+    return joined, sum((SearchCounts(*c) for c in counts), SearchCounts())
+
+
+def _chunks(count: int) -> Iterator[tuple[int, int]]:
+    """Runs of queries: what is made of them for a search takes a quarter of their own size, or all of it."""
+    return ((first, min(first + _QUERY_CHUNK, count)) for first in range(0, count, _QUERY_CHUNK))
+
+
+def _part(values: IndexArray | None, first: int, stop: int) -> IndexArray | None:
+    return None if values is None else values[first:stop]
+
+
+def _slice(bank: Bank, first: int, stop: int) -> tuple[FloatArray, IndexArray | None]:
+    if bank.index is None:
+        return bank.rows[first:stop], None
+    return bank.rows, bank.index[first:stop]
+
+
+def _row_numbers(bank: Bank, numbers: IndexArray) -> IndexArray:
+    return numbers if bank.index is None else bank.index[numbers]
+
+
+def _hint_backward(forward: Nearest, rows: int) -> IndexArray:
+    """For each bank row the query that came nearest to it in ``forward``, -1 where none did: int64 (rows,)."""
+    hint = np.full(rows, -1, dtype=np.int64)
+    found = np.flatnonzero(forward.index[:, 0] >= 0)
+    order = found[np.argsort(-forward.sq_distance[found, 0], kind="stable")]
+    hint[forward.index[order, 0]] = order  # the nearest is written last
+    return hint

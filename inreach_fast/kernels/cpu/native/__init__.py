@@ -1,1 +1,0 @@
-"""The compiled engine, `inreach_fast._core`."""

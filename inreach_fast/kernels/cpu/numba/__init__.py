@@ -1,1 +1,0 @@
-"""Compiled at first use by numba, where no extension is."""

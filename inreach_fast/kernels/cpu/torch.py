@@ -1,0 +1,332 @@
+"""A backend of torch operations, for machines that have neither the compiled extension nor numba.
+
+A tile of queries times bank rows is one float32 matrix product, the filter of `float32_filter`; what it
+leaves is decided in float64 by elementwise operations alone, which round in the same way everywhere. No array grows
+with m * n: tiles are of fixed size, and the pairs to decide are taken a few megabytes at a time.
+
+Searches run on the CPU. `TorchBackend.describe_tensors` runs on any torch device: tap t of all outputs of a level is
+gathered at once from shifted views of the padded level, multiplied, and added. These are two operations of torch, which
+no device fuses, so the bits are those of the other backends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
+from ..bank import Bank
+from ..describe_plan import AxisResample, Plan, Stage
+from ..results import MutualNearest, Nearest, SearchCounts
+from .float32_filter import STRETCH, FilterFrame, make_frame
+
+_TILE_QUERIES = 512
+_TILE_ROWS = 4096
+_DECIDE_BYTES = 32 << 20
+_LANES = 16
+_pid = os.getpid()
+
+
+class TorchBackend(Backend):
+    """torch operations."""
+
+    name = "torch"
+
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `Backend`."""
+        m, n = len(queries), len(bank)
+        index = np.full((m, k), -1, np.int64)
+        sq_distance = np.full((m, k), np.inf, np.float32)
+        kept = min(k, n)
+        frame = make_frame(queries, bank, _product_loss())
+        q_side, b_side = _Side(queries, frame), _Side(bank, frame)
+        decided = 0
+        with _plain():
+            for first in range(0, m, _TILE_QUERIES):
+                stop = min(first + _TILE_QUERIES, m)
+                original, tile, length, low = q_side.part(first, stop)
+                best = _RunningNearest(stop - first, kept)
+                for start in range(0, n, _TILE_ROWS):
+                    end = min(start + _TILE_ROWS, n)
+                    b_original, b_tile, b_length, b_low = b_side.part(start, end)
+                    value = _low(tile, low, b_tile, b_low)
+                    if query_group is not None and bank.groups is not None:
+                        same = query_group[first:stop, None] == bank.groups[None, start:end]
+                        value.masked_fill_(torch.from_numpy(same), torch.inf)
+                    limit = best.limit(frame)
+                    if kept <= end - start:
+                        limit = torch.minimum(limit, _achieved(value, length, b_length, kept, frame))
+                    wanted = (value <= _round_up(limit)[:, None]) & (value < torch.inf)
+                    row, column = torch.nonzero(wanted, as_tuple=True)
+                    for part in _pieces(len(row), tile.shape[1]):
+                        r, c = row[part], column[part]
+                        best.merge(r, c + start, _sq_distance(original[r], b_original[c]))
+                    decided += len(row)
+                index[first:stop, :kept] = best.index.numpy()
+                sq_distance[first:stop, :kept] = best.distance.float().numpy()
+        return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `Backend`."""
+        m, n = len(a), len(b)
+        frame = make_frame(a, b, _product_loss())
+        a_side, b_side = _Side(a, frame), _Side(b, frame)
+        decided = 0
+        with _plain():
+            forward, backward = _RunningNearest(m, 1), _RunningNearest(n, 1)
+            for first in range(0, m, _TILE_QUERIES):
+                stop = min(first + _TILE_QUERIES, m)
+                a_original, a_tile, a_length, a_low = a_side.part(first, stop)
+                for start in range(0, n, _TILE_ROWS):
+                    end = min(start + _TILE_ROWS, n)
+                    b_original, b_tile, b_length, b_low = b_side.part(start, end)
+                    value = _low(a_tile, a_low, b_tile, b_low)
+                    across = forward.limit(frame)[first:stop]
+                    across = torch.minimum(across, _achieved(value, a_length, b_length, 1, frame))
+                    down = backward.limit(frame)[start:end]
+                    down = torch.minimum(down, _achieved(value.T, b_length, a_length, 1, frame))
+                    wanted = (value <= _round_up(across)[:, None]) | (value <= _round_up(down)[None, :])
+                    row, column = torch.nonzero(wanted, as_tuple=True)
+                    for part in _pieces(len(row), a_tile.shape[1]):
+                        r, c = row[part], column[part]
+                        distance = _sq_distance(a_original[r], b_original[c])
+                        forward.merge(r + first, c + start, distance)
+                        backward.merge(c + start, r + first, distance)
+                    decided += len(row)
+            index = [side.index[:, 0].numpy() for side in (forward, backward)]
+            sq_distance = [side.distance[:, 0].float().numpy() for side in (forward, backward)]
+        counts = SearchCounts(m * n, 0, m * n, decided, brute_force=True)
+        return MutualNearest(index[0], sq_distance[0], index[1], sq_distance[1], counts)
+
+    def channel_spread(
+        self, members: FloatArray, rows: IndexArray, starts: IndexArray
+    ) -> tuple[DoubleArray, DoubleArray]:
+        """See `Backend`.
+
+        The k-th members of many channels are added at once, k after k: the order within a channel stays.
+        """
+        distance = np.empty(len(rows), np.float64)
+        sigma = np.empty(len(starts) - 1, np.float64)
+        length = np.diff(starts)
+        by_length = np.argsort(-length, kind="stable")  # those with a k-th member are then the first ones
+        step = max(1, _DECIDE_BYTES // (16 * members.shape[1]))
+        with _plain():
+            for first in range(0, len(by_length), step):
+                chosen = by_length[first : first + step]
+                begin, count = starts[chosen], length[chosen]
+                mean = torch.zeros((len(chosen), members.shape[1]), dtype=torch.float64)
+                active = [int(np.count_nonzero(count > k)) for k in range(int(count[0]))]
+                for k, some in enumerate(active):
+                    mean[:some] += torch.from_numpy(members[rows[begin[:some] + k]]).double()
+                mean /= torch.from_numpy(count.astype(np.float64))[:, None]
+                for k, some in enumerate(active):
+                    member = torch.from_numpy(members[rows[begin[:some] + k]]).double()
+                    # NumPy's root is correctly rounded; torch's may come from a vector library that is not.
+                    distance[begin[:some] + k] = np.sqrt(_sq_distance(member, mean[:some]).numpy())
+                sigma[chosen] = _population_std(distance, begin, count, active)
+        return distance, sigma
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
+        """See `Backend`."""
+        for image in range(len(out)):  # one by one: a batch's intermediates could be larger than its descriptors
+            # torch refuses negative strides and warns of read-only arrays; such inputs are copied.
+            parts = [x[image : image + 1] for x in levels]
+            usable = [p if p.flags.writeable and min(p.strides) >= 0 else p.copy() for p in parts]
+            out[image] = self.describe_tensors([torch.from_numpy(p) for p in usable], plan)[0].numpy()
+
+    def describe_tensors(self, levels: Sequence[torch.Tensor], plan: Plan) -> torch.Tensor:
+        """Execute ``plan`` on (B, C, h, w) tensors of one device; (B, P, dim) there."""
+        with torch.no_grad():
+            first = levels[0]
+            batch, (height, width) = first.shape[0], plan.grid
+            result = torch.empty((batch, height * width, plan.dim), dtype=torch.float32, device=first.device)
+            for stage in plan.stages():
+                sums = _stage_sums([levels[i].detach() for i in stage.levels], plan, stage)
+                level = plan.levels[stage.levels[0]]
+                resampled = _resample(_resample(sums, level.rows, 2), level.columns, 3)
+                value = resampled.permute(1, 2, 3, 0).reshape(batch, height * width, -1)
+                own = stage.first_output + stage.shared
+                result[:, :, stage.first_output : own] += value[:, :, : stage.shared]
+                result[:, :, own : stage.end_output] = value[:, :, stage.shared :]
+            return result
+
+
+@contextlib.contextmanager
+def _plain() -> Iterator[None]:
+    """No autograd and no autocast; in a forked child, no intra-op threads: OpenMP's do not survive a fork."""
+    if os.getpid() != _pid and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _product_loss() -> float:
+    """Relative error that torch's settings allow a float32 product of two numbers before it is summed.
+
+    With any of its switches for TF32 or bfloat16 on, both factors may lose all but 8 bits (or be cut).
+    """
+    backends: Any = torch.backends
+    switches = [torch.get_float32_matmul_precision() == "highest", not backends.cuda.matmul.allow_tf32]
+    for owner in (backends, backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)):
+        switches.append(getattr(owner, "fp32_precision", "ieee") in ("ieee", "none"))
+    return 0.0 if all(switches) else 2.0**-6
+
+
+class _Side:
+    """One set of rows: its original rows for decisions, its tiles in the frame for the filter."""
+
+    def __init__(self, bank: Bank, frame: FilterFrame) -> None:
+        self._rows = bank.rows
+        self._index = bank.index
+        self._frame = frame
+        self._centre = torch.from_numpy(frame.centre)
+
+    def part(self, first: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rows first to stop-1: as they are, in the frame, their squared lengths A (float64), (1 - e) A in float32."""
+        chosen = self._rows[first:stop] if self._index is None else self._rows[self._index[first:stop]]
+        if not chosen.flags.writeable:  # torch would warn about a memory-mapped model; nothing writes here
+            chosen = chosen.copy()
+        original = torch.from_numpy(chosen)
+        rows = ((original.double() - self._centre) * self._frame.scale).float()
+        length = rows.double().square().sum(dim=1)
+        return original, rows, length, (length * (1.0 - self._frame.error)).float()
+
+
+class _RunningNearest:
+    """The k best bank rows of each row so far: float64 distance and index, ties to the lowest index."""
+
+    def __init__(self, rows: int, k: int) -> None:
+        self.distance = torch.full((rows, k), torch.inf, dtype=torch.float64)
+        self.index = torch.full((rows, k), -1, dtype=torch.int64)
+
+    def merge(self, row: torch.Tensor, index: torch.Tensor, distance: torch.Tensor) -> None:
+        """Take in decided pairs. They come by ascending index, after all pairs of a lower index."""
+        k = self.distance.shape[1]
+        touched, local = torch.unique(row, return_inverse=True)
+        own = torch.arange(len(touched)).repeat_interleave(k)
+        # Stable sorts, by distance and then by row, of (what stood before, what came): ties keep that order.
+        owner = torch.cat([own, local])
+        value = torch.cat([self.distance[touched].reshape(-1), distance])
+        where = torch.cat([self.index[touched].reshape(-1), index])
+        value, order = torch.sort(value, stable=True)
+        owner, by_owner = torch.sort(owner[order], stable=True)
+        value, where = value[by_owner], where[order][by_owner]
+        starts = torch.searchsorted(owner, torch.arange(len(touched)))
+        take = starts[:, None] + torch.arange(k)
+        self.distance[touched] = value[take]
+        self.index[touched] = where[take]
+
+    def limit(self, frame: FilterFrame) -> torch.Tensor:
+        """(1 + 2t) s^2 best + f of P1, for the k-th best; shape (rows,)."""
+        return self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor
+
+
+def _low(a: torch.Tensor, a_low: torch.Tensor, b: torch.Tensor, b_low: torch.Tensor) -> torch.Tensor:
+    """`low` of the filter for a tile, float32 (m, n)."""
+    return torch.mm(a, b.T).mul_(-2.0).add_(a_low[:, None]).add_(b_low[None, :])
+
+
+def _achieved(low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: int, frame: FilterFrame) -> torch.Tensor:
+    """A limit in the sense of P1 that k pairs of each row of the tile keep for certain, by P2."""
+    value, column = torch.topk(low, k, dim=1, largest=False)
+    upper = value.double() + 2.0 * frame.error * (length[:, None] + other[column])
+    worst = upper.max(dim=1).values
+    return STRETCH * (STRETCH * worst + frame.floor) + frame.floor
+
+
+def _round_up(limit: torch.Tensor) -> torch.Tensor:
+    """To float32, not downwards; the filter's floor is far above what is lost where float32 is subnormal."""
+    return (limit * (1.0 + 2.0**-22)).float()
+
+
+def _pieces(count: int, dim: int) -> Iterator[slice]:
+    size = max(1, _DECIDE_BYTES // (8 * dim))
+    for first in range(0, count, size):
+        yield slice(first, first + size)
+
+
+def _sq_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Squared distances of paired rows, (p, D) twice -> float64 (p,), by the sixteen-lane rule.
+
+    Only elementwise subtraction, multiplication and addition, each an operation of its own: nothing can be
+    fused, and no reduction of torch's, whose order is its own affair, is used.
+    """
+    squares = x.double() - y.double()
+    squares *= squares.clone()
+    dim = squares.shape[1]
+    lanes = torch.zeros((len(squares), _LANES), dtype=torch.float64)
+    for start in range(0, dim, _LANES):
+        width = min(_LANES, dim - start)
+        lanes[:, :width] += squares[:, start : start + width]
+    for width in (8, 4, 2, 1):
+        lanes = lanes[:, :width] + lanes[:, width : 2 * width]
+    return lanes[:, 0]
+
+
+def _population_std(values: DoubleArray, begin: IndexArray, count: IndexArray, active: list[int]) -> DoubleArray:
+    """Of ``values[begin[c] : begin[c] + count[c]]`` for each c; both sums in the order of the values."""
+    total = np.zeros(len(begin))
+    for k, some in enumerate(active):
+        total[:some] += values[begin[:some] + k]
+    mean = total / count
+    squares = np.zeros(len(begin))
+    for k, some in enumerate(active):
+        difference = values[begin[:some] + k] - mean[:some]
+        squares[:some] += difference * difference
+    return np.asarray(np.sqrt(squares / count), np.float64)
+
+
+def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> torch.Tensor:
+    """Outputs of one stage at its own resolution, (outputs, B, h, w)."""
+    k = plan.neighbourhood
+    device = levels[0].device
+    batch, _, height, width = levels[0].shape
+    sums = torch.empty((stage.end_output - stage.first_output, batch, height, width), device=device)
+    begun = 0  # leading outputs that an earlier level of the stage has begun
+    for data, i in zip(levels, stage.levels, strict=True):
+        taps = plan.levels[i].taps
+        padded = torch.nn.functional.pad(data, (k // 2,) * 4)
+        views = padded.unfold(2, k, 1).unfold(3, k, 1)  # (B, C, h, w, ky, kx), nothing copied
+        shift = taps.first_output - stage.first_output
+        lengths = np.diff(taps.tap_begin)
+        for t in range(int(lengths.max())):
+            chosen = np.flatnonzero(lengths > t)
+            feature = taps.feature_begin[chosen] + t
+            place = feature % k**2
+            c, ky, kx = (torch.from_numpy(n).to(device) for n in (feature // k**2, place // k, place % k))
+            weight = torch.from_numpy(taps.weights[taps.tap_begin[chosen] + t]).to(device)
+            product = weight[:, None, None, None] * views[:, c, :, :, ky, kx]
+            if t == 0:  # every output has a first tap
+                inside = max(begun - shift, 0)
+                sums[shift : shift + inside] += product[:inside]
+                sums[shift + inside : shift + len(lengths)] = product[inside:]
+            elif len(chosen) == len(lengths):
+                sums[shift : shift + len(lengths)] += product
+            else:
+                rows = torch.from_numpy(chosen + shift).to(device)
+                sums[rows] = sums[rows] + product
+        begun = plan.levels[i].end_output - stage.first_output
+    return sums
+
+
+def _resample(x: torch.Tensor, axis: AxisResample, dim: int) -> torch.Tensor:
+    if not axis.w1.any():
+        if len(axis.i0) == x.shape[dim]:
+            return x
+        return x.index_select(dim, torch.from_numpy(axis.i0.astype(np.int64)).to(x.device))
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    i0 = axis.i0.astype(np.int64)
+    i1 = np.minimum(i0 + 1, x.shape[dim] - 1)  # past the end only where w1 is 0
+    w0, w1 = (torch.from_numpy(w.copy()).to(x.device).reshape(shape) for w in (axis.w0, axis.w1))
+    low = x.index_select(dim, torch.from_numpy(i0).to(x.device))
+    high = x.index_select(dim, torch.from_numpy(i1).to(x.device))
+    return torch.where(w1 == 0, low, w0 * low + w1 * high)

@@ -1,1 +1,0 @@
-"""Matrix products of torch, on any of its devices."""

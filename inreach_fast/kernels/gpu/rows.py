@@ -1,0 +1,65 @@
+"""Rows of a bank that are on a GPU already: taken in place, searched there, never copied to the CPU as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...array_types import Array, FloatArray
+from ...errors import NonFiniteError
+from .answers import NONE
+from .device import Device, DeviceArray, fill
+from .devices.interop import Caller, caller_of
+from .frame import DeviceRows, find_nonfinite
+
+
+class GpuRows:
+    """Rows on a GPU that are read like an array: ``rows[numbers]`` and ``rows[a:b]`` copy just these to the CPU.
+
+    Attributes:
+        held: the rows in the GPU's memory, float32 (N, D).
+        caller: whose they are, and where.
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(self, caller: Caller, held: DeviceArray) -> None:
+        self.caller = caller
+        self.held = held
+        self.shape = held.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> FloatArray:
+        return self.caller.library.to_host(self.held.owner, key)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype)
+
+
+def rows_on_gpu(rows: Any, name: str) -> GpuRows:
+    """An array on a GPU as a bank's rows; ParameterError where it is not float32 (N, D), or not converted exactly."""
+    caller = caller_of(rows)
+    assert caller is not None, "only for arrays on a GPU"
+    return GpuRows(caller, caller.take(rows, name, dtype=np.float32, ndim=2))
+
+
+def check_finite(device: Device, rows: DeviceRows, name: str) -> None:
+    """Raises NonFiniteError naming the first row on the device that holds NaN or infinity; waits for the device."""
+    first = device.empty(1, np.uint64)
+    fill(device, first, NONE)
+    find_nonfinite(device, rows, first)
+    raise_nonfinite(int(device.download(first)[0]), rows.count, name)
+
+
+def raise_nonfinite(bad: int, count: int, name: str) -> None:
+    """Raises NonFiniteError where ``bad`` is one of ``count`` rows."""
+    if bad < count:
+        raise NonFiniteError(
+            f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
+            "(distances to it have no meaning)"
+        )
