@@ -23,7 +23,7 @@ Rows = NDArray[np.float32]
 
 _EXAMPLES = 40
 # The CUDA kernels run thread by thread here, a hundred times slower; there are many routes, which share the properties.
-_ROUTE_EXAMPLES = 10
+_ROUTE_EXAMPLES = 6
 
 
 class Engine(NamedTuple):
@@ -41,8 +41,8 @@ class Engine(NamedTuple):
         return "-".join(filter(None, (self.backend, self.isa, "pruned" if self.pruned else None)))
 
     def fewer(self, rows: int) -> int:
-        """A number of rows that fits the engine: a third of it for the CUDA kernels, which is still several tiles."""
-        return rows if self.case is None else rows // 3
+        """A number of rows or values that fits the engine: a quarter of it for the CUDA kernels."""
+        return rows if self.case is None else rows // 4
 
     @property
     def examples(self) -> int:
@@ -65,8 +65,8 @@ def cpu_engines(*, pruned: bool = True) -> list[Engine]:
 
 
 def cuda_engines(routes: str) -> list[Engine]:
-    """The CUDA kernels on the CPU: by "every" route, by "few" of them, or "none"."""
-    cases = {"every": cuda_host.backend.CASES, "few": cuda_host.backend.FEW_CASES, "none": []}[routes]
+    """The CUDA kernels on the CPU: by "every" route, one for each of the "filters", a "few", "one", or "none"."""
+    cases = cuda_host.backend.CASES_OF[routes]
     return [Engine(cuda_host.backend.NAME, pruned=bool(case.options.heads), case=case) for case in cases]
 
 

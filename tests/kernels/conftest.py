@@ -4,8 +4,9 @@ That is each backend of the CPU, for the compiled one on each instruction set of
 (which small or unstructured data gets) and by bounds, which it takes unasked only where they pay; and the CUDA kernels
 on the CPU by a few routes. The marker `engines` changes the choice:
 
-- ``routes="every"``: what depends on the filter, the tile or the list of candidates takes every route of CUDA,
-- ``routes="none"``: threads of the CPU are no matter of CUDA's,
+- ``routes="every"`` or ``routes="filters"``: what depends on the filter takes every route of CUDA, or one for each
+  format of the rows, with leading directions and without,
+- ``routes="one"`` or ``routes="none"``: what takes long, and what is about the threads of the CPU,
 - ``pruned=False``: what is not a search is the same with bounds and without,
 - ``only="native"``: one backend's own.
 """
@@ -28,8 +29,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in reversed(list(metafunc.definition.iter_markers("engines"))):  # the test's own last
         choice |= mark.kwargs
     engines = cpu_engines(pruned=choice["pruned"]) + cuda_engines(choice["routes"])
-    engines = [engine for engine in engines if choice["only"] in (None, engine.backend)]
-    metafunc.parametrize("engine", engines, ids=str, indirect=True)
+    # One process compiles the loops of numba, which takes longer than to run them.
+    together = {"numba": [pytest.mark.xdist_group("numba")]}
+    chosen = [
+        pytest.param(engine, marks=together.get(engine.backend, []))
+        for engine in engines
+        if choice["only"] in (None, engine.backend)
+    ]
+    metafunc.parametrize("engine", chosen, ids=str, indirect=True)
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def check(engine: Engine, queries: Bank, bank: Bank) -> None:
 @pytest.mark.parametrize("given", ["bank", "basis"])
 def test_queries_in_the_frame_of_the_bank(engine: Engine, given: str) -> None:
     rng = np.random.default_rng(2)
-    bank = Bank(structured(rng, 600))
-    rows = structured(rng, 90)
+    bank = Bank(structured(rng, engine.fewer(600)))
+    rows = structured(rng, engine.fewer(90))
     if given == "basis":
         nearest(rows, bank, backend=engine.backend)  # only a search makes the basis
         if bank.basis is None:
@@ -55,6 +55,7 @@ STRANGERS: dict[str, Rows] = {
 }
 
 
+@pytest.mark.engines(only="native")  # the one that has a use for a basis
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_the_frame_of_other_rows(engine: Engine, stranger: str) -> None:
     rng = np.random.default_rng(7)
@@ -63,6 +64,7 @@ def test_the_frame_of_other_rows(engine: Engine, stranger: str) -> None:
     check(engine, Bank(structured(rng, 80), basis=other), Bank(structured(rng, 560), basis=other))
 
 
+@pytest.mark.engines(only="native")
 def test_a_subset_in_the_frame_of_the_whole(engine: Engine) -> None:
     rng = np.random.default_rng(8)
     rows = structured(rng, 700)

@@ -9,6 +9,8 @@ from kernel_cases import Engine, expected, gaussian, same_bits
 
 from inreach_fast import kernels
 
+pytestmark = pytest.mark.engines(routes="one")
+
 MANY = 65_536 + 200
 
 

@@ -53,16 +53,17 @@ def test_any_shape_and_data(
     check_nearest(engine, queries, bank, k, query_group, bank_group)
 
 
-@pytest.mark.engines(routes="every")
+@pytest.mark.engines(routes="filters")
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
 def test_each_family_at_a_real_dimension(
     engine: Engine, family: Callable[[np.random.Generator, int, int], Rows]
 ) -> None:
     rng = np.random.default_rng(1)
-    check_nearest(engine, family(rng, 33, 1026), family(rng, 150, 1026))
+    dim = engine.fewer(1026)
+    check_nearest(engine, family(rng, 33, dim), family(rng, 150, dim))
 
 
-@pytest.mark.engines(routes="every")
+@pytest.mark.engines(routes="filters")
 @fuzz(
     family=st.sampled_from([gaussian, duplicates, small_integers]),
     m=st.sampled_from([1, 17, 70]),
@@ -221,7 +222,7 @@ def test_structured_data_with_groups(engine: Engine, k: int) -> None:
     same_bits(result.sq_distance, expected.sq_distance)
 
 
-@pytest.mark.engines(routes="every")
+@pytest.mark.engines(routes="filters")
 def test_bounds_that_do_not_pay_are_given_up(engine: Engine) -> None:
     rng = np.random.default_rng(13)
     rows = rng.normal(size=(engine.fewer(1500), 200)).astype(np.float32)  # no direction is worth more than another

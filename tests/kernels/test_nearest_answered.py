@@ -74,7 +74,7 @@ def test_equal_queries_of_one_row_give_it_to_the_first(engine: Engine) -> None:
     assert np.flatnonzero(found.answered).tolist() == [0, 50, 100]
 
 
-@pytest.mark.engines(routes="every")
+@pytest.mark.engines(routes="filters")
 @fuzz(
     kept=st.booleans(),
     family=st.sampled_from(FAMILIES),
