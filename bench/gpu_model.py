@@ -122,7 +122,7 @@ def _warnings(work: Callable[[], object]) -> list[str]:
 
 
 def _way(model: InReaCh, told: list[str]) -> str:
-    if model._gpu() is None:
+    if model._ready(images=True).gpu is None:
         return "through the CPU's memory"
     # Without what follows the colon: a message of torch's, of any length.
     return "on the GPU, launch by launch" if any("no CUDA graph" in line for line in told) else "on the GPU, captured"
@@ -131,7 +131,7 @@ def _way(model: InReaCh, told: list[str]) -> str:
 def _agreement(model: InReaCh, image: Any) -> str:
     """The GPU's patch scores against those of the same features by the CPU's kernels: the same bits."""
     found = model.predict(image)
-    rows = model._described_rows(model.geometry.apply(image)[None])[0]
+    rows = model._ready(images=True).describe(model.geometry.apply(image)[None])[0]
     return "the CPU's bits" if found.score == model.score_descriptors(rows).score else "NOT the CPU's bits"
 
 

@@ -80,4 +80,4 @@ def descriptors(model: Any, files: list[Path]) -> Iterator[Rows]:
 
     for file in files:
         network_input = model.geometry.apply(read_image(file))
-        yield model._described_rows(np.array(network_input[None]))[0]
+        yield model._ready(images=True).describe(network_input[None])[0]

@@ -109,10 +109,11 @@ class Workload:
 
 def describe(image: UInt8, backbone: Any, image_size: int) -> Rows:
     """(P, 1024) float32 of one image, by a backbone on any device."""
-    from inreach_fast.method.descriptors import describe_images
+    from inreach_fast.method.descriptors import Describer
+    from inreach_fast.parameters import Parameters
 
-    batch = resize(image, image_size)[None]
-    return np.asarray(describe_images(batch, backbone, dim=1024, neighbourhood=3, backend="auto")[0][0])
+    parameters = Parameters(dim=1024, neighbourhood=3)
+    return Describer(lambda: backbone, lambda: parameters)(resize(image, image_size)[None])[0]
 
 
 def texture_images(count: int, seed: int) -> Iterator[UInt8]:

@@ -117,7 +117,8 @@ class Backbone:
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
             raise DataError(f"batch: {batch.dtype} {batch.shape} given, uint8 (B, H, W, 3) expected.")
-        with torch.inference_mode(), typed_errors(str(self.device)):
+        errors = nullcontext() if self.device.type == "cpu" else typed_errors(str(self.device))
+        with torch.inference_mode(), errors:
             x = prepare_input(batch, self.normalisation, self.device)
             if image_by_image is None:
                 image_by_image = self.device.type == "cpu"

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .. import __version__
+from .._version import __version__
 from . import exit_codes
 from .commands import add, audit, backends, compress, demo, evaluate, fit, forget, info, plan, predict
 from .console import Console

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -22,15 +23,15 @@ from ..errors import NoChannelsError
 from ..kernels import channel_sums
 from .association import NO_CHANNEL
 
+FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
+
 
 class MemberRows(Protocol):
-    """(n, D) float32 rows that need not be in memory."""
+    """(n, D) float32 rows that need not be in memory; ``dim`` is D."""
+
+    dim: int
 
     def __len__(self) -> int: ...
-
-    @property
-    def dim(self) -> int:
-        """Values in a row."""
 
     def read(self, start: int, stop: int) -> FloatArray:
         """Rows start to stop, (stop - start, D); not to be written to."""
@@ -62,19 +63,72 @@ class Members:
         """Training image of each member, int64 (n,)."""
         return np.repeat(np.arange(len(self.counts), dtype=np.int64), self.counts)
 
-    @property
+    @cached_property
     def starts(self) -> IndexArray:
         """Where each image's members begin, int64 (N + 1,)."""
         return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
 
+    def span(self, image: int) -> tuple[int, int]:
+        """(first member, last member + 1) of an image."""
+        first, last = self.starts[image : image + 2].tolist()
+        return first, last
+
     def own(self) -> IndexArray:
         """The channel that each member founds, int64 (n,), -1 for patches of other images than the seeds."""
         own = np.full(len(self), NO_CHANNEL, dtype=np.int64)
-        starts = self.starts
         for slot, image in enumerate(self.seed_images.tolist()):
-            first, last = int(starts[image]), int(starts[image + 1])
+            first, last = self.span(image)
             own[first:last] = slot * self.patches + self.patch[first:last]
         return own
+
+    def are_members(self, image: int) -> BoolArray:
+        """Which patches of an image are members, bool (P,)."""
+        first, last = self.span(image)
+        out = np.zeros(self.patches, dtype=bool)
+        out[self.patch[first:last]] = True
+        return out
+
+    def rest_span(self, images: IndexArray, image: int) -> tuple[int, int]:
+        """(start, stop) of an image's other patches in an array that has those of ``images`` (ascending), in order."""
+        lengths = self.patches - self.counts[images]
+        ends, place = np.cumsum(lengths), int(np.searchsorted(images, image))
+        return int(ends[place] - lengths[place]), int(ends[place])
+
+    def whole_image(self, rows: MemberRows, image: int, rest: FloatArray) -> FloatArray:
+        """All patches of an image, (P, D): its members' rows and the others, ``rest``, in patch order."""
+        is_member = self.are_members(image)
+        out = np.empty((self.patches, rows.dim), dtype=np.float32)
+        out[is_member] = rows.read(*self.span(image))
+        out[~is_member] = rest
+        return out
+
+    def seed_rows(self, rows: MemberRows) -> FloatArray:
+        """The seed images' descriptors, (S, P, D): all their patches are members."""
+        out = np.empty((len(self.seed_images), self.patches, rows.dim), np.float32)
+        for slot, image in enumerate(self.seed_images.tolist()):
+            out[slot] = rows.read(*self.span(image))
+        return out
+
+    def extended(self, others: Members) -> Members:
+        """These members, then those of further images."""
+        return Members(
+            self.seed_images,
+            self.patches,
+            np.concatenate([self.counts, others.counts]),
+            np.concatenate([self.patch, others.patch]),
+            np.concatenate([self.joined, others.joined]),
+        )
+
+    def of_images(self, images: IndexArray) -> Members:
+        """The members of some of the images (ascending, all seed images among them), which are numbered anew."""
+        stays = np.repeat(np.isin(np.arange(len(self.counts)), images), self.counts)
+        return Members(
+            np.searchsorted(images, self.seed_images).astype(np.int64),
+            self.patches,
+            self.counts[images],
+            self.patch[stays],
+            self.joined[stays],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,22 +143,6 @@ class Selection:
 
     nominal: BoolArray
     channel: IndexArray
-    counts: dict[str, int]
-
-
-@dataclass(frozen=True, eq=False)
-class NominalRows:
-    """`Selection` by patch number.
-
-    Attributes:
-        rows: int64 (n,), ascending: patch number ``image * P + patch`` of each nominal patch.
-        channel_seed_image, channel_seed_patch: int64 (n,), the channel under which each is stored.
-        counts: JSON-able counts for the fit's report.
-    """
-
-    rows: IndexArray
-    channel_seed_image: IndexArray
-    channel_seed_patch: IndexArray
     counts: dict[str, int]
 
 
@@ -162,15 +200,12 @@ def select_members(members: Members, spread: Spread, *, min_length: int | None, 
     return Selection(nominal, np.where(kept[:, 0], own, joined), counts)
 
 
-def spread_in_memory(
-    rows: FloatArray, *, min_length: int | None, max_std: float | None, row_of: IndexArray | None = None, backend: str
-) -> Spread:
-    """The filters over rows in memory; member m is ``rows[m]``, or ``rows[row_of[m]]``."""
+def spread_in_memory(rows: FloatArray, *, min_length: int | None, max_std: float | None, backend: str) -> Spread:
+    """The filters over the members' rows, (n, D), in memory."""
 
     def spread(member: IndexArray, channel: IndexArray) -> BoolArray:
-        where = member if row_of is None else row_of[member]
         return kernels.filter_channels(
-            rows, channel, min_length=min_length, max_std=max_std, rows=where, backend=backend
+            rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=backend
         ).keep
 
     return spread
@@ -245,38 +280,3 @@ def _by_image(
     for start, stop in pairwise(starts):
         if any((where[start:stop] >= 0).any() for where in places):
             yield start, stop, rows.read(start, stop)
-
-
-def select_nominal(
-    descriptors: FloatArray,
-    joined: IndexArray,
-    seed_images: IndexArray,
-    *,
-    min_length: int | None,
-    max_std: float | None,
-    backend: str = "auto",
-) -> NominalRows:
-    """`select_members` for descriptors that are all in memory.
-
-    Args:
-        descriptors: (N * P, D) float32; read in place, never copied as a whole.
-        joined: int64 (N, P), `Associator.associate`'s answer for each image.
-        seed_images: int64 (S,), ascending.
-        min_length: span filter: a channel lives with more members than this; None switches it off.
-        max_std: spread filter: see `kernels.filter_channels`; None switches it off.
-        backend: kernel backend.
-
-    Raises:
-        NoChannelsError: nothing is left; the message says which filter took how many.
-    """
-    patches = joined.shape[1]
-    is_member = joined != NO_CHANNEL
-    is_member[seed_images] = True
-    row_of = np.flatnonzero(is_member.ravel())
-    members = Members(
-        seed_images, patches, is_member.sum(axis=1), row_of % patches, np.ascontiguousarray(joined.ravel()[row_of])
-    )
-    spread = spread_in_memory(descriptors, min_length=min_length, max_std=max_std, row_of=row_of, backend=backend)
-    selection = select_members(members, spread, min_length=min_length, max_std=max_std)
-    channel = selection.channel[selection.nominal]
-    return NominalRows(row_of[selection.nominal], seed_images[channel // patches], channel % patches, selection.counts)

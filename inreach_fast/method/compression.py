@@ -36,7 +36,6 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +45,7 @@ from .. import kernels
 from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..kernels.distance import exact_sq_distance
-
-Progress = Callable[[str, int, int], None]
+from ..progress import Progress
 
 _BATCH = 2048
 # Kept patches wait in a list until they are this many, or this share of those in the bank; then it is built anew.

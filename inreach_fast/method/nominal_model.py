@@ -13,7 +13,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
-from .compression import Compression, Progress, check_epsilon, check_size, cover, cover_of_size, sum_above
+from ..progress import Progress
+from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +156,10 @@ class NominalModel:
             ),
         )
 
-    def beside(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
-        """For each of ``rows`` the nominal patch that lies ``down``, ``right`` patches from it in its own image.
+    def displaced(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
+        """The nominal patches that are displaced by ``down``, ``right`` patches from ``rows`` in their own images.
 
-        All int64 (m,); -1 where there is none. ``grid``: (h, w) patches of an image.
+        All int64 (m,); -1 if there is none. ``grid``: (h, w) patches of an image.
         """
         h, w = grid
         at_row, at_column = np.divmod(self.patch_index[rows], w)

@@ -120,7 +120,7 @@ def test_memory_limits_and_spools_that_are_none(run: Run, training: Path, tmp_pa
     assert "too little" in result.error
     result = run("fit", training, "-o", tmp_path / "m", *FAST, "--spool", training)
     assert result.code == exit_codes.OUTPUT
-    assert "is no spool" in result.error
+    assert "is not a spool" in result.error
     assert list(tmp_path.iterdir()) == []
     result = run("fit", training, "-o", tmp_path / "m", *FAST, "--spool", tmp_path / "s", "--memory-limit", "1MB")
     assert result.code == 0

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from inreach_fast.kernels.gpu.kernel_source import kernel_source
+
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"
 # Sanitizers trap, and the executor says where. No fused multiply-add: the contract's separate roundings.
@@ -104,3 +106,11 @@ def _run(arguments: list[str]) -> str:
     done = subprocess.run([command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def kernel_names() -> tuple[str, ...]:
+    """The kernels by name, as the source declares them."""
+    text = kernel_source()
+    plain = re.findall(r"^INREACH(?:_TILE)?_KERNEL\([\w:]+\)\s*\n?(\w+)\(", text, re.MULTILINE)
+    made = re.findall(r"^INREACH_(?:FRAME_ROWS|PROJECT_ROWS|REFINE|FILTER)\((\w+)", text, re.MULTILINE)
+    return tuple(sorted({*plain, *made}))

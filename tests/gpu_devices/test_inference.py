@@ -15,11 +15,11 @@ from small_networks import Small
 from inreach_fast import InReaCh, errors, kernels
 from inreach_fast.backbones import Backbone
 from inreach_fast.kernels.gpu.backend import GpuBackend, Options
-from inreach_fast.kernels.gpu.devices.gpu import GpuDevice
+from inreach_fast.kernels.gpu.device import Device
 from inreach_fast.kernels.gpu.devices.memory import TorchMemory
 from inreach_fast.kernels.gpu.routes import Route
 from inreach_fast.method.descriptors import position_channels
-from inreach_fast.predict.gpu.inference import GpuInference, Setting
+from inreach_fast.predict.gpu.inference import GpuInference, GpuModel
 from inreach_fast.predict.gpu.network import TorchNetwork
 from inreach_fast.predict.gpu.slots import GpuSlots, Slot
 
@@ -35,10 +35,10 @@ def model(request: pytest.FixtureRequest) -> InReaCh:
     ).fit(images)
 
 
-def _setting(model: InReaCh) -> Setting:
+def _setting(model: InReaCh) -> GpuModel:
     p = model.parameters
     channels = position_channels(model.grid_, p.position_weight) if model.positions_ else None
-    return Setting(
+    return GpuModel(
         kernels.Bank(np.array(model.nominal_.patches)), model.grid_, p.image_size, p.dim, p.neighbourhood,
         p.smoothing_sigma, channels,
     )  # fmt: skip
@@ -48,11 +48,11 @@ def _slots(
     model: InReaCh, gpus: list[HostGpu], options: Options, count: int = 2, torch_memory: bool = True
 ) -> GpuSlots:
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(gpus[0]), options)
+    backend = GpuBackend("cuda:0", lambda: Device(gpus[0]), options)
     slots = []
     for number in range(count):
         memory = TorchMemory("cpu") if torch_memory else None
-        device = GpuDevice(gpus[0], number + 1, memory=memory)
+        device = Device(gpus[0], number + 1, memory=memory)
         slots.append(Slot(GpuInference(setting, device, backend, TorchNetwork(model.backbone, setting.size))))
     return GpuSlots(slots)
 
@@ -140,8 +140,8 @@ def test_features_that_are_not_finite_are_told(host_gpus: list[HostGpu], model: 
             return views
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
-    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, Poisoned(model.backbone, setting.size))
+    backend = GpuBackend("cuda:0", lambda: Device(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    inference = GpuInference(setting, Device(host_gpus[0]), backend, Poisoned(model.backbone, setting.size))
     with pytest.raises(errors.NonFiniteError):
         inference.start(_inputs(1)[0]).collect()
 
@@ -153,9 +153,9 @@ def test_a_network_that_cannot_be_captured_runs_all_the_same(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    backend = GpuBackend("cuda:0", lambda: Device(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
     network = TorchNetwork(model.backbone, setting.size)
-    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, network, capture=capture)
+    inference = GpuInference(setting, Device(host_gpus[0]), backend, network, capture=capture)
     for image in _inputs(2):
         assert inference.start(image).collect().score == model.predict(image).score
     assert "no CUDA graph" in caplog.text
@@ -167,7 +167,7 @@ def test_the_estimator_goes_through_the_gpu(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(5)
     expected = model.predict(np.stack(images))
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     found = model.predict(np.stack(images))
     np.testing.assert_array_equal(found.score, expected.score)
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
@@ -185,7 +185,7 @@ def test_callers_of_one_model_do_not_have_to_know_of_each_other(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images, others = _inputs(6), [image[::-1].copy() for image in _inputs(6)]
     expected, expected_others = ([model.predict(image).score for image in part] for part in (images, others))
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     given_up = model.predict_stream(iter(images))
     next(given_up)
     given_up.close()
@@ -199,11 +199,10 @@ def test_another_model_of_the_same_number_is_another_model(
     host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python gives the place, and so the number, of an object that is gone to a later one."""
-    opened: list[Setting] = []
+    opened: list[GpuModel] = []
     monkeypatch.setattr("inreach_fast.predict.gpu.slots.open_slots", lambda setting, *_: opened.append(setting))
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(device="cuda", backend="cuda:0"))
     monkeypatch.setattr(model, "nominal_", model.nominal_)
-    monkeypatch.setattr(model, "_on_gpu", None)
     banks = [kernels.Bank(np.array(model.nominal_.patches)) for _ in range(40)]
     for bank, unseen in zip(banks[::2], banks[1::2], strict=True):
         for each in (unseen, bank):
@@ -211,7 +210,7 @@ def test_another_model_of_the_same_number_is_another_model(
             later.__dict__["_lazy"] = {"bank": each}
             model.nominal_ = later
             del later
-        model._gpu()
+        model._ready(images=True)
         assert opened[-1].bank is bank
 
 
@@ -221,7 +220,7 @@ def test_on_a_gpu_the_search_is_whole_whatever_the_limits(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     middle = sorted(p.score for p in plain)[1]
     for limits in ({"budget_ms": 1e-3}, {"threshold": middle}, {"threshold": middle, "budget_ms": 1e-3}):
         alone = [model.predict(image, **limits) for image in images]
@@ -245,7 +244,6 @@ def test_limits_with_the_gpus_kernels_through_the_cpus_memory(
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(backend="cuda:0"))
-    monkeypatch.setattr(model, "_scorer", None)
     for expected, image in zip(plain, images, strict=True):
         for threshold in (expected.score * 0.7, expected.score, expected.score * 1.4):
             found = model.predict(image, threshold=threshold)

@@ -6,11 +6,11 @@ import reference
 from descriptor_sets import shared_patches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nominal_rows import NominalRows, select_nominal
 from numpy.typing import NDArray
 
 from inreach_fast.errors import NoChannelsError
 from inreach_fast.method.association import NO_CHANNEL, Associator
-from inreach_fast.method.channels import NominalRows, select_nominal
 
 
 def nominal(

@@ -155,8 +155,9 @@ def _left_out_map(model: InReaCh, place: int, image: UInt8Array) -> FloatArray:
     network_input = model.geometry.apply(image)
     if degrees:
         network_input = rotate(network_input, degrees)
-    rows = model._described_rows(network_input[None])[0]
-    values, _ = model._get_scorer().patch_scores(rows, leave_out=place)
-    smoothed = model._map(values.reshape(model.grid_))
+    predictor = model._ready(images=True)
+    (rows,) = predictor.describe(network_input[None])
+    values, _ = predictor.scorer.patch_scores(rows, leave_out=place)
+    smoothed = predictor.map(values)
     smoothed = rotate_map_back(smoothed, degrees) if degrees else smoothed
     return model.map_to_original(smoothed, (image.shape[0], image.shape[1]))

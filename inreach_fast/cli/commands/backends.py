@@ -7,7 +7,9 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__, get_num_threads, kernels
+from ... import kernels
+from ..._version import __version__
+from ...threads import get_num_threads
 from ..console import Console
 from ..exit_codes import SUCCESS
 from ..options import common_options

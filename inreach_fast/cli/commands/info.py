@@ -89,7 +89,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _growing(model: InReaCh) -> str:
     if not model.can_grow:
         return "no"
-    held = "descriptors of some training images" if model._from_descriptors else "the training images"
+    held = "descriptors of some training images" if model.from_descriptors else "the training images"
     return f"yes, and holds {held} for it"
 
 

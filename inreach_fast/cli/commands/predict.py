@@ -89,7 +89,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     model = InReaCh.load(
         args.model, backbone=args.backbone, weights=args.weights, device=args.device, backend=args.backend
     )
-    if not model._from_descriptors:
+    if not model.from_descriptors:
         _ = model.backbone  # loaded (and refused, if it is another) before the first image's seconds count
     if limits.any:
         model.prepare()
