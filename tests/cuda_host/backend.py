@@ -76,9 +76,7 @@ CASES_OF = {
         )
     ],
     # For what depends on none of it: each order of threads, a bank in pieces, an overflow, leading directions.
-    "few": [
-        case for case in CASES if case.name in ("f32-128", "f32-64-overflow", "fp16-64-streamed", "heads-bf16-64")
-    ],
+    "few": [case for case in CASES if case.name in ("f32-128", "f32-64-overflow", "fp16-64-streamed", "heads-bf16-64")],
     "one": CASES[:1],
     "none": [],
 }
