@@ -31,7 +31,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
-_CHOICES: Final[dict[str, tuple[Any, ...]]] = {
+CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "preset": tuple(PRESETS),
     "position": ("auto", "always", "never"),
     "align": ("never", "auto"),
@@ -134,7 +134,7 @@ class Parameters:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
 
-        for name, allowed in _CHOICES.items():
+        for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, (least, greatest) in _WHOLE.items():
             put(name, _whole(name, getattr(self, name), least, greatest))

@@ -32,6 +32,7 @@ from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
+from ..images.alignment import rotate, rotate_map_back
 from ..images.ids import image_numbers
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
@@ -652,6 +653,30 @@ class InReaCh:
             out[i] = leave_one_out_score(predictor.scorer, rows_of(i), i, self.grid_, self.parameters)
             progress("score", i + 1, state.n_images)
         return out
+
+    def training_map(self, number: int, image: UInt8Array) -> FloatArray:
+        """The anomaly map of a training image against the nominal patches of the *other* images.
+
+        `predict` would find each nominal patch of the image in the model itself, at distance 0.
+
+        Args:
+            number: the training image, counted from 0 as in ``image_names_``.
+            image: uint8 (H, W, 3), as it was read.
+
+        Returns:
+            float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
+
+        Raises:
+            NotFittedError, BackboneMismatchError.
+        """
+        degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
+        predictor = self._ready(images=True)
+        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None])
+        values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
+        smoothed = predictor.map(values)
+        if degrees:
+            smoothed = rotate_map_back(smoothed, degrees)
+        return self.map_to_original(smoothed, (image.shape[0], image.shape[1]))
 
     def prepare(self) -> Self:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.

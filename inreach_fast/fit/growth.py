@@ -118,7 +118,7 @@ def _training_set(
     context: FitContext, current: FitResult, inputs: InputStore, names: list[str], known: IndexArray | None
 ) -> TrainingSet:
     """The resulting set; RefitNeededError if its position test or alignment has another result than before."""
-    alignment, positions = decide_positions(inputs, context.parameters, context.progress, known)
+    alignment, positions = decide_positions(inputs.images, context.parameters, context.progress, known)
     kept = current.alignment is not None and current.alignment.kept
     if alignment.kept != kept or positions != current.positions:
         result = "are no longer aligned" if kept else "are now aligned"
@@ -228,7 +228,7 @@ def _rebuilt_rows(
 
     def image_rows(image: int, where: MemberRows) -> FloatArray:
         start, stop = members.rest_span(kept_images, image)
-        return members.whole_image(where, image, kept_rest[start:stop])
+        return members.whole_image(image, where.read(*members.span(image)), kept_rest[start:stop])
 
     return build_model(context, training, current.grid, members, rows, image_rows)
 

@@ -49,7 +49,7 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     seed_images = context.seed_images(source.names, used)
 
     with report.stage("align"):
-        alignment, positions = decide_positions(inputs, p, context.progress)
+        alignment, positions = decide_positions(inputs.images, p, context.progress)
     training = TrainingSet(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
     with report.stage("describe"):
         seed_rows, grid = describe_seeds(context, training, seed_images)
@@ -67,7 +67,8 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     members = store.members(seed_images)
 
     def image_rows(image: int, rows: MemberRows) -> FloatArray:
-        return members.whole_image(rows, image, store.rest.read(*members.rest_span(sampled, image)))
+        rest = store.rest.read(*members.rest_span(sampled, image))
+        return members.whole_image(image, rows.read(*members.span(image)), rest)
 
     result = build_model(context, training, grid, members, store.rows, image_rows)
     store.close()

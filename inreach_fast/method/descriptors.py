@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Describer:
         self._backbone, self._parameters = backbone, parameters
         self._backend_of: tuple[Parameters | None, str] = None, ""
 
-    @property
+    @cached_property
     def backbone(self) -> Backbone:
         """The network; its first level's grid is the grid of the patches."""
         return self._backbone()
@@ -97,7 +98,7 @@ class Describer:
 
 
 def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:
-    """``rows[numbers]`` in the CPU's memory; rows on a GPU are picked there, so that no others cross over."""
+    """``rows[numbers]`` in the CPU's memory; rows on a GPU are selected before they are copied."""
     if isinstance(rows, np.ndarray):
         return rows[numbers]
     import torch
@@ -115,7 +116,7 @@ def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
 
 
 def append_positions(rows: Any, channels: FloatArray | None) -> Any:
-    """(P, dim) descriptors with (P, 2) position channels behind them, or as they are without; where they are."""
+    """(P, dim) descriptors, perhaps on a GPU, followed by (P, 2) position channels, if there are any."""
     if channels is None:
         return rows
     if isinstance(rows, np.ndarray):
@@ -126,12 +127,12 @@ def append_positions(rows: Any, channels: FloatArray | None) -> Any:
 
 
 def all_finite(rows: Any) -> bool:
-    """Whether descriptors hold neither NaN nor infinity; looked at where they are."""
+    """Whether descriptors, perhaps on a GPU, hold neither NaN nor infinity."""
     return bool(np.isfinite(rows).all() if isinstance(rows, np.ndarray) else rows.isfinite().all())
 
 
 def check_descriptors(x: Any, name: str = "x") -> FloatArray:
-    """(N, P, D) descriptors as float32 in C order, without a copy where they are that already.
+    """(N, P, D) descriptors as float32 in C order, copied only if they are not.
 
     Raises:
         MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
@@ -152,7 +153,7 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
         if not finite.all():
             raise NonFiniteError(
                 f"{name}: image {i}, patch {int(np.argmin(finite))} holds NaN or infinity; leave that "
-                "image out or repair what made it"
+                "image out, or correct what computes the descriptors"
             )
     return array
 
@@ -185,7 +186,7 @@ def described_rows(describer: Describer, pixels: UInt8Array, positions: FloatArr
 
 
 def bad_features(name: str) -> NonFiniteError:
-    """The error for an image of which the network makes no numbers."""
+    """The error for an image whose features are not finite."""
     return NonFiniteError(
         f"images: the backbone's features of {name} hold NaN or infinity; check its weights and normalisation"
     )
