@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from ..files import byte_view, map_file, read_into, write_all
+from .files import byte_view, map_file, read_into, write_all
 from .workspace import Workspace
 
 
@@ -62,6 +62,11 @@ class InputStore:
 
     def __iter__(self) -> Iterator[UInt8Array]:
         return (self[number] for number in range(len(self)))
+
+    @property
+    def images(self) -> Collection[UInt8Array]:
+        """The images to be gone over in their order: the array that holds them, or this store."""
+        return self if self._array is None else self._array[: len(self)]  # type: ignore[return-value]
 
     @property
     def digests(self) -> UInt8Array:

@@ -35,8 +35,8 @@ import numpy as np
 
 from ..array_types import Array
 from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
-from ..files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
 from ..memory import release_pages
+from .files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"
 VERSION: Final = 2

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..array_types import FloatArray, IndexArray
-from ..files import map_file, read_into, write_all
+from .files import map_file, read_into, write_all
 from .workspace import Workspace
 
 _CHUNK_BYTES = 32 << 20
