@@ -15,8 +15,10 @@ demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
 
 # From within tests/: in the repository's root Python would import the source tree, which holds no extension.
+# One process for each processor, at most four: each imports torch and takes about 1 GB.
+TEST_PROCESSES ?= -n auto --maxprocesses 4 --dist loadgroup
 test: $(VENV)/.installed-test
-	cd tests && $(abspath $(BIN))/pytest -q .
+	cd tests && $(abspath $(BIN))/pytest -q $(TEST_PROCESSES) .
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """inreach_fast: InReaCh (Inter-Realization Channels, ICCV 2023) as an exact, compiled engine.
 
-Training images that nobody sorted go in; a nominal model, heat maps and verdicts come out.
+Fits unsorted training images; inspects new ones with anomaly scores, heat maps and verdicts.
 
     >>> from inreach_fast import InReaCh
     >>> model = InReaCh().fit("folder/of/images")
@@ -21,16 +21,23 @@ from .threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from .estimator import InReaCh
     from .method.nominal_model import NominalModel
+    from .predict.disagreement import disagreement
     from .predict.prediction import Prediction
 
-# torch takes seconds to import; whoever needs only the kernels should not wait for it.
-_LAZY = {"InReaCh": "estimator", "NominalModel": "method.nominal_model", "Prediction": "predict.prediction"}
+# Imported at first use: torch takes seconds to import, and the kernels do not need it.
+_LAZY = {
+    "InReaCh": "estimator",
+    "NominalModel": "method.nominal_model",
+    "Prediction": "predict.prediction",
+    "disagreement": "predict.disagreement",
+}
 
 __all__ = [
     "InReaCh",
     "NominalModel",
     "Prediction",
     "__version__",
+    "disagreement",
     "get_gpu_memory_limit",
     "get_num_threads",
     "kernels",

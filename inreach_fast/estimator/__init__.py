@@ -1,16 +1,9 @@
-"""The estimator `InReaCh`: what a user calls. A class for each thing that it does, which `InReaCh` inherits.
+"""The estimator `InReaCh`, the class that users call.
 
-inreach.py                   InReaCh: its arguments and attributes
-state.py                     the attributes, what a fit leaves in them, and what all parts ask of them
-network.py                   the network, loaded on first use; network inputs to descriptors
-fitting.py                   plan, fit, fit_descriptors; where a fit works
-growing.py                   partial_fit, partial_fit_descriptors, forget
-predicting.py                predict, predict_stream, score_descriptors
-image_prediction.py          one image's way to its prediction, on the CPU or on a GPU
-training_scores.py           training_scores
-compressing.py               compress
-saving.py                    save, load
-descriptor_references.py     descriptors that the caller keeps
+inreach.py          InReaCh: its methods check their arguments and hand over to fit/, predict/ and storage/
+fitted_state.py     everything that a fit leaves, as one object; to a model file and back
+network_holder.py   the network, loaded on first use and held to the one of the fit
+training_rows.py    descriptors of the training images, for `training_scores` and `forget`
 """
 
 from __future__ import annotations

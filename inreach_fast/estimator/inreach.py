@@ -1,54 +1,112 @@
-"""`InReaCh`: the one object that most users meet; its parts are its base classes."""
+"""`InReaCh`: the estimator."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotFittedError
+import numpy as np
+
+from .. import kernels
+from ..array_types import DoubleArray, FloatArray, IndexArray, UInt8Array
+from ..errors import (
+    BackboneMismatchError,
+    DescriptorsNeededError,
+    FinalModelError,
+    GrowthError,
+    ModelCorruptError,
+    NotFittedError,
+    ParameterError,
+)
+from ..executors import make_executor
+from ..fit.context import FitContext
+from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
+from ..fit.growth_state import GrowthState
+from ..fit.model_building import leave_one_out_score
+from ..fit.pipeline import fit_images, fit_rows
+from ..fit.plan import FitPlan, plan_fit
+from ..fit.report import FitReport
+from ..images.alignment import rotate, rotate_map_back
+from ..images.ids import image_numbers
+from ..images.preprocess import Geometry
+from ..images.reading import is_single_image
+from ..images.source import ImageSource, open_images
+from ..memory import machine_memory, parse_bytes
+from ..method.descriptors import Describer, check_descriptors, check_grid, position_channels
+from ..method.nominal_model import NominalModel
+from ..method.scoring import Scorer
+from ..method.threshold import robust_threshold
 from ..parameters import Parameters
-from ..predict.bounded_search import Pace
-from .compressing import Compressing
-from .growing import Growing
-from .network import as_backbone
-from .predicting import Predicting
-from .saving import Saving
-from .training_scores import TrainingScores
+from ..predict.bounded_search import Limits
+from ..predict.prediction import Prediction, Predictor, stacked
+from ..progress import Progress, no_progress
+from ..storage import model_file
+from ..storage.spool import Spool
+from ..storage.workspace import Budget, Workspace
+from .fitted_state import FittedState
+from .network_holder import NetworkHolder, as_backbone
+from .training_rows import checked_rows, referenced, references, training_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..backbones import Backbone
+
+_PRECISIONS = ("float32", "float16", "bfloat16")
 
 
-class InReaCh(Growing, Predicting, TrainingScores, Compressing, Saving):
-    """Inter-Realization Channels (McIntosh and Branzan Albu, ICCV 2023): fits unsorted images, inspects new.
+class InReaCh:
+    """Inter-Realization Channels (McIntosh and Branzan Albu, ICCV 2023): fits unsorted images, inspects new ones.
 
     Args:
         preset: "default", "paper" or "reference".
         backbone: a name (see `Parameters`) or a `Backbone`.
         memory_limit: bytes that a fit may take beyond its seed images and one image at a time, as a whole number or
-            as in "2GB"; what outgrows it goes to files (docs/training.md). None: half of the machine's memory. No
-            result depends on it, and it is not saved.
+            as in "2GB"; what exceeds it goes to files (docs/training.md). None: half of the machine's memory. Results
+            do not depend on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
-            `executors.make_executor` takes. No result depends on it, and it is not saved.
-        precision: what the network computes predictions in: "float32", "float16" or "bfloat16". It is not saved.
+            `executors.make_executor` takes. Results do not depend on it, and it is not saved.
+        precision: of the network in predictions: "float32", "float16" or "bfloat16". It is not saved.
         parameters: any of `Parameters`, by keyword.
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
         nominal_: `NominalModel`, the nominal patches and where each was seen.
         threshold_: float; `predict` calls a higher score anomalous. Chosen without labels from the
             leave-one-image-out scores of a seeded sample of ``threshold_images`` training images, by a rule
-            that withstands 40 % of defective images: `threshold` gives the rule and its reason.
+            that tolerates 40 % of defective images (`method.threshold`). May be set.
         report_: `FitReport`: counts and seconds of each stage.
         seed_images_: int64 (S,), the training images whose patches found the channels, ascending.
         n_images_: int, training images used. image_names_: their names, list of str.
         grid_: (h, w) patches of an image. positions_: bool, whether position channels are in use.
         transpose_score_: float, in squared 8-bit units (NaN after `fit_descriptors`).
-        rotations_: None, or float64 (N,) degrees by which alignment turned each training image.
-        threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from, and
-            threshold_images_: int64, whose they are.
+        rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
+        threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from;
+            threshold_images_: int64, their images.
 
-    Results depend on the data, the parameters and ``random_state`` alone, not on batch size or backend.
+    Results depend on the data, the parameters and ``random_state``, not on batch size or backend.
 
     Raises:
-        ParameterError: unknown parameter or value that is not allowed; the message names it.
+        ParameterError: an unknown parameter or a value that is not allowed; the message names it.
     """
+
+    nominal_: NominalModel
+    threshold_: float
+    report_: FitReport
+    seed_images_: IndexArray
+    n_images_: int
+    image_names_: list[str]
+    grid_: tuple[int, int]
+    positions_: bool
+    transpose_score_: float
+    rotations_: DoubleArray | None
+    threshold_scores_: FloatArray
+    threshold_images_: IndexArray
 
     def __init__(
         self,
@@ -63,27 +121,29 @@ class InReaCh(Growing, Predicting, TrainingScores, Compressing, Saving):
         self.memory_limit = memory_limit
         self.precision = precision
         self.executor = executor
-        self._backbone = None
-        if backbone is not None and not isinstance(backbone, str):
-            self._backbone = as_backbone(backbone)
+        if backbone is None or isinstance(backbone, str):
+            self._network = NetworkHolder()
+        else:
+            self._network = NetworkHolder(as_backbone(backbone))
             backbone = backbone.name
         if backbone is not None:
             parameters["backbone"] = backbone
         self.parameters = Parameters.from_preset(preset, **parameters)
-        self._lock = threading.RLock()
-        self._spec = None
-        self._fingerprint = None
-        self._folder = None
-        self._pace = Pace()
-        self._on_gpu = None
-        self._scratch = None  # where temporary files go; None: the system's place
-        self._spool = None  # of a fit that is to be saved before its spool is removed
-        self._fitted = False
+        self._state: FittedState | None = None
+        self._scratch: Path | None = None
+        self._spool: Workspace | None = None
+        self._prepare_to_predict()
 
-    if not TYPE_CHECKING:  # a type checker shall still tell a misspelt attribute
+    def _prepare_to_predict(self) -> None:
+        self._lock = threading.RLock()
+        # Evaluation puts a describer with a cache in its place.
+        self._describer = Describer(lambda: self.backbone, lambda: self.parameters)
+        self._predictor: tuple[tuple[Any, ...], Predictor] | None = None
+
+    if not TYPE_CHECKING:  # type checkers report misspelt attributes
 
         def __getattr__(self, name: str) -> Any:
-            if name.endswith("_") and not name.startswith("_") and not self.__dict__.get("_fitted"):
+            if name in InReaCh.__annotations__ and self.__dict__.get("_state") is None:
                 raise NotFittedError(f"InReaCh: {name} is there after fit, fit_descriptors or InReaCh.load")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -91,5 +151,680 @@ class InReaCh(Growing, Predicting, TrainingScores, Compressing, Saving):
         raise TypeError("InReaCh is neither pickled nor copied; save(path) writes it, and InReaCh.load(path) reads it")
 
     def __repr__(self) -> str:
-        state = f"{len(self.nominal_)} nominal patches" if self._fitted else "not fitted"
+        state = "not fitted" if self._state is None else f"{len(self.nominal_)} nominal patches"
         return f"InReaCh(preset={self.parameters.preset!r}, backbone={self.parameters.backbone!r}, {state})"
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that a fit may take beyond its seed images and one image at a time; None: half of the machine's."""
+        return self._memory_limit
+
+    @memory_limit.setter
+    def memory_limit(self, value: int | str | None) -> None:
+        self._memory_limit = None if value is None else parse_bytes(value)
+
+    @property
+    def executor(self) -> Any:
+        """Where a fit describes and associates images; see the class."""
+        return self._executor
+
+    @executor.setter
+    def executor(self, value: Any) -> None:
+        self._executor = make_executor(value)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the network's products in `predict` and `predict_stream`: "float32", or "float16" or
+        "bfloat16", which are faster on a GPU and change the features. A fit always uses float32.
+        `inreach_fast.disagreement` measures the difference on given images.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in _PRECISIONS:
+            raise ParameterError(f"precision: expected 'float32', 'float16' or 'bfloat16', got {value!r}")
+        self._precision = value
+
+    @property
+    def geometry(self) -> Geometry:
+        """How an image becomes the network's input."""
+        p = self.parameters
+        return Geometry(p.image_size, None) if p.resize is None else Geometry(p.resize, p.image_size)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network, loaded on first use.
+
+        Raises:
+            BackboneMismatchError: not the one that the model was fitted with. BackboneError, WeightsError: it
+            cannot be loaded.
+        """
+        return self._network.get(self.parameters)
+
+    # ---------------------------------------------------------------------------------------------------- fitting
+
+    def plan(self, images: Any, *, seeds: Any = None, progress: Progress | None = None) -> FitPlan:
+        """Estimates memory, disk and time of a fit by measuring a few images.
+
+        Args:
+            images, seeds: as for `fit`; broken images are skipped.
+            progress: called as progress("plan", done, total).
+
+        Returns:
+            `FitPlan`; ``print(plan)`` describes it.
+
+        Raises:
+            EmptyFolderError, TooFewImagesError, ImageError (no image can be read), NonFiniteError, ParameterError,
+            MemoryLimitError (the fit would refuse the limit).
+        """
+        return plan_fit(self._context(self._workspace(), progress, seeds=seeds), open_images(images))
+
+    def fit(
+        self,
+        images: Any,
+        *,
+        seeds: Any = None,
+        skip_bad: bool = False,
+        spool: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        keep_spool: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Finds the nominal patches of unsorted training images (paper, section 3).
+
+        Args:
+            images: a folder; a list of paths or of images (uint8 (H, W, 3) or (H, W), PIL images, tensors
+                (C, H, W)); an array (N, H, W, 3); or a torch Dataset. Sizes may differ: all are resized.
+            seeds: the seed images, by number in ``images`` or by name; None: ``assoc_depth`` images, chosen by
+                ``seed_selection``.
+            skip_bad: skip images that cannot be read, and count them in ``report_["skipped"]``, instead of raising
+                ImageError.
+            spool: a folder that keeps the progress of the fit; created if missing, removed at the end. An interrupted
+                fit is resumed from it and gives the same model, bit for bit. Without one, temporary files hold what
+                exceeds ``memory_limit``.
+            resume: resume the fit in ``spool``; start one if it is empty.
+            keep_spool: keep the spool until `remove_spool`, for instance until the model is saved: `save` to the same
+                disk then takes over the spool's data instead of copying them.
+            progress: called as progress(stage, done, total).
+
+        Returns:
+            self.
+
+        Raises:
+            EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
+            NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
+            BackboneError, WeightsError; ExecutorError and its subclasses (lost workers, lost cluster);
+            SpoolError and its subclasses: another configuration, changed images, in use, altered, unfinished and not
+            resumed, not writable. An earlier model then remains unchanged.
+        """
+        if resume and spool is None:
+            raise ParameterError("resume: no spool to resume from; give spool=DIR")
+        source = open_images(images)
+        self._network.release()
+        context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
+        self._fit_images(context, source, keep_spool=keep_spool)
+        return self
+
+    def fit_descriptors(
+        self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
+    ) -> Self:
+        """Fits descriptors of the caller's own backbone, as they are: no position channels are appended.
+
+        Args:
+            x: (N, P, D) float32 in C order (read in place, never changed), or anything that converts without loss.
+            grid: (h, w) with h * w = P. Maps have the size of the parameter ``image_size``.
+            seeds: the seed images, by number; None: ``assoc_depth`` images, chosen by ``seed_selection``.
+            progress: called as progress(stage, done, total).
+
+        Returns:
+            self.
+
+        Raises:
+            ParameterError, MixedSizesError (ragged), NonFiniteError, TooFewImagesError, DegenerateDataError,
+            NoChannelsError, MemoryLimitError, SpoolWriteError (temporary files).
+        """
+        report = FitReport()
+        with report.stage("read"):
+            array = check_descriptors(x)
+        shape = check_grid(grid, array.shape[1])
+        with closing(self._workspace()) as workspace:
+            result = fit_rows(self._context(workspace, progress, seeds=seeds, report=report), array, shape)
+        self._take(FittedState.of_fit(result, references(x, len(array))))
+        return self
+
+    def remove_spool(self) -> None:
+        """Removes the spool that `fit` kept because of ``keep_spool``, if there is one."""
+        if self._spool is not None:
+            self._spool.remove()
+            self._spool = None
+
+    def use_scratch(self, folder: str | os.PathLike[str] | None) -> None:
+        """Sets the folder of temporary files, which hold what exceeds ``memory_limit``; None: the system's."""
+        self._scratch = None if folder is None else Path(folder)
+
+    def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> None:
+        workspace = context.workspace
+        try:
+            result = fit_images(context, source)
+        except BaseException as error:
+            workspace.give_up(error)
+            raise
+        if keep_spool and workspace.durable:
+            self._spool = workspace
+        else:
+            workspace.remove()
+        self._take(FittedState.of_fit(result))
+
+    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> None:
+        """Fits network inputs again, which need neither resizing nor cropping."""
+        context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
+        self._fit_images(context, ImageSource(names, load))
+
+    def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
+        """The estimator's settings with the ``arguments`` of a call, which override them."""
+        settings = {
+            "parameters": self.parameters,
+            "geometry": self.geometry,
+            "describer": self._describer,
+            "executor": self._executor,
+            "workspace": workspace,
+            "progress": progress or no_progress,
+            "explicit_limit": self._memory_limit is not None,
+        }
+        return FitContext(**{**settings, **arguments})
+
+    def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
+        budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)
+        return Workspace(budget, self._scratch) if spool is None else Spool(spool, budget, resume=resume)
+
+    def _take(self, state: FittedState, threshold: float | None = None) -> None:
+        """Makes ``state`` this model's."""
+        for name in ("nominal", "grid", "n_images", "image_names", "seed_images", "positions", "transpose_score"):
+            setattr(self, name + "_", getattr(state, name))
+        self.threshold_scores_, self.threshold_images_ = state.threshold_scores, state.threshold_images
+        self.threshold_ = robust_threshold(state.threshold_scores) if threshold is None else threshold
+        self.rotations_ = None if state.alignment is None else state.alignment.angles.astype(np.float64)
+        self.report_ = state.report
+        self._predictor = None
+        self._state = state
+
+    def _fitted(self) -> FittedState:
+        """The state. Raises NotFittedError."""
+        state = self._state
+        if state is None:
+            raise NotFittedError("InReaCh: not fitted yet; call fit, fit_descriptors or InReaCh.load first")
+        return state
+
+    @property
+    def from_descriptors(self) -> bool:
+        """Whether the model was fitted by `fit_descriptors`, so that it scores descriptors and no images."""
+        return self._fitted().from_descriptors
+
+    # ---------------------------------------------------------------------------------------------------- growing
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether the model keeps what `partial_fit` and `forget` need, which includes the training images as the
+        network sees them. A model that was compressed or saved with ``final=True`` does not.
+        """
+        return self._growth() is not None
+
+    def _growth(self) -> GrowthState | None:
+        """What growing needs, if it belongs to the nominal patches in use."""
+        state = self._state
+        return state.growth if state is not None and state.nominal is self.nominal_ else None
+
+    def partial_fit(
+        self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
+    ) -> Self:
+        """Adds images to the fitted model, without reading the old ones again.
+
+        The model is then, bit for bit, the one that ``fit`` makes of the old images followed by the new ones, with
+        the same ``seeds`` (docs/training.md explains why).
+
+        Args:
+            images, skip_bad, progress: as for `fit`.
+            refit: fit all images anew, with new seed images, from the network inputs that the model keeps.
+
+        Returns:
+            self.
+
+        Raises:
+            NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
+            position test or the alignment changes its decision); GrowthError (a model of descriptors); and the errors
+            of `fit`, MemoryLimitError included. The model then remains unchanged.
+        """
+        _, current = self._growable("partial_fit", descriptors=False)
+        source = open_images(images)
+        with closing(self._workspace()) as workspace:
+            context = self._context(workspace, progress, skip_bad=skip_bad)
+            if not refit:
+                self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
+                return self
+            inputs, names = read_added(context, current.as_result(), source)
+            with closing(inputs):
+                self._refit(names, inputs.__getitem__, progress)
+        return self
+
+    def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
+        """Adds images, given as descriptors, to a model of `fit_descriptors`; otherwise as `partial_fit`.
+
+        Args:
+            x: (n, P, D) float32, of the fit's grid and dimension. progress: as for `fit`.
+
+        Raises:
+            NotFittedError, FinalModelError, GrowthError (a model of images), DescriptorsNeededError; and the errors
+            of `fit_descriptors`. The model then remains unchanged.
+        """
+        _, current = self._growable("partial_fit_descriptors", descriptors=True)
+        array = checked_rows(x, current)
+        described = [*(current.references or [None] * current.n_images), *references(x, len(array))]
+        with closing(self._workspace()) as workspace:
+            context = self._context(workspace, progress)
+            result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
+        self._take(FittedState.of_fit(result, described))
+        return self
+
+    def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
+        """Removes training images from the fitted model, for instance a defect that was found in training later.
+
+        The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds``. Images
+        behind the removed ones are renumbered.
+
+        Args:
+            ids: a number or name (`image_names_`), or several.
+            x: for a model of `fit_descriptors`: the descriptors of all its images, (N, P, D) in their order; needed
+                if the threshold is to be chosen from images whose descriptors are no longer available.
+            refit: fit the other images anew, with new seed images, from the network inputs that the model keeps, or
+                from ``x``. This is how a seed image is removed.
+            progress: as for `fit`.
+
+        Returns:
+            self.
+
+        Raises:
+            NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
+            FinalModelError (saved with ``final=True``); RefitNeededError (without these images the position test or
+            the alignment changes its decision); DescriptorsNeededError; TooFewImagesError, DegenerateDataError,
+            NoChannelsError (for the remaining images); MemoryLimitError. The model then remains unchanged.
+        """
+        growth, current = self._growable("forget", descriptors=None)
+        numbers = image_numbers(ids, self.image_names_, "ids")
+        left = np.setdiff1d(np.arange(current.n_images), numbers)
+        if x is not None and not current.from_descriptors:
+            raise ParameterError("x: this is a model of images, which keeps what it needs; leave x out")
+        array = None if x is None else checked_rows(x, current, every=True)
+        if refit and current.from_descriptors:
+            if array is None:
+                raise DescriptorsNeededError("x: a refit needs the descriptors of all images of the model; give them")
+            return self.fit_descriptors(array[left], self.grid_, progress=progress)
+        if refit:
+            names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
+            inputs = growth.inputs
+            assert inputs is not None
+            self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
+            return self
+        described = [current.references[i] if current.references else None for i in left.tolist()]
+
+        def rows_of(image: int) -> FloatArray | None:
+            return array[int(left[image])] if array is not None else referenced(described[image])
+
+        with closing(self._workspace()) as workspace:
+            context = self._context(workspace, progress)
+            if current.from_descriptors:
+                state = FittedState.of_fit(forget_rows(context, current.as_result(), numbers, rows_of), described)
+            else:
+                state = FittedState.of_fit(forget_images(context, current.as_result(), numbers))
+        self._take(state)
+        return self
+
+    def _growable(self, call: str, *, descriptors: bool | None) -> tuple[GrowthState, FittedState]:
+        """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
+        current, growth = self._fitted(), self._growth()
+        if descriptors is not None and descriptors != current.from_descriptors:
+            kind, other = (
+                ("descriptors", "partial_fit_descriptors") if current.from_descriptors else ("images", "partial_fit")
+            )
+            raise GrowthError(f"{call}: this is a model of {kind}; give them to {other}")
+        if growth is None:
+            raise FinalModelError(
+                f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
+                "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
+            )
+        try:
+            growth.check()
+        except (ValueError, IndexError) as error:
+            raise ModelCorruptError(f"{call}: {error}; fit and save the model again") from error
+        return growth, current
+
+    def compress(
+        self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
+    ) -> Self:
+        """The same fit with fewer nominal patches, whose distances grow by at most epsilon and never shrink.
+
+        `NominalModel.compress` describes arguments, guarantee and proof. An image's score s does not fall, and grows
+        to at most (sqrt(s) + epsilon)^2 (of plain distances: s + epsilon). The threshold remains the fit's, so that
+        every image that was anomalous still is; ``threshold_scores_`` and ``report_`` remain the fit's as well, the
+        report with an entry "compression" (epsilon, kept, of). A compressed model cannot grow.
+
+        Returns:
+            A new fitted estimator; this one remains unchanged.
+
+        Raises:
+            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` other than "nearest", for which
+            there is no guarantee.
+        """
+        state = self._fitted()
+        if self.parameters.score != "nearest":
+            raise ParameterError(
+                f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest"'
+            )
+        nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
+        assert nominal.compression is not None
+        report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
+        report.seconds.update(self.report_.seconds)
+        other = type(self)()
+        other.__dict__.update(self.__dict__)
+        other._prepare_to_predict()
+        other._spool = None
+        other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
+        return other
+
+    # -------------------------------------------------------------------------------------------------- predicting
+
+    def predict(self, images: Any, *, threshold: float | None = None, budget_ms: float | None = None) -> Prediction:
+        """Scores one image or a batch (paper, section 3.4).
+
+        With a ``threshold`` or a budget the search may end before every patch is proven (docs/serving.md); without
+        either it is complete.
+
+        Args:
+            images: one image (path, uint8 (H, W, 3) or (H, W) array, PIL image, tensor (C, H, W)), or a batch
+                (list of them, array (B, H, W, 3), folder, Dataset). An image's result is the same, to the
+                bit, alone and in any batch.
+            threshold: used for the verdict instead of ``threshold_``; the search stops as soon as the verdict is
+                certain. The verdict is always that of the complete search.
+            budget_ms: milliseconds that each image may take from the call on (in a batch, from the start of its
+                turn), reading and backbone included. The remaining time is spent on the patches with the greatest
+                effect on the score, which comes with certified bounds. Backbone and a first search, of every ninth
+                patch, are always done, even if they alone exceed the budget. The first image of a process also loads
+                the network and prepares the search, unless `prepare` was called.
+
+        Returns:
+            `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
+
+        Raises:
+            NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
+                `fit_descriptors`), NonFiniteError (the network's features). ParameterError: a threshold that
+                is not a finite number, a budget that is not above 0, or a budget with a ``score`` other than
+                "nearest" (the others have no bounds; with a threshold they are searched completely).
+        """
+        begun = time.perf_counter()
+        limits, decision = self._limits(threshold, budget_ms)
+        predictor = self._ready(images=True)
+        if is_single_image(images):
+            return predictor.predict(1, lambda _: ("the image", images), limits, decision, begun)[0]
+        source = open_images(images)
+        load = lambda i: (source.names[i], source.load(i))  # noqa: E731
+        return stacked(predictor.predict(len(source), load, limits, decision, begun))
+
+    def predict_stream(
+        self, images: Iterable[Any], *, threshold: float | None = None, budget_ms: float | None = None, ahead: int = 2
+    ) -> Iterator[Prediction]:
+        """Scores images as they come, in their order; each result is `predict`'s, to the bit.
+
+        The next images are read (decoded, resized) in a thread while this one is scored. With ``device="cuda"`` the
+        copies, the network and the search of consecutive images overlap as well.
+
+        Args:
+            images: an iterable of single images (as `predict` takes them), possibly endless; or a folder, array or
+                Dataset, as `predict` takes them. It is iterated in that thread.
+            threshold, budget_ms: as in `predict`; a budget counts from the start of the image's turn.
+            ahead: images that may be read before their turn, at least 1.
+
+        Returns:
+            An iterator of `Prediction` for single images. Closing it ends the reading.
+
+        Raises:
+            At once: NotFittedError, ParameterError, BackboneMismatchError, as `predict`. In an image's turn, after
+            the results of all images before it: its ImageError or NonFiniteError.
+        """
+        limits, decision = self._limits(threshold, budget_ms)
+        if isinstance(ahead, bool) or not isinstance(ahead, (int, np.integer)) or ahead < 1:
+            raise ParameterError(f"ahead: expected a whole number of at least 1, got {ahead!r}")
+        if is_single_image(images):
+            raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
+        source: Iterable[tuple[str, Any]]
+        if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
+            opened = open_images(images)
+            source = ((opened.names[i], opened.load(i)) for i in range(len(opened)))
+        else:
+            source = ((f"image {i} of the stream", image) for i, image in enumerate(images))
+        return self._ready(images=True).stream(source, limits, decision, int(ahead))
+
+    def score_descriptors(
+        self, x: Any, *, threshold: float | None = None, budget_ms: float | None = None
+    ) -> Prediction:
+        """Scores descriptors as `predict` scores images.
+
+        Args:
+            x: (P, D) for one image or (B, P, D), float32, of the fit's grid and dimension (position channels
+                included, if the fit has them).
+            threshold, budget_ms: as in `predict`.
+
+        Raises:
+            NotFittedError, ParameterError, MixedSizesError, NonFiniteError.
+        """
+        begun = time.perf_counter()
+        limits, decision = self._limits(threshold, budget_ms)
+        single = np.ndim(x) == 2
+        array = checked_rows(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x, self._fitted())
+        predictor = self._ready()
+        done = []
+        for i, rows in enumerate(array):
+            done.append(predictor.score(rows, limits, decision, time.perf_counter() if i else begun))
+        return done[0] if single else stacked(done)
+
+    def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
+        """Scores each training image against the nominal patches of the *other* images (leave-one-image-out).
+
+        Args:
+            images: the training images in the order of the fit (after `fit_descriptors`: the (N, P, D)
+                descriptors). None: the network inputs that the model keeps (the descriptors, while the array that
+                `fit_descriptors` was given exists); a model saved with ``final=True`` has none.
+            progress: called as progress("score", done, total).
+
+        Returns:
+            float32 (N,), one image score for each training image (skipped images have none).
+
+        Raises:
+            NotFittedError, ParameterError (other images than the fit's), ImageError.
+        """
+        state, progress = self._fitted(), progress or no_progress
+        # With fewer patches (compressed, say) the scores are higher than the fit's.
+        whole = self.nominal_ is state.nominal and self.nominal_.compression is None
+        if images is None and whole and len(state.threshold_images) == state.n_images:
+            return np.array(state.threshold_scores, dtype=np.float32)
+        predictor = self._ready()
+        rows_of = training_rows(state, images, self.geometry, lambda x: predictor.describe(x, "float32"))
+        out = np.empty(state.n_images, dtype=np.float32)
+        for i in range(state.n_images):
+            out[i] = leave_one_out_score(predictor.scorer, rows_of(i), i, self.grid_, self.parameters)
+            progress("score", i + 1, state.n_images)
+        return out
+
+    def training_map(self, number: int, image: UInt8Array) -> FloatArray:
+        """The anomaly map of a training image against the nominal patches of the *other* images.
+
+        `predict` would find each nominal patch of the image in the model itself, at distance 0.
+
+        Args:
+            number: the training image, counted from 0 as in ``image_names_``.
+            image: uint8 (H, W, 3), as it was read.
+
+        Returns:
+            float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
+
+        Raises:
+            NotFittedError, BackboneMismatchError.
+        """
+        degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
+        predictor = self._ready(images=True)
+        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None])
+        values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
+        smoothed = predictor.map(values)
+        if degrees:
+            smoothed = rotate_map_back(smoothed, degrees)
+        return self.map_to_original(smoothed, (image.shape[0], image.shape[1]))
+
+    def prepare(self) -> Self:
+        """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
+
+        Raises:
+            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded.
+        """
+        if not self._fitted().from_descriptors:
+            _ = self.backbone
+        nominal = self.nominal_
+        kernels.nearest(nominal.patches[:1], nominal.bank, backend=kernels.backend_of(self.parameters))
+        return self
+
+    def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
+        """Brings a map of the network's input, (H, W), into the frame of the original picture.
+
+        Args:
+            values: `Prediction.anomaly_map` of one image.
+            original_size: (height, width), `Prediction.original_size`.
+
+        Returns:
+            float32 of that size; NaN outside the crop.
+        """
+        return self.geometry.map_to_original(values, original_size)
+
+    def _limits(self, threshold: Any, budget_ms: Any) -> tuple[Limits | None, float]:
+        """Where searches may stop, None for nowhere; and the threshold of the verdict."""
+        self._fitted()
+        if threshold is None and budget_ms is None:
+            return None, self.threshold_
+        limits = Limits.of(threshold, budget_ms)
+        if limits.budget is not None and self.parameters.score != "nearest":
+            raise ParameterError(
+                f'budget_ms: score="{self.parameters.score}" has no bounds to stop at; leave the budget out, or fit '
+                'with score="nearest"'
+            )
+        return limits, self.threshold_ if limits.threshold is None else limits.threshold
+
+    def _ready(self, *, images: bool = False) -> Predictor:
+        """The predictor, kept until the model or its settings change; ``images``: with its network."""
+        state, p, nominal = self._fitted(), self.parameters, self.nominal_
+        if images and state.from_descriptors:
+            raise BackboneMismatchError(
+                "predict: the model was fitted on descriptors of the caller's own backbone; give "
+                "score_descriptors the descriptors of the image"
+            )
+        made_of = (state, p, nominal, self._network, self._describer, self._precision)
+        with self._lock:
+            # Compared by identity: `id` of a deleted object may be another's.
+            if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
+                patches = state.grid[0] * state.grid[1]
+                self._predictor = None  # frees the old one's GPU memory first
+                predictor = Predictor(
+                    nominal=nominal,
+                    scorer=Scorer(
+                        nominal.bank,
+                        lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
+                        p.score,
+                        p.distance,
+                        kernels.backend_of(p),
+                    ),
+                    describer=self._describer,
+                    precision=self._precision,
+                    geometry=self.geometry,
+                    alignment=state.alignment,
+                    grid=state.grid,
+                    positions=position_channels(state.grid, p.position_weight) if state.positions else None,
+                    parameters=p,
+                )
+                self._predictor = made_of, predictor
+            predictor = self._predictor[1]
+            if images:
+                _ = predictor.gpu
+        return predictor
+
+    # -------------------------------------------------------------------------------------------- saving, loading
+
+    def save(self, path: str | os.PathLike[str], *, final: bool = False) -> None:
+        """Writes the fitted model to one file (format: `storage.model_file`); the same fit gives the same bytes.
+
+        Args:
+            path: of the file.
+            final: leave out what only `partial_fit` and `forget` need. A model saved without it contains the *training
+                images* as the network sees them: save models for others with ``final=True``.
+
+        Raises:
+            NotFittedError. SaveError: full disk, no permission; an older file of that name remains unchanged.
+        """
+        state = self._fitted()
+        if self.nominal_ is not state.nominal:
+            state = replace(state, nominal=self.nominal_, growth=None)
+        content, arrays = state.to_parts(final=final)
+        meta = {
+            "kind": "InReaCh",
+            "parameters": self.parameters.as_dict(),
+            "backbone": None if state.from_descriptors else self._network.to_json(self.parameters),
+            "threshold": self.threshold_,
+            **content,
+        }
+        holding = None if self._spool is None else self._spool.file_of(self.nominal_.patches)
+        model_file.save_file(path, meta, arrays, holding=holding)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backbone: Backbone | str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        backend: str | None = None,
+        verify: bool = True,
+    ) -> Self:
+        """Reads a saved model; its patches stay on disk, memory-mapped.
+
+        The file contains no program and no weights. The network is rebuilt at the first `predict` from its name,
+        levels and normalisation, and the name and sha256 of its weights file. A factory, FILE.py:FACTORY, is run from
+        its recorded path: load such models only from people whom you trust.
+
+        Args:
+            path: of the file.
+            backbone: the network, if it cannot be rebuilt or has moved: a `Backbone`, or a name as in `Parameters`.
+                Its fingerprint must be the model's; this is checked now or, for a name, at the first `predict`.
+            weights: the weights file, if it is neither at its recorded path nor in the model's folder.
+            device: torch device of the network, instead of the one it was fitted on.
+            backend: kernel backend, instead of the one it was fitted with.
+            verify: check the whole file's sha256, which reads it once. Without it loading takes a moment however large
+                the model is, and an altered file is not detected.
+
+        Raises:
+            ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError; ParameterError: a wrong
+            argument.
+        """
+        if backbone is not None and not isinstance(backbone, str):
+            backbone = as_backbone(backbone)
+        meta, arrays = model_file.load_file(path, verify=verify)
+        self = cls()
+        try:
+            if meta["kind"] != "InReaCh":
+                raise ValueError(f"a model of kind {meta['kind']!r}")
+            parameters = Parameters.from_dict(meta["parameters"])
+            self._take(FittedState.from_parts(meta, arrays), float(meta["threshold"]))
+            saved = meta["backbone"]
+            if saved is not None:
+                name, folder = parameters.backbone, Path(path).parent
+                self._network = NetworkHolder.from_json(saved, folder, backbone, weights, name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
+        changes = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}
+        self.parameters = parameters.with_changes(**changes)
+        return self

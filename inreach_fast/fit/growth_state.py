@@ -1,8 +1,8 @@
-"""What a fitted model keeps besides its nominal patches, so that images can be added to it and taken out again.
+"""What a fitted model keeps besides its nominal patches, so that images can be added and removed.
 
-Two kinds. A model of images has all network inputs (uint8, a few per cent of its size): from them the position test is
-repeated, and the images that the threshold is chosen from are described again. A model of descriptors has no inputs;
-it keeps the descriptors of those images instead, and of a few more that take over when one of them is forgotten.
+There are two kinds. A model of images has all network inputs (uint8, a few per cent of its size): from them the
+position test is repeated, and the images that the threshold is chosen from are described again. A model of descriptors
+has no inputs; it keeps the descriptors of those images, and of a few more that replace forgotten ones.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ RESERVE: Final = 8
 """Images beyond the threshold's sample of which a model of descriptors keeps the descriptors."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GrowthState:
-    """Everything that growing needs beyond the model itself.
+    """What adding and removing images needs besides the model itself.
 
     Attributes:
         members: all members before the filters.
         nominal: bool (n,), those that are `NominalModel.patches`, in the same order.
         others: float32 (n - nominal, D), the rows of the other members.
         digests: uint8 (N, 32), sha256 of each image's input (or of its descriptors).
-        inputs: uint8 (N, H, W, 3), not turned; None for a model of descriptors.
+        inputs: uint8 (N, H, W, 3), not rotated; None for a model of descriptors.
         angles: int64 (N,), what the rotation search found; None where it was not needed.
         kept_images: int64 (K,), ascending: the images of which a model of descriptors keeps all patches.
         kept_rest: float32 (r, D), their patches that are no members, image by image.
@@ -52,10 +52,8 @@ class GrowthState:
 
     def rest_of(self, image: int) -> FloatArray:
         """The patches of one of ``kept_images`` that are no members."""
-        lengths = self.members.patches - self.members.counts[self.kept_images]
-        ends = np.cumsum(lengths)
-        place = int(np.searchsorted(self.kept_images, image))
-        return np.array(self.kept_rest[ends[place] - lengths[place] : ends[place]])
+        start, stop = self.members.rest_span(self.kept_images, image)
+        return np.array(self.kept_rest[start:stop])
 
     def to_arrays(self) -> dict[str, Array]:
         """For a model file; the seed images are stored there in any case."""
@@ -88,16 +86,16 @@ class GrowthState:
             KeyError, ValueError: a part is missing, or parts do not fit.
         """
         members = Members(seed_images, patches, arrays["counts"], arrays["patch"], arrays["joined"])
-        inputs = arrays.get("inputs")
+        inputs, others = arrays.get("inputs"), arrays["others"]
         state = cls(
-            members,
-            arrays["nominal"].view(np.bool_),
-            arrays["others"],
-            arrays["digests"],
-            inputs,
-            arrays.get("angles"),
-            np.empty(0, np.int64) if inputs is not None else arrays["kept_images"],
-            np.empty((0, arrays["others"].shape[1]), np.float32) if inputs is not None else arrays["kept_rest"],
+            members=members,
+            nominal=arrays["nominal"].view(np.bool_),
+            others=others,
+            digests=arrays["digests"],
+            inputs=inputs,
+            angles=arrays.get("angles"),
+            kept_images=np.empty(0, np.int64) if inputs is not None else arrays["kept_images"],
+            kept_rest=np.empty((0, others.shape[1]), np.float32) if inputs is not None else arrays["kept_rest"],
         )
         count, images = len(members.patch), len(members.counts)
         fits = (
@@ -112,7 +110,7 @@ class GrowthState:
         return state
 
     def check(self) -> None:
-        """Looks at the numbers themselves, before they are used to find rows.
+        """Checks the numbers before they are used to find rows.
 
         Raises:
             ValueError: they cannot be those of a fit.
@@ -137,15 +135,3 @@ class GrowthState:
 
 def _within(numbers: npt.NDArray[np.integer], least: int, end: int) -> bool:
     return not len(numbers) or (int(numbers.min()) >= least and int(numbers.max()) < end)
-
-
-def whole_image(members: Members, rows: MemberRows, image: int, rest: FloatArray) -> FloatArray:
-    """All patches of an image, (P, D) float32: its members' rows and the rest, each at its place."""
-    starts = members.starts
-    first, last = int(starts[image]), int(starts[image + 1])
-    is_member = np.zeros(members.patches, dtype=bool)
-    is_member[members.patch[first:last]] = True
-    out = np.empty((members.patches, rows.dim), dtype=np.float32)
-    out[is_member] = rows.read(first, last)
-    out[~is_member] = rest
-    return out

@@ -7,9 +7,10 @@ estimate of a few images can miss by. Seconds are this machine's, as busy as it 
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,16 +19,16 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
-from ..images.preprocess import Geometry
 from ..images.source import ImageSource
-from ..kernels import Bank, channel_sums, nearest
+from ..kernels import Bank, backend_of, channel_sums, nearest
 from ..memory import format_bytes
-from ..method.association import Associator, choose_seeds, given_seeds, members_of
-from ..method.descriptors import described_rows
+from ..method.association import Associator, members_of
+from ..method.descriptors import described_rows, in_memory
 from ..parameters import Parameters
-from ..storage.workspace import Budget
-from .nominate import silent
-from .pipeline import Network, check_enough, check_limit_for, decide_positions
+from ..progress import no_progress
+from .context import FitContext
+from .limits import check_enough, check_limit_for_images
+from .reading import decide_positions
 
 _MOST_SEEDS: Final = 10
 _OTHERS: Final = 16
@@ -100,75 +101,53 @@ class FitPlan:
         )
 
 
-def plan_fit(
-    source: ImageSource,
-    parameters: Parameters,
-    geometry: Geometry,
-    network: Network,
-    limit: int,
-    *,
-    seeds: Any = None,
-    explicit_limit: bool = False,
-    tell: Callable[[str, int, int], None],
-) -> FitPlan:
-    """Measures a few images and says what a fit of all will take; see `InReaCh.plan`.
-
-    ``explicit_limit``: whether the caller has set ``limit``; one that the fit would refuse is then refused here.
-    """
-    p, count = parameters, len(source)
+def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
+    """Measures a few images and estimates what a fit of all will take; see `InReaCh.plan`."""
+    p, count, budget = context.parameters, len(source), context.workspace.budget
     check_enough(count)
-    chosen = (
-        choose_seeds(count, p.assoc_depth, p.seed_selection, p.random_state)
-        if seeds is None
-        else given_seeds(seeds, source.names, range(count))
-    )
-    n_seeds = len(chosen)
-    if explicit_limit:
-        check_limit_for(network, p, limit, n_seeds, count)
+    chosen = context.seed_images(source.names, range(count))
+    check_limit_for_images(context, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
-    look = _Look(source, p, geometry, network, tell, len(measured_seeds) + len(others))
+    measured = _Measurement(context, source, len(measured_seeds) + len(others))
 
-    first = look.rows(measured_seeds[0])  # also warms up what is made once
+    first = measured.rows(measured_seeds[0])  # also does what is done only once
     process = resident_bytes()
-    look.reading, look.describing = 0.0, 0.0
-    seed_rows = np.stack([first, *(look.rows(number) for number in measured_seeds[1:])])
+    measured.reading = measured.describing = 0.0
+    seed_rows = np.stack([first, *(measured.rows(number) for number in measured_seeds[1:])])
     patches, dim = first.shape
     before = resident_bytes()
     places = np.arange(len(seed_rows), dtype=np.int64)
-    associator = Associator(places, seed_rows, backend=p.kernel_backend)
+    associator = Associator(places, seed_rows, backend=backend_of(p))
     rates: list[float] = []
     kept: list[FloatArray] = [seed_rows.reshape(-1, dim)]
     associating = summing = 0.0
     for number in others or measured_seeds[1:]:
-        rows = look.rows(number)
+        rows = measured.rows(number)
         found = members_of(associator, len(places) + number, rows, is_seed=False, whole=False)
         associating += found.seconds[1]
         rates.append(len(found.patch) / patches)
         kept.append(found.rows)
-        summing += _summing(found.rows, p.kernel_backend)
+        summing += _summing(found.rows, backend_of(p))
     prepared = max(0, resident_bytes() - before)
     join_rate = float(np.mean(rates))
-    members = n_seeds * patches + round((count - n_seeds) * join_rate * patches)
+    members = len(chosen) * patches + round((count - len(chosen)) * join_rate * patches)
     bank_rows = np.concatenate(kept)
-    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, p.kernel_backend)
+    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, backend_of(p))
 
-    budget, row_bytes = Budget(limit), 4 * dim
+    row_bytes = 4 * dim
     inputs = count * p.image_size[0] * p.image_size[1] * 3
     rest = round(min(p.threshold_images, count) * (1 - join_rate) * patches) * row_bytes
     member_bytes = members * row_bytes
     on_disk = member_bytes > budget.members
     index = round(index_bytes * members / len(bank_rows))
     ids = _NOMINAL_IDS * members + index
-    n_read = max(1, look.read)
-    n_looked = max(1, len(rates))
-    seeds_bytes = n_seeds * patches * row_bytes
     memory = {
         "process": process,
-        "seeds": seeds_bytes + round(prepared * n_seeds / len(seed_rows)),
+        "seeds": len(chosen) * patches * row_bytes + round(prepared * len(chosen) / len(seed_rows)),
         "image": 3 * patches * row_bytes,
-        "limit": limit,
-        "used": min(limit, inputs + 2 * member_bytes + rest + ids),
+        "limit": budget.limit,
+        "used": min(budget.limit, inputs + 2 * member_bytes + rest + ids),
     }
     memory["peak"] = sum(memory[name] for name in ("process", "seeds", "image", "used"))
     disk = {
@@ -181,69 +160,58 @@ def plan_fit(
         "final_model": member_bytes + ids,
     }
     disk["peak"] = disk["spool"] + disk["model"] - (member_bytes if on_disk else 0)  # the model takes the rows over
+    timed = max(1, len(measured.inputs) - 1)  # the first image is not counted
     return FitPlan(
         images=count,
         patches=patches,
         dimensions=dim,
-        smallest=min(look.sizes, key=lambda size: size[0] * size[1]),
-        largest=max(look.sizes, key=lambda size: size[0] * size[1]),
-        measured_images=look.done,
+        smallest=min(measured.sizes, key=math.prod),
+        largest=max(measured.sizes, key=math.prod),
+        measured_images=len(measured.inputs),
         join_rate=join_rate,
         members=members,
         memory=memory,
         disk=disk,
         seconds={
-            "read": look.reading / n_read * count,
-            "align": _aligning(look.inputs, p) / look.done * count,
-            "describe": look.describing / n_read * count,
-            "associate": associating / n_looked * count,
-            "filter": summing / n_looked * count,
+            "read": measured.reading / timed * count,
+            "align": _aligning(measured.inputs, p) / len(measured.inputs) * count,
+            "describe": measured.describing / timed * count,
+            "associate": associating / len(rates) * count,
+            "filter": summing / len(rates) * count,
             "index": index_seconds * members / len(bank_rows),
             "threshold": search_seconds * min(p.threshold_images, count),
         },
     )
 
 
-class _Look:
-    """Reads and describes images one at a time, and keeps the time."""
+class _Measurement:
+    """Reads and describes images one at a time, and adds up the time."""
 
-    def __init__(
-        self,
-        source: ImageSource,
-        p: Parameters,
-        geometry: Geometry,
-        network: Network,
-        tell: Callable[[str, int, int], None],
-        total: int,
-    ) -> None:
-        self._source, self._p, self._geometry, self._network = source, p, geometry, network
-        self._tell, self._total = tell, total
+    def __init__(self, context: FitContext, source: ImageSource, total: int) -> None:
+        self._context, self._source, self._total = context, source, total
         self.sizes: list[tuple[int, int]] = []
         self.inputs: list[UInt8Array] = []
         self.reading = self.describing = 0.0
-        self.read = -1  # the first is not counted
-        self.done = 0
 
     def rows(self, number: int) -> FloatArray:
-        """An image's descriptors, (P, D), with position channels where they may come into use."""
+        """An image's descriptors, (P, D), with position channels if they may be used."""
+        context = self._context
         begin = time.perf_counter()
         image = self._load(number)
         self.sizes.append((int(image.shape[0]), int(image.shape[1])))
-        pixels = self._geometry.apply(image)
+        pixels = context.geometry.apply(image)
         self.inputs.append(pixels)
         read = time.perf_counter()
-        rows: FloatArray = described_rows(self._network.describe, pixels, None, self._source.names[number])
-        if self._p.position != "never":
+        rows = in_memory(described_rows(context.describer, pixels, None, self._source.names[number]))
+        if context.parameters.position != "never":
             rows = np.concatenate([rows, np.zeros((len(rows), 2), np.float32)], axis=1)
         self.reading += read - begin
         self.describing += time.perf_counter() - read
-        self.read += 1
-        self.done += 1
-        self._tell("plan", self.done, max(self._total, self.done))
+        context.progress("plan", len(self.inputs), max(self._total, len(self.inputs)))
         return rows
 
     def _load(self, number: int) -> UInt8Array:
-        """The image, or the next that can be read: a plan need not stop at a broken one."""
+        """The image, or the next one that can be read: a plan does not need every image."""
         error: ImageError | None = None
         for step in range(len(self._source)):
             try:
@@ -255,9 +223,9 @@ class _Look:
 
 
 def _aligning(inputs: list[UInt8Array], p: Parameters) -> float:
-    """Seconds of the position test of these images, and of turning them where it fails and alignment is asked for."""
+    """Seconds of the position test of these images, and of their alignment if the test fails and it is asked for."""
     begin = time.perf_counter()
-    decide_positions(inputs, p, silent)
+    decide_positions(inputs, p, no_progress)
     return time.perf_counter() - begin
 
 

@@ -1,12 +1,12 @@
 """Position test and rotation alignment (ALGORITHM section 2; the paper's supplement, section D).
 
-The transpose test asks whether things lie at the same place in every image: the mean image of such a set has
-structure, so it differs from its own transpose. A set that fails may only be turned at random, so every image
-is turned in 1-degree steps towards the first one; if the test then passes, the alignment stays.
+The transpose test asks whether parts appear at the same position in every image. If they do, the mean image has
+structure and differs from its own transpose. Images that fail the test may only be rotated against each other:
+each one is rotated in steps of 1 degree to match the first, and the rotations are kept if the test then passes.
 
-All comparisons are made in integers: pixels are uint8, bilinear weights are multiples of 1/32 a axis (so
-1/1024 a tap), and the sums stay below 2**53, where float64 is exact in any order of summation. The angle
-found therefore does not depend on machine, threads or batch.
+Comparisons are exact. Pixels are uint8, bilinear weights are multiples of 1/32 on each axis (1/1024 for each tap),
+and sums stay below 2**53, so that float64 is exact in any order of summation. The angle found does not depend on
+machine, threads or batch.
 
 Angles are whole degrees, counter-clockwise, about the image's centre: `rotate(image, best_rotation(image,
 reference))` looks like the reference.
@@ -15,7 +15,7 @@ reference))` looks like the reference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,64 +26,44 @@ from PIL import Image
 from scipy import sparse
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray, UInt8Array
-from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
+from ..errors import TooFewImagesError
 
 SUPPLEMENT_THRESHOLD = 600.0
 """The supplement's threshold of the transpose test, in squared 8-bit intensity units."""
 
-_STEPS = 32  # sub-pixel positions along an axis; a tap's weight is a multiple of 1/_STEPS**2
+_STEPS = 32  # sub-pixel positions on an axis; a tap's weight is a multiple of 1/_STEPS**2
 _ONE = _STEPS * _STEPS
-_SEARCH_SIDE = 320  # the rotation search sees larger images reduced to this shorter side
+_SEARCH_SIDE = 320  # larger images are reduced to this shorter side for the search
 
 
 # --- transpose test ----------------------------------------------------------------------------------------
 
 
-class MeanImage:
-    """Streaming mean of uint8 images, exact: sums are integers, so the order of images does not matter."""
+def mean_image(images: Iterable[UInt8Array]) -> DoubleArray:
+    """Mean of uint8 images (h, w, 3), float64 (h, w, 3). Sums are integers, so that their order does not matter.
 
-    def __init__(self) -> None:
-        self._sum: npt.NDArray[np.uint64] | None = None
-        self.count = 0
-
-    def add(self, images: UInt8Array) -> None:
-        """Take in one image (h, w, 3) or a batch (B, h, w, 3), uint8.
-
-        Raises:
-            DataError: another dtype or shape. MixedSizesError: another size than the images before.
-        """
-        batch = images[None] if images.ndim == 3 else images
-        if batch.ndim != 4 or batch.dtype != np.uint8:
-            raise DataError(f"images: {images.dtype} {images.shape} given, uint8 (h, w, 3) or (B, h, w, 3) expected.")
-        if self._sum is None:
-            self._sum = np.zeros(batch.shape[1:], np.uint64)
-        elif self._sum.shape != batch.shape[1:]:
-            raise MixedSizesError(f"images: size {batch.shape[1:3]} after images of {self._sum.shape[:2]}.")
-        self._sum += batch.sum(axis=0, dtype=np.uint64)
-        self.count += len(batch)
-
-    @property
-    def mean(self) -> DoubleArray:
-        """Mean so far, float64 (h, w, 3), in 0..255. Raises TooFewImagesError before the first image."""
-        if self._sum is None or self.count == 0:
-            raise TooFewImagesError("images: the mean of no image was asked for; add at least one.")
-        return np.asarray(self._sum / self.count, np.float64)
+    Raises:
+        TooFewImagesError: no image.
+    """
+    count, total = 0, np.zeros((), np.uint64)
+    for image in images:
+        total = total + image
+        count += 1
+    if not count:
+        raise TooFewImagesError("images: no image to average; give at least one")
+    return np.asarray(total / count, np.float64)
 
 
 def transpose_score(mean_image: npt.NDArray[np.floating]) -> float:
     """Mean over pixels and colours of (A - transpose(A))**2, in squared 8-bit intensity units.
 
     Args:
-        mean_image: A, float (h, w, 3) or (h, w), in 0..255. A transpose needs a square: an oblong A is first
-            resampled (Pillow's bilinear filter) to a square of its shorter side.
+        mean_image: A, float (h, w, 3), in 0..255. If it is not square, it is first resampled to a square of its shorter
+            side (Pillow's bilinear filter).
 
     Source: supplement D; its Table 3 gives the score of each MVTec AD class.
     """
     mean = np.asarray(mean_image, np.float64)
-    if mean.ndim == 2:
-        mean = mean[:, :, None]
-    if mean.ndim != 3 or 0 in mean.shape:
-        raise DataError(f"mean_image: shape {mean.shape} given, (h, w, 3) expected.")
     height, width, channels = mean.shape
     if height != width:
         side = min(height, width)
@@ -99,28 +79,15 @@ def transpose_score(mean_image: npt.NDArray[np.floating]) -> float:
 def best_rotation(image: UInt8Array, reference: UInt8Array) -> int:
     """The angle, 0 to 359 degrees counter-clockwise, that brings `image` nearest to `reference`.
 
-    Nearest: least L2 distance over the centre quarter, which is the centred square whose side is half the
-    image's shorter side (for a square image, the quarter of its area around its centre). Ties go to the
-    lowest angle. Images whose shorter side is over 320 pixels are compared at that size (Pillow's bilinear
-    filter): a degree is still more than a pixel, and the table of sampling positions stays below 80 MB.
+    Nearest means the least L2 distance over the centre: a square whose side is half of the image's shorter side. Ties
+    go to the lowest angle. Images whose shorter side exceeds 320 pixels are reduced to that size first (Pillow's
+    bilinear filter): a degree is still more than a pixel, and the sampling table stays below 80 MB.
 
     Args:
-        image, reference: uint8 (h, w, 3), the same size, at least 4 pixels a side.
-
-    Raises:
-        DataError: not such images. MixedSizesError: they differ in size.
+        image, reference: uint8 (h, w, 3) of the same size, at least 4 pixels a side.
     """
-    search = _search_of(image)
-    _search_of(reference)
-    if image.shape != reference.shape:
-        raise MixedSizesError(f"image is {image.shape[:2]} and reference is {reference.shape[:2]}; give them one size.")
+    search = _rotation_search(*image.shape[:2])
     return search.best(image, search.quarters(reference))
-
-
-def _search_of(image: UInt8Array) -> _RotationSearch:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 4:
-        raise DataError(f"image: {image.dtype} {image.shape} given, uint8 (h, w, 3) of at least 4x4 expected.")
-    return _rotation_search(image.shape[0], image.shape[1])
 
 
 @lru_cache(maxsize=2)
@@ -129,16 +96,15 @@ def _rotation_search(height: int, width: int) -> _RotationSearch:
 
 
 class _RotationSearch:
-    """Samples an image's centre quarter at all 360 angles; built once for an image size (36 MB at 224x224).
+    """Samples an image's centre at all 360 angles; built once for an image size (36 MB at 224x224).
 
-    The quarter is a square grid centred on the axis of rotation, so a turn by 90 degrees maps the grid onto
-    itself: the samples at angle t + 90k are those at t, turned. Only 90 angles are sampled, and each is
-    compared with four turned copies of the reference.
+    The samples form a square grid around the axis of rotation, so that a rotation by 90 degrees maps the grid onto
+    itself: the samples at angle t + 90k are those at t, rotated. Only 90 angles are sampled, and each is compared with
+    four rotated copies of the reference.
 
-    Sampling is linear in the pixels, so that all angles are one sparse matrix times the image. Pixels are
-    shifted to -128..127, which changes no distance, so that a sample is a whole number of at most 2**17
-    (exact in float32), its square at most 2**34, and the sums over at most 160 * 160 * 3 samples below 2**52
-    (exact in float64).
+    Sampling is linear in the pixels, so that all angles are one sparse matrix times the image. Pixels are shifted to
+    -128..127, which changes no distance. A sample is then a whole number of at most 2**17 (exact in float32), its
+    square at most 2**34, and a sum over at most 160 * 160 * 3 samples below 2**52 (exact in float64).
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -149,25 +115,21 @@ class _RotationSearch:
         self.side = min(height, width) // 2
         offset = np.arange(self.side) - (self.side - 1) / 2
         x, y = np.meshgrid(offset, offset)
-        taps = [_taps(*_turned(x, y, degrees), height, width) for degrees in range(90)]
+        taps = [_taps(*_rotated(x, y, degrees), height, width) for degrees in range(90)]
         columns = np.concatenate([index.reshape(-1, 4) for index, _ in taps])
         weights = np.concatenate([weight.reshape(-1, 4) for _, weight in taps])
-        rows = len(columns)
+        starts = np.arange(0, columns.size + 1, 4)
+        values = weights.astype(np.float32).ravel()
         self._sampler = sparse.csr_matrix(
-            (
-                weights.astype(np.float32).ravel(),
-                columns.astype(np.int32).ravel(),
-                np.arange(0, 4 * rows + 1, 4),
-            ),
-            shape=(rows, height * width),
+            (values, columns.astype(np.int32).ravel(), starts), shape=(len(columns), height * width)
         )
         self._upright_rows = self.side * self.side
 
     def quarters(self, reference: UInt8Array) -> DoubleArray:
-        """The reference's centre quarter in four turns: (side * side * 3, 4), in units of 1/1024."""
+        """The reference's centre at four rotations, (side * side * 3, 4), in units of 1/1024."""
         quarter = self._sampler[: self._upright_rows] @ self._pixels(reference)
         quarter = quarter.astype(np.float64).reshape(self.side, self.side, 3)
-        # ||turn(sample, k) - reference|| = ||sample - turn(reference, -k)||
+        # ||rot(sample, k) - reference|| = ||sample - rot(reference, -k)||
         return np.stack([np.rot90(quarter, -k).ravel() for k in range(4)], axis=1)
 
     def best(self, image: UInt8Array, quarters: DoubleArray) -> int:
@@ -186,25 +148,28 @@ class _RotationSearch:
         return shifted
 
 
-def _turned(x: Any, y: Any, degrees: int) -> tuple[Any, Any]:
+def _rotated(x: Any, y: Any, degrees: int) -> tuple[Any, Any]:
     """Where a rotation by `degrees` counter-clockwise takes its output at (x, y) from; y points down."""
-    cos, sin = _cos_sin(degrees)
+    # Multiples of 90 degrees are exact.
+    exact = {0: (1.0, 0.0), 90: (0.0, 1.0), 180: (-1.0, 0.0), 270: (0.0, -1.0)}
+    angle = degrees % 360
+    cos, sin = exact.get(angle) or (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
     return cos * x - sin * y, sin * x + cos * y
 
 
-def _cos_sin(degrees: int) -> tuple[float, float]:
-    # Exact, so that these turns lose nothing.
-    quarter = {0: (1.0, 0.0), 90: (0.0, 1.0), 180: (-1.0, 0.0), 270: (0.0, -1.0)}
-    angle = degrees % 360
-    return quarter.get(angle) or (math.cos(math.radians(angle)), math.sin(math.radians(angle)))
+def _frame(height: int, width: int, degrees: int) -> tuple[Any, Any]:
+    """`_rotated` for all pixels of an image, offsets from its centre, (h, w) each."""
+    x, y = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
+    return _rotated(x, y, degrees)
 
 
 def _taps(x: Any, y: Any, height: int, width: int) -> tuple[IndexArray, IndexArray]:
-    """The four pixels that a bilinear sample at (x, y) from the centre takes, and their weights of sum 1024.
+    """The four pixels of a bilinear sample at (x, y) from the centre, and their weights, which sum to 1024.
 
-    Outside, the image continues as its mirror image (edge pixel repeated).
+    Beyond its border the image continues as its mirror image (the edge pixel repeated).
 
-    Returns: flat pixel index and weight, each int64 (..., 4).
+    Returns:
+        Flat pixel index and weight, each int64 (..., 4).
     """
     row, row_fraction = _fixed_point(y + (height - 1) / 2)
     col, col_fraction = _fixed_point(x + (width - 1) / 2)
@@ -232,33 +197,31 @@ def _mirror(index: IndexArray, size: int) -> IndexArray:
 
 
 def rotate(image: UInt8Array, degrees: int) -> UInt8Array:
-    """Turn a uint8 (h, w, 3) image counter-clockwise about its centre; the frame keeps its size.
+    """Rotate a uint8 (h, w, 3) image counter-clockwise about its centre; its size stays.
 
-    Bilinear, rounded half up, the same bits on any machine; lossless for 0 and 180 degrees and, where the
-    image is square, 90 and 270. Corners that lie outside the input are filled with its mirror image: constant
-    corners would look like defects that move with the angle.
+    Bilinear, rounded half up, the same bits on any machine; lossless for 0 and 180 degrees and, for square images, 90
+    and 270. Corners outside the input are filled with its mirror image: constant corners would look like defects that
+    move with the angle.
     """
     height, width = image.shape[:2]
     if degrees % 360 == 0:
         return np.array(image)
-    index, weight = _whole_frame_taps(height, width, degrees)
+    index, weight = _taps(*_frame(height, width, degrees), height, width)
     flat = image.reshape(height * width, -1).astype(np.int32)
     total = np.full((height * width, flat.shape[1]), _ONE // 2, np.int32)
     for tap in range(4):
-        total += flat[index[:, tap]] * weight[:, tap, None].astype(np.int32)
-    turned: UInt8Array = (total // _ONE).astype(np.uint8).reshape(image.shape)
-    return turned
+        total += flat[index[..., tap].ravel()] * weight[..., tap].reshape(-1, 1).astype(np.int32)
+    rotated: UInt8Array = (total // _ONE).astype(np.uint8).reshape(image.shape)
+    return rotated
 
 
 def rotate_mask(mask: Array, degrees: int) -> Array:
-    """Turn an (h, w) mask as `rotate` turns its image: nearest pixel, dtype kept, zero outside the input."""
+    """Rotate an (h, w) mask as `rotate` does its image: nearest pixel, dtype kept, zero outside the input."""
     height, width = mask.shape
     if degrees % 360 == 0:
         return np.array(mask)
-    x, y = _frame_offsets(height, width)
-    x, y = _turned(x, y, degrees)
-    # The centre is an exact tie between pixels at some sizes; floor(x + 0.5) decides it the same way
-    # everywhere.
+    x, y = _frame(height, width, degrees)
+    # At some sizes the centre is an exact tie between pixels; floor(x + 0.5) decides it the same way everywhere.
     col = np.floor(np.round(x + (width - 1) / 2, 9) + 0.5).astype(np.int64)
     row = np.floor(np.round(y + (height - 1) / 2, 9) + 0.5).astype(np.int64)
     inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
@@ -268,38 +231,24 @@ def rotate_mask(mask: Array, degrees: int) -> Array:
 
 
 def rotate_map_back(values: npt.NDArray[np.floating], degrees: int) -> FloatArray:
-    """Bring an (h, w) map over an image turned by `rotate(image, degrees)` back into the image's own frame.
+    """Bring an (h, w) map over `rotate(image, degrees)` back into the frame of ``image``.
 
     Returns:
-        float32 (h, w), bilinear; NaN in the corners of the image that the turn had moved out of the frame,
-        where nothing was inspected.
+        float32 (h, w), bilinear; NaN in those corners that the rotation had moved out of the frame.
     """
     height, width = values.shape
     source: FloatArray = np.ascontiguousarray(values, np.float32)
     if degrees % 360 == 0:
         return np.array(source)
-    x, y = _frame_offsets(height, width)
-    x, y = _turned(x, y, -degrees)
+    x, y = _frame(height, width, -degrees)
     index, weight = _taps(x, y, height, width)
     flat = source.reshape(-1)
-    total = np.zeros(height * width, np.float32)
+    out = np.zeros((height, width), np.float32)
     for tap in range(4):
-        total += flat[index[:, :, tap].ravel()] * (weight[:, :, tap].ravel() / _ONE).astype(np.float32)
-    out = total.reshape(height, width)
-    half = 0.5 + 1e-9  # a pixel's own half width: its centre may lie that far beyond the outermost centres
-    outside = (np.abs(x) > (width - 1) / 2 + half) | (np.abs(y) > (height - 1) / 2 + half)
-    out[outside] = np.nan
+        out += flat[index[:, :, tap]] * (weight[:, :, tap] / _ONE).astype(np.float32)
+    half = 0.5 + 1e-9  # a pixel reaches half its width beyond the outermost centres
+    out[(np.abs(x) > (width - 1) / 2 + half) | (np.abs(y) > (height - 1) / 2 + half)] = np.nan
     return out
-
-
-def _frame_offsets(height: int, width: int) -> tuple[Any, Any]:
-    x, y = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
-    return x, y
-
-
-def _whole_frame_taps(height: int, width: int, degrees: int) -> tuple[IndexArray, IndexArray]:
-    index, weight = _taps(*_turned(*_frame_offsets(height, width), degrees), height, width)
-    return index.reshape(-1, 4), weight.reshape(-1, 4)
 
 
 # --- the decision ------------------------------------------------------------------------------------------
@@ -307,18 +256,16 @@ def _whole_frame_taps(height: int, width: int, degrees: int) -> tuple[IndexArray
 
 @dataclass(frozen=True)
 class Alignment:
-    """What the position test and the rotation search found, and what a fitted model has to remember of it.
+    """The result of position test and rotation search, as far as a fitted model needs it.
 
     Attributes:
-        score_before: transpose score of the training images as they are.
-        score_after: the same after turning each to the first; None where the search was not needed.
+        score_before: transpose score of the training images.
+        score_after: the same after rotating each to the first; None if the search was not needed.
         threshold: the score above which positions count as consistent.
-        kept: the search was needed and helped; images are turned before anything else is done with them.
-        angles: int64 (N,), degrees by training image; zeros unless kept.
-        reference: uint8 (h, w, 3), the first training image, which test images are turned to; None unless
-        kept.
-        searched: int64 (N,), the angles that the search found, kept or not; None where it was not needed. No part of
-        a saved alignment.
+        kept: the search was needed and helped; every image is rotated before it is described.
+        angles: int64 (N,), degrees of each training image; zeros unless kept.
+        reference: uint8 (h, w, 3), the first training image, to which test images are rotated; None unless kept.
+        searched: int64 (N,), the angles found by the search, kept or not; None if it was not needed. Not saved.
     """
 
     score_before: float
@@ -331,20 +278,18 @@ class Alignment:
 
     @property
     def positions_consistent(self) -> bool:
-        """Whether the training images, turned if `kept`, pass the transpose test."""
+        """Whether the training images (rotated, if `kept`) pass the transpose test."""
         return self.kept or self.score_before > self.threshold
 
     def apply(self, image: UInt8Array) -> tuple[UInt8Array, int]:
-        """A test image of the network's input size, turned if the alignment is kept, and the angle (0 if
-        not).
-        """
+        """A test image of the network's input size, rotated if `kept`, and the angle (0 if not)."""
         if not self.kept or self.reference is None:
             return image, 0
         degrees = best_rotation(image, self.reference)
         return rotate(image, degrees), degrees
 
     def to_arrays(self) -> dict[str, Array]:
-        """The array part, for a model file; `to_json` is the other."""
+        """The array part, for a model file; `to_json` gives the other part."""
         arrays: dict[str, Array] = {"angles": self.angles}
         if self.reference is not None:
             arrays["reference"] = self.reference
@@ -352,94 +297,67 @@ class Alignment:
 
     def to_json(self) -> dict[str, Any]:
         """The scalar part, of JSON types only."""
-        return {
-            "score_before": self.score_before,
-            "score_after": self.score_after,
-            "threshold": self.threshold,
-            "kept": self.kept,
-        }
+        return {name: getattr(self, name) for name in ("score_before", "score_after", "threshold", "kept")}
 
     @classmethod
     def from_parts(cls, arrays: Mapping[str, Array], scalars: Mapping[str, Any]) -> Alignment:
-        """Inverse of `to_arrays` and `to_json`. Raises ModelCorruptError where they do not fit."""
-        try:
-            after = scalars["score_after"]
-            kept = bool(scalars["kept"])
-            reference = arrays["reference"] if kept else None
-            alignment = cls(
-                score_before=float(scalars["score_before"]),
-                score_after=None if after is None else float(after),
-                threshold=float(scalars["threshold"]),
-                kept=kept,
-                angles=np.asarray(arrays["angles"], np.int64),
-                reference=reference,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelCorruptError(f"alignment: {error!r} is missing or malformed; fit the model again.") from error
-        if reference is not None and (reference.dtype != np.uint8 or reference.ndim != 3 or reference.shape[2] != 3):
-            raise ModelCorruptError("alignment: the reference is no uint8 (h, w, 3) image; fit the model again.")
-        return alignment
+        """Inverse of `to_arrays` and `to_json`. Raises KeyError, TypeError or ValueError for malformed parts."""
+        after, kept = scalars["score_after"], bool(scalars["kept"])
+        reference = arrays["reference"] if kept else None
+        if reference is not None and (reference.dtype != np.uint8 or reference.shape[2:] != (3,)):
+            raise ValueError("alignment: the reference is not a uint8 (h, w, 3) image")
+        return cls(
+            score_before=float(scalars["score_before"]),
+            score_after=None if after is None else float(after),
+            threshold=float(scalars["threshold"]),
+            kept=kept,
+            angles=np.asarray(arrays["angles"], np.int64),
+            reference=reference,
+        )
 
 
 def align_images(
-    images: Iterable[UInt8Array],
+    images: Collection[UInt8Array],
     *,
     threshold: float = SUPPLEMENT_THRESHOLD,
-    score_before: float | None = None,
+    search: bool = True,
     known: IndexArray | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Alignment:
-    """Decide about positions and alignment for a training set (supplement D).
+    """Run the transpose test on a training set and, if it fails, try to align the images (supplement D).
 
-    Passed as it is: positions are used and nothing is turned. Failed: every image is turned to the first one
-    and the test is run again; passed, the turns and the positions stay; failed, both are dropped.
+    Test passed: positions are used and no image is rotated. Failed: every image is rotated to the first one, and the
+    test is run again. If it passes now, rotations and positions are used; otherwise neither.
 
     Args:
-        images: uint8 (h, w, 3), one size, already of the network's input size. Gone over once if
-            `score_before` is given, else up to twice (so then it must not be a one-time iterator); one image
-            is held at a time.
-        threshold: the transpose score to be exceeded.
-        score_before: transpose score of the set, where the caller has it already.
-        known: int64 (N,), the angle of each image where an earlier search with the same first image has found it, -1
-            for the others.
-        progress: called as progress("align", done, total); total is 0 where it is not known.
+        images: uint8 (h, w, 3) of one size, the network's inputs. Gone over once, and once more for a search; one
+            image is held at a time.
+        threshold: the transpose score that must be exceeded.
+        search: whether to align images that fail.
+        known: int64 (N,), angles that an earlier search with the same first image has found, -1 if unknown.
+        progress: called as progress("align", done, total).
 
     Raises:
-        ParameterError: a threshold that is not a number. TooFewImagesError: no image. MixedSizesError:
-        several sizes.
+        TooFewImagesError: no image.
     """
-    if not math.isfinite(threshold):
-        raise ParameterError(f"threshold={threshold!r}: give a finite number (the supplement's is 600).")
-    if score_before is None:
-        if iter(images) is images:
-            raise ParameterError("images: an iterator can be gone over only once; give a list, or score_before.")
-        plain = MeanImage()
-        for image in images:
-            plain.add(image)
-        score_before = transpose_score(plain.mean)
-    if score_before > threshold:
-        total = len(images) if isinstance(images, Sized) else 0
-        return Alignment(score_before, None, threshold, False, np.zeros(total, np.int64), None)
+    score_before, count = transpose_score(mean_image(images)), len(images)
+    if score_before > threshold or not search:
+        return Alignment(score_before, None, threshold, False, np.zeros(count, np.int64), None)
 
-    total = len(images) if isinstance(images, Sized) else 0
-    turned = MeanImage()
-    angles: list[int] = []
-    reference: UInt8Array | None = None
-    quarters: DoubleArray | None = None
-    for image in images:
-        search = _search_of(image)
-        if reference is None or quarters is None:
-            reference, quarters = image.copy(), search.quarters(image)
-        if image.shape != reference.shape:
-            raise MixedSizesError(f"images: size {image.shape[:2]} after images of {reference.shape[:2]}.")
-        place = len(angles)
-        found_before = known is not None and known[place] >= 0
-        angles.append(int(known[place]) if known is not None and found_before else search.best(image, quarters))
-        turned.add(rotate(image, angles[-1]))
-        if progress is not None:
-            progress("align", len(angles), total)
-    score_after = transpose_score(turned.mean)
+    searched = np.full(count, -1, np.int64) if known is None else np.array(known, np.int64)
+    reference = np.array(next(iter(images)))
+    matcher = _rotation_search(*reference.shape[:2])
+    quarters = matcher.quarters(reference)
+
+    def rotated() -> Iterator[UInt8Array]:
+        for place, image in enumerate(images):
+            if searched[place] < 0:
+                searched[place] = matcher.best(image, quarters)
+            yield rotate(image, int(searched[place]))
+            if progress is not None:
+                progress("align", place + 1, count)
+
+    score_after = transpose_score(mean_image(rotated()))
     kept = score_after > threshold
-    searched = np.asarray(angles, np.int64)
-    found = searched if kept else np.zeros(len(angles), np.int64)
-    return Alignment(score_before, score_after, threshold, kept, found, reference if kept else None, searched)
+    angles = searched if kept else np.zeros(count, np.int64)
+    return Alignment(score_before, score_after, threshold, kept, angles, reference if kept else None, searched)

@@ -1,4 +1,4 @@
-"""Training images by number or by name, as a caller says which ones are meant."""
+"""Training images given by number or by name."""
 
 from __future__ import annotations
 
@@ -13,26 +13,23 @@ from ..errors import ParameterError
 
 
 def image_numbers(ids: Any, names: Sequence[str], argument: str) -> IndexArray:
-    """The numbers of the images that ``ids`` names, ascending, each once.
+    """The numbers of the images given by ``ids``, int64 (n,), ascending, each once.
 
     Args:
         ids: a number or a name, or several of them: whole numbers from 0, or names as in ``names`` (str or Path).
-            Of a path its last parts do ("3.png", "good/3.png"), where only one image ends so.
+            The last parts of a path suffice ("3.png", "good/3.png") if only one image has them.
         names: of all images, by number.
-        argument: what to call ``ids`` in errors.
-
-    Returns:
-        int64 (n,).
+        argument: name of ``ids`` in errors.
 
     Raises:
-        ParameterError: no id; a number out of range; a name that no image has, or several; another type.
+        ParameterError: no id; a number out of range; a name of no image, or of several; another type.
     """
     if isinstance(ids, np.ndarray):
         ids = ids.tolist()
     single = isinstance(ids, (str, bytes, os.PathLike)) or not isinstance(ids, Iterable)
     given = [ids] if single else list(ids)
     if not given:
-        raise ParameterError(f"{argument}: names no image; give numbers or names of at least one")
+        raise ParameterError(f"{argument}: no image; give the number or name of at least one")
     places: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         places.setdefault(name, []).append(number)
@@ -48,18 +45,18 @@ def _number(item: Any, names: Sequence[str], places: dict[str, list[int]], argum
         if not found:
             like = ", ".join(map(repr, names[:2])) + (", ..." if len(names) > 2 else "")
             raise ParameterError(
-                f"{argument}: no training image is called {name!r}; they are called {like} (image_names_ and "
-                "`inreach info --json` list a model's)"
+                f"{argument}: no training image has the name {name!r}; give one like {like} (image_names_ and "
+                "`inreach info --json` list them)"
             )
         if len(found) > 1:
             raise ParameterError(
-                f"{argument}: {len(found)} training images are called {name!r} (numbers {found[0]}, {found[1]}, ...); "
-                "give its number"
+                f"{argument}: {len(found)} training images have the name {name!r} (numbers {found[0]}, {found[1]}, "
+                "...); give a number"
             )
         return found[0]
     if isinstance(item, (bool, np.bool_)) or not hasattr(item, "__index__"):
         raise ParameterError(f"{argument}: expected numbers or names of images, got {item!r}")
     number = int(item)
     if not 0 <= number < len(names):
-        raise ParameterError(f"{argument}: there is no image {number}; they are numbered 0 to {len(names) - 1}")
+        raise ParameterError(f"{argument}: no image {number}; give a number from 0 to {len(names) - 1}")
     return number

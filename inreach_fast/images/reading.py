@@ -1,15 +1,13 @@
-"""Image files in, 8-bit RGB arrays out.
+"""One image, from a file or from memory, as an 8-bit RGB array.
 
-What a file may hold, and what becomes of it:
-
-* PNG, JPEG, TIFF and BMP; of a file with several frames or pages, the first.
-* 8 bits a sample: as they are. 16 bits: ``round(v / 257)``, so that 65535 becomes 255 and equal greys stay
-  equal (other depths up to 16 bits, such as 12-bit TIFF: ``round(v * 255 / (2**bits - 1))``). 32-bit and
-  floating-point samples have no range of their own, so they are refused with an `ImageError` that says so.
-* Grey becomes three equal channels; palettes are looked up; CMYK is converted to RGB by Pillow.
-* Alpha is composited over black. Colours under a transparent pixel cannot be seen by whoever judges the
-  image, and often differ from file to file; dropping the alpha channel would bring them back.
-* The orientation in EXIF (or TIFF's own tag) is applied, so that the array is the picture a viewer shows.
+* Files: PNG, JPEG, TIFF and BMP; the first frame or page.
+* Samples of 8 bits are kept. 16 bits become ``round(v / 257)``, so that 65535 becomes 255 and equal greys stay equal
+  (other depths up to 16 bits, such as 12-bit TIFF: ``round(v * 255 / (2**bits - 1))``). 32-bit and floating-point
+  samples have no defined range and are refused with an `ImageError`.
+* Grey becomes three equal channels; palettes are looked up; Pillow converts CMYK to RGB.
+* Alpha is composited over black. Colours under a transparent pixel are invisible to people who judge the image and
+  often differ from file to file; dropping the alpha channel would make them visible.
+* The orientation in EXIF or TIFF's own tag is applied, so that the array is the picture that a viewer shows.
 """
 
 from __future__ import annotations
@@ -28,24 +26,24 @@ from ..array_types import Array, UInt8Array
 from ..errors import DataError, EmptyFolderError, ImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""File name endings, in any case, that `list_images` takes for images."""
+"""Suffixes of image files, in any case (`list_images`)."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _PHOTOMETRIC_TAG = 262
 _PLANAR_TAG = 284
-_REMEDY = "Replace or remove the file, or pass over broken images with skip_bad (--skip-bad)."
+_REMEDY = "replace or remove the file, or skip broken images with skip_bad (--skip-bad)"
 
 
 def read_image(path: str | os.PathLike[str]) -> UInt8Array:
-    """Read one image file as a uint8 array of shape (H, W, 3), RGB, C-contiguous, writable.
+    """Read an image file as a uint8 array (H, W, 3), RGB, C-contiguous, writable.
 
-    The module's docstring says what becomes of bit depth, grey, palette, alpha and orientation.
+    The module's docstring describes the conversion of bit depth, grey, palette, alpha and orientation.
 
     Raises:
-        ImageError: the file is missing, unreadable, truncated, not an image, or of a kind that has no
-            defined conversion to 8 bits. The message names the file.
+        ImageError: the file is missing, unreadable, truncated, not an image, or of a kind without a defined
+            conversion to 8 bits; the message names the file.
     """
     name = os.fspath(path)
     try:
@@ -57,26 +55,26 @@ def read_image(path: str | os.PathLike[str]) -> UInt8Array:
     except UnidentifiedImageError:
         samples, bits, orientation = _decode_unusual_tiff(name)
     except FileNotFoundError:
-        raise ImageError(f"{name}: there is no such file. Check the path.") from None
+        raise ImageError(f"{name}: no such file; check the path") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too many pixels to be an inspection image ({error}). {_REMEDY}") from error
+        raise ImageError(f"{name}: too many pixels for an inspection image ({error}); {_REMEDY}") from error
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(f"{name}: cannot be read; truncated or damaged ({error}). {_REMEDY}") from error
+    except Exception as error:  # Pillow's decoders raise almost any error on damaged files
+        raise ImageError(f"{name}: truncated or damaged ({error}); {_REMEDY}") from error
     return np.array(_upright(_to_rgb8(samples, bits), orientation), order="C")
 
 
 def to_rgb8(array: Array, name: str = "image") -> UInt8Array:
-    """An image held in memory as `read_image` would have returned it.
+    """An image in memory, converted as `read_image` would convert it.
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4); grey, grey+alpha, RGB or RGBA;
-            uint8, uint16 (scaled by 1/257, rounded) or bool (0 and 255).
-        name: what to call the array in error messages.
+        array: (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4): grey, grey+alpha, RGB or RGBA, in uint8, uint16
+            (scaled by 1/257, rounded) or bool (0 and 255).
+        name: of the array in error messages.
 
     Returns:
-        (H, W, 3) uint8, C-contiguous; the array itself where it is that already.
+        (H, W, 3) uint8, C-contiguous; the array itself if it already is that.
 
     Raises:
         ImageError: another shape or dtype, or no pixels.
@@ -85,45 +83,93 @@ def to_rgb8(array: Array, name: str = "image") -> UInt8Array:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise ImageError(f"{name}: shape {array.shape} is no image; give (H, W), (H, W, 3) or (H, W, 4).")
-    if array.shape[0] == 0 or array.shape[1] == 0:
-        raise ImageError(f"{name}: shape {array.shape} has no pixels.")
+        raise ImageError(f"{name}: not an image (shape {array.shape}); give (H, W), (H, W, 3) or (H, W, 4)")
+    if 0 in array.shape:
+        raise ImageError(f"{name}: no pixels (shape {array.shape}); give an image with some")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(_to_rgb8(array, 8))
-    if array.dtype == np.uint16:
-        return np.ascontiguousarray(_to_rgb8(array, 16))
-    raise ImageError(f"{name}: dtype {array.dtype} has no defined range; convert it to uint8 or uint16 (0..65535).")
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{name}: dtype {array.dtype} has no defined range; convert it to uint8 or uint16 (0..65535)")
+    return np.ascontiguousarray(_to_rgb8(array, 8 * array.itemsize))
+
+
+def as_image(item: Any, name: str = "image") -> UInt8Array:
+    """One image in any form (a path, array, PIL image, tensor, or a Dataset's item) as uint8 (H, W, 3).
+
+    Raises:
+        ImageError: unreadable, or of a shape, dtype or range that is not an image's; the message names it.
+    """
+    if isinstance(item, (tuple, list)) and len(item):
+        item = item[0]  # a Dataset's (image, label)
+    if isinstance(item, (str, os.PathLike)):
+        return read_image(item)
+    if hasattr(item, "detach"):
+        item = _from_tensor(item, name)
+    elif hasattr(item, "convert") and hasattr(item, "getbands"):
+        item = np.asarray(item if item.mode in ("L", "LA", "RGB", "RGBA", "I;16") else item.convert("RGB"))
+    if not isinstance(item, np.ndarray):
+        raise ImageError(f"{name}: expected an image, got {type(item).__name__}")
+    try:
+        return to_rgb8(item, name)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{name}: not an image ({error}); give a path, array, PIL image or tensor") from error
+
+
+def _from_tensor(tensor: Any, name: str) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ImageError(f"{name}: values outside 0..1; give a float tensor that is not normalised")
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    return array
+
+
+def is_single_image(images: Any) -> bool:
+    """Whether ``images`` is one image rather than a collection of images (`open_images`)."""
+    if isinstance(images, (str, os.PathLike)):
+        return not os.path.isdir(images)
+    if hasattr(images, "getbands"):
+        return True
+    if hasattr(images, "detach"):
+        return int(images.ndim) <= 3
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] <= 4)
+    return False
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
     """The image files of a folder, in natural order: ``2.png`` before ``10.png``.
 
-    The order depends on the names alone (numbers by value, letters without case, then the plain name), never
-    on the file system. Hidden files (names that begin with a dot) and other suffixes than `IMAGE_SUFFIXES`
-    are left out. `recursive` takes sub-folders in too, not following links to folders.
+    The order depends on the names alone (numbers by value, letters without case, then the plain name), not on the
+    file system. Hidden files (".name") and files without one of `IMAGE_SUFFIXES` are left out. `recursive` includes
+    sub-folders, but does not follow links to folders.
 
     Raises:
-        DataError: `folder` does not exist or is not a folder.
-        EmptyFolderError: it holds no image.
+        DataError: `folder` does not exist or is not a folder. EmptyFolderError: it holds no image.
     """
     root = Path(folder)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{root}: {what}. Give a folder of images.")
+        raise DataError(f"{root}: {what}; give a folder of images")
     found: list[Path] = []
     try:
         for here, folders, files in os.walk(root, onerror=_raise):
             folders[:] = [f for f in folders if recursive and not f.startswith(".")]
-            found += [Path(here, f) for f in files if _is_image_name(f)]
+            found += [Path(here, f) for f in files if not f.startswith(".") and f.lower().endswith(IMAGE_SUFFIXES)]
     except OSError as error:
-        raise DataError(f"{root}: cannot be listed ({error}). Check its permissions.") from error
+        raise DataError(f"{root}: cannot be listed ({error}); check its permissions") from error
     if not found:
-        hint = "" if recursive else " Images in sub-folders count only with recursive=True (--recursive)."
-        kinds = ", ".join(IMAGE_SUFFIXES)
-        raise EmptyFolderError(f"{root}: holds no image ({kinds}).{hint}")
+        hint = "" if recursive else " (sub-folders are searched only with recursive=True, --recursive)"
+        raise EmptyFolderError(f"{root}: holds no image{hint}; give a folder of {', '.join(IMAGE_SUFFIXES)} files")
     return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would skip a folder that it may not read
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -132,22 +178,13 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], text
 
 
-def _raise(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that it may not read
-
-
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-# --- decoding: samples (H, W, channels), and how many bits each uses
-# -------------------------------------------
+# --- decoding: samples (H, W, channels), and how many bits each uses ---------------------------------------
 
 
 def _decode(image: Image.Image, name: str) -> tuple[Array, int]:
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise ImageError(f"{name}: {kind} samples have no defined range; convert the file to 8 or 16 bits.")
+        raise ImageError(f"{name}: {kind} samples have no defined range; convert the file to 8 or 16 bits")
     if _tiff_tag(image, _PLANAR_TAG) == 2 and _tiff_bits(image) > 8:
         raise UnidentifiedImageError  # Pillow opens these planes and decodes them wrongly
     deep = _decode_16_bit_colour(image)
@@ -158,7 +195,7 @@ def _decode(image: Image.Image, name: str) -> tuple[Array, int]:
         grey = np.asarray(image).astype(np.uint16)
         bits = _tiff_bits(image)
         if image.format == "TIFF" and _tiff_tag(image, _PHOTOMETRIC_TAG) == 0:
-            grey = ((1 << bits) - 1 - grey).astype(np.uint16)  # "white is zero", which Pillow leaves as it is
+            grey = ((1 << bits) - 1 - grey).astype(np.uint16)  # "white is zero", which Pillow ignores
         return grey[:, :, None], bits
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if has_alpha:
@@ -169,10 +206,10 @@ def _decode(image: Image.Image, name: str) -> tuple[Array, int]:
 
 
 def _decode_16_bit_colour(image: Any) -> npt.NDArray[np.uint16] | None:
-    """The full 16 bits of a colour file, or None where the file has no such samples.
+    """All 16 bits of a colour file, or None if it has no such samples.
 
-    Pillow has no 16-bit colour mode: it keeps the more significant byte of each sample and throws the other
-    away. Decoding the file once more with the byte order exchanged yields just that other byte.
+    Pillow has no 16-bit colour mode and keeps only the more significant byte of each sample. Decoding the file again
+    with the byte order swapped yields the other byte.
     """
     if not image.tile:
         return None
@@ -224,12 +261,12 @@ def _tiff_bits(image: Image.Image) -> int:
 
 
 def _decode_unusual_tiff(name: str) -> tuple[Array, int, int]:
-    """TIFF layouts that Pillow does not know (planar 16-bit colour, 16-bit grey with alpha), by tifffile."""
+    """TIFF layouts that Pillow cannot read (planar 16-bit colour, 16-bit grey with alpha), by tifffile."""
     try:
         with open(name, "rb") as file:
             magic = file.read(4)
         if magic not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            raise ImageError(f"{name}: not a PNG, JPEG, TIFF or BMP image. {_REMEDY}")
+            raise ImageError(f"{name}: not a PNG, JPEG, TIFF or BMP image; {_REMEDY}")
         import tifffile
 
         with tifffile.TiffFile(name) as tiff:
@@ -241,18 +278,17 @@ def _decode_unusual_tiff(name: str) -> tuple[Array, int, int]:
     except ImageError:
         raise
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error}). {_REMEDY}") from error
+        raise ImageError(f"{name}: cannot be read ({error}); {_REMEDY}") from error
     except Exception as error:
-        raise ImageError(f"{name}: a damaged TIFF, or of an unknown kind ({error}). {_REMEDY}") from error
+        raise ImageError(f"{name}: a damaged TIFF, or of an unknown kind ({error}); {_REMEDY}") from error
     if planar:
         samples = np.moveaxis(samples, 0, -1)
     if samples.ndim == 2:
         samples = samples[:, :, None]
-    usable = samples.dtype in (np.uint8, np.uint16) and samples.ndim == 3 and samples.shape[2] in (1, 2, 3, 4)
-    if not usable:
+    if samples.dtype not in (np.uint8, np.uint16) or samples.ndim != 3 or samples.shape[2] not in (1, 2, 3, 4):
         raise ImageError(
-            f"{name}: TIFF of shape {samples.shape} and dtype {samples.dtype} has no defined conversion to "
-            "an 8-bit image; convert the file to 8 or 16 bits, grey or RGB."
+            f"{name}: a TIFF of shape {samples.shape} and dtype {samples.dtype} has no defined conversion; convert "
+            "the file to 8 or 16 bits, grey or RGB"
         )
     return samples, bits, orientation
 
@@ -278,19 +314,14 @@ def _to_rgb8(samples: Array, bits: int) -> UInt8Array:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be intact when the EXIF block is not
         return 1
 
 
 def _upright(array: UInt8Array, orientation: int) -> UInt8Array:
-    """Undo EXIF's orientation 2 to 8; 1 and anything unknown leave the array alone."""
+    """Undo EXIF's orientation 2 to 8; anything else leaves the array alone."""
     if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)  # to orientation 1, 2, 4 and 3 of the transposed picture
-        orientation = {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
-    if orientation == 2:
-        return array[:, ::-1]
-    if orientation == 3:
-        return array[::-1, ::-1]
-    if orientation == 4:
-        return array[::-1]
-    return array
+        array = array.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    right = -1 if orientation in (2, 3, 6, 7) else 1
+    return array[::down, ::right]

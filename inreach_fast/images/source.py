@@ -1,4 +1,4 @@
-"""Whatever a caller calls images, as one thing: a count, a name for each, and each as uint8 RGB."""
+"""A collection of images in any form: a count, a name for each, and each as uint8 RGB."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..array_types import UInt8Array
-from ..errors import DataError, EmptyFolderError, ImageError, MixedSizesError, ParameterError
-from .reading import list_images, read_image, to_rgb8
+from ..errors import EmptyFolderError, MixedSizesError, ParameterError
+from .reading import as_image, is_single_image, list_images
 
 
 class ImageSource:
     """Images by number, loaded one at a time; made by `open_images`.
 
     Attributes:
-        names: one for each image: a path (relative to the folder, where a folder was given) or "images[3]".
+        names: of each image: a path (in a folder: relative to it) or "images[3]".
     """
 
     def __init__(self, names: Sequence[str], load: Callable[[int], UInt8Array]) -> None:
@@ -29,7 +29,7 @@ class ImageSource:
         return len(self.names)
 
     def load(self, i: int) -> UInt8Array:
-        """Image ``i``, uint8 (H, W, 3) RGB. Raises ImageError, naming it, where it cannot be had."""
+        """Image ``i``, uint8 (H, W, 3) RGB. Raises ImageError, with its name, if it cannot be loaded."""
         return self._load(i)
 
 
@@ -43,14 +43,14 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
 
     Raises:
         EmptyFolderError: no image in it. DataError: the folder does not exist. MixedSizesError: arrays of
-            several dtypes. ParameterError: none of these, or one array (H, W, 3) or tensor (C, H, W): a single image.
+            several dtypes. ParameterError: anything else, or a single image in memory.
     """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
         if path.is_file():
-            return ImageSource([str(path)], lambda i: read_image(path))
+            return ImageSource([str(path)], lambda i: as_image(path))
         files = list_images(path)
-        return ImageSource([file.relative_to(path).as_posix() for file in files], lambda i: read_image(files[i]))
+        return ImageSource([file.relative_to(path).as_posix() for file in files], lambda i: as_image(files[i]))
     if not hasattr(images, "__getitem__") or not hasattr(images, "__len__"):
         if not hasattr(images, "__iter__"):
             raise ParameterError(
@@ -58,81 +58,26 @@ def open_images(images: Any, name: str = "images") -> ImageSource:
             )
         images = list(images)
     if len(images) == 0:
-        raise EmptyFolderError(f"{name}: holds no image; give at least one")
+        raise EmptyFolderError(f"{name}: no image; give at least one")
     if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
         raise ParameterError(f"{name}: expected an array (N, H, W, 3) or (N, H, W), got shape {images.shape}")
-    if _is_one_image(images):
+    if is_single_image(images):
         raise ParameterError(
-            f"{name}: one image of shape {tuple(images.shape)} is given; give several, as a list or (N, H, W, 3)"
+            f"{name}: one image of shape {tuple(images.shape)}; give several, as a list or (N, H, W, 3)"
         )
     if isinstance(images, (list, tuple)):
         dtypes = {str(item.dtype) for item in images if isinstance(item, np.ndarray)}
         if len(dtypes) > 1:
             raise MixedSizesError(
-                f"{name}: arrays of different dtypes ({', '.join(sorted(dtypes))}); bring them to one, "
-                "since equal numbers would mean different intensities"
+                f"{name}: arrays of different dtypes ({', '.join(sorted(dtypes))}), so that equal numbers mean "
+                "different intensities; convert them to one dtype"
             )
 
-    def named(i: int) -> str:
-        item = images[i]
-        return os.fspath(item) if isinstance(item, (str, os.PathLike)) else f"{name}[{i}]"
-
-    # Naming a Dataset's items must not decode them all.
-    plain = isinstance(images, (list, tuple))
-    names = [str(named(i)) if plain else f"{name}[{i}]" for i in range(len(images))]
+        # Paths name themselves. Items of a Dataset are not looked at: that would decode them all.
+        names = [
+            str(os.fspath(item)) if isinstance(item, (str, os.PathLike)) else f"{name}[{i}]"
+            for i, item in enumerate(images)
+        ]
+    else:
+        names = [f"{name}[{i}]" for i in range(len(images))]
     return ImageSource(names, lambda i: as_image(images[i], names[i]))
-
-
-def _is_one_image(images: Any) -> bool:
-    """Whether an array or tensor is a single image: neither H grey ones of four columns, nor C grey ones."""
-    if hasattr(images, "detach"):
-        return int(images.ndim) <= 3
-    return isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4
-
-
-def as_image(item: Any, name: str = "image") -> UInt8Array:
-    """One image in any of the forms of `open_images` (a path, array, PIL image or tensor) as uint8 (H, W, 3).
-
-    Raises:
-        ImageError: unreadable, or of a shape, dtype or range that no image has; the message names it.
-    """
-    if isinstance(item, (tuple, list)) and len(item):
-        item = item[0]  # a Dataset's (image, label)
-    if isinstance(item, (str, os.PathLike)):
-        return read_image(item)
-    if hasattr(item, "detach"):
-        return _from_tensor(item, name)
-    if hasattr(item, "convert") and hasattr(item, "getbands"):
-        item = np.asarray(item if item.mode in ("L", "LA", "RGB", "RGBA", "I;16") else item.convert("RGB"))
-    if not isinstance(item, np.ndarray):
-        raise ImageError(f"{name}: expected an image, got {type(item).__name__}")
-    try:
-        return to_rgb8(item, name)
-    except DataError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ImageError(f"{name}: is no image ({error})") from error
-
-
-def is_single_image(images: Any) -> bool:
-    """Whether ``images`` is one image, and not what `open_images` takes several from."""
-    if isinstance(images, (str, os.PathLike)):
-        return not os.path.isdir(images)
-    if hasattr(images, "getbands"):
-        return True
-    if hasattr(images, "detach"):
-        return int(images.ndim) <= 3
-    if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] <= 4)
-    return False
-
-
-def _from_tensor(tensor: Any, name: str) -> UInt8Array:
-    array = tensor.detach().cpu().numpy()
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ImageError(f"{name}: a float tensor must hold values from 0 to 1, not normalised ones")
-        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    return to_rgb8(np.ascontiguousarray(array), name)

@@ -1,14 +1,9 @@
-"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3), and where they stay.
-
-A fit keeps one buffer of descriptors and nothing else of that size: images are described into it, and once
-the nominal patches are known they are moved to its front and the rest is given back to the system.
-"""
+"""From network inputs to patch descriptors (paper, section 3.1; ALGORITHM section 3)."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,119 +12,93 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
 from ..kernels.bank import as_float32
+from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
 
 
-_CHUNK_ROWS = 4096
+class Describer:
+    """Network inputs to patch descriptors, without position channels.
 
-
-class DescriptorBuffer:
-    """(rows, D) float32 that can give memory back: pages are taken when written, and freed by `compact`.
+    A subclass that takes descriptors from elsewhere (a cache) overrides `__call__` and sets ``direct`` to False.
 
     Args:
-        rows: capacity. dim: values in a row.
+        backbone: returns the network; called when the network is first needed.
+        parameters: returns the `Parameters` in use: ``image_size``, ``dim``, ``neighbourhood``, backend.
+
+    Attributes:
+        direct: whether descriptors come straight from the network and the kernels, with no cache in between.
     """
 
-    def __init__(self, rows: int, dim: int) -> None:
-        size = max(rows * dim * 4, mmap.PAGESIZE)
-        if hasattr(mmap, "MAP_PRIVATE"):
-            # Private, not Python's default of shared memory: only private pages can be dropped.
-            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                with suppress(OSError):  # a kernel without huge pages: slower, not wrong
-                    self._map.madvise(mmap.MADV_HUGEPAGE)
-        else:
-            self._map = mmap.mmap(-1, size)
-        self._array: FloatArray = np.frombuffer(self._map, dtype=np.float32, count=rows * dim).reshape(rows, dim)
+    direct = True
+
+    def __init__(self, backbone: Callable[[], Backbone], parameters: Callable[[], Parameters]) -> None:
+        self._backbone, self._parameters = backbone, parameters
+        self._backend_of: tuple[Parameters | None, str] = None, ""
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network; its first level's grid is the grid of the patches."""
+        return self._backbone()
 
     @property
-    def array(self) -> FloatArray:
-        """The rows, float32 (rows, D)."""
-        return self._array
+    def parameters(self) -> Parameters:
+        """The parameters in use."""
+        return self._parameters()
 
-    def compact(self, rows: IndexArray) -> FloatArray:
-        """Keeps the given rows alone, moved to the front; every other view of the buffer becomes meaningless.
+    @property
+    def _backend(self) -> str:
+        """The kernel backend, chosen once for the parameters in use."""
+        p = self.parameters
+        if self._backend_of[0] is not p:
+            self._backend_of = p, kernels.backend_of(p)
+        return self._backend_of[1]
+
+    def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
+        """Descriptors of network inputs, uint8 (B, H, W, 3) RGB: float32 (B, P, dim) in the CPU's memory.
+
+        Each image passes through the network alone: convolution libraries round differently for different batch
+        sizes, and an image's result must not depend on the other images of its batch.
 
         Args:
-            rows: int64 (n,), ascending.
-
-        Returns:
-            float32 (n, D), the buffer's front; the memory behind it is the system's again.
+            batch: at least one image.
+            precision: of the network's products: "float32", "float16" or "bfloat16".
         """
-        array = self._array
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            part = rows[start : start + _CHUNK_ROWS]
-            # Row rows[j] >= j, so that a chunk's sources lie at or behind everything written before it.
-            array[start : start + len(part)] = array[part]
-        used = -(-len(rows) * array.shape[1] * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED") and used < len(self._map):
-            self._map.madvise(mmap.MADV_DONTNEED, used, len(self._map) - used)
-        self._array = array[: len(rows)]
-        return self._array
+        return np.stack([in_memory(self._rows(image, precision)) for image in batch])
 
+    def one(self, image: UInt8Array) -> Any:
+        """Descriptors of one network input, uint8 (H, W, 3): float32 (P, dim).
 
-def describe_images(
-    batch: UInt8Array,
-    backbone: Backbone,
-    *,
-    dim: int,
-    neighbourhood: int,
-    backend: str,
-    precision: str = "float32",
-) -> tuple[FloatArray, tuple[int, int]]:
-    """Descriptors of network inputs, without position channels.
+        A tensor on the GPU where the backend is a GPU's; otherwise an array in the CPU's memory.
+        """
+        if not self.direct:
+            return self(image[None])[0]
+        rows = self._rows(image, "float32")
+        return rows if kernels.is_gpu_name(self._backend) else in_memory(rows)
 
-    Args:
-        batch: uint8 (B, H, W, 3) RGB.
-        backbone: the network; its first level's grid is the patches' grid.
-        dim, neighbourhood, backend: as in `Parameters`. precision: of the network's products.
+    def _rows(self, image: UInt8Array, precision: str) -> Any:
+        p, backbone = self.parameters, self.backbone
+        one, backend = image[None], self._backend
+        levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
+        if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
+            levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU
+        h, w = (int(n) for n in levels[0].shape[-2:])
+        return kernels.describe(levels, grid=(h, w), dim=p.dim, neighbourhood=p.neighbourhood, backend=backend)[0]
 
-    Returns:
-        float32 (B, P, dim), and the grid (h, w) with h * w = P. Each image passes through the network by
-        itself: convolution libraries round differently for different batch sizes, and an image's result must
-        not depend on its company.
-    """
-    out: FloatArray | None = None
-    grid = (0, 0)
-    for i in range(len(batch)):
-        rows, grid = describe_image(
-            batch[i], backbone, dim=dim, neighbourhood=neighbourhood, backend=backend, precision=precision
-        )
-        if out is None:
-            out = np.empty((len(batch), grid[0] * grid[1], dim), dtype=np.float32)
-        out[i] = in_memory(rows)
-    assert out is not None, "describe_images needs at least one image"
-    return out, grid
-
-
-def describe_image(
-    image: UInt8Array,
-    backbone: Backbone,
-    *,
-    dim: int,
-    neighbourhood: int,
-    backend: str,
-    precision: str = "float32",
-) -> tuple[Any, tuple[int, int]]:
-    """Descriptors of one network input, uint8 (H, W, 3), and the grid; see `describe_images`.
-
-    Returns:
-        float32 (P, dim): a tensor on the network's device where that is no CPU and the backend works there, else an
-        array in the CPU's memory.
-    """
-    one = image[None]
-    levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
-    grid = (int(levels[0].shape[-2]), int(levels[0].shape[-1]))
-    if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
-        levels = [level.cpu() for level in levels]  # a backend of the CPU for a network on a GPU
-    rows = kernels.describe(levels, grid=grid, dim=dim, neighbourhood=neighbourhood, backend=backend)
-    return rows[0], grid
+    def grid(self, patches: int) -> tuple[int, int]:
+        """The grid (h, w) of ``patches`` patches: the network's input size divided by the first level's stride."""
+        height, width = self.parameters.image_size
+        for stride in (1, 2, 4, 8, 16, 32, 64):
+            h, w = -(-height // stride), -(-width // stride)
+            if h * w == patches:
+                return h, w
+        _, h, w = self.backbone.level_shapes(height, width)[0]
+        return h, w
 
 
 def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:
-    """``rows[numbers]`` in the CPU's memory; rows on a GPU are picked there, so that no others cross over."""
+    """``rows[numbers]`` in the CPU's memory; rows on a GPU are selected before they are copied."""
     if isinstance(rows, np.ndarray):
         return rows[numbers]
     import torch
@@ -147,7 +116,7 @@ def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
 
 
 def append_positions(rows: Any, channels: FloatArray | None) -> Any:
-    """(P, dim) descriptors with (P, 2) position channels behind them, or as they are without; where they are."""
+    """(P, dim) descriptors, perhaps on a GPU, followed by (P, 2) position channels, if there are any."""
     if channels is None:
         return rows
     if isinstance(rows, np.ndarray):
@@ -158,12 +127,12 @@ def append_positions(rows: Any, channels: FloatArray | None) -> Any:
 
 
 def all_finite(rows: Any) -> bool:
-    """Whether descriptors hold neither NaN nor infinity; looked at where they are."""
+    """Whether descriptors, perhaps on a GPU, hold neither NaN nor infinity."""
     return bool(np.isfinite(rows).all() if isinstance(rows, np.ndarray) else rows.isfinite().all())
 
 
 def check_descriptors(x: Any, name: str = "x") -> FloatArray:
-    """(N, P, D) descriptors as float32 in C order, without a copy where they are that already.
+    """(N, P, D) descriptors as float32 in C order, copied only if they are not.
 
     Raises:
         MixedSizesError: a list of arrays of different shapes. ParameterError: other shapes or dtypes.
@@ -184,7 +153,7 @@ def check_descriptors(x: Any, name: str = "x") -> FloatArray:
         if not finite.all():
             raise NonFiniteError(
                 f"{name}: image {i}, patch {int(np.argmin(finite))} holds NaN or infinity; leave that "
-                "image out or repair what made it"
+                "image out, or correct what computes the descriptors"
             )
     return array
 
@@ -204,22 +173,20 @@ def check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
     return h, w
 
 
-def described_rows(
-    describe: Callable[[UInt8Array], Any], pixels: UInt8Array, positions: FloatArray | None, name: str
-) -> Any:
-    """Descriptors of one network input, (P, D) float32, position channels included, where ``describe`` leaves them.
+def described_rows(describer: Describer, pixels: UInt8Array, positions: FloatArray | None, name: str) -> Any:
+    """Descriptors of one network input, (P, D) float32 with position channels; on the GPU as in `Describer.one`.
 
     Raises:
         NonFiniteError: the network's features; names the image.
     """
-    rows = append_positions(describe(pixels[None])[0], positions)
+    rows = append_positions(describer.one(pixels), positions)
     if not all_finite(rows):
         raise bad_features(name)
     return rows
 
 
 def bad_features(name: str) -> NonFiniteError:
-    """The error for an image of which the network makes no numbers."""
+    """The error for an image whose features are not finite."""
     return NonFiniteError(
         f"images: the backbone's features of {name} hold NaN or infinity; check its weights and normalisation"
     )

@@ -1,25 +1,25 @@
-"""Bounds on every patch's distance from a search of every ninth: neighbouring patches are alike.
+"""Bounds on every patch's distance from the search of every ninth patch: neighbouring patches are alike.
 
-One patch of each 3 x 3 cell of an image's grid is searched. The others of its cell have bounds from it, by two
-float32 distances and a third between the patches themselves:
+In each 3 x 3 cell of an image's grid one patch is searched. The others of its cell are bounded by two float32
+distances to nominal patches, and by their distance to the searched patch:
 
-* above: the distance to the nominal patch that was found for the searched one, or to the one that lies beside that in
-  its training image as the patch lies beside the searched one, whichever is less. Where parts are alike, so are the
-  surroundings of a match; where the guess is poor, the bound is loose, and never wrong.
-* below: d(q) >= d(p) - |q - p| for the searched patch p, by the triangle inequality: the patch nearest to q is no
-  nearer to p than d(p).
+* above: the distance to the searched patch's nearest nominal patch or, if less, to the nominal patch that is displaced
+  from it in its training image as this patch is from the searched one. Where parts are alike, so are the
+  surroundings of a match; a poor guess gives a loose bound, never a wrong one.
+* below: d(q) >= d(p) - |q - p| for the searched patch p, by the triangle inequality: the nearest nominal patch of q is
+  no nearer to p than d(p).
 
 *Rounding.* u = 2^-24. A float32 squared distance v of D values is made of differences (1 + u each), their squares and
 a sum in any order: |v - |x - y|^2| <= γ_{D + 3} |x - y|^2 + D 2^-126, the last for products that underflow
 (docs/search.md, section 1). `_sq_above` allows 2 (D + 16) u and twice the second term, and rounds up, so that it is no
-less than `kernels.nearest`'s distance of the pair, which is within half a float32 step of the true one. `_below` takes
-that step off d(p), makes everything else in float64 with 1e-9 of slack, and rounds down.
+less than `kernels.nearest`'s distance of the pair, which is within half a float32 step of the true one. `_below`
+subtracts that step from d(p), does everything else in float64 with 1e-9 of slack, and rounds down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +27,9 @@ import numpy as np
 from .. import kernels
 from ..array_types import BoolArray, FloatArray, IndexArray
 
-Beside = Callable[[IndexArray, IndexArray, IndexArray], IndexArray]
+# Bank rows displaced by so many patches (down, right) from given ones in their training images, -1 if there is none;
+# all int64 (m,).
+Displaced = Callable[[IndexArray, IndexArray, IndexArray], IndexArray]
 
 STRIDE = 3
 
@@ -37,29 +39,33 @@ class GridBounds:
     """Certified bounds on the squared distance of each of P patches to its nearest nominal patch.
 
     Attributes:
-        index: int64 (P,), a nominal patch that is near; the nearest where the patch was searched.
-        sq_upper, sq_lower: float32 (P,), on either side of what `kernels.nearest` would give; equal where searched.
+        index: int64 (P,), a near nominal patch; the nearest if the patch was searched.
+        sq_upper, sq_lower: float32 (P,), bounds of the distance that `kernels.nearest` gives; equal if searched.
         searched: bool (P,).
-        counts: of the search; None where the backend does not count.
+        counts: of the search.
     """
 
     index: IndexArray
     sq_upper: FloatArray
     sq_lower: FloatArray
     searched: BoolArray
-    counts: kernels.SearchCounts | None
+    counts: kernels.SearchCounts
 
 
 def grid_bounds(
-    rows: FloatArray, grid: tuple[int, int], bank: kernels.Bank, *, beside: Beside | None = None, backend: str = "auto"
+    rows: FloatArray,
+    grid: tuple[int, int],
+    bank: kernels.Bank,
+    *,
+    displaced: Displaced | None = None,
+    backend: str = "auto",
 ) -> GridBounds:
     """Bounds for an image's patches.
 
     Args:
         rows: (P, D) float32 descriptors of a grid (h, w), h * w = P.
         bank: the nominal patches, at least one.
-        beside: beside(numbers, down, right) gives for bank rows the rows that lie so far from them in their training
-            images, -1 where none does; all int64 (m,). None: it is not known.
+        displaced: called as displaced(bank rows, down, right); None: unknown.
         backend: of the search.
     """
     cell = _cells(*grid)
@@ -76,26 +82,21 @@ def grid_bounds(
         upper[rest] = _sq_above(at, _rows(bank, index[near]))
         lower[rest] = _below(upper[near], _sq_above(at, rows[near]))
         distances = len(rest)
-        if beside is not None:
-            shifted = beside(index[near], rest // grid[1] - near // grid[1], rest % grid[1] - near % grid[1])
+        if displaced is not None:
+            shifted = displaced(index[near], rest // grid[1] - near // grid[1], rest % grid[1] - near % grid[1])
             have = np.flatnonzero(shifted >= 0)
             sq = _sq_above(at[have], _rows(bank, shifted[have]))
             better = sq < upper[rest[have]]
             index[rest[have[better]]], upper[rest[have[better]]] = shifted[have[better]], sq[better]
             distances += len(have)
-        # A row at distance 0 is bounded from above by a little more, from below by 0: no contradiction arises.
         lower[rest] = np.minimum(lower[rest], upper[rest])
-    counts = found.counts
-    if counts is not None:
-        counts = kernels.SearchCounts(
-            len(rows) * len(bank), counts.bounded, counts.refined + distances, counts.decided, counts.brute_force
-        )
+    counts = replace(found.counts, pairs=len(rows) * len(bank), refined=found.counts.refined + distances)
     return GridBounds(index, upper, lower, searched, counts)
 
 
 @lru_cache(maxsize=32)
 def _cells(h: int, w: int) -> IndexArray:
-    """For each patch of the grid the one of its cell that is searched, near the middle."""
+    """For each patch of the grid the searched one of its cell, near the middle."""
 
     def middle(n: int) -> IndexArray:
         return np.minimum(np.arange(n, dtype=np.int64) // STRIDE * STRIDE + STRIDE // 2, n - 1)
@@ -110,7 +111,7 @@ def _rows(bank: kernels.Bank, numbers: IndexArray) -> FloatArray:
 
 
 def _sq_above(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Squared distances of matching rows, (m, D) each, float32 (m,), none too small."""
+    """Upper bounds on the squared distances of matching rows, (m, D) each: float32 (m,)."""
     dim = x.shape[1]
     with np.errstate(over="ignore"):
         d = x - y
@@ -121,7 +122,7 @@ def _sq_above(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _below(sq: FloatArray, sq_apart: FloatArray) -> FloatArray:
-    """Squared distances of patches that lie ``sq_apart`` (at most) from patches at ``sq``: float32, none too large."""
+    """Lower bounds on the squared distances of patches at most ``sq_apart`` from patches at ``sq``: float32 (m,)."""
     least = np.maximum(np.nextafter(sq, np.float32(-np.inf)), np.float32(0)).astype(np.float64)
     distance = np.sqrt(least) * (1 - 1e-9) - np.sqrt(sq_apart.astype(np.float64)) * (1 + 1e-9)
     square = (np.maximum(distance, 0.0) ** 2 * (1 - 1e-9)).astype(np.float32)

@@ -1,13 +1,31 @@
-"""What `InReaCh.predict` returns."""
+"""Predictions: what `InReaCh.predict` returns, and the fitted model made ready to compute it (paper, section 3.4)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array_types import FloatArray, IndexArray
+from .. import kernels
+from ..array_types import FloatArray, IndexArray, UInt8Array
+from ..errors import NonFiniteError
+from ..images.alignment import Alignment, rotate_map_back
+from ..images.preprocess import Geometry
+from ..images.reading import as_image
+from ..method.descriptors import Describer, append_positions, bad_features
+from ..method.nominal_model import NominalModel
+from ..method.scoring import Scorer, anomaly_map, image_score
+from ..parameters import Parameters
+from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
+from .stream import in_stream
+
+if TYPE_CHECKING:
+    from .gpu.slots import GpuSlots
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,25 +34,23 @@ class Prediction:
 
     Attributes:
         score: float, or float32 (B,): the map's maximum (ALGORITHM section 6).
-        is_anomalous: bool, or bool (B,): ``score`` above the model's threshold.
-        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W =
-            ``image_size``), rotated back where the image was aligned.
-            `InReaCh.map_to_original` brings it to the frame of the picture that was read.
-        patch_scores: float32 (h, w): score of each patch, in the network's (and, aligned, the rotated) frame.
-        nearest: int64 (h, w): the nearest nominal patch, a row of `NominalModel.patches`; its
-            ``image_index`` and ``patch_index`` tell where it was seen.
-        rotation: degrees by which alignment turned the image before scoring; 0.0 without alignment.
-        original_size: (height, width) in pixels of the picture as it was given, for a batch a tuple of them;
-            None where descriptors were scored.
-        score_lower, score_upper: float, or float32 (B,): certified bounds of the score that plain `predict` gives;
-            equal to ``score`` unless a threshold or a budget ended the search early.
+        is_anomalous: bool, or bool (B,): whether ``score`` exceeds the threshold.
+        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W = ``image_size``), rotated
+            back if the image was aligned. `InReaCh.map_to_original` brings it to the frame of the original picture.
+        patch_scores: float32 (h, w): score of each patch, in the frame of the network's (aligned: rotated) input.
+        nearest: int64 (h, w): the nearest nominal patch, a row of `NominalModel.patches`; its ``image_index`` and
+            ``patch_index`` tell where it was seen.
+        rotation: float, or float64 (B,): degrees by which alignment rotated the image; 0.0 without alignment.
+        original_size: (height, width) in pixels of the picture as given, for a batch a tuple of them; None if
+            descriptors were scored.
+        score_lower, score_upper: float, or float32 (B,): certified bounds of the score of plain `predict`; equal to
+            ``score`` unless a threshold or a budget ended the search early.
         certain: bool, or bool (B,): ``is_anomalous`` is proven to be plain `predict`'s for that threshold.
-        complete: bool, or bool (B,): every patch was searched, and all the above is plain `predict`'s, to the
-            bit. Where it is False, ``patch_scores``, ``anomaly_map`` and ``score`` are upper bounds (of the distance
-            to the ``nearest`` found so far).
-        patch_scores_lower: float32 (h, w): lower bound of each patch's score, equal to ``patch_scores`` where
-            that is proven.
-        counts: `kernels.SearchCounts` of the search, for a batch a tuple of them; None where not counted.
+        complete: bool, or bool (B,): every patch was searched, and everything is plain `predict`'s, to the bit. If
+            False, ``patch_scores``, ``anomaly_map`` and ``score`` are upper bounds (distances to ``nearest``, the
+            nearest patch found so far).
+        patch_scores_lower: float32 (h, w): lower bound of each patch's score, equal to ``patch_scores`` if proven.
+        counts: `kernels.SearchCounts` of the search, for a batch a tuple of them.
     """
 
     score: Any
@@ -61,7 +77,7 @@ class Prediction:
             ("patch_scores_lower", self.patch_scores),
         ):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
+                object.__setattr__(self, name, value)  # a frozen dataclass sets its own fields so
 
     @property
     def is_batch(self) -> bool:
@@ -77,38 +93,212 @@ class Prediction:
             raise IndexError("the prediction of a single image cannot be indexed; only a batch's can")
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of a batch of {len(self)}")
-        sizes = self.original_size
-        return Prediction(
-            score=float(self.score[i]),
-            is_anomalous=bool(self.is_anomalous[i]),
-            anomaly_map=self.anomaly_map[i],
-            patch_scores=self.patch_scores[i],
-            nearest=self.nearest[i],
-            rotation=float(np.asarray(self.rotation)[i]),
-            original_size=None if sizes is None else sizes[i],
-            score_lower=float(self.score_lower[i]),
-            score_upper=float(self.score_upper[i]),
-            certain=bool(self.certain[i]),
-            complete=bool(self.complete[i]),
-            patch_scores_lower=self.patch_scores_lower[i],
-            counts=None if self.counts is None else self.counts[i],
-        )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
+        scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
+        return Prediction(**{**one, **scalars}, rotation=float(np.asarray(self.rotation)[i]))
 
 
 def stacked(done: list[Prediction]) -> Prediction:
-    """The predictions of single images, at least one, as one of a batch; `Prediction.__getitem__` undoes it."""
-    return Prediction(
-        score=np.array([p.score for p in done], dtype=np.float32),
-        is_anomalous=np.array([p.is_anomalous for p in done], dtype=bool),
-        anomaly_map=np.stack([p.anomaly_map for p in done]),
-        patch_scores=np.stack([p.patch_scores for p in done]),
-        nearest=np.stack([p.nearest for p in done]),
-        rotation=np.array([p.rotation for p in done], dtype=np.float64),
-        original_size=None if done[0].original_size is None else tuple(p.original_size for p in done),
-        score_lower=np.array([p.score_lower for p in done], dtype=np.float32),
-        score_upper=np.array([p.score_upper for p in done], dtype=np.float32),
-        certain=np.array([p.certain for p in done], dtype=bool),
-        complete=np.array([p.complete for p in done], dtype=bool),
-        patch_scores_lower=np.stack([p.patch_scores_lower for p in done]),
-        counts=None if done[0].counts is None else tuple(p.counts for p in done),
-    )
+    """Predictions of single images, at least one, as those of a batch; `Prediction.__getitem__` is the inverse."""
+    values: dict[str, Any] = {}
+    for name in (f.name for f in fields(Prediction)):
+        parts = [getattr(one, name) for one in done]
+        if name in ("original_size", "counts"):
+            values[name] = None if parts[0] is None else tuple(parts)
+        else:
+            values[name] = np.stack(parts)
+            if values[name].dtype == np.float64 and name != "rotation":
+                values[name] = values[name].astype(np.float32)
+    return Prediction(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """An image as the network sees it.
+
+    Attributes:
+        name: of the image, for errors.
+        pixels: uint8 (H, W, 3). degrees: by which alignment rotated it.
+        size: (height, width) of the original image.
+    """
+
+    name: str
+    pixels: UInt8Array
+    degrees: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A fitted model made ready to predict: everything that images have in common.
+
+    Attributes:
+        nominal, scorer: the nominal patches and the score.
+        describer: from network inputs to descriptors. precision: of the network's products.
+        geometry, alignment: from images to network inputs; alignment is None unless images are rotated.
+        grid: (h, w) patches of an image.
+        positions: float32 (P, 2) position channels, or None.
+        parameters: the model's.
+        speed: measured speed of the search.
+    """
+
+    nominal: NominalModel
+    scorer: Scorer
+    describer: Describer
+    precision: str
+    geometry: Geometry
+    alignment: Alignment | None
+    grid: tuple[int, int]
+    positions: FloatArray | None
+    parameters: Parameters
+    speed: SearchSpeed = field(default_factory=SearchSpeed)
+
+    @cached_property
+    def gpu(self) -> GpuSlots | None:
+        """Network, search and map on one GPU, if both the network and the kernels are on it and the score is the
+        squared distance; else None.
+        """
+        p, backend = self.parameters, self.scorer.backend
+        on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
+        if not on_gpu or p.score != "nearest" or p.distance != "squared_l2":
+            return None
+        from .gpu.inference import GpuModel
+        from .gpu.slots import open_slots
+
+        bank, size = self.scorer.bank, p.image_size
+        model = GpuModel(bank, self.grid, size, p.dim, p.neighbourhood, p.smoothing_sigma, self.positions)
+        return open_slots(model, self.describer.backbone, backend, self.precision)
+
+    def predict(
+        self, count: int, load: Callable[[int], tuple[str, Any]], limits: Limits | None, threshold: float, begun: float
+    ) -> list[Prediction]:
+        """Predictions of images.
+
+        Args:
+            count: number of images. load: name and image of number i, in a form that `as_image` takes.
+            limits: where searches may stop; None: nowhere.
+            threshold: of the verdict.
+            begun: `time.perf_counter` when the first image's budget began.
+        """
+        done: list[Prediction] = []
+        # Budgets are each image's own, so that images take turns.
+        step = 1 if limits is not None and limits.budget is not None else self.parameters.batch_size
+        for start in range(0, count, step):
+            begun = time.perf_counter() if start else begun
+            inputs = [self.read(*load(i)) for i in range(start, min(start + step, count))]
+            if self.gpu is not None:
+                scores = self.gpu.scores([one.pixels for one in inputs])
+                for one in inputs:
+                    with named_features(one.name):
+                        done.append(self._from_gpu(next(scores), one, threshold))
+                continue
+            described = self.describe(np.stack([one.pixels for one in inputs]))
+            for one, rows in zip(inputs, described, strict=True):
+                with named_features(one.name):
+                    done.append(self.score(rows, limits, threshold, begun, one.degrees, one.size))
+        return done
+
+    def stream(
+        self, images: Iterable[tuple[str, Any]], limits: Limits | None, threshold: float, ahead: int
+    ) -> Iterator[Prediction]:
+        """Predictions of (name, image) pairs as they come; see `InReaCh.predict_stream`."""
+        gpu = self.gpu
+
+        def start(one: NetworkInput) -> Any:
+            if gpu is not None:
+                return one, gpu.start(one.pixels)
+            begun = time.perf_counter()
+            (rows,) = self.describe(one.pixels[None])
+            with named_features(one.name):
+                return self.score(rows, limits, threshold, begun, one.degrees, one.size)
+
+        def collect(started: Any) -> Prediction:
+            if gpu is None:
+                done: Prediction = started
+                return done
+            one, slot = started
+            with named_features(one.name):
+                return self._from_gpu(gpu.collect(slot), one, threshold)
+
+        in_flight = 0 if gpu is None else gpu.in_flight
+        return in_stream(images, lambda item: self.read(*item), start, collect, ahead=ahead, in_flight=in_flight)
+
+    def read(self, name: str, image: Any) -> NetworkInput:
+        """An image in any form that `as_image` takes, as the network sees it."""
+        array = as_image(image, name)
+        pixels, degrees = self.geometry.apply(array), 0
+        if self.alignment is not None:
+            pixels, degrees = self.alignment.apply(pixels)
+        return NetworkInput(name, pixels, degrees, (int(array.shape[0]), int(array.shape[1])))
+
+    def describe(self, inputs: UInt8Array, precision: str | None = None) -> list[FloatArray]:
+        """Descriptors of network inputs, uint8 (B, H, W, 3), with position channels: B times (P, D)."""
+        return [append_positions(rows, self.positions) for rows in self.describer(inputs, precision or self.precision)]
+
+    def map(self, values: FloatArray) -> FloatArray:
+        """The anomaly map, float32 (H, W), of P patch scores."""
+        return anomaly_map(values.reshape(self.grid), self.parameters.image_size, self.parameters.smoothing_sigma)
+
+    def score(
+        self,
+        rows: FloatArray,
+        limits: Limits | None,
+        threshold: float,
+        begun: float,
+        degrees: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> Prediction:
+        """The prediction for one image's descriptors, (P, D)."""
+        found = self._bounded(rows, limits, begun) if limits is not None and self.scorer.score == "nearest" else None
+        if found is None:
+            searched = kernels.nearest(rows, self.scorer.bank, backend=self.scorer.backend)
+            upper = lower = self.scorer.scores_of(rows, searched)
+            smoothed, nearest, counts = self.map(upper), searched.index, searched.counts
+            low = high = image_score(smoothed)
+        else:
+            upper, lower, smoothed, nearest = found.upper, found.lower, found.anomaly_map, found.nearest
+            low, high, counts = found.score_lower, found.score_upper, found.counts
+        return Prediction(
+            score=high,
+            is_anomalous=high > threshold,
+            anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
+            patch_scores=upper.reshape(self.grid),
+            nearest=nearest.reshape(self.grid),
+            rotation=float(degrees),
+            original_size=size,
+            score_lower=low,
+            score_upper=high,
+            certain=low > threshold or high <= threshold,
+            complete=found is None or found.complete,
+            patch_scores_lower=lower.reshape(self.grid),
+            counts=counts,
+        )
+
+    def _bounded(self, rows: FloatArray, limits: Limits, begun: float) -> BoundedScores:
+        p = self.parameters
+        deadline = None if limits.budget is None else begun + limits.budget
+        search = BoundedSearch(self.nominal, self.scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
+        return search.run(limits.threshold, deadline)
+
+    def _from_gpu(self, found: Any, one: NetworkInput, threshold: float) -> Prediction:
+        smoothed = found.anomaly_map
+        return Prediction(
+            score=found.score,
+            is_anomalous=found.score > threshold,
+            anomaly_map=rotate_map_back(smoothed, one.degrees) if one.degrees else smoothed,
+            patch_scores=found.patch_scores,
+            nearest=found.nearest,
+            rotation=float(one.degrees),
+            original_size=one.size,
+            counts=found.counts,
+        )
+
+
+@contextmanager
+def named_features(name: str) -> Iterator[None]:
+    """Names the image whose features are not finite."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise bad_features(name) from error

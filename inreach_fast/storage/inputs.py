@@ -1,15 +1,16 @@
-"""The network inputs of all training images, with the sha256 of each: in memory while small, else in a file."""
+"""The network inputs of all training images, with the sha256 of each: in memory while they are few, else in a file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from .workspace import Workspace, map_file, read_into, write_all
+from .files import byte_view, map_file, read_into, write_all
+from .workspace import Workspace
 
 
 class InputStore:
@@ -37,24 +38,18 @@ class InputStore:
         return len(self._digests)
 
     def append(self, image: UInt8Array) -> None:
-        """Takes in the next image, (H, W, 3).
-
-        Raises:
-            SpoolWriteError: the file cannot be written.
-        """
-        digest = input_digest(image)
+        """Adds the next image, (H, W, 3); SpoolWriteError if the file cannot be written."""
+        digest = array_digest(image)
         if self._array is not None:
             self._array[len(self)] = image
         else:
             assert self._file is not None
-            try:
+            with self._workspace.writing(self._bytes):
                 write_all(self._file, image)
-            except OSError as error:
-                raise self._workspace.write_error(error, self._bytes) from error
         self._digests.append(digest)
 
     def __getitem__(self, number: int) -> UInt8Array:
-        """Image ``number``, (H, W, 3), not to be written to."""
+        """Image ``number``, (H, W, 3); not to be written to."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         if self._array is not None:
@@ -69,34 +64,39 @@ class InputStore:
         return (self[number] for number in range(len(self)))
 
     @property
+    def images(self) -> Collection[UInt8Array]:
+        """The images to be gone over in their order: the array that holds them, or this store."""
+        return self if self._array is None else self._array[: len(self)]  # type: ignore[return-value]
+
+    @property
     def digests(self) -> UInt8Array:
         """sha256 of each image, uint8 (N, 32)."""
-        return digest_array(self._digests)
+        return stacked_digests(self._digests)
 
     def finish(self) -> UInt8Array:
-        """All images, read-only (N, H, W, 3), memory-mapped where they lie in a file; the store is done with."""
+        """All images, read-only (N, H, W, 3), memory-mapped if they are in a file; ends the use of the store."""
         shape = (len(self), *self._shape)
         if self._array is not None:
             images: UInt8Array = self._array[: len(self)]
         else:
             assert self._file is not None
             images = map_file(self._file, np.uint8, shape)
-            self._file.close()
+        self.close()
         images.flags.writeable = False
         return images
 
     def close(self) -> None:
-        """Gives up memory and file."""
+        """Releases memory and file."""
         self._array = None
         if self._file is not None:
             self._file.close()
 
 
-def input_digest(image: UInt8Array | FloatArray) -> bytes:
-    """sha256 of an image's (or of its descriptors') bytes."""
-    return hashlib.sha256(np.ascontiguousarray(image).reshape(-1).view(np.uint8).data).digest()
+def array_digest(array: UInt8Array | FloatArray) -> bytes:
+    """sha256 of an array's bytes."""
+    return hashlib.sha256(byte_view(array)).digest()
 
 
-def digest_array(digests: list[bytes]) -> UInt8Array:
+def stacked_digests(digests: list[bytes]) -> UInt8Array:
     """Digests as uint8 (N, 32)."""
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), 32)

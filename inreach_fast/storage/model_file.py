@@ -21,12 +21,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 import struct
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -36,6 +36,7 @@ import numpy as np
 from ..array_types import Array
 from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
 from ..memory import release_pages
+from .files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"
 VERSION: Final = 2
@@ -73,56 +74,48 @@ def save_file(
     little = {name: _little(array) for name, array in arrays.items()}
     if holding is not None and _taken_over(holding, target, meta, little):
         return
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(target) as file:
             _write_model(file, meta, little)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        temporary = None
-        _sync_folder(target.parent)
     except OSError as error:
-        _remove(temporary)  # before the message says how much room there is
         raise _save_error(target, _layout(little)[1], error) from error
-    except BaseException:
-        _remove(temporary)
-        raise
+    sync_folder(target.parent)
 
 
 def _taken_over(holding: Path, target: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bool:
-    """Makes a model of ``holding``; False where it has to be copied: it is a model already, or lies elsewhere."""
+    """Makes a model of ``holding``; False if it must be copied: it is a model already, or on another file system.
+
+    Windows does not change the size of a file that is mapped, as this one is.
+    """
     places, total = _layout(arrays)
     end = sum(places[0])
     try:
         status = holding.stat()
-        if status.st_nlink != 1 or status.st_dev != target.parent.stat().st_dev or status.st_size < end:
+        other_disk = status.st_dev != target.parent.stat().st_dev
+        if WINDOWS or status.st_nlink != 1 or other_disk or status.st_size < end:
             return False
     except OSError:
         return False
-    temporary: str | None = None
+    second = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
         with holding.open("r+b") as file:
             file.truncate(end)
             _write_model(file, meta, arrays, first_is_there=True)
-        name = str(target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
-            os.link(holding, name)
-        except OSError:  # the file system knows no second names, or takes the two places for different ones
+            os.link(holding, second)
+        except OSError:  # the file system has no second names, or takes the two folders for different ones
             os.truncate(holding, end)
             return False
-        temporary = name
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
+        replace_file(second, target)
     except BaseException as error:
-        _remove(temporary)
         with suppress(OSError):
-            if holding.stat().st_nlink == 1:  # else it is the model by now
+            second.unlink(missing_ok=True)
+            if holding.stat().st_nlink == 1:  # otherwise it is the model by now
                 os.truncate(holding, end)
         if isinstance(error, OSError):
             raise _save_error(target, total - end, error) from error
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return True
 
 
@@ -145,16 +138,11 @@ def load_file(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dic
             entries = _entries(header, source, size)
             if verify:
                 for name, dtype, shape, offset, digest in entries:
-                    if _file_sha256(file, offset, dtype.itemsize * _count(shape)) != digest:
+                    if _file_sha256(file, offset, dtype.itemsize * math.prod(shape)) != digest:
                         raise ModelCorruptError(
                             f"{source}: array {name!r} was altered (its sha256 differs); copy the file again"
                         )
-            arrays = {}
-            for name, dtype, shape, offset, _ in entries:
-                if _count(shape) == 0:
-                    arrays[name] = np.empty(shape, dtype)
-                else:
-                    arrays[name] = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape).view(np.ndarray)
+            arrays = {name: map_file(file, dtype, shape, offset) for name, dtype, shape, offset, _ in entries}
     except OSError as error:
         raise ModelFileError(f"{source}: cannot be read ({error.strerror or error}); check the path") from error
     return header["meta"], arrays
@@ -183,7 +171,7 @@ def _aligned(offset: int) -> int:
 def _write_model(
     file: BinaryIO, meta: Mapping[str, Any], arrays: Mapping[str, Array], *, first_is_there: bool = False
 ) -> None:
-    """The whole content, each array read once; the prefix, without which it is no model, at last."""
+    """Writes everything, each array read once; the prefix, which makes the file a model, last."""
     places, end = _layout(arrays)
     entries = []
     file.write(bytes(ARRAYS_AT))
@@ -256,7 +244,7 @@ def _entries(
             offset = int(entry["offset"])
             ok = dtype in _DTYPES and all(n >= 0 for n in shape) and offset >= ARRAYS_AT
             wide = np.dtype(dtype).newbyteorder("<")
-            if not ok or offset + wide.itemsize * _count(shape) > size:
+            if not ok or offset + wide.itemsize * math.prod(shape) > size:
                 raise ValueError("array entry")
             out.append((str(entry["name"]), wide, shape, offset, str(entry["sha256"])))
     except (KeyError, TypeError, ValueError) as error:
@@ -264,23 +252,16 @@ def _entries(
     return out
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
-
-
-def _blocks(array: Array) -> Any:
+def _blocks(array: Array) -> Iterator[memoryview]:
     flat = array.reshape(-1).view(np.uint8)
     for start in range(0, len(flat), _BLOCK):
         block = flat[start : start + _BLOCK]
         yield block.data
-        release_pages(block)  # of a model that lies on disk itself: it may be larger than memory
+        release_pages(block)  # of a model that is mapped from a file: it may be larger than memory
 
 
 def _write_array(file: BinaryIO | None, array: Array) -> str:
-    """Writes an array's bytes, where there is a file to write to; their sha256, hex."""
+    """The sha256 of an array's bytes, hex; they are written to the file, if there is one."""
     digest = hashlib.sha256()
     for block in _blocks(array):
         digest.update(block)
@@ -312,7 +293,7 @@ def _altered(source: Path) -> ModelCorruptError:
 
 def _save_error(target: Path, needed: int, error: OSError) -> SaveError:
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         try:
             free = f"{shutil.disk_usage(target.parent).free:,}"
         except OSError:
@@ -324,25 +305,3 @@ def _save_error(target: Path, needed: int, error: OSError) -> SaveError:
     else:
         message = f"{target}: cannot be written ({reason}); check that the folder exists and may be written to"
     return SaveError(error.errno or errno.EIO, message)
-
-
-def _remove(temporary: str | None) -> None:
-    if temporary is not None:
-        with suppress(OSError):
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself durable, where folders can be synced."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,7 +1,7 @@
-"""The descriptors of the members of channels, wherever they lie: read a stretch at a time, in their order.
+"""Views of members' descriptors that are in several arrays or files: read a few at a time, in their order.
 
-Members stand in (image, patch) order. While a fit runs they are in a `RowLog` (row_log.py); in a fitted model the
-nominal ones are `NominalModel.patches` and the others beside them, both perhaps memory-mapped from its file.
+Members are in (image, patch) order. While a fit runs they are in a `RowLog` (row_log.py); in a fitted model the nominal
+ones are `NominalModel.patches` and the others a second array, both perhaps memory-mapped from its file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ class ArrayRows:
 
     def __init__(self, array: FloatArray) -> None:
         self.array = array
+        self.dim = int(array.shape[1])
         self._mapped = mapped_file(array) is not None
 
     def __len__(self) -> int:
         return len(self.array)
-
-    @property
-    def dim(self) -> int:
-        """Values in a row."""
-        return int(self.array.shape[1])
 
     def read(self, start: int, stop: int) -> FloatArray:
         """See `MemberRows`."""
@@ -41,25 +37,16 @@ class ArrayRows:
 
 
 class SplitRows:
-    """Rows that lie in two places, each in order.
-
-    Args:
-        chosen: bool (n,), which of the rows are in the first place.
-        first, second: the rows of each.
-    """
+    """Rows of two sources, each in order; ``chosen``, bool (n,), says which rows are in the first."""
 
     def __init__(self, chosen: BoolArray, first: MemberRows, second: MemberRows) -> None:
+        self.dim = first.dim
         self._chosen = chosen
         self._before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int64)])
         self._first, self._second = first, second
 
     def __len__(self) -> int:
         return len(self._chosen)
-
-    @property
-    def dim(self) -> int:
-        """Values in a row."""
-        return self._first.dim
 
     def read(self, start: int, stop: int) -> FloatArray:
         """See `MemberRows`."""
@@ -74,26 +61,16 @@ class SplitRows:
 
 
 class ChainedRows:
-    """Stretches of other rows, one behind the other.
-
-    Args:
-        parts: (rows, start, stop) of each stretch.
-        dim: values in a row.
-    """
+    """Ranges (rows, start, stop) of other rows, one behind the other; ``dim`` values in a row."""
 
     def __init__(self, parts: Iterable[tuple[MemberRows, int, int]], dim: int) -> None:
+        self.dim = dim
         self._parts = [part for part in parts if part[2] > part[1]]
         lengths = [stop - start for _, start, stop in self._parts]
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-        self._dim = dim
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    @property
-    def dim(self) -> int:
-        """Values in a row."""
-        return self._dim
 
     def read(self, start: int, stop: int) -> FloatArray:
         """See `MemberRows`."""
@@ -106,4 +83,4 @@ class ChainedRows:
             start, part = end, part + 1
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate([np.empty((0, self._dim), np.float32), *pieces])
+        return np.concatenate([np.empty((0, self.dim), np.float32), *pieces])

@@ -34,7 +34,7 @@ def photographs() -> np.ndarray:
     from skimage import data
 
     images = [getattr(data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket", "camera", "brick")]
-    return Geometry().apply_batch([to_rgb8(image) for image in images])
+    return np.stack([Geometry().apply(to_rgb8(image)) for image in images])
 
 
 @needs_weights

@@ -1,4 +1,4 @@
-"""The bench on tiny sizes: its schema, its ratios, and the baseline that ours is compared with."""
+"""The bench at tiny sizes: its schema, its ratios, and the baseline."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_baseline_describes_as_the_package_does(random: np.random.Generator) -> 
 
 
 def test_baseline_associates_and_filters_as_the_package_does(random: np.random.Generator) -> None:
-    from inreach_fast.method.channels import select_nominal
+    from nominal_rows import select_nominal
 
     places = 4 * random.standard_normal((1, 20, 12))
     x = (places + random.standard_normal((7, 20, 12))).astype(np.float32)

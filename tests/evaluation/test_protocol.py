@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_masks_follow_their_images():
         mask = rng.random(shape) < 0.3
         geometry = Geometry(resize=resize, crop=crop)
         got = resize_crop_mask(mask, geometry)
-        assert got.shape == geometry.input_size
+        assert got.shape == (geometry.crop or geometry.resize)
         if resize is None:
             as_image = np.repeat(mask[:, :, None].astype(np.uint8), 3, axis=2)
             np.testing.assert_array_equal(got, geometry.apply(as_image)[:, :, 0] > 0)
@@ -140,14 +141,14 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
 
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Pure noise passes at a threshold of next to nothing only after some turn; force the outcome instead.
-    from inreach_fast.fit import pipeline as fit_pipeline
+    from inreach_fast.fit import reading
     from inreach_fast.images.alignment import Alignment
 
     def aligned(images, *, threshold, score_before=None, known=None, progress=None):
         angles = np.arange(len(images), dtype=np.int64) * 90 % 360
         return Alignment(score_before, threshold + 1, threshold, True, angles, images[0].copy())
 
-    monkeypatch.setattr(fit_pipeline, "align_images", aligned)
+    monkeypatch.setattr(reading, "align_images", aligned)
     got = evaluate_class(tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone)
     assert [degrees for _, degrees in asked[:16]] == [i * 90 % 360 for i in range(16)]
     # A test image that is the reference itself is not turned; others find angles of their own.
@@ -282,7 +283,7 @@ def test_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(SaveError, match=r"out\.json"):
         report.write_json([result], path)
     assert path.read_text() == "old"

@@ -13,8 +13,7 @@ from small_fits import estimator, pictures, saved, tiny_backbone
 
 from inreach_fast import InReaCh
 from inreach_fast.errors import NonFiniteError, ParameterError
-from inreach_fast.fit.image_job import ImageTask
-from inreach_fast.fit.pipeline import image_association
+from inreach_fast.fit.image_job import ImageJob, ImageTask
 
 SETTINGS: dict[str, Any] = {"min_channel_length": 1, "threshold_images": 4}
 
@@ -41,7 +40,14 @@ def test_the_same_bytes_from_every_executor(executor: Any, tmp_path: Path) -> No
 def test_what_is_sent_can_be_rebuilt_without_the_network_itself() -> None:
     model = InReaCh(backbone="efficientnet_lite2", weights="random", depth=2, image_size=32, dim=8)
     seeds = np.zeros((1, 64, 8), np.float32)
-    spec = image_association(np.array([0]), seeds, None, model.parameters, model._network())
+    spec = ImageJob(
+        seed_images=np.array([0]),
+        seed_rows=seeds,
+        positions=None,
+        parameters=model.parameters,
+        describer=model._describer,
+        torch_threads=torch.get_num_threads(),
+    )
     sent = pickle.dumps(spec)
     assert len(sent) < 20_000 + seeds.nbytes
     threads = torch.get_num_threads()

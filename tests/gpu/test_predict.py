@@ -11,6 +11,7 @@ from small_networks import Small
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import Backbone
+from inreach_fast.kernels import backend_of
 from inreach_fast.kernels.gpu.backends import gpu_backend
 from inreach_fast.predict.disagreement import disagreement
 
@@ -33,7 +34,7 @@ def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
     """The GPU's way against the same features through the CPU's kernels: to the bit."""
     for image in images:
         found = model.predict(image)
-        rows = model._described_rows(model.geometry.apply(image)[None])[0]
+        rows = model._ready(images=True).describe(model.geometry.apply(image)[None])[0]
         expected = model.score_descriptors(rows)
         np.testing.assert_array_equal(found.patch_scores, expected.patch_scores)
         np.testing.assert_array_equal(found.nearest, expected.nearest)
@@ -42,7 +43,7 @@ def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
 
 
 def test_replayed_graphs_give_the_bits_of_eager_calls(model: InReaCh, caplog: pytest.LogCaptureFixture) -> None:
-    assert model._gpu() is not None
+    assert model._ready(images=True).gpu is not None
     _kernels_agree(model, _images(6, seed=1))
     assert "no CUDA graph" not in caplog.text
 
@@ -61,14 +62,14 @@ def test_a_bank_in_pieces_is_read_when_it_is_there(model: InReaCh, monkeypatch: 
 
     images = _images(12, seed=5)
     whole = [model.predict(image) for image in images]
-    opened: Any = gpu_backend(f"{model.parameters.kernel_backend.partition(':')[0]}:{torch.cuda.current_device()}")
+    opened: Any = gpu_backend(f"{backend_of(model.parameters).partition(':')[0]}:{torch.cuda.current_device()}")
     monkeypatch.setattr(opened, "options", replace(opened.options, memory_limit=20_000))
-    monkeypatch.setattr(model, "_on_gpu", None)
+    monkeypatch.setattr(model, "_predictor", None)
     model.nominal_.bank._prepared.clear()
     for ours, theirs in zip(model.predict_stream(iter(images)), whole, strict=True):
         assert ours.score == theirs.score
         np.testing.assert_array_equal(ours.nearest, theirs.nearest)
-    gpu = model._gpu()
+    gpu = model._ready(images=True).gpu
     assert gpu is not None
     assert gpu.start(images[0]).slot.inference._target.whole is None
 

@@ -19,6 +19,7 @@ from small_fits import estimator, pictures, saved, tiny_backbone
 
 import inreach_fast
 from inreach_fast import errors, kernels
+from inreach_fast.evaluation.feature_cache import CachedDescriber
 from inreach_fast.kernels import describing
 from inreach_fast.kernels.gpu.devices import limit
 from inreach_fast.method import descriptors
@@ -68,7 +69,7 @@ def test_only_rows_that_are_kept_leave_the_gpu(gpu: HostGpu, monkeypatch: pytest
 
     seeds, images = torch.randn(2, PATCHES, 24), torch.randn(5, PATCHES, 24)
     associator = Associator(np.array([0, 1]), [s.numpy() for s in seeds], backend="cuda:0")
-    for module in ("method.association", "fit.image_job"):
+    for module in ("method.association", "method.descriptors"):
         monkeypatch.setattr(f"inreach_fast.{module}.in_memory", spy)
     uploaded: list[int] = []
     gpu.uploads = uploaded.append
@@ -92,8 +93,8 @@ def test_only_rows_that_are_kept_leave_the_gpu(gpu: HostGpu, monkeypatch: pytest
 
 def test_a_cache_before_the_network_is_asked(gpu: HostGpu) -> None:
     model, asked = estimator(**SETTINGS), []
-    described = model._base_descriptors
-    model._base_descriptors = lambda batch: asked.append(len(batch)) or described(batch)  # type: ignore[method-assign]
+    described = model._describer
+    model._describer = CachedDescriber(model._describer, lambda batch: asked.append(len(batch)) or described(batch))
     model.fit(pictures(5))
     assert sum(asked) >= 5
 

@@ -167,7 +167,7 @@ def test_the_estimator_goes_through_the_gpu(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(5)
     expected = model.predict(np.stack(images))
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     found = model.predict(np.stack(images))
     np.testing.assert_array_equal(found.score, expected.score)
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
@@ -185,7 +185,7 @@ def test_callers_of_one_model_do_not_have_to_know_of_each_other(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images, others = _inputs(6), [image[::-1].copy() for image in _inputs(6)]
     expected, expected_others = ([model.predict(image).score for image in part] for part in (images, others))
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     given_up = model.predict_stream(iter(images))
     next(given_up)
     given_up.close()
@@ -203,7 +203,6 @@ def test_another_model_of_the_same_number_is_another_model(
     monkeypatch.setattr("inreach_fast.predict.gpu.slots.open_slots", lambda setting, *_: opened.append(setting))
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(device="cuda", backend="cuda:0"))
     monkeypatch.setattr(model, "nominal_", model.nominal_)
-    monkeypatch.setattr(model, "_on_gpu", None)
     banks = [kernels.Bank(np.array(model.nominal_.patches)) for _ in range(40)]
     for bank, unseen in zip(banks[::2], banks[1::2], strict=True):
         for each in (unseen, bank):
@@ -211,7 +210,7 @@ def test_another_model_of_the_same_number_is_another_model(
             later.__dict__["_lazy"] = {"bank": each}
             model.nominal_ = later
             del later
-        model._gpu()
+        model._ready(images=True)
         assert opened[-1].bank is bank
 
 
@@ -221,7 +220,7 @@ def test_on_a_gpu_the_search_is_whole_whatever_the_limits(
     slots = _slots(model, host_gpus, Options(F32, F32, heads=False, capacity=1 << 12))
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
-    monkeypatch.setattr(InReaCh, "_gpu", lambda self: slots)
+    monkeypatch.setitem(model._ready().__dict__, "gpu", slots)
     middle = sorted(p.score for p in plain)[1]
     for limits in ({"budget_ms": 1e-3}, {"threshold": middle}, {"threshold": middle, "budget_ms": 1e-3}):
         alone = [model.predict(image, **limits) for image in images]
@@ -245,7 +244,6 @@ def test_limits_with_the_gpus_kernels_through_the_cpus_memory(
     images = _inputs(3)
     plain = [model.predict(image) for image in images]
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(backend="cuda:0"))
-    monkeypatch.setattr(model, "_scorer", None)
     for expected, image in zip(plain, images, strict=True):
         for threshold in (expected.score * 0.7, expected.score, expected.score * 1.4):
             found = model.predict(image, threshold=threshold)

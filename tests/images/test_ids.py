@@ -36,11 +36,11 @@ def test_numbers_and_names(ids: Any, numbers: list[int]) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (6, "no image 6; they are numbered 0 to 5"),
+        (6, "no image 6; give a number from 0 to 5"),
         (-1, "no image -1"),
         ([], "at least one"),
-        ("c.png", "is called 'c.png'; they are called 'a/0.png', 'a/1.png', ... .*info --json"),
-        ("1.png", "2 training images are called '1.png'.*give its number"),
+        ("c.png", "has the name 'c.png'; give one like 'a/0.png', 'a/1.png', ... .*info --json"),
+        ("1.png", "2 training images have the name '1.png'.*give a number"),
         ("2.png", "numbers 4, 5"),
         (True, "numbers or names"),
         (1.0, "numbers or names"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from inreach_fast.errors import DataError, MixedSizesError, ParameterError
+from inreach_fast.errors import DataError
 from inreach_fast.images.preprocess import Geometry
 
 RNG = np.random.default_rng(3)
@@ -19,8 +19,7 @@ RNG = np.random.default_rng(3)
 def test_paper_geometry_is_torchvisions(size: tuple[int, int]) -> None:
     image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
     expected = transforms.Compose([transforms.Resize((256, 256)), transforms.CenterCrop(224)])(Image.fromarray(image))
-    np.testing.assert_array_equal(Geometry.paper().apply(image), np.asarray(expected))
-    assert Geometry.paper().input_size == (224, 224)
+    np.testing.assert_array_equal(Geometry((256, 256), (224, 224)).apply(image), np.asarray(expected))
 
 
 @pytest.mark.parametrize("crop", [(31, 40), (32, 41), (33, 33)])
@@ -34,19 +33,7 @@ def test_oblong_crop_is_torchvisions(crop: tuple[int, int]) -> None:
 def test_default_keeps_everything() -> None:
     image = RNG.integers(0, 256, (224, 224, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Geometry().apply(image), image)
-    assert Geometry(resize=None).input_size is None
     assert Geometry(resize=(8, 20)).apply(image).shape == (8, 20, 3)
-
-
-def test_batch() -> None:
-    images = [RNG.integers(0, 256, (10 + i, 12, 3), dtype=np.uint8) for i in range(3)]
-    batch = Geometry(resize=(6, 9)).apply_batch(images)
-    assert batch.shape == (3, 6, 9, 3)
-    np.testing.assert_array_equal(batch[2], Geometry(resize=(6, 9)).apply(images[2]))
-    with pytest.raises(MixedSizesError, match="number 1"):
-        Geometry(resize=None).apply_batch(images)
-    with pytest.raises(DataError, match="empty"):
-        Geometry().apply_batch([])
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20))
@@ -75,26 +62,7 @@ def test_a_map_goes_back_to_where_it_came_from() -> None:
     assert np.abs(back - rows)[12:88, 10:50].max() < 2
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"resize": (0, 4)},
-        {"resize": (4.5, 4)},
-        {"resize": (4, 4, 4)},
-        {"resize": (8, 8), "crop": (9, 8)},
-        {"crop": (-1, 1)},
-    ],
-)
-def test_bad_parameters(options: dict) -> None:
-    with pytest.raises(ParameterError, match=r"resize|crop"):
-        Geometry(**options)
-
-
 def test_bad_input() -> None:
-    with pytest.raises(DataError, match="float64"):
-        Geometry().apply(np.zeros((4, 4, 3)))
-    with pytest.raises(DataError, match="no pixels"):
-        Geometry().apply(np.zeros((0, 4, 3), np.uint8))
     with pytest.raises(DataError, match="smaller than the crop"):
         Geometry(resize=None, crop=(9, 9)).apply(np.zeros((4, 12, 3), np.uint8))
     with pytest.raises(DataError, match="input size"):

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from inreach_fast.errors import DataError, EmptyFolderError, ImageError, MixedSizesError, ParameterError
-from inreach_fast.images.source import as_image, open_images
+from inreach_fast.images.reading import as_image
+from inreach_fast.images.source import open_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
 

@@ -198,6 +198,11 @@ def test_a_verdict_is_the_same_every_time(model: InReaCh, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------- budget
 
 
+def set_speed(model: InReaCh, patch: float = 0.0) -> None:
+    speed = model._ready().speed
+    speed.patch, speed.maps = patch, 0.0
+
+
 def with_clock(monkeypatch: pytest.MonkeyPatch, double: LooseBounds) -> LooseBounds:
     double.install(monkeypatch)
     monkeypatch.setattr(verdict.time, "perf_counter", lambda: double.now)
@@ -213,7 +218,7 @@ def test_a_budget_is_kept_to_within_a_small_round_and_its_bounds_hold(
     plain = model.score_descriptors(rows)
     monkeypatch.setattr(verdict, "FIRST_ROUND", 16)
     monkeypatch.setattr(verdict, "LEAST_ROUND", 8)
-    model._pace = verdict.Pace()
+    set_speed(model)
     with monkeypatch.context() as patched:
         double = with_clock(patched, LooseBounds(looseness, seed))
         got = model.score_descriptors(rows, budget_ms=budget * 1e3)
@@ -245,7 +250,7 @@ def test_more_time_never_widens_the_bounds(model: InReaCh, monkeypatch: pytest.M
     monkeypatch.setattr(verdict, "FIRST_ROUND", 16)
     widths = []
     for budget in (50, 900, 1300, 1600, 60_000):
-        model._pace = verdict.Pace(patch=0.01)
+        set_speed(model, patch=0.01)
         with_clock(monkeypatch, LooseBounds(0.9, seed=1))
         got = model.score_descriptors(rows, budget_ms=budget)
         widths.append(got.score_upper - got.score_lower)
@@ -316,14 +321,14 @@ def test_images_have_the_limits_of_descriptors(of_images: InReaCh, monkeypatch: 
 def test_the_budget_of_an_image_starts_with_its_backbone(of_images: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(3, seed=2)
     double = with_clock(monkeypatch, LooseBounds(1.0))
-    describe, batches = of_images._described_rows, []
+    describe, batches = of_images._describer, []
 
-    def slow(inputs: Any, *precision: Any) -> Any:
+    def slow(inputs: Any, precision: str) -> Any:
         batches.append(len(inputs))
         double.now += 5.0 * len(inputs)
-        return describe(inputs, *precision)
+        return describe(inputs, precision)
 
-    monkeypatch.setattr(of_images, "_described_rows", slow)
+    monkeypatch.setattr(of_images, "_describer", slow)
     # Backbone 5 s, glance and search of all 64 patches 0.64 s. Images take turns, so that none waits for another.
     assert of_images.predict(images, budget_ms=6500).complete.tolist() == [True] * 3
     assert batches == [1] * 3

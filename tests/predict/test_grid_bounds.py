@@ -64,7 +64,7 @@ def test_bounds_hold_on_any_data(
         rows[: min(n, patches)] = bank[: min(n, patches)]
         rows[1::2] = np.nextafter(rows[:-1:2], np.float32(1))
     guesses = random.integers(-1, n, (2, patches))
-    check(rows, grid, bank, beside=lambda numbers, down, right: guesses[seed % 2, : len(numbers)])
+    check(rows, grid, bank, displaced=lambda numbers, down, right: guesses[seed % 2, : len(numbers)])
 
 
 def test_distances_above_are_none_too_small_and_hardly_too_large() -> None:
@@ -113,7 +113,7 @@ def test_patches_beside_are_found_in_their_own_image() -> None:
         "patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")))  # fmt: skip
     for _ in range(300):
         row, down, right = random.integers(0, len(part)), random.integers(-3, 4), random.integers(-3, 4)
-        got = int(part.beside(np.array([row]), np.array([down]), np.array([right]), grid)[0])
+        got = int(part.displaced(np.array([row]), np.array([down]), np.array([right]), grid)[0])
         y, x = divmod(int(part.patch_index[row]), 5)
         y, x = y + down, x + right
         same = (part.image_index == part.image_index[row]) & (part.patch_index == y * 5 + x)
@@ -126,8 +126,8 @@ def test_a_model_in_another_order_knows_no_neighbours() -> None:
     back = NominalModel(*(getattr(model, name)[::-1] for name in (
         "patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")))  # fmt: skip
     zero = np.zeros(3, np.int64)
-    assert back.beside(np.arange(3), zero, zero, (2, 2)).tolist() == [-1] * 3
-    assert model.beside(np.arange(3), zero, zero, (2, 2)).tolist() == [0, 1, 2]
+    assert back.displaced(np.arange(3), zero, zero, (2, 2)).tolist() == [-1] * 3
+    assert model.displaced(np.arange(3), zero, zero, (2, 2)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("backend", available_backends())
@@ -139,7 +139,7 @@ def test_surroundings_of_a_match_are_tried(backend: str) -> None:
     moved = np.ascontiguousarray(image[1:, 1:]).reshape(81, 16) + np.float32(0.01)
     found = check(
         moved, (9, 9), image.reshape(100, 16),
-        beside=lambda rows, down, right: model.beside(rows, down, right, (10, 10)), backend=backend,
+        displaced=lambda rows, down, right: model.displaced(rows, down, right, (10, 10)), backend=backend,
     )  # fmt: skip
     assert found.searched.sum() == 9
     assert np.array_equal(found.index, reference.nearest(moved, image.reshape(100, 16))[0])

@@ -315,11 +315,11 @@ def test_the_journal_is_on_the_disk_before_the_members_go(
 
 
 def test_folders_that_hold_something_else_are_not_touched(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpoolExistsError, match="is no spool"):
+    with pytest.raises(SpoolExistsError, match="is not a spool"):
         estimator(**SETTINGS).fit(folder, spool=folder)
     assert len(list(folder.iterdir())) == 10
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(SpoolExistsError, match="is no spool"):
+    with pytest.raises(SpoolExistsError, match="is not a spool"):
         estimator(**SETTINGS).fit(folder, spool=tmp_path / "file", resume=True)
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(SpoolWriteError, match=r"absent.*make its parent folder") as caught:
@@ -433,16 +433,16 @@ class NearlyFull:
 
 def test_a_record_of_which_the_disk_took_a_part_is_no_record(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", Budget(1 << 20))
-    spool.begin({"dim": 3})
-    journal = spool._journal
-    spool._journal = NearlyFull(journal)  # type: ignore[assignment]
+    spool.begin(lambda: {"dim": 3})
+    journal = spool.journal._file
+    spool.journal._file = NearlyFull(journal)  # type: ignore[assignment]
     with pytest.raises(SpoolWriteError, match="disk is full"):
         spool.add({"kind": "image", "number": 0})
-    assert spool.records == []
-    spool._journal = journal  # room was made
+    assert spool.journal.records == []
+    spool.journal._file = journal  # room was made
     spool.add({"kind": "image", "number": 1})
     spool.close()
-    assert Spool(tmp_path / "spool", Budget(1 << 20), resume=True).records == [{"kind": "image", "number": 1}]
+    assert Spool(tmp_path / "spool", Budget(1 << 20), resume=True).journal.records == [{"kind": "image", "number": 1}]
 
 
 def test_rows_of_which_the_disk_took_a_part_leave_those_before(tmp_path: Path) -> None:

@@ -76,10 +76,7 @@ class Outcome:
 
     def totals(self, pairs: int) -> SearchCounts:
         """What the call did."""
-        decided, refined = (int(n) for n in self._counters[:2])
-        return SearchCounts(
-            pairs, self.counts.bounded, self.counts.filtered + refined, decided, brute_force=self.counts.filtered > 0
-        )
+        return self.counts.totals(pairs, int(self._counters[0]), int(self._counters[1]))
 
 
 def nearest_call(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..results import SearchCounts
 from .device import Argument, Device, DeviceArray, fill
 from .frame import Frame
 
@@ -22,6 +23,10 @@ class Counts:
     refined: DeviceArray
     bounded: int = 0
     filtered: int = 0
+
+    def totals(self, pairs: int, decided: int, refined: int) -> SearchCounts:
+        """All counts of a search over so many pairs, once these two have been read."""
+        return SearchCounts(pairs, self.bounded, self.filtered + refined, decided, brute_force=self.filtered > 0)
 
     @staticmethod
     def zero(device: Device, both: DeviceArray | None = None) -> Counts:

@@ -160,11 +160,9 @@ class GpuInference:
         bad = int(result["bad"][0])
         if bad < patches:
             raise NonFiniteError(f"descriptors: row {bad} holds NaN or infinity")
-        pairs, listed = patches * len(self._model.bank), int(result["listed"][0]) if self._static else 0
-        bounded, filtered = (pairs, 0) if self._target.directions is not None else (0, pairs)
-        if not self._static or listed > self._search.capacity:
-            counts = self._search_in_parts(listed)
-            bounded, filtered = counts.bounded, counts.filtered
+        listed = int(result["listed"][0]) if self._static else 0
+        whole = self._static and listed <= self._search.capacity
+        counts = self._counts if whole else self._search_in_parts(listed)
         decided, refined = (int(n) for n in result["counters"])
         grid = self._model.grid
         return GpuScores(
@@ -172,7 +170,7 @@ class GpuInference:
             result["map"][0].copy(),
             result["values"].reshape(grid).copy(),
             result["nearest"].reshape(grid).copy(),
-            SearchCounts(pairs, bounded, filtered + refined, decided, brute_force=filtered > 0),
+            counts.totals(patches * len(self._model.bank), decided, refined),
         )
 
     def _prepare(self) -> None:
@@ -203,8 +201,8 @@ class GpuInference:
         find_nonfinite(device, rows, out["bad"])
         if self._static:
             answers = Answers.none(device, patches, self._target.frame)
-            counts = Counts.zero(device, out["counters"])
-            candidates = Candidates(device, self._search.capacity, counts, count=out["listed"])
+            self._counts = Counts.zero(device, out["counters"])
+            candidates = Candidates(device, self._search.capacity, self._counts, count=out["listed"])
             self._search.enqueue(self._target, rows, answers, candidates)
             self._finish(answers)
 

@@ -63,7 +63,7 @@ class TorchLibrary:
         return isinstance(value, self._torch.Tensor) and value.device.type == self._kind
 
     def adopt(self, value: Any) -> Any:
-        """Any array on a GPU as one of this library, without a copy; its producer is told the current stream."""
+        """Any array on a GPU as one of this library, without a copy; in the order of the current stream."""
         if isinstance(value, self._torch.Tensor):
             return value.detach().resolve_neg()
         return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import InReaCh
+from inreach_fast import InReaCh, kernels
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
-from inreach_fast.fit import nominate as fitted
-from inreach_fast.method.channels import Selection
+from inreach_fast.fit import model_building
 from inreach_fast.method.scoring import Scorer
-from inreach_fast.storage import row_split as placement
+from inreach_fast.progress import no_progress
+from inreach_fast.storage import partition
 from inreach_fast.storage.row_log import RowLog
 from inreach_fast.storage.rows import ArrayRows
 from inreach_fast.storage.spool import Spool
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 }
 LIMIT = 60_000
 ROW_BYTES = 4 * 26  # with position channels
-STRETCH = 40 * ROW_BYTES
+BLOCK = 40 * ROW_BYTES
 
 
 class Stopped(Exception):
@@ -41,8 +41,8 @@ class Stopped(Exception):
 
 
 @pytest.fixture(autouse=True)
-def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "_STRETCH_BYTES", STRETCH)
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_BLOCK_BYTES", BLOCK)
 
 
 def fit(spool: Path, progress: Callable[[str, int, int], None] | None = None) -> Any:
@@ -56,22 +56,18 @@ def whole(tmp_path: Path) -> bytes:
     return saved(estimator(**SETTINGS).fit(IMAGES), tmp_path)
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(1, 60),
     dim=st.sampled_from([1, 3, 24]),
     share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     limit=st.sampled_from([8, 10**7]),
-    stretch=st.integers(1, 40),
+    block=st.integers(1, 40),
     logged=st.booleans(),
     seed=st.integers(0, 10**6),
 )
 def test_every_row_gets_to_its_place(
-    count: int, dim: int, share: float, limit: int, stretch: int, logged: bool, seed: int
+    count: int, dim: int, share: float, limit: int, block: int, logged: bool, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     rows = random.standard_normal((count, dim), dtype=np.float32)
@@ -82,9 +78,8 @@ def test_every_row_gets_to_its_place(
         source = RowLog(workspace, "members", dim, most_rows=count, memory=workspace.budget.members)
         source.append(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placement, "_STRETCH_BYTES", 4 * dim * stretch)
-        selection = Selection(chosen, np.zeros(count, np.int64), {})
-        nominal, others = placement.place(source, selection, workspace, silent)
+        patch.setattr(partition, "_BLOCK_BYTES", 4 * dim * block)
+        nominal, others = partition.partition(source, chosen, workspace, no_progress)
     assert np.array_equal(nominal, rows[chosen])
     assert np.array_equal(others, rows[~chosen])
 
@@ -104,14 +99,14 @@ def test_rows_never_lie_on_disk_twice(tmp_path: Path) -> None:
             seen.append(left)
 
     model = fit(spool, watch)
-    assert len(model.nominal_) < members // ROW_BYTES == len(model._growth.members)
-    assert len(seen) == -(-members // STRETCH) > 3
+    assert len(model.nominal_) < members // ROW_BYTES == len(model._growth().members)
+    assert len(seen) == -(-members // BLOCK) > 3
     assert seen[-1] == 0
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
 @pytest.mark.parametrize("where", ["written", "recorded", "cut"])
-def test_stopped_between_any_two_steps_of_a_stretch(
+def test_stopped_between_any_two_steps_of_a_block(
     tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, where: str, step: int
 ) -> None:
     count = 0
@@ -150,7 +145,7 @@ def test_stopped_between_any_two_steps_of_a_stretch(
 def test_a_full_disk_in_the_middle_keeps_both_ends(
     tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_at, count = placement.write_at, 0
+    write_at, count = partition.write_at, 0
 
     def full(file: Any, offset: int, array: NDArray[np.float32]) -> None:
         nonlocal count
@@ -160,14 +155,14 @@ def test_a_full_disk_in_the_middle_keeps_both_ends(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_at(file, offset, array)
 
-    monkeypatch.setattr(placement, "write_at", full)
+    monkeypatch.setattr(partition, "write_at", full)
     with pytest.raises(SpoolWriteError, match=r"disk is full.*--resume"):
         fit(tmp_path / "spool")
     assert saved(fit(tmp_path / "spool"), tmp_path) == whole
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("members", "were altered"), ("selection", "filters left was altered"), ("nominal", "are gone")]
+    ("name", "words"), [("members", "were altered"), ("selection", "result was altered"), ("nominal", "are gone")]
 )
 def test_rows_that_were_lost_on_the_way_are_told(tmp_path: Path, name: str, words: str) -> None:
     def stop(stage: str, done: int, total: int) -> None:
@@ -215,13 +210,13 @@ def kept_after_a_kill(model: Any, spool: Path) -> Any:
 def test_pages_that_a_score_looked_at_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nominal = kept(tmp_path / "spool").nominal_
     p = estimator(**SETTINGS).parameters
-    scorer = Scorer(nominal.bank, lambda: np.zeros(len(nominal), np.int64), p.score, p.distance, p.kernel_backend)
+    scorer = Scorer(nominal.bank, lambda: np.zeros(len(nominal), np.int64), p.score, p.distance, kernels.backend_of(p))
     rows, passing = np.random.default_rng(0).random((64, 26), dtype=np.float32), np.zeros(3)
-    expected = fitted.leave_one_out_score(scorer, rows, 0, (8, 8), p)
+    expected = model_building.leave_one_out_score(scorer, rows, 0, (8, 8), p)
     released: list[Any] = []
-    monkeypatch.setattr(fitted, "release_pages", released.append)
-    assert fitted.leave_one_out_score(scorer, rows, 0, (8, 8), p, [passing]) == expected
-    assert [array is passing for array in released] == [False, True] * (64 // fitted._MAPPED_QUERIES)
+    monkeypatch.setattr(model_building, "release_pages", released.append)
+    assert model_building.leave_one_out_score(scorer, rows, 0, (8, 8), p, [passing]) == expected
+    assert [array is passing for array in released] == [False, True] * (64 // model_building._MAPPED_QUERIES)
 
 
 def test_a_grown_model_is_not_the_spools(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""`FittedState`: everything that a fit leaves, as one object; to the parts of a model file and back."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ..array_types import Array, FloatArray, IndexArray
+from ..fit.growth_state import GrowthState
+from ..fit.report import FitReport
+from ..fit.result import FitResult
+from ..images.alignment import Alignment
+from ..method.compression import Compression
+from ..method.descriptors import check_grid
+from ..method.nominal_model import NominalModel
+
+_NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
+
+# An array of descriptors, as long as its owner keeps it, and the number of an image in it.
+Reference = tuple["weakref.ref[Any]", int]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedState:
+    """A fitted model without its parameters and network.
+
+    Attributes:
+        nominal to report: as in `InReaCh`, with an underscore behind their names.
+        alignment: result of position test and rotation search, if images are rotated; else None.
+        growth: what `partial_fit` and `forget` need; None if the model is final or compressed.
+        from_descriptors: whether the model was fitted on descriptors of the caller's own.
+        references: of such a model, where the descriptors of each image are while the caller keeps them.
+    """
+
+    nominal: NominalModel
+    grid: tuple[int, int]
+    image_names: list[str]
+    seed_images: IndexArray
+    positions: bool
+    transpose_score: float
+    threshold_scores: FloatArray
+    threshold_images: IndexArray
+    report: FitReport
+    alignment: Alignment | None
+    growth: GrowthState | None
+    from_descriptors: bool
+    references: list[Reference | None] | None = None
+
+    @classmethod
+    def of_fit(cls, result: FitResult, references: list[Reference | None] | None = None) -> FittedState:
+        """The state after a fit; ``references`` only of one of descriptors."""
+        values = {f.name: getattr(result, f.name) for f in fields(result)}
+        alignment = values.pop("alignment")
+        return cls(
+            **values,
+            alignment=alignment if alignment is not None and alignment.kept else None,
+            transpose_score=float("nan") if alignment is None else alignment.score_before,
+            from_descriptors=alignment is None,
+            references=references,
+        )
+
+    def as_result(self) -> FitResult:
+        """The fit's result, which growing starts from."""
+        return FitResult(**{f.name: getattr(self, f.name) for f in fields(FitResult)})
+
+    @property
+    def n_images(self) -> int:
+        """Training images used."""
+        return len(self.image_names)
+
+    def to_parts(self, *, final: bool) -> tuple[dict[str, Any], dict[str, Array]]:
+        """JSON and arrays for a model file; ``final`` leaves out what only growing needs."""
+        nominal, alignment = self.nominal, self.alignment
+        if nominal.index_arrays is None:
+            nominal.build_index(None, 0)
+        arrays: dict[str, Array] = {name: getattr(nominal, name) for name in _NOMINAL_ARRAYS}
+        arrays["threshold_scores"] = self.threshold_scores
+        arrays["threshold_images"] = self.threshold_images
+        arrays["seed_images"] = self.seed_images
+        arrays.update({f"index.{name}": array for name, array in sorted((nominal.index_arrays or {}).items())})
+        if self.growth is not None and not final:
+            arrays.update({f"growth.{name}": array for name, array in self.growth.to_arrays().items()})
+        if alignment is not None:
+            arrays.update({f"alignment.{name}": array for name, array in alignment.to_arrays().items()})
+        meta = {
+            "grid": list(self.grid),
+            "n_images": self.n_images,
+            "image_names": self.image_names,
+            "positions": self.positions,
+            "transpose_score": None if np.isnan(self.transpose_score) else self.transpose_score,
+            "alignment": None if alignment is None else alignment.to_json(),
+            "report": self.report.counts,  # without the seconds, which differ from run to run
+        }
+        if nominal.compression is not None:
+            meta["compression"] = nominal.compression.as_dict()
+        return meta, arrays
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> FittedState:
+        """Inverse of `to_parts`. Raises KeyError, TypeError or ValueError if a part is missing or malformed."""
+        compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
+        nominal = NominalModel(
+            **{name: arrays[name] for name in _NOMINAL_ARRAYS},
+            index_arrays=_parts(arrays, "index.") or None,
+            compression=compression,
+        )
+        grid = check_grid(meta["grid"], int(np.prod(meta["grid"])))
+        report, alignment = FitReport(meta["report"]), meta["alignment"]
+        seeds = arrays["seed_images"] if "seed_images" in arrays else report["seed_images"]
+        seed_images = np.array(seeds, dtype=np.int64)
+        growth = _parts(arrays, "growth.")
+        return cls(
+            nominal=nominal,
+            grid=grid,
+            image_names=[str(name) for name in meta["image_names"]],
+            seed_images=seed_images,
+            positions=bool(meta["positions"]),
+            transpose_score=float("nan" if meta["transpose_score"] is None else meta["transpose_score"]),
+            threshold_scores=np.array(arrays["threshold_scores"]),
+            threshold_images=np.array(arrays["threshold_images"]),
+            report=report,
+            alignment=None if alignment is None else Alignment.from_parts(_parts(arrays, "alignment."), alignment),
+            growth=GrowthState.from_arrays(growth, seed_images, grid[0] * grid[1], len(nominal)) if growth else None,
+            from_descriptors=meta["backbone"] is None,
+        )
+
+
+def _parts(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,112 @@
+"""The estimator's network: given by the caller, or loaded on first use, and checked against the fitted one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BackboneMismatchError, ParameterError
+from ..parameters import Parameters
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+def as_backbone(value: Any) -> Backbone:
+    """A caller's network. Raises ParameterError if it is not a `Backbone`."""
+    if not (hasattr(value, "extract") and hasattr(value, "fingerprint")):
+        raise ParameterError(f"backbone: expected a name or a Backbone, got {type(value).__name__}")
+    backbone: Backbone = value
+    return backbone
+
+
+class NetworkHolder:
+    """Holds a `Backbone`, or what it is loaded from.
+
+    Attributes:
+        spec: of a loaded model, `Backbone.spec` of its network; None otherwise.
+        fingerprint: the fingerprint that the network must have; None: any.
+    """
+
+    def __init__(self, backbone: Backbone | None = None) -> None:
+        self._backbone = backbone
+        self.spec: dict[str, Any] | None = None
+        self.fingerprint: str | None = None
+        self._folder: Path | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_json(
+        cls, saved: Mapping[str, Any], folder: Path, backbone: Backbone | str | None, weights: Any, name: str
+    ) -> NetworkHolder:
+        """The network of a saved model.
+
+        Args:
+            saved: as `to_json` returned it. folder: of the model file, where weights are looked for as well.
+            backbone, weights: as in `InReaCh.load`. name: of the fitted network, for errors.
+
+        Raises:
+            BackboneMismatchError: ``backbone`` is not the fitted network.
+        """
+        holder = cls()
+        holder.spec, holder.fingerprint = dict(saved["spec"]), str(saved["fingerprint"])
+        holder._folder = folder
+        if isinstance(backbone, str):
+            plain = {"weights": "official", "weights_sha256": None, "seed": 0}
+            holder.spec = {**plain, **holder.spec, "backbone": backbone, "rebuildable": True}
+        elif backbone is not None:
+            holder._check(backbone, name)
+            holder._backbone = backbone
+        if weights is not None:
+            holder.spec["weights"] = os.fspath(weights)
+        return holder
+
+    def to_json(self, parameters: Parameters) -> dict[str, Any]:
+        """What a model file keeps of the network."""
+        fingerprint = self.fingerprint or self.get(parameters).fingerprint
+        spec = self.spec or self.get(parameters).spec
+        return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
+
+    def release(self) -> None:
+        """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
+        if self._backbone is None:
+            self.spec = self.fingerprint = None
+
+    def get(self, parameters: Parameters) -> Backbone:
+        """The network, loaded on first use.
+
+        Raises:
+            BackboneMismatchError: it is not the fitted one. BackboneError, WeightsError: it cannot be loaded.
+        """
+        if self._backbone is None:
+            with self._lock:
+                if self._backbone is None:
+                    self._backbone = self._loaded(parameters)
+        return self._backbone
+
+    def _loaded(self, p: Parameters) -> Backbone:
+        from ..backbones import backbone_from_spec, load_backbone
+
+        if self.spec is not None:
+            backbone = backbone_from_spec(self.spec, device=p.device, folder=self._folder)
+            self._check(backbone, p.backbone)
+            return backbone
+        return load_backbone(
+            p.backbone,
+            weights=p.weights,
+            depth=p.depth,
+            device=p.device,
+            normalisation=p.normalisation,
+            seed=p.random_state,
+        )
+
+    def _check(self, backbone: Backbone, name: str) -> None:
+        if self.fingerprint is not None and backbone.fingerprint != self.fingerprint:
+            raise BackboneMismatchError(
+                f"backbone: the model was fitted with {name!r} of fingerprint {self.fingerprint[:12]}, this is "
+                f"{backbone.name!r} of {backbone.fingerprint[:12]} (other weights, levels or normalisation); give "
+                "the same backbone, or fit again"
+            )

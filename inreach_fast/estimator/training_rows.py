@@ -1,0 +1,101 @@
+"""Descriptors of the training images: given again, still in the caller's array, or computed anew."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..array_types import FloatArray, UInt8Array
+from ..errors import MixedSizesError, ParameterError
+from ..images.alignment import rotate
+from ..images.preprocess import Geometry
+from ..images.source import open_images
+from ..method.descriptors import check_descriptors
+from .fitted_state import FittedState, Reference
+
+
+def references(x: Any, count: int) -> list[Reference | None]:
+    """References to the descriptors of each image; the model holds no copy of them."""
+    return [(weakref.ref(x), i) for i in range(count)] if isinstance(x, np.ndarray) else [None] * count
+
+
+def referenced(reference: Reference | None) -> FloatArray | None:
+    """An image's descriptors, (P, D), if their array still exists."""
+    array = None if reference is None else reference[0]()
+    return None if array is None or reference is None else np.ascontiguousarray(array[reference[1]], np.float32)
+
+
+def checked_rows(x: Any, state: FittedState, name: str = "x", *, every: bool = False) -> FloatArray:
+    """Descriptors (N, P, D) of the model's grid and dimension.
+
+    Args:
+        every: they must be those of all training images.
+
+    Raises:
+        MixedSizesError, ParameterError, NonFiniteError.
+    """
+    array = check_descriptors(x, name)
+    expected = (state.grid[0] * state.grid[1], state.nominal.patches.shape[1])
+    if array.shape[1:] != expected:
+        raise MixedSizesError(f"{name}: expected (P, D) = {expected} as in the fit, got {array.shape[1:]}")
+    if every and len(array) != state.n_images:
+        raise ParameterError(f"{name}: expected all {state.n_images} images of the model, got {len(array)}")
+    return array
+
+
+def training_rows(
+    state: FittedState, images: Any, geometry: Geometry, describe: Callable[[UInt8Array], list[FloatArray]]
+) -> Callable[[int], FloatArray]:
+    """Returns the descriptors, (P, D), of training image i.
+
+    Args:
+        images: as in `InReaCh.training_scores`.
+        geometry, describe: from images to network inputs, and from these (B, H, W, 3) to descriptors.
+
+    Raises:
+        ParameterError: other images than the fit's, or none where none are kept.
+    """
+    if not state.from_descriptors:
+        read, alignment = _training_inputs(state, images, geometry), state.alignment
+
+        def described(i: int) -> FloatArray:
+            pixels = read(i)
+            if alignment is not None:
+                pixels = rotate(pixels, int(alignment.angles[i]))
+            return describe(pixels[None])[0]
+
+        return described
+    if images is not None:
+        array = checked_rows(images, state, "images", every=True)
+        return lambda i: array[i]
+
+    def kept(i: int) -> FloatArray:
+        rows = referenced(state.references[i]) if state.references else None
+        if rows is None:
+            raise ParameterError("images: the model keeps no descriptors; give those that fit_descriptors was given")
+        return rows
+
+    kept(0)
+    return kept
+
+
+def _training_inputs(state: FittedState, images: Any, geometry: Geometry) -> Callable[[int], UInt8Array]:
+    """Returns the network input, uint8 (H, W, 3), of training image i."""
+    if images is None:
+        inputs = None if state.growth is None else state.growth.inputs
+        if inputs is None:
+            raise ParameterError(
+                "images: a model that was compressed or saved with final=True keeps no training images; give them"
+            )
+        return lambda i: np.array(inputs[i])
+    source = open_images(images)
+    used = list(range(state.n_images))
+    if len(source) != state.n_images:
+        place = {name: i for i, name in enumerate(source.names)}
+        if not all(name in place for name in state.image_names):
+            raise ParameterError(f"images: the fit had {state.n_images} images, got {len(source)}; give the same ones")
+        used = [place[name] for name in state.image_names]
+    return lambda i: geometry.apply(source.load(used[i]))

@@ -1,0 +1,82 @@
+"""The seed images' descriptors, and the other images' association with them (paper, sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+
+import numpy as np
+
+from ..array_types import FloatArray, IndexArray
+from ..kernels import get_gpu_memory_limit
+from ..method.association import ImageMembers
+from ..method.descriptors import append_positions, described_rows, in_memory
+from ..storage.members import MemberStore
+from .context import FitContext
+from .image_job import ImageJob, ImageTask
+from .reading import TrainingSet
+
+
+def describe_seeds(
+    context: FitContext, training: TrainingSet, seed_images: IndexArray
+) -> tuple[FloatArray, tuple[int, int]]:
+    """The seed images' descriptors, (S, P, D) with position channels if they are used, and the grid."""
+    out: FloatArray | None = None
+    channels: FloatArray | None = None
+    grid = (0, 0)
+    for slot, image in enumerate(seed_images.tolist()):
+        rows = in_memory(described_rows(context.describer, training.pixels(image), None, training.names[image]))
+        if out is None:
+            grid = context.describer.grid(len(rows))
+            channels = training.channels(grid, context.parameters)
+            dim = rows.shape[1] + (0 if channels is None else 2)
+            out = np.empty((len(seed_images), len(rows), dim), np.float32)
+        out[slot] = append_positions(rows, channels)
+        context.progress("describe", slot + 1, len(seed_images))
+    assert out is not None
+    return out, grid
+
+
+def associate_images(
+    context: FitContext,
+    seed_images: IndexArray,
+    seed_rows: FloatArray,
+    channels: FloatArray | None,
+    tasks: Iterable[ImageTask],
+    store: MemberStore,
+    total: int,
+) -> None:
+    """Describes images and lets their patches join channels, on the executor; ``total`` images with those before."""
+    import torch
+
+    job = ImageJob(
+        seed_images=seed_images,
+        seed_rows=seed_rows,
+        positions=channels,
+        parameters=context.parameters,
+        describer=context.describer,
+        torch_threads=torch.get_num_threads(),
+        gpu_memory=get_gpu_memory_limit(),
+    )
+    gather(context, context.executor.run(job, tasks), store, total)
+
+
+def gather(context: FitContext, results: Iterator[ImageMembers], store: MemberStore, total: int) -> None:
+    """Stores the results; their wall-clock time is divided between the stages as the workers' own time."""
+    begin = time.perf_counter()
+    describing = associating = 0.0
+    try:
+        for found in results:
+            describing += found.seconds[0]
+            associating += found.seconds[1]
+            store.append(found)
+            context.progress("associate", store.done, total)
+    finally:
+        if isinstance(results, Generator):
+            results.close()  # ends the workers at once after an error
+    wall = time.perf_counter() - begin
+    share = describing / (describing + associating) if describing else 0.0
+    seconds = context.report.seconds
+    if describing:
+        seconds["describe"] = seconds.get("describe", 0.0) + wall * share
+    seconds["associate"] = wall * (1.0 - share)

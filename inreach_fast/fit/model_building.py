@@ -1,0 +1,164 @@
+"""From the members of channels to a fitted model: filters, nominal patches, search index, threshold scores.
+
+A fit ends with this, and so does every change of a fitted model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..array_types import Array, FloatArray
+from ..kernels import backend_of
+from ..memory import mapped_file, release_pages
+from ..method.channels import ChannelFilters, MemberRows, Members, Selection, select_members
+from ..method.nominal_model import NominalModel
+from ..method.scoring import Scorer, anomaly_map, image_score
+from ..method.threshold import sample_images
+from ..parameters import Parameters
+from ..storage.partition import partition
+from ..storage.row_log import RowLog
+from ..storage.rows import ArrayRows, SplitRows
+from .context import FitContext
+from .growth_state import GrowthState
+from .reading import TrainingSet
+from .result import FitResult
+
+ImageRows = Callable[[int, MemberRows], FloatArray]
+
+# Each query reads some hundred rows, and the system loads sixteen pages around each.
+_MAPPED_QUERIES = 16
+# The parts of the search index that are read for few candidates only, and are most of it.
+_FOR_CANDIDATES = ("middle_codes", "last_codes", "row_rests")
+
+
+def build_model(
+    context: FitContext,
+    training: TrainingSet,
+    grid: tuple[int, int],
+    members: Members,
+    rows: MemberRows,
+    image_rows: ImageRows,
+) -> FitResult:
+    """Filters the members, stores the nominal ones, builds the search index and scores the threshold's sample.
+
+    Args:
+        training: the images; a store of inputs is finished here.
+        members, rows: before the filters. A `RowLog` cannot be used afterwards.
+        image_rows: returns the (P, D) descriptors of an image of the sample, given its number and the members' rows.
+
+    Raises:
+        NoChannelsError, SpoolWriteError.
+    """
+    report, p = context.report, context.parameters
+    training = training.finished()
+    report.counts.update(seed_images=members.seed_images.tolist(), patches=len(members.counts) * members.patches)
+    with report.stage("filter"):
+        context.progress("filter", 0, 1)  # with millions of patches this and the index take minutes
+        selection = _selection(context, members, rows)
+        patches, others = partition(rows, selection.nominal, context.workspace, context.progress)
+        report.counts.update(selection.counts)
+        context.progress("filter", 1, 1)
+    nominal = _nominal_model(members, selection, patches)
+    with report.stage("index"):
+        context.progress("index", 0, 1)
+        _build_index(context, nominal)
+        context.progress("index", 1, 1)
+    sampled = sample_images(training.digests, p.threshold_images, p.random_state)
+    with report.stage("threshold"):
+        report.counts["threshold_images"] = len(sampled)
+        channel = selection.channel[selection.nominal]
+        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
+        stored = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
+        passing = _passing(context, nominal)
+        scores = np.empty(len(sampled), dtype=np.float32)
+        for k, image in enumerate(sampled.tolist()):
+            scores[k] = leave_one_out_score(scorer, image_rows(image, stored), image, grid, p, passing)
+            context.progress("threshold", k + 1, len(sampled))
+    growth = GrowthState(
+        members=members,
+        nominal=selection.nominal,
+        others=others,
+        digests=training.digests,
+        inputs=training.inputs if isinstance(training.inputs, np.ndarray) else None,
+        angles=None if training.alignment is None else training.alignment.searched,
+        kept_images=training.kept_images,
+        kept_rest=np.empty((0, rows.dim), np.float32) if training.kept_rest is None else training.kept_rest,
+    )
+    return FitResult(
+        nominal=nominal,
+        grid=grid,
+        image_names=training.names,
+        seed_images=members.seed_images,
+        positions=training.positions,
+        alignment=training.alignment,
+        threshold_scores=scores,
+        threshold_images=sampled,
+        report=report,
+        growth=growth,
+    )
+
+
+def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selection:
+    p, workspace = context.parameters, context.workspace
+    recorded = workspace.recorded_selection(members, p)
+    if recorded is not None:
+        return recorded
+    array = rows.load(workspace.budget.members) if isinstance(rows, RowLog) else None
+    where = rows if array is None else array
+    selection = select_members(members, where, ChannelFilters.of(p), workspace.budget.sums)
+    if array is None:
+        workspace.record_selection(selection, p)
+    return selection
+
+
+def _nominal_model(members: Members, selection: Selection, patches: FloatArray) -> NominalModel:
+    channel, where = selection.channel[selection.nominal], np.flatnonzero(selection.nominal)
+    return NominalModel(
+        patches,
+        members.image[where],
+        members.patch[where].astype(np.int64),
+        members.seed_images[channel // members.patches],
+        channel % members.patches,
+    )
+
+
+def _build_index(context: FitContext, nominal: NominalModel) -> None:
+    workspace, patches = context.workspace, nominal.patches
+    with workspace.writing(patches.nbytes // 4):
+        folder = workspace.index_folder() if mapped_file(patches) is not None else None
+        nominal.build_index(folder, workspace.budget.index)
+    release_pages(patches)
+
+
+def _passing(context: FitContext, nominal: NominalModel) -> Sequence[Array]:
+    """Arrays of an index beyond the limit, whose pages must not stay in memory; that costs a third of the speed."""
+    index = nominal.index_arrays or {}
+    size = sum(array.nbytes for array in index.values())
+    if mapped_file(nominal.patches) is None or size <= context.workspace.budget.index:
+        return ()
+    return [index[name] for name in _FOR_CANDIDATES if name in index]
+
+
+def leave_one_out_score(
+    scorer: Scorer,
+    rows: FloatArray,
+    image: int,
+    grid: tuple[int, int],
+    parameters: Parameters,
+    passing: Sequence[Array] = (),
+) -> float:
+    """Score of a training image, (P, D) descriptors, against the nominal patches of the other images.
+
+    For nominal patches on disk the pages that were read leave memory again, and so do those of the arrays ``passing``.
+    """
+    values = np.empty(len(rows), dtype=np.float32)
+    mapped = mapped_file(scorer.bank.rows) is not None
+    step = _MAPPED_QUERIES if mapped else len(rows)
+    for start in range(0, len(rows), step):
+        values[start : start + step], _ = scorer.patch_scores(rows[start : start + step], leave_out=image)
+        if mapped:
+            for array in (scorer.bank.rows, *passing):
+                release_pages(array)
+    return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))

@@ -1,0 +1,32 @@
+"""`FitResult`: what a fit and a change of a fitted model return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..array_types import FloatArray, IndexArray
+from ..images.alignment import Alignment
+from ..method.nominal_model import NominalModel
+from .growth_state import GrowthState
+from .report import FitReport
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FitResult:
+    """All that a fit finds; `InReaCh` takes all of it, or nothing.
+
+    Attributes are those of `InReaCh` without their underscore, and:
+        alignment: what the position test and the rotation search found; None for descriptors.
+        growth: what adding and removing images needs.
+    """
+
+    nominal: NominalModel
+    grid: tuple[int, int]
+    image_names: list[str]
+    seed_images: IndexArray
+    positions: bool
+    alignment: Alignment | None
+    threshold_scores: FloatArray
+    threshold_images: IndexArray
+    report: FitReport
+    growth: GrowthState

@@ -1,0 +1,33 @@
+"""What a resumed fit must share with the one that was interrupted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..method.channels import FILTER_PARAMETERS
+from .context import FitContext
+
+# Parameters on which a spool's data do not depend, so that a fit whose filters left no channel can be resumed with
+# others. (Once the filters are done, their parameters are on record: `Spool.record_selection`.)
+_WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma")
+
+
+def configuration(context: FitContext) -> dict[str, Any]:
+    """Everything that a spool's data depend on besides the images, as JSON."""
+    import torch
+
+    from .._version import __version__
+
+    seeds = context.seeds
+    parameters = {name: value for name, value in context.parameters.as_dict().items() if name not in _WITHOUT_EFFECT}
+    return {
+        **parameters,
+        "backbone_fingerprint": context.describer.backbone.fingerprint,
+        "seeds": None if seeds is None else [str(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))],
+        "skip_bad": context.skip_bad,
+        "torch": str(torch.__version__),
+        "torch_threads": torch.get_num_threads(),
+        "version": __version__,
+    }
