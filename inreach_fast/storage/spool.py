@@ -245,7 +245,8 @@ class Spool(Workspace):
 
     def new_file(self, name: str) -> BinaryIO:
         """See `Workspace`."""
-        remove_file(self.folder / name)
+        with self.writing():
+            (self.folder / name).unlink(missing_ok=True)
         return self.open_file(name)
 
     def index_folder(self) -> Path:
