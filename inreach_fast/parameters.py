@@ -172,15 +172,6 @@ class Parameters:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
 
-    @property
-    def kernel_backend(self) -> str:
-        """``backend``, where "auto" on a CUDA device means the GPU's own (`kernels.backend_for`)."""
-        if self.backend != "auto" or not self.device.startswith("cuda"):
-            return self.backend
-        from .kernels import backend_for
-
-        return backend_for(self.backend, self.device)
-
     def with_changes(self, **changes: Any) -> Parameters:
         """A copy with some values changed, checked again."""
         return replace(self, **changes)

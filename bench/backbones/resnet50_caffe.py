@@ -22,7 +22,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from inreach_fast.backbones import BackboneDefinition, Normalisation
-from inreach_fast.backbones.cut_resnet import resnet_block_names, resnet_hierarchies
+from inreach_fast.backbones.resnet import resnet_block_names, resnet_hierarchies
 from inreach_fast.backbones.weights import load_state, read_state
 
 SHA256 = "8243183e751f0c0bc0b01e50a18f77d06fe7260f5d049d16fe9f7b1cae0262a3"

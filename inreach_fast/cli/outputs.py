@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..array_types import Array
 from ..errors import ParameterError, SaveError
-from ..files import whole_file
+from ..storage.files import whole_file
 from .console import jsonable
 
 

@@ -520,7 +520,7 @@ class InReaCh:
             raise ParameterError(
                 f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest"'
             )
-        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.kernel_backend, progress=progress)
+        nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
         assert nominal.compression is not None
         report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
         report.seconds.update(self.report_.seconds)
@@ -657,28 +657,26 @@ class InReaCh:
     def training_map(self, number: int, image: UInt8Array) -> FloatArray:
         """The anomaly map of a training image against the nominal patches of the *other* images.
 
-        (`predict` would find each nominal patch of the image in the model itself, at distance 0.)
+        `predict` would find each nominal patch of the image in the model itself, at distance 0.
 
         Args:
-            number: of the training image, from 0, as in ``image_names_``.
+            number: the training image, counted from 0 as in ``image_names_``.
             image: uint8 (H, W, 3), as it was read.
 
         Returns:
-            float32 (H, W) in the frame of the image; NaN outside the crop.
+            float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
 
         Raises:
-            NotFittedError, BackboneMismatchError (a model of `fit_descriptors`).
+            NotFittedError, BackboneMismatchError.
         """
-        predictor = self._ready(images=True)
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
-        network_input = self.geometry.apply(image)
+        predictor = self._ready(images=True)
+        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
+        values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
+        smoothed = predictor.map(values)
         if degrees:
-            network_input = rotate(network_input, degrees)
-        (rows,) = predictor.describe(network_input[None], "float32")
-        values = predictor.map(predictor.scorer.patch_scores(rows, leave_out=number)[0])
-        if degrees:
-            values = rotate_map_back(values, degrees)
-        return self.map_to_original(values, (image.shape[0], image.shape[1]))
+            smoothed = rotate_map_back(smoothed, degrees)
+        return self.map_to_original(smoothed, (image.shape[0], image.shape[1]))
 
     def prepare(self) -> Self:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
@@ -689,7 +687,7 @@ class InReaCh:
         if not self._fitted().from_descriptors:
             _ = self.backbone
         nominal = self.nominal_
-        kernels.nearest(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
+        kernels.nearest(nominal.patches[:1], nominal.bank, backend=kernels.backend_of(self.parameters))
         return self
 
     def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
@@ -738,7 +736,7 @@ class InReaCh:
                         lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
                         p.score,
                         p.distance,
-                        p.kernel_backend,
+                        kernels.backend_of(p),
                     ),
                     describer=self._describer,
                     precision=self._precision,
