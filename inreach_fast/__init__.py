@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import kernels
+from ._version import __version__
 from .errors import *  # noqa: F403
 from .kernels import get_gpu_memory_limit, set_gpu_memory_limit
 from .threads import get_num_threads, set_num_threads
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .method.nominal_model import NominalModel
     from .predict.disagreement import disagreement
     from .predict.prediction import Prediction
-
-__version__ = "0.1.0"
 
 # Imported at first use: torch takes seconds to import, and the kernels do not need it.
 _LAZY = {
@@ -37,6 +36,7 @@ __all__ = [
     "InReaCh",
     "NominalModel",
     "Prediction",
+    "__version__",
     "disagreement",
     "get_gpu_memory_limit",
     "get_num_threads",

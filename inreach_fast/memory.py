@@ -1,4 +1,4 @@
-"""Amounts of memory: as a caller writes them, as people read them, and what this machine has."""
+"""Amounts of memory as text, the machine's memory, and memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -15,19 +15,8 @@ import numpy as np
 from .array_types import Array
 from .errors import ParameterError
 
-_UNITS: Final = {
-    "": 1,
-    "K": 1000,
-    "M": 1000**2,
-    "G": 1000**3,
-    "T": 1000**4,
-    "KI": 1024,
-    "MI": 1024**2,
-    "GI": 1024**3,
-    "TI": 1024**4,
-}
-_AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
-# Where neither the system nor a container tells: what a small machine has.
+_AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE)
+# Assumed where neither the system nor a container says: the memory of a small machine.
 _UNKNOWN_MEMORY: Final = 4 << 30
 _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -36,13 +25,13 @@ def parse_bytes(value: Any, name: str = "memory_limit") -> int:
     """A number of bytes from an int or a string such as "2GB", "1.5 GiB", "512MiB", "800000".
 
     Raises:
-        ParameterError: something else, or nothing (0); the message calls it ``name``.
+        ParameterError: something else, or 0; the message calls it ``name``.
     """
     amount = 0
     if isinstance(value, str):
         found = _AMOUNT.fullmatch(value)
-        if found and found[2].upper() in _UNITS:
-            size = float(found[1]) * _UNITS[found[2].upper()]
+        if found:
+            size = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index((found[2] or " ").upper())
             amount = int(size) if math.isfinite(size) else 0
     elif hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
         amount = int(value)
@@ -60,7 +49,7 @@ def format_bytes(amount: float) -> str:
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may have: the machine's, or its container's where that is less."""
+    """Bytes of memory that this process may use: the machine's, or its container's where that is less."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -72,11 +61,10 @@ def machine_memory() -> int:
 
 
 def release_pages(array: Array) -> None:
-    """Takes the pages of a memory-mapped file that ``array`` looks at out of this process's memory.
+    """Releases the pages of a memory-mapped file that ``array`` is a view of; other arrays are left alone.
 
-    What was read through a map stays resident until the system needs the room, and counts as the process's. The
-    array stays as usable as it was: pages are read again when they are touched. Arrays that are no map are left
-    alone.
+    What was read through a map stays resident until the system needs the space, and counts as the process's memory. The
+    array stays usable: pages are read again when they are touched.
     """
     mapped = mapped_file(array)
     if mapped is None or not hasattr(mmap, "MADV_DONTNEED") or array.nbytes == 0:
@@ -91,8 +79,7 @@ def release_pages(array: Array) -> None:
 
 
 def mapped_file(array: Array) -> np.memmap[Any, Any] | None:
-    """The memory map that ``array`` is a contiguous view of; None where it is none, or may be written to."""
-    # (Rows on a GPU are no NumPy array.)
+    """The memory map that ``array`` is a contiguous, read-only view of, or None (also for rows on a GPU)."""
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.flags.writeable:
         return None
     base: Any = array

@@ -1,9 +1,8 @@
 """Every parameter of InReaCh, its presets and its checks: one frozen dataclass.
 
 Three presets: "paper" (McIntosh and Branzan Albu, ICCV 2023, with its supplement), "reference" (the authors'
-public program, where it differs from the paper) and "default" (the paper's method, made safe for inspection:
-no border is cropped away, and seed images are drawn at random, since a folder's order may hold its defects
-together).
+public program, where it differs from the paper) and "default" (the paper's method adapted to inspection: no border
+is cropped, and seed images are drawn at random, because defects may be next to each other in a folder).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
-_CHOICES: Final[dict[str, tuple[Any, ...]]] = {
+CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "preset": tuple(PRESETS),
     "position": ("auto", "always", "never"),
     "align": ("never", "auto"),
@@ -50,6 +49,7 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "min_channel_length": (0, 1_000_000_000),
     "threshold_images": (2, 1_000_000),
     "batch_size": (1, 65536),
+    "neighbourhood": (1, 15),
 }
 # name -> whether zero is allowed
 _REAL: Final[dict[str, bool]] = {
@@ -64,25 +64,25 @@ _LEAST_SIDE, _GREATEST_SIDE = 8, 16384
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Parameters of `InReaCh`; section numbers are ALGORITHM's, S is the supplement.
+    """Parameters of `InReaCh`; section numbers are those of ALGORITHM, S means the supplement.
 
     Attributes:
-        preset: "default", "paper" or "reference": where the other values start from.
+        preset: "default", "paper" or "reference": gives the values of all parameters that are not set.
         backbone: name of the network ("wide_resnet50_2", "efficientnet_lite2", "timm:NAME",
             "FILE.py:FACTORY"), or the name of the `Backbone` object that the estimator was given.
         weights: "official", "random" (seeded, for tests) or a file's path.
         depth: feature hierarchy (section 3, S.A): 1 to 13 residual blocks, "PC" for PatchCore's pick,
-            "reference" for the authors' program's, or a tuple of level names.
-        device: torch device of the backbone; "cuda" (or "cuda:1") takes the kernels to the GPU as well (docs/gpu.md).
-        neighbourhood: side of the local aggregation's window, odd; 1 switches it off (ablation).
+            "reference" for that of the authors' program, or a tuple of level names.
+        device: torch device of the backbone; on "cuda" (or "cuda:1") the kernels run on the GPU as well (docs/gpu.md).
+        neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
-        image_size: (height, width) in pixels of the network's input; one number stands for a square.
+        image_size: (height, width) in pixels of the network's input; one number means a square.
         resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
             None resizes straight to ``image_size`` and crops nothing.
         normalisation: None (the backbone's own), "imagenet" (RGB) or "reference" (BGR order under RGB's
             statistics, as the authors' program has it).
         position: position channels (S.D): "auto" asks the transpose test, "always", "never".
-        position_weight: their weight against the other channels.
+        position_weight: weight of the position channels relative to the others.
         transpose_threshold: least transpose score, in squared 8-bit intensity units, of consistent positions.
         align: "auto" tries rotation alignment on a class that fails the transpose test (S.D); "never".
         assoc_depth: number S of seed images (section 4).
@@ -91,14 +91,14 @@ class Parameters:
         assoc_pairs: which images meet a seed image s: "all" others (paper) or those "later", i > s
             (reference).
         span_filter, spread_filter: the two filters of section 5, each on or off.
-        min_channel_length: a channel lives with *more* members than this, its seed patch counted.
-        max_channel_std: members farther from the channel's mean than this many standard deviations go.
+        min_channel_length: a channel is kept if it has *more* members than this, its seed patch included.
+        max_channel_std: members farther from the channel's mean than this many standard deviations are dropped.
         score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C).
         distance: "squared_l2" or "l2".
         smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
         threshold_images: training images scored, leave-one-image-out, to choose the threshold.
-        batch_size: images of a batch that `predict` holds at a time; results do not depend on it.
-        backend: kernel backend, "auto" for the fastest present; results do not depend on it.
+        batch_size: number of images that `predict` processes at a time; results do not depend on it.
+        backend: kernel backend, "auto" for the fastest available one; results do not depend on it.
     """
 
     preset: str = "default"
@@ -134,7 +134,7 @@ class Parameters:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
 
-        for name, allowed in _CHOICES.items():
+        for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, (least, greatest) in _WHOLE.items():
             put(name, _whole(name, getattr(self, name), least, greatest))
@@ -147,7 +147,6 @@ class Parameters:
         for name in ("backbone", "weights", "device", "backend"):
             put(name, _text(name, getattr(self, name)))
         put("depth", _depth(self.depth))
-        put("neighbourhood", _whole("neighbourhood", self.neighbourhood, 1, 15))
         if self.neighbourhood % 2 == 0:
             raise ParameterError(f"neighbourhood: expected an odd number, 1 to 15, got {self.neighbourhood}")
         put("image_size", _size("image_size", self.image_size))
@@ -156,7 +155,7 @@ class Parameters:
             if self.resize[0] < self.image_size[0] or self.resize[1] < self.image_size[1]:
                 raise ParameterError(
                     f"resize: {self.resize} is smaller than image_size {self.image_size}, which is cropped "
-                    "out of it; give a larger resize, or None to crop nothing"
+                    "from it; give a larger resize, or None to crop nothing"
                 )
 
     @classmethod
@@ -172,15 +171,6 @@ class Parameters:
             if name not in known:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
-
-    @property
-    def kernel_backend(self) -> str:
-        """``backend``, where "auto" on a CUDA device means the GPU's own (`kernels.backend_for`)."""
-        if self.backend != "auto" or not self.device.startswith("cuda"):
-            return self.backend
-        from .kernels import backend_for
-
-        return backend_for(self.backend, self.device)
 
     def with_changes(self, **changes: Any) -> Parameters:
         """A copy with some values changed, checked again."""
@@ -250,7 +240,7 @@ def _depth(value: Any) -> int | str | tuple[str, ...]:
         return value
     if isinstance(value, (tuple, list)) and value and all(isinstance(v, str) and v for v in value):
         if len(set(value)) != len(value):
-            raise ParameterError(f"depth: a level is named twice in {value!r}")
+            raise ParameterError(f"depth: a level is named twice in {value!r}; name each once")
         return tuple(value)
     try:
         return _whole("depth", value, 1, 13)

@@ -7,19 +7,21 @@ from typing import Any
 
 from .errors import ParameterError
 
+try:
+    from . import _core
+except ImportError:
+    _core = None  # type: ignore[assignment]
+
 _MAX_THREADS = 1024
 _VARIABLE = "INREACH_NUM_THREADS"
-
-# Where there is no compiled extension to keep the number: 0 until it is asked for or set.
-_kept = 0
+_kept = 0  # without the compiled extension: the number, 0 until it is asked for or set
 
 
 def set_num_threads(n: int) -> None:
-    """Threads that the kernels may use, the calling one counted; results do not depend on it.
+    """Sets how many threads the kernels may use, the calling one included; results do not depend on it.
 
-    The start value is the environment's INREACH_NUM_THREADS, or else the processors this process may run on.
-    The numba backend follows; torch has its own `torch.set_num_threads`. Works without the compiled extension
-    too.
+    The start value is the environment variable INREACH_NUM_THREADS, or else the number of processors that this process
+    may run on. The numba backend uses the same number; torch has its own `torch.set_num_threads`.
 
     Raises:
         ParameterError: not a whole number from 1 to 1024.
@@ -28,24 +30,19 @@ def set_num_threads(n: int) -> None:
     count: Any = n
     if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= int(count) <= _MAX_THREADS:
         raise ParameterError(f"set_num_threads: expected a whole number from 1 to {_MAX_THREADS}, got {n!r}")
-    try:
-        from . import _core
-    except ImportError:
-        _kept = int(count)
-    else:
-        _core.set_num_threads(int(count))
+    _kept = int(count)
+    if _core is not None:
+        _core.set_num_threads(_kept)
 
 
 def get_num_threads() -> int:
-    """Threads that the kernels may use.
+    """Number of threads that the kernels may use.
 
     Raises:
-        ParameterError: INREACH_NUM_THREADS is set to something that is no whole number from 1 to 1024.
+        ParameterError: INREACH_NUM_THREADS is set to something other than a whole number from 1 to 1024.
     """
     global _kept
-    try:
-        from . import _core
-    except ImportError:
+    if _core is None:
         _kept = _kept or _start_value()
         return _kept
     try:
@@ -55,7 +52,7 @@ def get_num_threads() -> int:
 
 
 def _start_value() -> int:
-    """What the compiled extension starts with, where there is none."""
+    """What the compiled extension would start with."""
     text = os.environ.get(_VARIABLE, "")
     if not text:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

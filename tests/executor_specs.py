@@ -1,10 +1,11 @@
-"""Workers and tasks for the tests of executors; in a module of their own, since workers import it."""
+"""Specs for the tests of executors; in a module of their own, since workers import it."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from inreach_fast.errors import SaveError
 
 @dataclass
 class Scale:
-    """Multiplies by an array that all workers share; tells who did it."""
+    """Multiplies by an array that all workers share."""
 
     factors: np.ndarray = field(default_factory=lambda: np.arange(4, dtype=np.float32))
 
@@ -28,7 +29,7 @@ class Scale:
 
 @dataclass
 class Who:
-    """Which process does a task, with which threads and environment."""
+    """Which process runs a task, with which threads and environment."""
 
     seconds: float = 0.0
     torch: bool = False
@@ -53,7 +54,7 @@ class Who:
 
 @dataclass
 class Dies:
-    """Task ``victim`` kills its process the first ``times`` times it is met; counted in a folder."""
+    """Task ``victim`` kills its process the first ``times`` times; counted by files in a folder."""
 
     folder: str
     victim: int
@@ -73,7 +74,7 @@ class Dies:
 
 @dataclass
 class NeverBuilt:
-    """Its building raises, or kills the process."""
+    """Building it raises, or kills the process."""
 
     error: BaseException | None = None
 
@@ -121,6 +122,22 @@ class Echo:
 
     def build(self) -> Callable[[Any], Any]:
         return lambda task: task
+
+
+@dataclass
+class Blocks:
+    """Every task but the first leaves a file in a folder and then never ends."""
+
+    folder: str
+
+    def build(self) -> Callable[[int], int]:
+        def call(task: int) -> int:
+            if task:
+                (Path(self.folder) / str(task)).touch()
+                threading.Event().wait()
+            return task
+
+        return call
 
 
 @dataclass

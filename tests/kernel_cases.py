@@ -2,81 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cuda_host.backend
+import cuda_host.build
 import numpy as np
+import pytest
 import reference
-from hypothesis import HealthCheck, settings
+from hypothesis import given, settings
+from hypothesis.strategies import SearchStrategy
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
 
 Rows = NDArray[np.float32]
 
-# Fixtures set the engine once for all examples of a test, which is what is meant.
-_fuzz = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-# Kernels that run thread by thread on the CPU take a hundred times as long: fewer examples for each way through them.
-_CASE_EXAMPLES = 15
-
-
-def fuzz(test: Any) -> Any:
-    """Settings of the property tests."""
-    inner = test.hypothesis.inner_test
-    seen: dict[str, int] = {}
-    failed: set[str] = set()
-
-    @functools.wraps(inner)
-    def limited(*args: Any, **kwargs: Any) -> None:
-        case = getattr(kwargs.get("engine"), "case", None)
-        if case is not None and case.name not in failed:  # a failure may be run again as often as it takes
-            seen[case.name] = seen.get(case.name, 0) + 1
-            if seen[case.name] > _CASE_EXAMPLES:
-                return
-        try:
-            inner(*args, **kwargs)
-        except BaseException:
-            if case is not None:
-                failed.add(case.name)
-            raise
-
-    test.hypothesis.inner_test = limited
-    return _fuzz(test)
+_EXAMPLES = 40
+# The CUDA kernels run thread by thread here, a hundred times slower; there are many routes, which share the properties.
+_ROUTE_EXAMPLES = 6
 
 
 class Engine(NamedTuple):
     """A backend; for the compiled one an instruction set, and whether it must search by bounds; for the CUDA
-    kernels on the CPU (tests/cuda_host) a way through them."""
+    kernels on the CPU (tests/cuda_host) a route through them."""
 
     backend: str
     isa: str | None = None
     pruned: bool = False
     case: cuda_host.backend.Case | None = None
 
+    def __str__(self) -> str:
+        if self.case is not None:
+            return f"{self.backend}-{self.case.name}"
+        return "-".join(filter(None, (self.backend, self.isa, "pruned" if self.pruned else None)))
+
     def fewer(self, rows: int) -> int:
-        """Of so many rows as many as kernels that run thread by thread can take: still several tiles of them."""
-        return rows if self.case is None else rows // 3
+        """A number of rows or values that fits the engine: a quarter of it for the CUDA kernels."""
+        return rows if self.case is None else rows // 4
+
+    @property
+    def examples(self) -> int:
+        """Examples of a property."""
+        return _EXAMPLES if self.case is None else _ROUTE_EXAMPLES
 
 
-def engines() -> list[Engine]:
+def cpu_engines(*, pruned: bool = True) -> list[Engine]:
+    """The CPU's backends, the compiled one in each instruction set; with ``pruned`` also by bounds."""
     found = []
     for backend in kernels.available_backends():
         if backend == "native":
             from inreach_fast import _core
 
-            found += [Engine(backend, isa, pruned) for isa in _core.isa_levels() for pruned in (False, True)]
-        elif backend != cuda_host.backend.NAME:
+            kinds = (False, True) if pruned else (False,)
+            found += [Engine(backend, isa, kind) for isa in _core.isa_levels() for kind in kinds]
+        elif not kernels.is_gpu_name(backend) and backend != cuda_host.backend.NAME:
             found.append(Engine(backend))
-    # Without a compiler they are there as well, to be skipped by name (kernels/conftest.py).
-    found += [
-        Engine(cuda_host.backend.NAME, pruned=bool(case.options.heads), case=case) for case in cuda_host.backend.CASES
-    ]
     return found
+
+
+def cuda_engines(routes: str) -> list[Engine]:
+    """The CUDA kernels on the CPU: by "every" route, one for each of the "filters", a "few", "one", or "none"."""
+    cases = cuda_host.backend.CASES_OF[routes]
+    return [Engine(cuda_host.backend.NAME, pruned=bool(case.options.heads), case=case) for case in cases]
+
+
+@contextlib.contextmanager
+def running(engine: Engine) -> Iterator[None]:
+    """Inside, a call with ``backend=engine.backend`` takes this instruction set or this route."""
+    if engine.case is not None:
+        if cuda_host.build.compiler() is None:
+            pytest.skip(cuda_host.build.NO_COMPILER)
+        with cuda_host.backend.registered(engine.case):
+            yield
+    elif engine.isa is None:
+        yield
+    else:
+        from inreach_fast import _core
+
+        before = _core.isa()
+        _core.set_isa(engine.isa)
+        try:
+            yield
+        finally:
+            _core.set_isa(before)
+
+
+def fuzz(**strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A property test: `hypothesis.given` of these strategies, with as many examples as the test's engine has time for.
+
+    Arguments without a strategy are fixtures.
+    """
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        def run(**fixtures: Any) -> None:
+            engine = fixtures.get("engine")
+            limit = settings(max_examples=_EXAMPLES if engine is None else engine.examples)
+            limit(given(**strategies)(test))(**fixtures)
+
+        signature = inspect.signature(test)
+        fixtures = [p for name, p in signature.parameters.items() if name not in strategies]
+        functools.update_wrapper(run, test)
+        run.__signature__ = signature.replace(parameters=fixtures)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+# What the reference says of the same rows is worked out once for all engines.
+@functools.lru_cache(maxsize=64)
+def _reference(name: str, arguments: tuple[_Key, ...]) -> Any:
+    return getattr(reference, name)(*(key.value for key in arguments))
+
+
+class _Key:
+    """An argument of the reference, equal to another of the same content."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = np.array(value) if isinstance(value, (list, np.ndarray)) else value
+        array = isinstance(self.value, np.ndarray)
+        self._content = (self.value.shape, self.value.dtype, self.value.tobytes()) if array else value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+
+def expected(name: str, *arguments: Any) -> Any:
+    """``reference.<name>(*arguments)``, which is remembered: not to be changed in place."""
+    return _reference(name, tuple(map(_Key, arguments)))
 
 
 def same_bits(actual: NDArray[Any], expected: NDArray[Any]) -> None:
@@ -97,7 +156,7 @@ def check_nearest(
 ) -> kernels.Nearest:
     """`nearest` and the reference give the same bits."""
     result = kernels.nearest(queries, bank, k=k, query_group=query_group, bank_group=bank_group, backend=engine.backend)
-    index, sq_distance = reference.nearest(queries, bank, k, query_group, bank_group)
+    index, sq_distance = expected("nearest", queries, bank, k, query_group, bank_group)
     same_bits(result.index, index)
     same_bits(result.sq_distance, sq_distance)
     return result
@@ -107,8 +166,8 @@ def check_mutual(engine: Engine, a: Any, b: Any) -> kernels.MutualNearest:
     """`mutual_nearest` and the reference give the same bits, in both roles."""
     result = kernels.mutual_nearest(a, b, backend=engine.backend)
     swapped = kernels.mutual_nearest(b, a, backend=engine.backend)
-    ab, ab_distance, ba, ba_distance = reference.mutual_nearest(a, b)
-    for actual, expected in (
+    ab, ab_distance, ba, ba_distance = expected("mutual_nearest", a, b)
+    for actual, wanted in (
         (result.ab_index, ab),
         (result.ab_sq_distance, ab_distance),
         (result.ba_index, ba),
@@ -118,9 +177,9 @@ def check_mutual(engine: Engine, a: Any, b: Any) -> kernels.MutualNearest:
         (swapped.ab_index, ba),
         (swapped.ab_sq_distance, ba_distance),
     ):
-        same_bits(actual, expected)
-    for actual, expected in zip(result.pairs(), reference.mutual_pairs(ab, ba), strict=True):
-        same_bits(actual, expected)
+        same_bits(actual, wanted)
+    for actual, wanted in zip(result.pairs(), reference.mutual_pairs(ab, ba), strict=True):
+        same_bits(actual, wanted)
     return result
 
 

@@ -1,10 +1,8 @@
-"""The supplement's Table 2 (ablation and alternative scores) and Figure 1 (hierarchy depth) as parameter
-overrides.
-"""
+"""The supplement's Table 2 (ablation and alternative scores) and Figure 1 (hierarchy depth)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,40 +10,34 @@ from typing import Any
 from ..errors import ParameterError
 from .protocol import ClassResult, evaluate_class
 
+OnResult = Callable[[ClassResult], None]
+
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One configuration of Table 2: its column's key and name there, and the parameters that make it."""
+    """One configuration of Table 2: its column's key and name there, and the parameters that it changes."""
 
     key: str
     name: str
     overrides: dict[str, Any]
 
 
-# Alignment serves positions alone (supplement D), so a row without positions has none.
-_BASE: dict[str, Any] = {
-    "neighbourhood": 1,
+# Alignment only serves positions (supplement D), so a row without positions has none.
+_LOCAL: dict[str, Any] = {
     "span_filter": False,
     "spread_filter": False,
     "position": "never",
     "align": "never",
     "score": "nearest",
 }
-_LOCAL = {key: value for key, value in _BASE.items() if key != "neighbourhood"}
 _SPAN = {**_LOCAL, "span_filter": True}
 _SIGMA = {**_SPAN, "spread_filter": True}
-_PROPOSED: dict[str, Any] = {
-    "span_filter": True,
-    "spread_filter": True,
-    "position": "auto",
-    "score": "nearest",
-}
+_PROPOSED: dict[str, Any] = {"span_filter": True, "spread_filter": True, "position": "auto", "score": "nearest"}
 
-#: Table 2's seven columns in its order. The first five are cumulative; the last two change the proposed one's
-#: score. What a row does not override (the aggregation's width, alignment of the proposed rows) is the
-#: preset's.
+#: Table 2's seven columns in its order. The first five are cumulative; the last two change the score of the proposed
+#: one. All else (the aggregation's width, alignment of the proposed rows) is the preset's.
 ABLATION_ROWS: tuple[AblationRow, ...] = (
-    AblationRow("base", "Base InReaCh", _BASE),
+    AblationRow("base", "Base InReaCh", {"neighbourhood": 1, **_LOCAL}),
     AblationRow("local_aggregation", "Local Agg.", _LOCAL),
     AblationRow("span_filter", "Span Filter", _SPAN),
     AblationRow("sigma_filter", "σ Filter", _SIGMA),
@@ -59,10 +51,10 @@ FIGURE1_DEPTHS: tuple[int | str, ...] = (*range(1, 14), "PC")
 
 
 def depth_list(text: str) -> list[int | str]:
-    """Depths from text: ``"1..13,PC"`` is 1 to 13 and PatchCore's pick; ``"3,7"`` just these two; no
-    repetitions.
+    """Depths from text: ``"1..13,PC"`` is 1 to 13 and PatchCore's choice of levels; repetitions are dropped.
 
-    Raises ParameterError for anything else, quoting the part that is wrong.
+    Raises:
+        ParameterError: anything else; quotes the wrong part.
     """
     depths: list[int | str] = []
     for part in (piece.strip() for piece in text.split(",")):
@@ -86,43 +78,32 @@ def run_ablation(
     corrupt: int = 10,
     rows: Sequence[str] | None = None,
     parameters: dict[str, Any] | None = None,
-    on_result: Callable[[ClassResult], None] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[ClassResult]:
-    """Evaluate one class in Table 2's configurations (all, or those whose keys are in ``rows``), in its
-    order.
+    """Evaluates one class in Table 2's configurations, in its order.
 
-    parameters: overrides for every row; a row's own come after them. on_result: called after each row, so
-    that a long run can report as it goes. options: those of `evaluate_class` (shuffle, preset, backbone,
-    layout, cache, progress). With a cache the backbone runs twice over the images, once for each aggregation
-    width.
+    Args:
+        root, class_name, corrupt: see `evaluate_class`.
+        rows: keys of the configurations; None: all.
+        parameters: overrides for every row; a row's own come after them.
+        on_result: called after each row.
+        options: of `evaluate_class` (shuffle, preset, backbone, layout, cache, progress). With a cache the backbone
+            describes each image twice, once for each aggregation width.
 
-    Raises ParameterError for an unknown row, and what `evaluate_class` raises.
+    Raises:
+        ParameterError: an unknown row. And what `evaluate_class` raises.
     """
-    known = {row.key for row in ABLATION_ROWS}
-    unknown = sorted(set(rows or ()) - known)
+    keys = [row.key for row in ABLATION_ROWS]
+    unknown = sorted(set(rows or ()) - set(keys))
     if unknown:
-        raise ParameterError(
-            f"rows: unknown {', '.join(unknown)}; choose from {', '.join(r.key for r in ABLATION_ROWS)}"
-        )
-    results = []
-    for row in ABLATION_ROWS:
-        if rows is not None and row.key not in rows:
-            continue
-        overrides = {**(parameters or {}), **row.overrides}
-        result = evaluate_class(
-            root,
-            class_name,
-            corrupt=corrupt,
-            parameters=overrides,
-            label=row.name,
-            table2_column=row.key,
-            **options,
-        )
-        results.append(result)
-        if on_result is not None:
-            on_result(result)
-    return results
+        raise ParameterError(f"rows: unknown {', '.join(unknown)}; choose from {', '.join(keys)}")
+    runs = (
+        {"parameters": row.overrides, "label": row.name, "table2_column": row.key}
+        for row in ABLATION_ROWS
+        if rows is None or row.key in rows
+    )
+    return _run(runs, parameters, on_result, root=root, class_name=class_name, corrupt=corrupt, **options)
 
 
 def run_depth_sweep(
@@ -133,32 +114,35 @@ def run_depth_sweep(
     corrupt: int = 10,
     parameters: dict[str, Any] | None = None,
     backbone_at: Callable[[int | str], Any] | None = None,
-    on_result: Callable[[ClassResult], None] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[ClassResult]:
-    """Evaluate one class at each hierarchy depth (supplement A, Figure 1), labelled ``depth N``.
+    """Evaluates one class at each hierarchy depth (supplement A, Figure 1), labelled ``depth N``.
 
-    backbone_at: makes the `Backbone` of a depth, for a backbone that is not named but built by the caller;
-    without it the depth is passed to `InReaCh` as its parameter. Other arguments as in `run_ablation`.
+    Args:
+        backbone_at: makes the `Backbone` of a depth; None: `InReaCh` makes it from its parameter ``depth``.
+        root, class_name, corrupt, parameters, on_result, options: see `run_ablation`.
     """
+    runs = (
+        {
+            "parameters": {"depth": depth},
+            "label": f"depth {depth}",
+            # Figure 1 has no table of numbers; Tables 1 and 2 are for depth 13.
+            "table2_column": "position_embedding" if depth == 13 else None,
+            **({} if backbone_at is None else {"backbone": backbone_at(depth)}),
+        }
+        for depth in depths
+    )
+    return _run(runs, parameters, on_result, root=root, class_name=class_name, corrupt=corrupt, **options)
+
+
+def _run(
+    runs: Iterable[dict[str, Any]], parameters: dict[str, Any] | None, on_result: OnResult | None, **options: Any
+) -> list[ClassResult]:
     results = []
-    for depth in depths:
-        overrides = {**(parameters or {}), "depth": depth}
-        extra = dict(options)
-        if backbone_at is not None:
-            extra["backbone"] = backbone_at(depth)
-        # Figure 1 has no table of numbers; Tables 1 and 2 are for the full depth of 13.
-        column = "position_embedding" if depth == 13 else None
-        result = evaluate_class(
-            root,
-            class_name,
-            corrupt=corrupt,
-            parameters=overrides,
-            label=f"depth {depth}",
-            table2_column=column,
-            **extra,
-        )
-        results.append(result)
+    for run in runs:
+        overrides = {**(parameters or {}), **run.pop("parameters")}
+        results.append(evaluate_class(parameters=overrides, **{**options, **run}))
         if on_result is not None:
-            on_result(result)
+            on_result(results[-1])
     return results

@@ -1,18 +1,18 @@
 """Figures of merit for detection, localisation and the nominal model (paper, section 4; ALGORITHM section 7).
 
-Where scikit-learn has a figure (AUROC, average precision, the precision-recall curve) scikit-learn computes
-it. PRO and the nominal precision and recall are computed here. Everything is exact: every distinct score is a
-threshold, and equal scores are taken or left together. scikit-learn and scipy are imported on the first call.
+AUROC, average precision and the precision-recall curve are scikit-learn's; PRO and the nominal precision and recall
+are computed here. All are exact: every distinct score is a threshold. scikit-learn and scipy are imported when called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 
 #: False-positive rate up to which PRO is integrated (Bergmann et al., MVTec AD).
@@ -20,18 +20,14 @@ PRO_LIMIT = 0.3
 
 
 class BestF1(NamedTuple):
-    """The largest F1 over all thresholds, and the (highest) threshold that reaches it: positive is ``score
-    >= threshold``.
-    """
+    """The largest F1 over all thresholds, and the highest threshold with it (positive: ``score >= threshold``)."""
 
     value: float
     threshold: float
 
 
 class NominalFigures(NamedTuple):
-    """How well the nominal model was extracted: rates in 0..1 (None: undefined) and the counts that they
-    come from.
-    """
+    """How well the nominal patches were extracted: rates 0 to 1 (None: undefined) and the counts behind them."""
 
     precision: float | None
     recall: float | None
@@ -42,11 +38,14 @@ class NominalFigures(NamedTuple):
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve; labels (n,) bool or 0/1 (1 is a defect), scores (n,) float.
+    """Area under the ROC curve.
 
-    Raises DataError when only one class is present, MixedSizesError when the lengths differ, NonFiniteError
-    for NaN or infinity, ParameterError for labels that are not binary. The same holds for the other ranking
-    figures.
+    Args:
+        labels: bool or 0/1 (n,), 1 is a defect. scores: float (n,).
+
+    Raises:
+        DataError: only one class is present. MixedSizesError: the lengths differ. NonFiniteError: NaN or infinity.
+        ParameterError: labels are not binary.
     """
     truth, score = _checked(labels, scores)
     from sklearn.metrics import roc_auc_score
@@ -55,9 +54,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision: precision summed over the steps of recall, no interpolation. Arguments as for
-    `auroc`.
-    """
+    """Average precision: precision summed over the steps of recall, no interpolation; see `auroc`."""
     truth, score = _checked(labels, scores)
     from sklearn.metrics import average_precision_score
 
@@ -65,7 +62,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
-    """The best F1 that any threshold reaches. Arguments as for `auroc`."""
+    """The best F1 over all thresholds; arguments and errors as for `auroc`."""
     truth, score = _checked(labels, scores)
     from sklearn.metrics import precision_recall_curve
 
@@ -79,23 +76,24 @@ def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
 
 
 def aupro(
-    masks: Sequence[ArrayLike] | NDArray[Any],
-    maps: Sequence[ArrayLike] | NDArray[Any],
+    masks: Sequence[ArrayLike] | Array,
+    maps: Sequence[ArrayLike] | Array,
     *,
     limit: float = PRO_LIMIT,
 ) -> float:
-    """Area under the per-region-overlap curve up to a false-positive rate of ``limit``, divided by ``limit``
-    (0..1).
+    """PRO: area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 
-    masks: n ground-truth masks (H,W), non-zero is defect; maps: n anomaly maps (H,W), of the same sizes. A
-    region is an 8-connected component of one image's mask (scipy.ndimage.label), as in the MVTec AD
-    evaluation; every region has the same weight whatever its size. Sorting all pixels once gives the curve at
-    every distinct score, where a defect pixel lifts the overlap by 1 / (regions * its region's size) and a
-    normal pixel the false-positive rate by 1 / (normal pixels); the area is the trapezoids', cut at ``limit``
-    by linear interpolation.
+    A region is an 8-connected component of one image's mask, as in the MVTec AD evaluation. All regions have the same
+    weight. The curve has a point at every distinct score; the area is that of its trapezoids, the last one cut at
+    ``limit`` by linear interpolation.
 
-    Raises DataError when no defect pixel or no normal pixel is there, MixedSizesError when sizes differ,
-    NonFiniteError for NaN or infinity in a map, ParameterError when limit is not in (0, 1].
+    Args:
+        masks: n ground-truth masks (H, W), non-zero is defect. maps: n anomaly maps (H, W) of the same sizes.
+        limit: the false-positive rate, above 0 and at most 1.
+
+    Raises:
+        DataError: no defect pixel or no normal pixel. MixedSizesError: the sizes differ. NonFiniteError: NaN or
+        infinity in a map. ParameterError: limit.
     """
     if not 0.0 < limit <= 1.0:
         raise ParameterError(f"limit: must be above 0 and at most 1, got {limit!r}")
@@ -104,8 +102,8 @@ def aupro(
     from scipy.ndimage import label
 
     eight = np.ones((3, 3), dtype=np.int64)
-    scores: list[NDArray[np.float32]] = []
-    regions: list[NDArray[np.int32]] = []  # 0: normal pixel, r: pixel of region r, counted over all images
+    scores: list[FloatArray] = []
+    regions: list[Int32Array] = []  # 0: normal pixel, r: pixel of region r, counted over all images
     n_regions = 0
     for place, (mask_like, map_like) in enumerate(zip(masks, maps, strict=True)):
         mask, score = np.asarray(mask_like) != 0, np.asarray(map_like)
@@ -124,12 +122,10 @@ def aupro(
     sizes = np.bincount(region, minlength=n_regions + 1)
     if sizes[0] == 0:
         raise DataError("masks: no normal pixel in any mask; PRO needs normal pixels for its false-positive rate")
-    order = np.argsort(score)[::-1]  # ties stay together below, so their order among themselves is of no matter
+    order = np.argsort(score)[::-1]  # the order of equal scores does not matter
     score, region = score[order], region[order]
-    del order
     last_of_tie = np.flatnonzero(np.append(score[1:] != score[:-1], True))
-    # The false-positive rate is summed in integers, so that a limit of the form m / normal pixels is met
-    # exactly.
+    # Summed in integers, so that a limit of the form m / normal pixels is met exactly.
     fpr = np.cumsum(region == 0)[last_of_tie] / float(sizes[0])
     lift = 1.0 / (n_regions * np.maximum(sizes, 1).astype(np.float64))
     lift[0] = 0.0
@@ -146,14 +142,16 @@ def nominal_precision_recall(
 ) -> NominalFigures:
     """Precision and recall of the extracted nominal patches (paper, section 4.3; ALGORITHM section 7).
 
-    image_index, patch_index: int (n,), which patch of which training image each nominal patch is. masks: one
-    (H,W) mask a training image in the fit's order, at network-input resolution, non-zero is defect; None is a
-    good image. A patch is a true nominal when its cell of the mask (`defect_cells`) is empty. Precision: true
-    nominals among those extracted; recall: extracted among all true nominals of the training set. A patch
-    given twice counts once.
+    A patch is truly nominal if no pixel of its cell (`defect_cells`) is defective. Precision: true nominals among the
+    extracted; recall: extracted among all true nominals of the training set. A patch given twice counts once.
 
-    Raises ParameterError for an index outside the training set, MixedSizesError for indices of different
-    lengths.
+    Args:
+        image_index, patch_index: int (n,), training image and patch of each extracted nominal patch.
+        masks: (H, W) for each training image at the network's input resolution, non-zero is defect; None is good.
+        grid: rows and columns of patches.
+
+    Raises:
+        ParameterError: an index outside the training set. MixedSizesError: indices of different lengths.
     """
     h, w = grid
     images, patches = np.asarray(image_index), np.asarray(patch_index)
@@ -179,11 +177,11 @@ def nominal_precision_recall(
     )
 
 
-def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which cells of a (h,w) patch grid hold any defect pixel of the (H,W) mask: bool (h,w).
+def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> BoolArray:
+    """Which cells of a (h, w) patch grid hold a defect pixel of the (H, W) mask: bool (h, w).
 
-    Cell (r,c) is rows floor(r*H/h) .. ceil((r+1)*H/h)-1, columns alike: where H is no multiple of h a
-    boundary pixel belongs to both its cells, so that no defect pixel falls between two.
+    Cell (r, c) has the rows floor(r*H/h) to ceil((r+1)*H/h)-1 and columns by the same rule: a pixel on the boundary
+    of two cells belongs to both.
     """
     pixels = np.asarray(mask) != 0
     h, w = grid
@@ -191,25 +189,16 @@ def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> NDArray[np.bool_]:
         raise MixedSizesError(f"mask: must be (H,W), got {pixels.shape}")
     if h < 1 or w < 1:
         raise ParameterError(f"grid: must be two positive numbers, got {grid!r}")
-    height, width = pixels.shape
-    rows, columns = np.arange(h), np.arange(w)
-    top, bottom = rows * height // h, -((rows + 1) * height // -h)
-    left, right = columns * width // w, -((columns + 1) * width // -w)
-    count = np.zeros((height + 1, width + 1), dtype=np.int64)  # defect pixels above and left of each corner
-    np.cumsum(np.cumsum(pixels, axis=0, dtype=np.int64), axis=1, out=count[1:, 1:])
-    inside = (
-        count[np.ix_(bottom, right)]
-        - count[np.ix_(top, right)]
-        - count[np.ix_(bottom, left)]
-        + count[np.ix_(top, left)]
-    )
-    return np.asarray(inside > 0)
+    for cells in grid:  # down, then across
+        side, cell = len(pixels), np.arange(cells)
+        bounds = np.stack([cell * side // cells, -((cell + 1) * side // -cells)], axis=1)
+        padded = np.pad(pixels, ((0, 1), (0, 0)))  # `reduceat` takes no bound that is the length
+        pixels = np.logical_or.reduceat(padded, bounds.ravel())[::2].T
+    return np.asarray(pixels)
 
 
-def _area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Trapezoid area of the ascending curve (x, y) over 0..limit, the last piece cut by linear
-    interpolation.
-    """
+def _area_up_to(x: DoubleArray, y: DoubleArray, limit: float) -> float:
+    """Trapezoid area of the ascending curve (x, y) from 0 to limit, the last piece cut by linear interpolation."""
     inside = int(np.searchsorted(x, limit, side="right"))  # x[:inside] <= limit; x starts at 0
     area = float(np.sum(np.diff(x[:inside]) * (y[1:inside] + y[: inside - 1]) * 0.5))
     if inside < len(x) and x[inside - 1] < limit:
@@ -219,8 +208,7 @@ def _area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) ->
     return area
 
 
-def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """Labels as bool (n,) and scores as float (n,), or the typed error that says what is wrong."""
+def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[BoolArray, Array]:
     raw, score = np.asarray(labels), np.asarray(scores)
     if raw.ndim != 1 or raw.shape != score.shape:
         raise MixedSizesError(f"labels {raw.shape} and scores {score.shape} must both be (n,), of one length")
@@ -236,7 +224,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
     return raw, score
 
 
-def _check_finite(values: NDArray[Any], name: str) -> None:
+def _check_finite(values: Array, name: str) -> None:
     if not np.issubdtype(values.dtype, np.number):
         raise ParameterError(f"{name}: must be numbers, got dtype {values.dtype}")
     finite = np.isfinite(values)

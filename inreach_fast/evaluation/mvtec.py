@@ -1,29 +1,25 @@
-"""Labelled data sets on disk, and the training sets that the paper's protocol makes of them (ALGORITHM
-section 7).
+"""Labelled data sets on disk, and the training sets of the paper's protocol (ALGORITHM section 7).
 
-Two layouts. ``mvtec``, of one class::
+The layout ``mvtec``::
 
     ROOT/CLASS/train/good/000.png   ROOT/CLASS/test/TYPE/000.png   ROOT/CLASS/ground_truth/TYPE/000_mask.png
 
-``folder``, for unsorted images of one's own, where an image that has a mask is a defective one::
+The layout ``folder`` is for unsorted images; those with a mask are defective::
 
-    ROOT/CLASS/train/*.png   ROOT/CLASS/test/*.png   ROOT/CLASS/masks/train/NAME.png
-    ROOT/CLASS/masks/test/NAME.png
+    ROOT/CLASS/train/*.png   ROOT/CLASS/test/*.png   ROOT/CLASS/masks/{train,test}/NAME.png
 
-(With an empty class name, ROOT itself is the class.) Files are taken in the order of their names, so that a
-data set reads the same on every machine. Nothing is decoded here except in `read_mask`.
+If the class name is empty, ROOT is the class. Files are sorted by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..array_types import BoolArray
 from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
 from .supplement import corruption_list
 
@@ -35,7 +31,7 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a data set: its file, its name within its split (``"crack/007.png"``), and its truth."""
+    """One image: its file, its name within its split (``"crack/007.png"``), and its truth."""
 
     path: Path
     name: str
@@ -46,9 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One class: its own training images (good ones in MVTec's layout) and its test images, each in name
-    order.
-    """
+    """One class: its training images (good ones in MVTec's layout) and its test images."""
 
     root: Path
     class_name: str
@@ -59,9 +53,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What `fit` gets, in its order. ``from_test[i]`` says that sample i was added from the test set (a
-    corruption).
-    """
+    """What `fit` gets, in its order; ``from_test[i]``: sample i is a corruption, added from the test set."""
 
     samples: tuple[Sample, ...]
     from_test: tuple[bool, ...]
@@ -79,16 +71,15 @@ class TrainingSet:
 
     @property
     def defective(self) -> int:
-        """How many training images are defective; the supplement's lists hold some good test images, which
-        are not.
-        """
+        """How many training images are defective; the supplement's lists have some good images too."""
         return sum(sample.defective for sample in self.samples)
 
 
 def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
-    """Names of the class folders below root (those with ``train`` and ``test`` inside), sorted.
+    """Sorted names of the class folders in root (those with ``train`` and ``test``).
 
-    Raises DataError when root is no folder, EmptyFolderError when it holds no class.
+    Raises:
+        DataError: root is not a folder. EmptyFolderError: no class in it.
     """
     base = _folder(Path(root), "the data set's root")
     _check_layout(layout)
@@ -103,10 +94,10 @@ def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
 
 
 def read_dataset(root: str | Path, class_name: str, *, layout: Layout = "mvtec") -> Dataset:
-    """List one class's images and masks; see the module's head for the layouts.
+    """Lists the images and masks of one class; the layouts are described above.
 
-    Raises DataError naming the folder that is missing, EmptyFolderError naming the one that holds no image,
-    DataError naming the defective MVTec image whose mask is missing.
+    Raises:
+        DataError: a folder, or the mask of a defective MVTec image, is missing. EmptyFolderError: no image in a folder.
     """
     _check_layout(layout)
     base = _folder(Path(root) / class_name if class_name else Path(root), f"class {class_name!r}")
@@ -116,15 +107,14 @@ def read_dataset(root: str | Path, class_name: str, *, layout: Layout = "mvtec")
 
 
 def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None = None) -> TrainingSet:
-    """The training list: the class's own images, then the first ``corrupt`` of its list in the supplement's
-    Tables 4 to 6.
+    """The class's own images, then the first ``corrupt`` images of its list in the supplement's Tables 4 to 6.
 
-    corrupt: 0 to 40 (the paper has 0, 10 and 40). shuffle: None keeps the authors' order, corruptions last; a
-    seed puts the whole list in the order of ``numpy.random.default_rng(seed).permutation``. The corruptions
-    stay in the test set too; `TrainingSet.overlap` names them.
+    Args:
+        corrupt: 0 to 40 (the paper has 0, 10 and 40). The corruptions stay in the test set too.
+        shuffle: None for the authors' order; a seed for the order of ``numpy.random.default_rng(seed).permutation``.
 
-    Raises ParameterError for corrupt outside 0..40, DataError for a class without a list or a listed file
-    that is absent.
+    Raises:
+        ParameterError: corrupt or shuffle. DataError: the class has no list, or a listed file is missing.
     """
     if isinstance(corrupt, bool) or not isinstance(corrupt, int) or not 0 <= corrupt <= 40:
         raise ParameterError(f"corrupt: must be an integer from 0 to 40 (the paper uses 0, 10, 40), got {corrupt!r}")
@@ -149,12 +139,8 @@ def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None
     return TrainingSet(tuple(samples), tuple(from_test), shuffle)
 
 
-def read_mask(sample: Sample) -> NDArray[np.bool_] | None:
-    """The sample's ground truth in its file's own frame: bool (H,W), True is defect; None for an image
-    without a mask.
-
-    Raises ImageError naming the mask that cannot be read.
-    """
+def read_mask(sample: Sample) -> BoolArray | None:
+    """The sample's ground truth: bool (H, W), True is defect; None without a mask. Raises ImageError."""
     if sample.mask_path is None:
         return None
     from PIL import Image, UnidentifiedImageError
@@ -165,26 +151,26 @@ def read_mask(sample: Sample) -> NDArray[np.bool_] | None:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ImageError(f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it") from error
     if pixels.ndim == 3:
-        # Colour channels only: an alpha channel is 255 everywhere and says nothing of defects.
+        # Without the alpha channel, which is 255 everywhere.
         colours = pixels[..., : 1 if pixels.shape[2] == 2 else 3]
         return np.asarray(colours.any(axis=2))
     return np.asarray(pixels != 0)
 
 
 def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
-    good = _folder(base / "train" / "good", "the good training images")
-    train = [Sample(path, f"good/{path.name}", "good", False, None) for path in _images(good)]
-    test_folder = _folder(base / "test", "the test images")
-    kinds = sorted(p for p in test_folder.iterdir() if p.is_dir())
+    train = [_good(path) for path in _images(base / "train" / "good", "the good training images")]
+    folder = _folder(base / "test", "the test images")
+    kinds = sorted(p for p in folder.iterdir() if p.is_dir())
     if not kinds:
-        raise EmptyFolderError(f"{test_folder}: holds no folder of test images (good and one for each defect type)")
+        raise EmptyFolderError(f"{folder}: holds no folder of test images (good and one for each defect type)")
     test: list[Sample] = []
     for kind in kinds:
+        paths = _images(kind, "test images")
         if kind.name == "good":
-            test += [Sample(path, f"good/{path.name}", "good", False, None) for path in _images(kind)]
+            test += map(_good, paths)
             continue
         truth = _folder(base / "ground_truth" / kind.name, f"the masks of test/{kind.name}")
-        for path in _images(kind):
+        for path in paths:
             mask = truth / f"{path.stem}_mask.png"
             if not mask.is_file():
                 raise DataError(f"{mask}: missing; the defective test image {path} needs its mask")
@@ -192,12 +178,17 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     return train, test
 
 
+def _good(path: Path) -> Sample:
+    return Sample(path, f"good/{path.name}", "good", False, None)
+
+
 def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
     splits: list[list[Sample]] = []
     for split in ("train", "test"):
-        masks = {p.stem: p for p in _sorted_images(base / "masks" / split)}
+        folder = base / "masks" / split
+        masks = {p.stem: p for p in (_sorted_images(folder) if folder.is_dir() else [])}
         samples = []
-        for path in _images(_folder(base / split, f"the {split} images")):
+        for path in _images(base / split, f"the {split} images"):
             mask = masks.pop(path.stem, None)
             samples.append(Sample(path, path.name, "good" if mask is None else "defect", mask is not None, mask))
         if masks:
@@ -218,14 +209,12 @@ def _folder(path: Path, what: str) -> Path:
     return path
 
 
-def _sorted_images(folder: Path) -> Iterable[Path]:
-    if not folder.is_dir():
-        return []
+def _sorted_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
 
 
-def _images(folder: Path) -> list[Path]:
-    found = list(_sorted_images(folder))
+def _images(folder: Path, what: str) -> list[Path]:
+    found = _sorted_images(_folder(folder, what))
     if not found:
         raise EmptyFolderError(f"{folder}: holds no image ({', '.join(sorted(_SUFFIXES))})")
     return found

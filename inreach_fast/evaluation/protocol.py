@@ -1,11 +1,11 @@
 """The paper's evaluation protocol for one class (ALGORITHM section 7).
 
-Read the class, corrupt and order its training list, fit, predict every test image, and compare with the truth
-*at network-input resolution*: each mask is resized (nearest) and cropped as its image is, and turned with it
-where rotation alignment is in use. Pixel figures are over all pixels of all test images. The corruptions are
-in the test set too; all figures come twice, with these images and without.
+Reads the class, corrupts and orders its training list, fits, predicts every test image, and compares with the truth
+*at the network's input resolution*: each mask is resized (nearest), cropped and rotated like its image. Pixel figures
+are over all pixels of all test images. The corruptions are in the test set too; all figures are given with and without
+them.
 
-Test images are streamed; what is kept of them is one float32 map each (0.2 MB at 224x224).
+Test images are streamed; one float32 map of each is kept (0.2 MB at 224 x 224).
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..array_types import FloatArray, UInt8Array
-from ..method.descriptors import Describer
+from ..array_types import BoolArray, FloatArray
 from . import metrics
-from .feature_cache import FeatureCache
+from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
 from .supplement import expected_image_auroc, expected_pixel_auroc, expected_transpose_score
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from ..images.preprocess import Geometry
 
 Progress = Callable[[str, int, int], None]
-Mask = NDArray[np.bool_]
 
 #: The corruption level of the supplement's Table 2, the only one with pixel figures.
 TABLE2_CORRUPT = 10
@@ -39,9 +36,7 @@ TABLE2_CORRUPT = 10
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures over one set of test images, 0..1; None where undefined (no defective or no good image or
-    pixel).
-    """
+    """Figures over one set of test images, 0 to 1; None where undefined (no defective or no good image or pixel)."""
 
     images: int
     defective: int
@@ -60,14 +55,14 @@ class ClassResult:
 
     Attributes:
         with_overlap, without_overlap: figures over all test images, and over those that were not trained on.
-        nominal: precision and recall of the extracted nominal patches, and the counts behind them. counts:
-        training and test images, corruptions, defective ones, nominal patches, channels of the model.
-        seconds: fit, predict, metrics and total, wall clock; a features cache shortens the first two.
-        fit_report: the fit's own counts and seconds of each stage (`FitReport.as_dict`).
-        expected: the supplement's figures for the same class, corruption level and configuration, where it
-        has them
+        overlap: names of the test images that were trained on.
+        nominal: precision and recall of the extracted nominal patches, and the counts behind them.
+        counts: training and test images, corruptions, defective ones, nominal patches.
+        seconds: fit, predict, metrics and total, wall clock; a feature cache shortens the first two.
+        fit_report: the fit's own counts, and seconds of each stage (`FitReport.as_dict`).
+        expected: the supplement's figures for the same class, corruption level and configuration, or None
             (``image_auroc``, ``pixel_auroc``, ``transpose_score``).
-        label: what this run is called in a table (an ablation row, a depth); empty for a plain run.
+        label: name of the run in a table (an ablation row, a depth); empty for a plain run.
     """
 
     class_name: str
@@ -111,16 +106,20 @@ def evaluate_class(
     label: str = "",
     table2_column: str | None = "position_embedding",
 ) -> ClassResult:
-    """Fit one class with ``corrupt`` corruptions and evaluate it on its test set.
+    """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
-    root, class_name, layout: the data set (`read_dataset`). corrupt, shuffle: the training list
-    (`make_training_set`). preset, parameters, backbone: as for `InReaCh`; backbone is a name or a `Backbone`,
-    None is the preset's. cache: a folder (or FeatureCache) for descriptors, shared by any number of runs.
-    progress: called as progress(stage, done, total). table2_column: which column of the supplement's Table 2
-    to set beside the pixel AUROC.
+    Args:
+        root, class_name, layout: the data set, see `read_dataset`.
+        corrupt, shuffle: the training list, see `make_training_set`.
+        preset, parameters, backbone: as for `InReaCh`; backbone is a name or a `Backbone`, None for the preset's.
+        cache: a folder or `FeatureCache` for descriptors, shared by any number of runs.
+        progress: called as progress(stage, done, total).
+        label: see `ClassResult`.
+        table2_column: the column of the supplement's Table 2 with which the pixel AUROC is compared.
 
-    Raises the typed errors of the reader, of `InReaCh` and of the images; a broken image ends the evaluation,
-    since figures over fewer images than the protocol's would be other figures.
+    Raises:
+        The errors of `read_dataset` and of `InReaCh`. A broken image ends the evaluation, because figures over fewer
+        images would not be comparable.
     """
     from ..estimator import InReaCh
 
@@ -130,8 +129,7 @@ def evaluate_class(
     chosen = dict(parameters or {})
     if backbone is not None:
         chosen["backbone"] = backbone
-    # No figure here depends on the threshold; scoring 64 training images for it would cost as much as a test
-    # set.
+    # No figure depends on the threshold; scoring 64 training images for it would cost as much as a test set.
     chosen.setdefault("threshold_images", 2)
     model = InReaCh(preset=preset, **chosen)
     if cache is not None:
@@ -153,7 +151,6 @@ def evaluate_class(
     labels = np.array([sample.defective for sample in dataset.test])
     trained_on = np.array([sample.name in training.overlap for sample in dataset.test])
     everything = figures(labels, scores, masks, maps)
-    # Where nothing overlaps, nothing need be computed again.
     fresh = everything if not trained_on.any() else figures(labels, scores, masks, maps, keep=~trained_on)
     done = time.perf_counter()
     is_table2 = corrupt == TABLE2_CORRUPT and table2_column is not None
@@ -199,43 +196,53 @@ def evaluate_class(
 
 
 def figures(
-    labels: NDArray[np.bool_],
-    scores: NDArray[np.float32],
-    masks: Sequence[Mask],
-    maps: Sequence[NDArray[np.float32]],
+    labels: BoolArray,
+    scores: FloatArray,
+    masks: Sequence[BoolArray],
+    maps: Sequence[FloatArray],
     *,
-    keep: NDArray[np.bool_] | None = None,
+    keep: BoolArray | None = None,
 ) -> Figures:
-    """All figures over test images: labels (n,) bool, scores (n,), masks and maps n of (H,W); keep (n,) picks
-    some.
+    """All figures over test images; None where the truth is all good or all defective.
 
-    A figure whose truth has one class only (all good, or all defective) is None.
+    Args:
+        labels: bool (n,), True is defective. scores: float32 (n,). masks, maps: n of (H, W) each.
+        keep: bool (n,), which images count; None: all.
     """
-    chosen = list(range(len(labels))) if keep is None else np.flatnonzero(keep).tolist()
-    truth, score = labels[chosen], scores[chosen]
-    image_both = bool(truth.any()) and not bool(truth.all())
+    chosen = range(len(labels)) if keep is None else np.flatnonzero(keep).tolist()
     some_masks, some_maps = [masks[i] for i in chosen], [maps[i] for i in chosen]
-    pixels = np.concatenate([mask.ravel() for mask in some_masks]) if len(chosen) else np.zeros(0, dtype=bool)
-    pixel_both = bool(pixels.any()) and not bool(pixels.all())
-    values = np.concatenate([values.ravel() for values in some_maps]) if pixel_both else np.zeros(0, dtype=np.float32)
+    image = _ranking(labels[list(chosen)], scores[list(chosen)])
+    pixel = _ranking(_flat(some_masks, np.dtype(bool)), _flat(some_maps, np.dtype(np.float32)))
     return Figures(
         images=len(chosen),
-        defective=int(truth.sum()),
-        image_auroc=metrics.auroc(truth, score) if image_both else None,
-        pixel_auroc=metrics.auroc(pixels, values) if pixel_both else None,
-        pro=metrics.aupro(some_masks, some_maps) if pixel_both else None,
-        image_average_precision=metrics.average_precision(truth, score) if image_both else None,
-        pixel_average_precision=metrics.average_precision(pixels, values) if pixel_both else None,
-        image_best_f1=metrics.best_f1(truth, score).value if image_both else None,
-        pixel_best_f1=metrics.best_f1(pixels, values).value if pixel_both else None,
+        defective=int(labels[list(chosen)].sum()),
+        image_auroc=image[0],
+        pixel_auroc=pixel[0],
+        pro=None if pixel[0] is None else metrics.aupro(some_masks, some_maps),
+        image_average_precision=image[1],
+        pixel_average_precision=pixel[1],
+        image_best_f1=image[2],
+        pixel_best_f1=pixel[2],
     )
 
 
-def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> Mask | None:
-    """The sample's mask as its image enters the network: bool (h,w), or None for an image without a mask.
+def _flat(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
+    return np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0, dtype)
 
-    Resized to the geometry's ``resize`` by the nearest pixel, so that it stays binary, centre-cropped, then
-    turned by ``degrees`` as the image was; pixels turned in from outside count as good.
+
+def _ranking(truth: BoolArray, scores: FloatArray) -> tuple[float | None, float | None, float | None]:
+    """AUROC, average precision and best F1; None if the truth is all good or all defective."""
+    if truth.all() or not truth.any():
+        return None, None, None
+    best = metrics.best_f1(truth, scores).value
+    return metrics.auroc(truth, scores), metrics.average_precision(truth, scores), best
+
+
+def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolArray | None:
+    """The sample's mask at the network's input: bool (h, w); None for an image without a mask.
+
+    It is resized to the geometry's ``resize`` by the nearest pixel, so that it stays binary, then centre-cropped and
+    rotated by ``degrees`` like the image; pixels from outside count as good.
     """
     mask = read_mask(sample)
     if mask is None:
@@ -246,9 +253,8 @@ def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> Mask |
     return np.asarray(rotate_mask(fitted, degrees)) if degrees else fitted
 
 
-def resize_crop_mask(mask: Mask, geometry: Geometry) -> Mask:
-    """`Geometry.apply` for a mask: bool (H,W) -> bool (h,w), nearest resampling, the same crop."""
-    # Geometry speaks of images only. With its own resize taken away it just crops: one definition of where.
+def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
+    """`Geometry.apply` for a mask: bool (H, W) to bool (h, w), nearest resampling, the same crop."""
     from PIL import Image
 
     from ..images.preprocess import Geometry
@@ -263,21 +269,20 @@ def resize_crop_mask(mask: Mask, geometry: Geometry) -> Mask:
 
 def _predict(
     model: InReaCh, samples: Sequence[Sample], progress: Progress | None
-) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], list[Mask]]:
-    """Score (n,), map and mask of every test image, the last two in the network's (aligned: turned) frame."""
+) -> tuple[FloatArray, list[FloatArray], list[BoolArray]]:
+    """Score (n,), map and mask of every test image; map and mask at the network's input, rotated if it is."""
     from ..method.scoring import anomaly_map
 
     scores = np.empty(len(samples), dtype=np.float32)
-    maps: list[NDArray[np.float32]] = []
-    masks: list[Mask] = []
+    maps: list[FloatArray] = []
+    masks: list[BoolArray] = []
     for place, sample in enumerate(samples):
         prediction = model.predict(sample.path)
         degrees = int(prediction.rotation)
         scores[place] = prediction.score
         values = prediction.anomaly_map
         if degrees:
-            # The prediction's map was turned back and has no values in its corners; the protocol compares
-            # before that.
+            # The prediction's map was rotated back, so its corners have no values: use the one before.
             values = anomaly_map(prediction.patch_scores, values.shape, model.parameters.smoothing_sigma)
         maps.append(np.asarray(values, dtype=np.float32))
         mask = network_mask(sample, model.geometry, degrees)
@@ -288,24 +293,10 @@ def _predict(
 
 
 def _use_cache(model: InReaCh, cache: FeatureCache) -> None:
-    """Put the cache before the describer, which every image's descriptors pass through."""
+    describer = model._describer
 
     def fingerprint() -> str:
-        chosen = model.parameters
-        return f"{model.backbone.fingerprint}|dim={chosen.dim}|neighbourhood={chosen.neighbourhood}"
+        chosen = describer.parameters
+        return f"{describer.backbone.fingerprint}|dim={chosen.dim}|neighbourhood={chosen.neighbourhood}"
 
-    model._describer = CachedDescriber(model._describer, cache.wrap(model._describer, fingerprint=fingerprint))
-
-
-class CachedDescriber(Describer):
-    """A describer behind a cache of float32 descriptors."""
-
-    direct = False
-
-    def __init__(self, describer: Describer, cached: Callable[[UInt8Array], FloatArray]) -> None:
-        super().__init__(lambda: describer.backbone, lambda: describer.parameters)
-        self._cached = cached
-
-    def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
-        """See `Describer`; another precision than float32 goes past the cache."""
-        return self._cached(batch) if precision == "float32" else super().__call__(batch, precision)
+    model._describer = CachedDescriber(describer, cache.wrap(describer, fingerprint=fingerprint))

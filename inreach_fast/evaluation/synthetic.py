@@ -1,10 +1,9 @@
 """Labelled, unsorted images cut from real photographs of surfaces: the demo's data, and small data for tests.
 
-The photographs (brick, gravel, grass; 512x512, CC0) ship inside scikit-image: nothing is downloaded. Each
-image is a crop at a random place, slightly turned, scaled, lit and noisy, as a camera over a moving surface
-gives it. Training and test crops come from parts of the photograph that do not touch, so that no test pixel
-was ever trained on. Then defects are put in: a patch of a foreign surface, a scratch, a stain, a region out
-of focus, each with its exact mask.
+The photographs (brick, gravel, grass; 512 x 512, CC0) are part of scikit-image. Each image is a crop at a random place,
+slightly rotated, scaled, lit and noisy, as a camera over a moving surface sees it. Training and test crops come from
+parts of the photograph that do not touch. Then defects are added, with their exact masks: a patch of another surface,
+a scratch, a stain, a blurred region.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..array_types import BoolArray, FloatArray, UInt8Array
 from ..errors import ParameterError
 
 TEXTURES = ("brick", "gravel", "grass")
@@ -26,35 +25,29 @@ _GAP = 8  # columns left out between the parts for training and for test
 _LEAST_SIDE, _GREATEST_SIDE = 32, 240
 _LEAST_CHANGE = 6.0  # 8-bit units a pixel must change by to count as defective
 
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-Photo = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class TextureSet:
-    """Images uint8 (n,size,size,3) RGB and masks bool (n,size,size), True where defective; kinds name each
-    defect.
+    """Images uint8 (n, size, size, 3) RGB; masks bool (n, size, size), True is defective; kinds name the defects.
 
-    An image without a defect has an empty mask and the kind ``"good"``. The training set is unsorted:
-    defective images lie anywhere in it.
+    An image without a defect has an empty mask and the kind ``"good"``. Defective images are anywhere in the sets.
     """
 
     texture: str
-    train_images: Image
-    train_masks: Mask
+    train_images: UInt8Array
+    train_masks: BoolArray
     train_kinds: tuple[str, ...]
-    test_images: Image
-    test_masks: Mask
+    test_images: UInt8Array
+    test_masks: BoolArray
     test_kinds: tuple[str, ...]
 
     @property
-    def train_labels(self) -> Mask:
+    def train_labels(self) -> BoolArray:
         """bool (n_train,): which training images hide a defect."""
         return np.asarray(self.train_masks.any(axis=(1, 2)))
 
     @property
-    def test_labels(self) -> Mask:
+    def test_labels(self) -> BoolArray:
         """bool (n_test,): which test images hold a defect."""
         return np.asarray(self.test_masks.any(axis=(1, 2)))
 
@@ -67,13 +60,17 @@ def make_texture_set(
     size: int = 224,
     seed: int = 0,
 ) -> TextureSet:
-    """Cut a training set with hidden defects, and a test set of which half is defective.
+    """Makes a training set with hidden defects, and a test set of which half is defective.
 
-    texture: "brick", "gravel" or "grass". defect_share: share of the training images that hide a defect, 0 to
-    1, rounded to whole images; the defect kinds take turns, so all occur. size: side of the square crops in
-    pixels, 32 to 240. seed: the same arguments give the same set.
+    Args:
+        texture: "brick", "gravel" or "grass".
+        n_train, n_test: numbers of images.
+        defect_share: share of defective training images, 0 to 1; the kinds of defects take turns.
+        size: side of the images, 32 to 240 pixels.
+        seed: the same arguments give the same set.
 
-    Raises ParameterError naming the argument.
+    Raises:
+        ParameterError: names the argument.
     """
     if texture not in TEXTURES:
         raise ParameterError(f"texture: must be one of {', '.join(TEXTURES)}, got {texture!r}")
@@ -87,7 +84,7 @@ def make_texture_set(
 
     photo = _photograph(texture)
     foreign = [_photograph(other) for other in TEXTURES if other != texture]
-    # The test part is as narrow as it may be, since variety matters more in training.
+    # The test part is as narrow as possible: variety matters more in training.
     split = _PHOTO_SIDE - size - 2 * _GAP
     parts = photo[:, : split - _GAP], photo[:, split:]
     rng = np.random.default_rng([seed, TEXTURES.index(texture)])
@@ -96,7 +93,7 @@ def make_texture_set(
     return TextureSet(texture, *train, *test)
 
 
-def _photograph(name: str) -> Photo:
+def _photograph(name: str) -> FloatArray:
     from skimage import data
 
     pixels: Any = getattr(data, name)()
@@ -104,9 +101,8 @@ def _photograph(name: str) -> Photo:
 
 
 def _cut(
-    part: Photo, foreign: list[Photo], count: int, defective: int, size: int, rng: np.random.Generator
-) -> tuple[Image, Mask, tuple[str, ...]]:
-    """``count`` crops of which ``defective``, at random places of the list, get a defect."""
+    part: FloatArray, foreign: list[FloatArray], count: int, defective: int, size: int, rng: np.random.Generator
+) -> tuple[UInt8Array, BoolArray, tuple[str, ...]]:
     images = np.zeros((count, size, size, 3), dtype=np.uint8)
     masks = np.zeros((count, size, size), dtype=bool)
     kinds = ["good"] * count
@@ -121,25 +117,23 @@ def _cut(
     return images, masks, tuple(kinds)
 
 
-def _crop(part: Photo, size: int, rng: np.random.Generator) -> Photo:
-    """A size x size view at a random place, turned by up to 2 degrees and scaled by up to 3 %."""
+def _crop(part: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+    """A view at a random place, rotated by up to 2 degrees and scaled by up to 3 %."""
     from scipy.ndimage import affine_transform
 
     angle, scale = np.deg2rad(rng.uniform(-2.0, 2.0)), rng.uniform(0.97, 1.03)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     half = (size - 1) / 2.0
     centre = np.array([rng.uniform(half, side - 1 - half) for side in part.shape])
-    # The corners of a turned view may reach beyond the part by some pixels: mirrored, never the other part's.
-    crop: Photo = affine_transform(
+    # The corners of a rotated view can reach beyond the part: mirrored, never the other part's pixels.
+    crop: FloatArray = affine_transform(
         part, turn, offset=centre - turn @ (half, half), output_shape=(size, size), order=1, mode="mirror"
     )
     return crop
 
 
-def _photographed(crop: Photo, rng: np.random.Generator) -> Image:
-    """Uneven light (gain and a gradient of some per cent), a slight tint, sensor noise; uint8
-    (size,size,3).
-    """
+def _photographed(crop: FloatArray, rng: np.random.Generator) -> UInt8Array:
+    """Adds uneven light (gain and gradient of some per cent), a slight tint and sensor noise; uint8 RGB."""
     size = crop.shape[0]
     down, right = np.meshgrid(np.linspace(-0.5, 0.5, size), np.linspace(-0.5, 0.5, size), indexing="ij")
     light = rng.uniform(0.95, 1.05) * (1.0 + rng.uniform(-0.04, 0.04) * down + rng.uniform(-0.04, 0.04) * right)
@@ -149,33 +143,29 @@ def _photographed(crop: Photo, rng: np.random.Generator) -> Image:
 
 
 def _defective_crop(
-    kind: str, part: Photo, foreign: list[Photo], size: int, rng: np.random.Generator
-) -> tuple[Photo, Photo, Mask]:
-    """A crop before and after one defect of its kind, and the mask of what that visibly changed (never
-    empty).
-    """
+    kind: str, part: FloatArray, foreign: list[FloatArray], size: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """A crop before and after one defect, and the mask of what it visibly changed (never empty)."""
     while True:
         crop = _crop(part, size, rng)
         changed = _MAKERS[kind](crop, foreign, rng)
         visible = np.abs(changed - crop) >= _LEAST_CHANGE
-        # On an even spot a defect may change next to nothing (a small blur within one brick): nobody would
-        # see it, so another view and place are drawn. The photographs have texture all over, so this ends
-        # soon.
+        # A defect can be invisible (a small blur within one brick): then another view and place are drawn.
         if visible.sum() >= 0.002 * visible.size:
             mask = _solid(visible)
             return crop, np.where(mask, changed, crop), mask
 
 
-def _solid(mask: Mask) -> Mask:
-    """Closed and filled: pixels inside a defect that chance to match what they cover belong to it too."""
+def _solid(mask: BoolArray) -> BoolArray:
+    """Closes and fills a mask: pixels in a defect that happen to match what they cover belong to it too."""
     from scipy.ndimage import binary_closing, binary_fill_holes
 
     padded = np.pad(mask, 3)
-    solid: Mask = binary_fill_holes(binary_closing(padded, structure=np.ones((5, 5), dtype=bool)))[3:-3, 3:-3]
+    solid: BoolArray = binary_fill_holes(binary_closing(padded, structure=np.ones((5, 5), dtype=bool)))[3:-3, 3:-3]
     return solid
 
 
-def _blob(size: int, radius: float, rng: np.random.Generator) -> Photo:
+def _blob(size: int, radius: float, rng: np.random.Generator) -> FloatArray:
     """A soft-edged, irregular spot, 0..1: a circle whose radius wobbles with the angle."""
     row, column = np.mgrid[0:size, 0:size].astype(np.float32)
     y, x = rng.uniform(radius, size - 1 - radius, size=2)
@@ -185,8 +175,8 @@ def _blob(size: int, radius: float, rng: np.random.Generator) -> Photo:
     return np.asarray(np.clip(inside / 2.0 + 0.5, 0.0, 1.0), dtype=np.float32)
 
 
-def _foreign(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Photo:
-    """A piece of another surface, brought to the crop's own brightness: texture alone gives it away."""
+def _foreign(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator) -> FloatArray:
+    """A piece of another surface, with the crop's brightness and contrast."""
     size = crop.shape[0]
     other = foreign[int(rng.integers(len(foreign)))]
     top, left = rng.integers(0, _PHOTO_SIDE - size, size=2)
@@ -196,7 +186,7 @@ def _foreign(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Pho
     return np.asarray(crop * (1 - spot) + piece * spot, dtype=np.float32)
 
 
-def _scratch(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Photo:
+def _scratch(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator) -> FloatArray:
     """A thin, slightly bent, bright or dark line."""
     size = crop.shape[0]
     row, column = np.mgrid[0:size, 0:size].astype(np.float32)
@@ -213,24 +203,24 @@ def _scratch(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Pho
     return np.asarray(crop * (1 - strength * line) + tone * strength * line, dtype=np.float32)
 
 
-def _stain(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Photo:
-    """A wet or oily spot: darker, with less contrast, the texture still to be seen through it."""
+def _stain(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator) -> FloatArray:
+    """A wet or oily spot: darker, with less contrast, the texture still visible."""
     spot = _blob(crop.shape[0], crop.shape[0] * rng.uniform(0.07, 0.14), rng)
     wet = (crop - crop.mean()) * 0.6 + crop.mean() * rng.uniform(0.55, 0.75)
     return np.asarray(crop * (1 - spot) + wet * spot, dtype=np.float32)
 
 
-def _blur(crop: Photo, foreign: list[Photo], rng: np.random.Generator) -> Photo:
-    """A region worn smooth or out of focus."""
+def _blur(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator) -> FloatArray:
+    """A region that is worn smooth or out of focus."""
     from scipy.ndimage import gaussian_filter
 
     size = crop.shape[0]
     spot = _blob(size, size * rng.uniform(0.09, 0.16), rng)
-    smooth: Photo = gaussian_filter(crop, sigma=size / 224 * rng.uniform(3.0, 5.0))
+    smooth: FloatArray = gaussian_filter(crop, sigma=size / 224 * rng.uniform(3.0, 5.0))
     return np.asarray(crop * (1 - spot) + smooth * spot, dtype=np.float32)
 
 
-_MAKERS: dict[str, Callable[[Photo, list[Photo], np.random.Generator], Photo]] = {
+_MAKERS: dict[str, Callable[[FloatArray, list[FloatArray], np.random.Generator], FloatArray]] = {
     "foreign": _foreign,
     "scratch": _scratch,
     "stain": _stain,

@@ -1,15 +1,14 @@
-"""Where the work of a fit is done: in this process, in several on this machine, or on a cluster.
+"""Where the images of a fit are processed: in this process, in several on this machine, or on a Ray cluster.
 
-An executor takes a spec (what a worker needs, sent to each once) and tasks, and gives the results in order; they are
-the same whoever computes them. See docs/cluster.md.
+An executor takes a spec (what each worker needs, sent once) and tasks, and yields the results in order; the results do
+not depend on the executor. See docs/cluster.md.
 """
 
 from __future__ import annotations
 
 from .choosing import make_executor
-from .local import LocalExecutor
 from .processes import ProcessExecutor
-from .protocol import Executor, Spec
+from .protocol import Executor, LocalExecutor, Spec
 from .ray_cluster import RayExecutor
 
 __all__ = ["Executor", "LocalExecutor", "ProcessExecutor", "RayExecutor", "Spec", "make_executor"]

@@ -6,9 +6,8 @@ import re
 from typing import Any, Final
 
 from ..errors import ParameterError
-from .local import LocalExecutor
 from .processes import ProcessExecutor
-from .protocol import Executor
+from .protocol import Executor, LocalExecutor
 from .ray_cluster import RayExecutor
 
 _MOST_WORKERS: Final = 100_000
@@ -17,24 +16,22 @@ _KINDS: Final = '"local", "processes", "processes:N", "ray", "HOST:PORT", "ray:/
 
 
 def make_executor(executor: Any, *, workers: int | None = None) -> Executor:
-    """The executor that an argument means.
+    """Returns the executor that an argument names.
 
     Args:
         executor: one of
 
             - "local": this process;
-            - "processes:N": that many processes of this machine; "processes": as many as its processors make, each
-              with this process's number of torch threads;
-            - "ray": the Ray cluster of the environment's RAY_ADDRESS, or else one that runs here, or else one
-              that is started here for the while;
+            - "processes:N": N processes of this machine; "processes": see `ProcessExecutor`;
+            - "ray": the Ray cluster in RAY_ADDRESS, or else one that runs on this machine, or else one that is
+              started here for each run;
             - "HOST:PORT": the Ray cluster whose head has that address, from one of its machines;
             - "ray://HOST:PORT": a Ray cluster from outside, through its client server;
-            - an object with `Executor`'s ``run``, which is returned as it is.
-        workers: number of workers; None: as the executor thinks fit.
+            - an object with the method `Executor.run`, which is returned.
+        workers: number of workers, 1 to 100000; None: the executor's default.
 
     Raises:
-        ParameterError: none of these, or a number of workers that makes no sense. BackendError: Ray is asked for
-            and not installed.
+        ParameterError: anything else. BackendError: Ray is named but not installed.
     """
     if not isinstance(executor, str):
         if callable(getattr(executor, "run", None)) and not isinstance(executor, type):

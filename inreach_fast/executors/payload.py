@@ -1,25 +1,46 @@
-"""Python objects as buffers and back: pickle, with every array beside it and not inside.
-
-Pickle's protocol 5 hands out the memory of arrays as it is ("out of band"), so that a result of some megabytes is
-copied once into a socket or an object store, and not once more into a pickle.
-"""
+"""What travels between processes: pickled tasks, results and errors, and the file that holds a spec."""
 
 from __future__ import annotations
 
+import errno
 import io
+import mmap
+import os
 import pickle
+import reprlib
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, NamedTuple
 
-from ..errors import ExecutorError, ParameterError
+from ..errors import ExecutorError, ParameterError, SaveError
 
-Buffer = Any
-"""Anything with the buffer protocol: bytes, memoryview, uint8 array."""
+_ALIGNMENT: Final = 64  # bytes: a cache line
+_short = reprlib.Repr()
+_short.maxother = _short.maxstring = 100
+
+
+class PackedTask(NamedTuple):
+    """A pickled task, and what messages call it."""
+
+    blob: bytes
+    name: str
+
+
+class PackedError(Exception):
+    """An error of a worker, pickled by `pack_error`: ``args[0]``. It is unpickled only where it is raised."""
+
+
+class RemoteTraceback(Exception):
+    """The text of a traceback in a worker; the cause of the error that is raised here."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}" if self.args else ""
 
 
 class _Pickler(pickle.Pickler):
-    """Refuses what only this process knows, before a worker stumbles over it."""
+    """Refuses objects that are defined in the running program: workers do not import it."""
 
     def reducer_override(self, obj: Any) -> Any:
         named = obj if isinstance(obj, type) or callable(obj) else type(obj)
@@ -32,72 +53,124 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def pack(value: Any, what: str) -> list[Buffer]:
-    """An object as buffers: the pickle first, then the memory of its arrays.
+def pack(value: Any, what: str, arrays: Callable[[pickle.PickleBuffer], None] | None = None) -> bytes:
+    """A pickled object.
 
     Args:
-        value: the object; it must not change while the buffers are in use.
-        what: its name in the error's message.
+        value: the object.
+        what: what the error message calls it.
+        arrays: called with the memory of each array, which then stays out of the pickle.
 
     Raises:
         ParameterError: it cannot be pickled.
     """
-    buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
     try:
-        _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
-    except Exception as error:  # pickling runs code of the object's own, which may raise anything
+        _Pickler(file, protocol=5, buffer_callback=arrays).dump(value)
+    except Exception as error:  # pickling runs the object's own code
         raise ParameterError(
-            f"{what}: a {type(value).__name__} that cannot be sent between processes ({error}); give what can be "
-            "pickled, or executor='local'"
+            f"{what}: a {type(value).__name__} that cannot be sent between processes ({error}); give an object that "
+            "can be pickled, or executor='local'"
         ) from error
-    return [file.getbuffer(), *(buffer.raw() for buffer in buffers)]
+    return file.getvalue()
 
 
-def unpack(buffers: Sequence[Buffer]) -> Any:
-    """The inverse of `pack`; arrays lie in the buffers' memory."""
-    return pickle.loads(buffers[0], buffers=buffers[1:])
+def packed(tasks: Iterable[Any]) -> Iterator[PackedTask]:
+    """Tasks, pickled one by one."""
+    for number, task in enumerate(tasks):
+        yield PackedTask(pack(task, f"task {number}"), str(getattr(task, "name", "")) or _short.repr(task))
 
 
-def perform(function: Callable[[Any], Any], buffers: Sequence[Buffer]) -> tuple[bool, list[Buffer]]:
-    """One task in a worker.
-
-    Returns:
-        Whether it succeeded, and its packed result or error.
-    """
+def unpacked(results: Iterable[bytes]) -> Iterator[Any]:
+    """Results, unpickled; an error of a worker is raised as it was there."""
     try:
-        value = function(unpack(buffers))
-        return True, pack(value, "result")
-    except BaseException as error:  # whatever it is, it is raised where the result is asked for
-        return False, pack_error(error)
+        for number, blob in enumerate(results):
+            try:
+                value = pickle.loads(blob)
+            except Exception as error:  # unpickling runs the object's own code
+                raise ParameterError(f"result of task {number}: cannot be unpickled here ({error})") from error
+            del blob
+            yield value
+            del value  # the caller decides how long a result lives
+    except PackedError as wrapped:
+        failure = unpack_error(wrapped.args[0])
+        raise failure from failure.__cause__
 
 
-def pack_error(error: BaseException) -> list[Buffer]:
-    """An error and its traceback's text; of an error that cannot be pickled, its words."""
+def perform(function: Callable[[Any], Any], blob: bytes) -> tuple[str, bytes]:
+    """Runs one task in a worker: ("result", its pickled result) or ("error", its pickled error)."""
+    try:
+        return "result", pack(function(pickle.loads(blob)), "result")
+    except BaseException as error:  # raised where the result is requested
+        return "error", pack_error(error)
+
+
+def pack_error(error: BaseException) -> bytes:
+    """An error and the text of its traceback; an error that cannot be pickled becomes an `ExecutorError`."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
-        packed = pack((error, text), "error")
-        if type(unpack(packed)[0]) is type(error):
-            return packed
-    except Exception:  # its constructor wants other arguments than it keeps, or worse
+        blob = pack((error, text), "error")
+        if type(pickle.loads(blob)[0]) is type(error):
+            return blob
+    except Exception:  # for example its constructor takes other arguments than it keeps
         pass
-    stand_in = ExecutorError(f"a worker raised {type(error).__name__}: {error}")
-    return pack((stand_in, text), "error")
+    return pack((ExecutorError(f"a worker raised {type(error).__name__}: {error}"), text), "error")
 
 
-def unpack_error(buffers: Sequence[Buffer]) -> BaseException:
-    """The inverse of `pack_error`: the error, caused by a `RemoteTraceback`."""
+def unpack_error(blob: bytes) -> BaseException:
+    """The inverse of `pack_error`; the cause of the error is a `RemoteTraceback`."""
     try:
-        error, text = unpack(buffers)
+        error, text = pickle.loads(blob)
     except Exception as failure:
-        return ExecutorError(f"a worker raised an error that cannot be read here ({failure})")
+        return ExecutorError(f"a worker raised an error that cannot be unpickled here ({failure})")
     assert isinstance(error, BaseException)
     error.__cause__ = RemoteTraceback(text)
     return error
 
 
-class RemoteTraceback(Exception):
-    """Where in the worker an error was raised: its traceback, as text."""
+@contextmanager
+def spec_file(spec: Any) -> Iterator[str]:
+    """The path of a temporary file with a spec, which all workers of this machine map.
 
-    def __str__(self) -> str:
-        return f"\n\n{self.args[0]}" if self.args else ""
+    The descriptors of the seed images are more than a hundred megabytes; mapped, they are in memory once.
+
+    Raises:
+        ParameterError: the spec cannot be pickled. SaveError: no space for it.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    pickled = pack(spec, "spec", arrays.append)
+    parts = [memoryview(pickled), *(array.raw() for array in arrays)]
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inreach-", ignore_cleanup_errors=True))
+            path = os.path.join(folder, "spec")
+            with open(path, "wb") as file:
+                pickle.dump([len(part) for part in parts], file)
+                for part in parts:
+                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                    file.write(part)
+        except OSError as error:
+            raise SaveError(
+                error.errno or errno.EIO,
+                f"{tempfile.gettempdir()}: cannot write the data that workers share ({error.strerror or error}); "
+                "free some space, or set TMPDIR to a folder that has enough",
+            ) from error
+        yield path
+
+
+def spec_parts(path: str) -> list[memoryview]:
+    """The pickle in a spec file and its arrays, mapped read-only."""
+    with open(path, "rb") as file:
+        sizes, at = pickle.load(file), file.tell()
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    parts = []
+    for size in sizes:
+        at += -at % _ALIGNMENT
+        parts.append(view[at : at + size])
+        at += size
+    return parts
+
+
+def load_spec(parts: Sequence[Any]) -> Any:
+    """The spec of such parts; its arrays are views of them."""
+    return pickle.loads(parts[0], buffers=parts[1:])

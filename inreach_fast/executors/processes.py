@@ -1,141 +1,235 @@
-"""Worker processes on this machine."""
+"""Worker processes on this machine: the executor, this process's end of the connection to one, and what runs in it.
+
+Processes are spawned, not forked: threads and CUDA do not survive a fork. `concurrent.futures.ProcessPoolExecutor`
+would not do here: a lost worker breaks its whole pool and is not named, workers outlive a program that is killed, and
+programs need a main guard.
+"""
 
 from __future__ import annotations
 
-import selectors
-import time
-from collections.abc import Iterable, Iterator
+import multiprocessing
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
-from ..errors import ParameterError
-from .child import Child
-from .payload import pack, unpack, unpack_error
+from ..errors import ExecutorError
+from ..threads import get_num_threads, set_num_threads
+from .payload import PackedError, PackedTask, load_spec, pack_error, perform, spec_parts
 from .protocol import Result, Spec, Task
-from .scheduling import Done, Event, Lost, Ready, Refused, run_in_order
-from .spec_file import SpecFile
-from .wire import Closed, Kind, Message
-from .worker import processors, thread_settings, torch_threads
+from .scheduling import Pool, WorkerGone, run_on_pool
+
+_starting = threading.Lock()
 
 
+@dataclass(frozen=True)
 class ProcessExecutor:
-    """Does tasks in processes of this machine.
+    """Runs tasks in processes of this machine.
 
     Args:
-        workers: number of processes; None: as many as the processors make, each with this process's number of torch
-            threads. That is one where torch uses all of them, as it does unless it is told otherwise.
+        workers: number of processes; None: the number of processors divided by this process's number of torch threads.
+            That is 1 unless torch was told to use fewer threads than there are processors.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers
+    workers: int | None = None
 
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Executor.run`."""
+        size = self.workers or max(1, processors() // (torch_threads() or 1))
+        threads = thread_settings(size)
 
-        def transport() -> ProcessTransport:
-            return ProcessTransport(spec, self.workers or max(1, processors() // (torch_threads() or 1)))
+        def pool(path: str) -> nullcontext[Pool]:
+            return nullcontext(Pool(size, "worker process", lambda: _ProcessWorker(path, threads)))
 
-        return run_in_order(transport, tasks)
-
-    def __repr__(self) -> str:
-        return f"ProcessExecutor({self.workers})"
+        return run_on_pool(pool, spec, tasks)
 
 
-class ProcessTransport:
-    """`scheduling.Transport` to child processes."""
+def start_process(target: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
+    """Starts a process that runs ``target(connection, *args)``; returns it and this end of the connection.
 
-    noun = "worker process"
-
-    def __init__(self, spec: Any, workers: int) -> None:
-        self.workers = workers
-        self._spec = SpecFile(spec)
-        self._threads = thread_settings(workers)
-        self._children: dict[int, Child] = {}
-        self._selector = selectors.DefaultSelector()
-        self._events: list[Event] = []
-
-    def start(self, worker: int) -> None:
-        """See `Transport`."""
-        settings = {**self._threads, "worker": worker, "spec": self._spec.fileno}
-        child = Child("inreach_fast.executors.worker", settings, inherit=[self._spec.fileno])
-        self._children[worker] = child
-        self._selector.register(child.connection, selectors.EVENT_READ, worker)
-
-    def submit(self, worker: int, ticket: int, task: Any) -> None:
-        """See `Transport`."""
-        message = Message(Kind.TASK, worker, ticket, pack(task, f"task {ticket}"))
+    Raises:
+        ExecutorError: the system does not allow one more process.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *args), daemon=True)
+    with _starting, theirs:
+        # The new process would import the running program, which would then need a main guard.
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
         try:
-            self._children[worker].send(message)
-        except Closed:
-            self._drain(worker)
+            process.start()
+        except (OSError, AssertionError) as error:  # AssertionError: this process is itself a daemon
+            ours.close()
+            raise ExecutorError(f"executor: a process cannot be started ({error}); use fewer workers") from error
+        finally:
+            sys.modules["__main__"] = program
+    return process, ours
 
-    def wait(self) -> list[Event]:
-        """See `Transport`."""
-        if not self._events:
-            for key, _ in self._selector.select(1.0):
-                self._read(key.data)
-            if not self._events:
-                self._look_for_dead()
-        events, self._events = self._events, []
-        return events
 
-    def _read(self, worker: int) -> None:
-        """One message of a worker, or its end."""
-        child = self._children[worker]
+class ConnectedWorker:
+    """`scheduling.PoolWorker` at the other end of a connection; a thread sends it tasks and takes its answers.
+
+    Args:
+        connection: sends pairs ("result", value), ("error", `pack_error`) or ("lost", reason): first whether the spec
+            was built, then one for each task.
+        process: the process that holds the other end.
+        ended: the error if the process has ended.
+    """
+
+    def __init__(self, connection: Connection, process: BaseProcess, ended: Callable[[], Exception]) -> None:
+        self._connection = connection
+        self._process = process
+        self._ended = ended
+        self._requests: queue.SimpleQueue[tuple[PackedTask | None, Future[Any]] | None] = queue.SimpleQueue()
+        self.ready = self.submit(None)
+        threading.Thread(target=self._exchange, name="inreach-worker", daemon=True).start()
+
+    def submit(self, task: PackedTask | None) -> Future[Any]:
+        """Queues a task; None: only waits for an answer."""
+        future: Future[Any] = Future()
+        self._requests.put((task, future))
+        return future
+
+    def stop(self) -> None:
+        """Closes the connection, after the current task."""
+        self._requests.put(None)
+
+    def _exchange(self) -> None:
+        lost: Exception | None = None
+        with self._connection:
+            while (request := self._requests.get()) is not None:
+                task, future = request
+                try:
+                    if lost is not None:
+                        raise lost
+                    future.set_result(self._ask(task))
+                except Exception as error:
+                    future.set_exception(error)
+                    lost = None if isinstance(error, PackedError) else error
+                del request, task, future  # the caller decides how long a result lives
+
+    def _ask(self, task: PackedTask | None) -> Any:
         try:
-            message = child.receive()
-        except Closed:
-            self._selector.unregister(child.connection)
-            self._events.append(Lost(worker, child.how_it_ended()))
+            if task is not None:
+                self._connection.send_bytes(task.blob)
+            # A process that the worker left behind can keep the connection open after the worker's end.
+            while not self._connection.poll(1.0):
+                if not self._process.is_alive():
+                    raise EOFError
+            kind, value = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
+        if kind == "result":
+            return value
+        raise PackedError(value) if kind == "error" else WorkerGone(value)
+
+
+class _ProcessWorker(ConnectedWorker):
+    """A worker process of this machine."""
+
+    def __init__(self, spec: str, threads: Mapping[str, Any]) -> None:
+        process, connection = start_process(_serve, spec, threads)
+        super().__init__(connection, process, self._how_it_ended)
+
+    def stop(self) -> None:
+        """Ends the process now."""
+        super().stop()
+        self._process.kill()
+        self._process.join(5.0)
+
+    def _how_it_ended(self) -> WorkerGone:
+        self._process.join(5.0)
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            how = "does not answer" if code is None else f"ended with exit status {code}"
+        else:
+            names = {each.value: each.name for each in signal.Signals}
+            how = f"was killed by {names.get(-code, f'signal {-code}')}"
+            if how.endswith("SIGKILL"):
+                how += ", as the system does when memory runs out"
+        return WorkerGone(f"process {self._process.pid} {how}")
+
+
+# ------------------------------------------------------------------------------------------- in the new process
+
+
+def begin_process(output: int, folder: str) -> None:
+    """Leaves Ctrl-C to the parent, sends stdout to a file descriptor, and ends the process when its parent ends.
+
+    Args:
+        output: the file descriptor.
+        folder: temporary files, removed if the parent was killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):
+        os.dup2(output, 1)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=follow, name="inreach-parent", daemon=True).start()
+
+
+def _serve(connection: Connection, spec: str, threads: Mapping[str, Any]) -> None:
+    begin_process(2, os.path.dirname(spec))  # stdout belongs to the program
+    with suppress(EOFError, OSError):  # the parent has closed the connection
+        try:
+            function = build(lambda: load_spec(spec_parts(spec)), threads)
+        except BaseException as error:
+            connection.send(("error", pack_error(error)))
             return
-        self._events.append(event_of(message))
-
-    def _look_for_dead(self) -> None:
-        # A process that a worker left behind may hold its socket open: then no end of stream tells of its death.
-        for worker, child in self._children.items():
-            if child.ended and child.connection in self._selector.get_map():
-                self._selector.unregister(child.connection)
-                self._events.append(Lost(worker, child.how_it_ended()))
-
-    def _drain(self, worker: int) -> None:
-        """What a worker that takes no more had sent before its end, so that it need not be done again."""
-        child = self._children[worker]
-        child.connection.settimeout(1.0)
-        while child.connection in self._selector.get_map():
-            self._read(worker)
-
-    def stop(self, worker: int) -> None:
-        """See `Transport`."""
-        child = self._children.pop(worker)
-        if child.connection.fileno() >= 0 and child.connection in self._selector.get_map():
-            self._selector.unregister(child.connection)
-        child.kill()
-
-    def close(self, *, at_once: bool) -> None:
-        """See `Transport`."""
-        deadline = time.monotonic() + (0.0 if at_once else 5.0)
-        for child in self._children.values():
-            if at_once:
-                child.kill()
-            else:
-                child.finish(deadline)
-        self._children.clear()
-        self._selector.close()
-        self._spec.close()
+        connection.send(("result", None))
+        while True:
+            connection.send(perform(function, connection.recv_bytes()))
 
 
-def event_of(message: Message) -> Event:
-    """What a message of a worker tells the scheduler."""
-    kind, worker, ticket, buffers = message
-    if kind is Kind.READY:
-        return Ready(worker)
-    if kind is Kind.REFUSED:
-        return Refused(worker, unpack_error(buffers))
-    if kind is Kind.LOST:
-        return Lost(worker, str(unpack(buffers)))
-    if kind is Kind.ERROR:
-        return Done(worker, ticket, error=unpack_error(buffers))
-    try:
-        return Done(worker, ticket, unpack(buffers))
-    except Exception as error:  # unpickling runs code of the object's own
-        failure = ParameterError(f"result of task {ticket}: cannot be read here ({error})")
-        return Done(worker, ticket, error=failure)
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def torch_threads() -> int | None:
+    """This process's number of torch threads; None if torch has not been imported."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def thread_settings(workers: int) -> dict[str, Any]:
+    """Numbers of threads for each of ``workers`` workers on this machine.
+
+    torch's is this process's, since the bits of a convolution may depend on it. The kernels get a share of the
+    processors, and no more than here: their results do not depend on it.
+    """
+    share = max(1, processors() // max(1, workers))
+    return {"kernel_threads": min(get_num_threads(), share), "torch_threads": torch_threads()}
+
+
+def build(load: Callable[[], Any], threads: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """The function of the spec that ``load`` returns, with the numbers of threads of `thread_settings`."""
+    set_num_threads(threads["kernel_threads"])
+    spec = load()
+    _set_torch_threads(threads["torch_threads"])
+    function: Callable[[Any], Any] = spec.build()
+    _set_torch_threads(threads["torch_threads"])  # if building it imported torch
+    return function
+
+
+def _set_torch_threads(count: int | None) -> None:
+    torch = sys.modules.get("torch")  # a worker without torch need not import it
+    if torch is not None and count is not None:
+        torch.set_num_threads(count)

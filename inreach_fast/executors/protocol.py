@@ -1,8 +1,9 @@
-"""What an executor is, and what it is given."""
+"""The interface of executors, and the executor that stays in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -12,33 +13,45 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Spec(Protocol[Task_contra, Result_co]):
-    """How a worker is made: data that can be pickled, sent to each worker once.
+    """Describes a job: data that can be pickled, sent to each worker once.
 
-    What is large in it (arrays) is shared by the workers of one machine and read-only there.
+    Its arrays are shared by the workers of one machine and are read-only there.
     """
 
     def build(self) -> Callable[[Task_contra], Result_co]:
-        """The worker's function, from a task to its result.
+        """Returns the function that maps a task to its result; called once in each worker.
 
-        Called once a worker, in the worker's process. The function must be one of its task alone: a task whose
-        worker is lost is done again by another, and its result must be the same.
+        The result must depend on the task alone: if a worker is lost, another one repeats its tasks.
         """
 
 
 class Executor(Protocol):
-    """Does tasks, here or elsewhere; `make_executor` makes one."""
+    """Runs tasks, here or elsewhere; `make_executor` makes one."""
 
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results of the tasks, in the order of the tasks, as they are asked for.
+        """Yields the results in the order of the tasks.
 
         Args:
-            spec: how a worker is made.
-            tasks: consumed lazily, a few tasks a worker ahead of the results.
+            spec: the job.
+            tasks: consumed lazily, a few tasks per worker ahead of the results.
 
         Returns:
-            An iterator. Nothing is started before it is first asked; closing it (or an error) ends the workers.
+            An iterator. Workers are started when it is first advanced, and end when it is exhausted or closed or
+            raises.
 
         Raises:
-            What a task raises, at its place in the order: the results of all earlier tasks come first.
+            Whatever a task raises, after the results of all earlier tasks.
             ParameterError: the spec, a task or a result cannot be pickled. WorkerLostError, ClusterError.
         """
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Runs each task in this process when its result is requested."""
+
+    def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `Executor.run`; nothing is pickled."""
+        function = None
+        for task in tasks:
+            function = function or spec.build()
+            yield function(task)

@@ -1,301 +1,239 @@
-"""Which worker does which task, and what is done again when a worker is lost. The same for processes and clusters.
+"""Which worker runs which task, and what is repeated when a worker is lost; the same for processes and clusters.
 
-                    tasks, pulled lazily
-                            │
-        lost workers' ── to do ──▶ queues of the workers ──▶ outcomes ──▶ results, in the order of the tasks
-        tasks come first                (transport)
+                 tasks, pulled lazily
+                         |
+    lost workers' --> to do --> workers --> outcomes --> results, in the order of the tasks
+    tasks first
 
-At most `IN_FLIGHT` tasks a worker are pulled and not yet yielded: that bounds memory, however far a fast worker
-could run ahead of a slow one. A worker's tasks are done in the order in which it was given them, so that the first
-of them is the one that it was busy with when it was lost; that one has a strike against it, and the third ends the
-run, while the others were only near. A loss never changes a result: tasks are functions of their own alone.
+At most `IN_FLIGHT` tasks per worker are pulled and not yet yielded, which bounds the memory. A worker runs its tasks
+in the order in which it received them, so a lost worker was busy with the first of them. That task gets a strike, and
+three strikes end the run. Tasks are independent, so repeating them does not change a result.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
-import reprlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ..errors import ParameterError, WorkerLostError
+from ..errors import WorkerLostError
+from .payload import PackedTask, packed, spec_file, unpacked
 
 IN_FLIGHT: Final = 2
-"""Tasks a worker that are with it, or done and not yet yielded: one to do, one so that it need not wait."""
+"""Tasks per worker that are with it, or done and not yet yielded: one to run, one to run next."""
 MOST_STRIKES: Final = 3
-"""Workers that a task may take with it."""
+"""Workers that may be lost while they run the same task."""
 MOST_FAILED_STARTS: Final = 3
-"""Workers in a row that may be lost while they start."""
+"""Workers that may be lost in a row while they start."""
 MOST_LOSSES: Final = 3
-"""Losses a worker, in a row, without one task finished in between."""
+"""Losses per worker in a row, with no task finished between them."""
 
 _log = logging.getLogger("inreach_fast.executors")
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A worker was built and takes tasks."""
-
-    worker: int
+class WorkerGone(Exception):
+    """A worker ended before it answered; the message says how."""
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A worker could not be built: its spec raised ``error``."""
+class PoolWorker(Protocol):
+    """One worker. If it is lost, its pending futures raise `WorkerGone`."""
 
-    worker: int
-    error: BaseException
+    ready: Future[Any]
+    """Done when the worker has built its spec: a warning or None; raises what the spec raised."""
 
+    def submit(self, task: PackedTask) -> Future[Any]:
+        """Queues a task."""
 
-@dataclass(frozen=True)
-class Done:
-    """A task was done: it gave ``value``, or raised ``error``."""
-
-    worker: int
-    ticket: int
-    value: Any = None
-    error: BaseException | None = None
+    def stop(self) -> None:
+        """Ends the worker. Never raises."""
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A worker is gone, and what it was doing with it."""
+class Pool:
+    """How to have workers: how many, what messages call one, and what starts one without waiting for it."""
 
-    worker: int
-    reason: str
-
-
-Event = Ready | Refused | Done | Lost
-
-
-class Transport(Protocol):
-    """Workers somewhere. Numbers of workers and tickets of tasks are the caller's."""
-
-    workers: int
-    """How many workers to have."""
+    size: int
     noun: str
-    """What a worker is called in messages: "worker process"."""
-
-    def start(self, worker: int) -> None:
-        """Begins to start a worker; `Ready`, `Refused` or `Lost` follows."""
-
-    def submit(self, worker: int, ticket: int, task: Any) -> None:
-        """Puts a task behind those that a worker has; `Done` follows, or the worker's `Lost`.
-
-        Raises:
-            ParameterError: the task cannot be pickled.
-        """
-
-    def wait(self) -> list[Event]:
-        """What has happened, after a second at the latest (then possibly nothing).
-
-        Raises:
-            ClusterError: all is lost.
-        """
-
-    def stop(self, worker: int) -> None:
-        """Lets go of a worker that is lost; nothing more is heard of it."""
-
-    def close(self, *, at_once: bool) -> None:
-        """Ends all workers; ``at_once`` in the middle of their tasks. Never raises, never hangs."""
+    start: Callable[[], PoolWorker]
 
 
-def run_in_order(open_transport: Callable[[], Transport], tasks: Iterable[Any]) -> Iterator[Any]:
-    """Does tasks through a transport that is opened for them; see `Executor.run`."""
-    source = _Source(tasks)
-    source.pull()
-    if not source.pulled:
-        source.raise_failure()
-        return
-    transport = open_transport()
-    finished = False
+def run_on_pool(
+    open_pool: Callable[[str], AbstractContextManager[Pool]], spec: Any, tasks: Iterable[Any]
+) -> Iterator[Any]:
+    """Runs tasks in a pool that is opened for the path of the spec's file; see `Executor.run`."""
+    source = iter(tasks)
+    for first in source:  # without tasks nothing is started
+        with (
+            spec_file(spec) as path,
+            open_pool(path) as pool,
+            closing(run_in_order(pool, packed(itertools.chain([first], source)))) as results,
+        ):
+            yield from unpacked(results)
+
+
+def run_in_order(pool: Pool, tasks: Iterator[PackedTask]) -> Generator[Any, None, None]:
+    """Yields the pickled results in order; raises `PackedError` for an error of a worker."""
+    run = _Run(pool, tasks)
     try:
-        yield from _Schedule(transport, source).results()
-        finished = True
+        yield from run.results()
     finally:
-        transport.close(at_once=not finished)
+        for worker in run.workers:
+            worker.stop()
 
 
-class _Source:
-    """The tasks, numbered; those that may have to be done again are kept."""
+class _Run:
+    """The state of one run. Tasks are numbered from 0."""
 
-    def __init__(self, tasks: Iterable[Any]) -> None:
-        self._tasks = iter(tasks)
-        self.kept: dict[int, Any] = {}
-        self.pulled = 0
-        self.ended = False
-        self.failure: BaseException | None = None
-
-    def pull(self) -> bool:
-        """Takes one more; False if there is none. An error of the iterable's own ends it, and is kept."""
-        if self.ended:
-            return False
-        try:
-            task = next(self._tasks)
-        except StopIteration:
-            self.ended = True
-            return False
-        except Exception as error:
-            self.ended = True
-            self.failure = error
-            return False
-        self.kept[self.pulled] = task
-        self.pulled += 1
-        return True
-
-    def raise_failure(self) -> None:
-        """Raises what the iterable raised, if it did."""
-        if self.failure is not None:
-            raise self.failure
-
-
-class _Schedule:
-    """One run."""
-
-    def __init__(self, transport: Transport, source: _Source) -> None:
-        self._transport = transport
-        self._source = source
-        self._workers = max(1, transport.workers)
-        self._to_do = list(range(source.pulled))  # a heap of tickets
-        self._starting: set[int] = set()
-        self._queues: dict[int, deque[int]] = {}  # of each ready worker
-        self._outcomes: dict[int, Done] = {}
+    def __init__(self, pool: Pool, tasks: Iterator[PackedTask]) -> None:
+        self.workers: list[PoolWorker] = []
+        self._pool = pool
+        self._tasks = tasks
+        self._tasks_end = False
+        self._pulled = 0
+        self._next = 0  # the task whose result is yielded next
+        self._kept: dict[int, PackedTask] = {}  # tasks that are not done
+        self._to_do: list[int] = []  # a heap
+        self._held: dict[PoolWorker, list[int]] = {}  # of each worker that is ready, in the order of its work
+        self._pending: dict[Future[Any], tuple[PoolWorker, int | None]] = {}  # None: the worker starts
+        self._outcomes: dict[int, Future[Any]] = {}
+        self._failed: int | None = None  # the first task that failed: later ones are not started
         self._strikes: dict[int, int] = {}
-        self._next = 0  # the ticket whose result is yielded next
-        self._last: int | None = None  # a task that failed: later ones are not begun any more
-        self._started = 0
         self._failed_starts = 0
         self._losses = 0
 
     def results(self) -> Iterator[Any]:
         """The results, in order."""
-        while len(self._to_do) < self._workers and self._pull():
+        while len(self._to_do) < self._pool.size and self._pull():
             pass
         self._start_workers()
         while True:
             while self._next in self._outcomes:
-                yield self._take()  # not held here: the consumer alone decides how long a result lives
-            if self._next == self._source.pulled and self._source.ended:
-                self._source.raise_failure()
+                yield self._take()  # not referenced here: the caller decides how long a result lives
+            if self._tasks_end and self._next == self._pulled:
                 return
-            for event in self._transport.wait():
-                self._handle(event)
+            self._wait()
             self._assign()
 
     def _take(self) -> Any:
-        outcome = self._outcomes.pop(self._next)
-        if outcome.error is not None:
-            raise outcome.error
+        value = self._outcomes.pop(self._next).result()
         self._next += 1
-        self._assign()  # workers go on while the result is used
-        return outcome.value
+        self._assign()  # workers continue while the caller uses the result
+        return value
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Done):
-            self._done(event)
-        elif isinstance(event, Lost):
-            self._lost(event)
-        elif event.worker in self._starting:
-            if isinstance(event, Refused):
-                raise event.error
-            self._starting.remove(event.worker)
-            self._queues[event.worker] = deque()
-            self._failed_starts = 0
+    def _wait(self) -> None:
+        """Handles what has happened, after at most a second: on Windows Ctrl-C does not interrupt a longer wait."""
+        done = wait(self._pending, 1.0, FIRST_COMPLETED).done
+        for future in sorted(done, key=lambda future: isinstance(future.exception(), WorkerGone)):
+            if future in self._pending:  # not of a worker that was lost just now
+                self._handle(future)
 
-    def _done(self, event: Done) -> None:
-        queue = self._queues.get(event.worker, deque())
-        if event.ticket not in queue:
-            return  # of a worker that was given up
-        queue.remove(event.ticket)
-        self._losses = 0
-        self._finish(event)
-
-    def _finish(self, outcome: Done) -> None:
-        self._outcomes[outcome.ticket] = outcome
-        del self._source.kept[outcome.ticket]
-        if outcome.error is not None and (self._last is None or outcome.ticket < self._last):
-            self._last = outcome.ticket
-
-    def _lost(self, event: Lost) -> None:
-        worker, noun = event.worker, self._transport.noun
-        if worker not in self._starting and worker not in self._queues:
+    def _handle(self, future: Future[Any]) -> None:
+        (worker, task), error = self._pending[future], future.exception()
+        if isinstance(error, WorkerGone):
+            self._lost(worker, str(error))
             return
-        starting = worker in self._starting
-        self._starting.discard(worker)
-        queue = self._queues.pop(worker, deque())
-        self._transport.stop(worker)
-        for ticket in queue:
-            heapq.heappush(self._to_do, ticket)
-        again = f"; tasks {', '.join(map(str, queue))} are done again" if queue else ""
-        _log.warning("a %s was lost: %s%s", noun, event.reason, again)
-        if queue:
-            self._strike(queue[0], event.reason)
-        if starting:
-            self._failed_starts += 1
-            if self._failed_starts >= MOST_FAILED_STARTS:
-                raise WorkerLostError(
-                    f"{MOST_FAILED_STARTS} times in a row a {noun} was lost while it started ({event.reason}); "
-                    "fewer workers need less memory"
-                )
+        del self._pending[future]
+        if task is not None:
+            self._held[worker].remove(task)
+            self._losses = 0
+            self._finish(task, future)
+        elif error is not None:
+            raise error
+        else:
+            self._held[worker] = []
+            self._failed_starts = 0
+            if future.result() is not None:
+                _log.warning("%s", future.result())
+
+    def _finish(self, task: int, outcome: Future[Any]) -> None:
+        self._outcomes[task] = outcome
+        self._kept.pop(task, None)
+        if outcome.exception() is not None and (self._failed is None or task < self._failed):
+            self._failed = task
+
+    def _lost(self, worker: PoolWorker, reason: str) -> None:
+        noun, starting = self._pool.noun, worker not in self._held
+        tasks = self._held.pop(worker, [])
+        self._pending = {future: held for future, held in self._pending.items() if held[0] is not worker}
+        self.workers.remove(worker)
+        worker.stop()
+        for task in tasks:
+            heapq.heappush(self._to_do, task)
+        again = f"; repeating tasks {', '.join(map(str, tasks))}" if tasks else ""
+        _log.warning("a %s was lost: %s%s", noun, reason, again)
+        if tasks:
+            self._strike(tasks[0], reason)
         self._losses += 1
-        if self._losses >= MOST_LOSSES * self._workers and self._last is None:
+        self._failed_starts += starting
+        times, when = self._losses, "before it finished a task"
+        if self._failed_starts >= MOST_FAILED_STARTS:
+            times, when = self._failed_starts, "while it started"
+        elif self._failed is not None or self._losses < MOST_LOSSES * self._pool.size:
+            times = 0
+        if times:
             raise WorkerLostError(
-                f"{self._losses} times in a row a {noun} was lost before it finished a task ({event.reason}); "
-                "fewer workers need less memory"
+                f"{times} times in a row a {noun} was lost {when} ({reason}); use fewer workers if memory is short"
             )
         self._start_workers()
 
-    def _strike(self, ticket: int, reason: str) -> None:
-        self._strikes[ticket] = self._strikes.get(ticket, 0) + 1
-        if self._strikes[ticket] < MOST_STRIKES:
+    def _strike(self, task: int, reason: str) -> None:
+        self._strikes[task] = self._strikes.get(task, 0) + 1
+        if self._strikes[task] < MOST_STRIKES:
             return
-        self._to_do.remove(ticket)
+        self._to_do.remove(task)
         heapq.heapify(self._to_do)
-        noun, task = self._transport.noun, _named(self._source.kept[ticket])
+        name, noun = self._kept[task].name, self._pool.noun
         error = WorkerLostError(
-            f"task {ticket} ({task}): {MOST_STRIKES} times the {noun} that did it was lost ({reason}); leave it "
-            "out, or give workers more memory (fewer of them, smaller images)"
+            f"task {task} ({name}): {MOST_STRIKES} times the {noun} that ran it was lost ({reason}); leave it out, or "
+            "give workers more memory (fewer workers, smaller images)"
         )
-        self._finish(Done(-1, ticket, error=error))  # raised when its turn comes, as an error of its own would be
+        self._fail(task, error)
 
     def _start_workers(self) -> None:
-        wanted = min(self._workers, len(self._source.kept))
-        while len(self._starting) + len(self._queues) < wanted:
-            self._starting.add(self._started)
-            self._transport.start(self._started)
-            self._started += 1
+        while len(self.workers) < min(self._pool.size, len(self._kept)):
+            worker = self._pool.start()
+            self.workers.append(worker)
+            self._pending[worker.ready] = worker, None
 
     def _assign(self) -> None:
-        """Gives tasks to the workers that have the fewest, until each has `IN_FLIGHT` or none may be begun."""
-        while self._queues:
-            worker = min(self._queues, key=lambda number: len(self._queues[number]))
-            if len(self._queues[worker]) >= IN_FLIGHT:
+        """Gives tasks to the workers with the fewest, until each has `IN_FLIGHT` or no task may be started."""
+        while self._held:
+            worker = min(self._held, key=lambda worker: len(self._held[worker]))
+            if len(self._held[worker]) >= IN_FLIGHT:
                 return
             if not self._to_do:
-                room = IN_FLIGHT * len(self._queues)
-                if self._source.pulled - self._next >= room or not self._pull():
+                room = IN_FLIGHT * len(self._held)
+                if self._pulled - self._next >= room or not self._pull():
                     return
-            if self._last is not None and self._to_do[0] > self._last:
+            if self._failed is not None and self._to_do[0] > self._failed:
                 return
-            ticket = heapq.heappop(self._to_do)
-            self._queues[worker].append(ticket)
-            try:
-                self._transport.submit(worker, ticket, self._source.kept[ticket])
-            except ParameterError as error:
-                self._queues[worker].remove(ticket)
-                self._finish(Done(worker, ticket, error=error))
+            task = heapq.heappop(self._to_do)
+            self._held[worker].append(task)
+            self._pending[worker.submit(self._kept[task])] = worker, task
 
     def _pull(self) -> bool:
-        if self._last is not None or not self._source.pull():
+        """Takes one more task, if any; an error of the iterable is the outcome of its last task."""
+        if self._tasks_end or self._failed is not None:
             return False
-        heapq.heappush(self._to_do, self._source.pulled - 1)
-        return True
+        try:
+            self._kept[self._pulled] = next(self._tasks)
+            heapq.heappush(self._to_do, self._pulled)
+        except StopIteration:
+            self._tasks_end = True
+            return False
+        except Exception as error:
+            self._tasks_end = True
+            self._fail(self._pulled, error)
+        self._pulled += 1
+        return not self._tasks_end
 
-
-def _named(task: Any) -> str:
-    short = reprlib.Repr()
-    short.maxother = short.maxstring = 100
-    return short.repr(task)
+    def _fail(self, task: int, error: Exception) -> None:
+        """Has an error raised when it is the task's turn."""
+        outcome: Future[Any] = Future()
+        outcome.set_exception(error)
+        self._finish(task, outcome)

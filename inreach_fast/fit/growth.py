@@ -22,6 +22,7 @@ import numpy as np
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import DescriptorsNeededError, RefitNeededError, SeedImageError, TooFewImagesError
 from ..images.source import ImageSource
+from ..kernels import backend_of
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows, Members
 from ..method.descriptors import described_rows, in_memory
@@ -164,7 +165,7 @@ def add_rows(context: FitContext, current: FitResult, x: FloatArray, available: 
     members = state.members
     with closing(_store_for(context, current, len(x))) as store:
         seed_rows = members.seed_rows(state.rows(current.nominal.patches))
-        associator = Associator(members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=p.kernel_backend)
+        associator = Associator(members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
         found = (members_of(associator, old + i, image, is_seed=False, whole=False) for i, image in enumerate(x))
         gather(context, found, store, len(x))
         del associator, found, seed_rows

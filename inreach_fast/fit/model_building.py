@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..array_types import Array, FloatArray
+from ..kernels import backend_of
 from ..memory import mapped_file, release_pages
 from ..method.channels import ChannelFilters, MemberRows, Members, Selection, select_members
 from ..method.nominal_model import NominalModel
@@ -68,7 +69,7 @@ def build_model(
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
-        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)
+        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
         stored = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
         passing = _passing(context, nominal)
         scores = np.empty(len(sampled), dtype=np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.source import ImageSource
-from ..kernels import Bank, channel_sums, nearest
+from ..kernels import Bank, backend_of, channel_sums, nearest
 from ..memory import format_bytes
 from ..method.association import Associator, members_of
 from ..method.descriptors import described_rows, in_memory
@@ -117,7 +117,7 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
     patches, dim = first.shape
     before = resident_bytes()
     places = np.arange(len(seed_rows), dtype=np.int64)
-    associator = Associator(places, seed_rows, backend=p.kernel_backend)
+    associator = Associator(places, seed_rows, backend=backend_of(p))
     rates: list[float] = []
     kept: list[FloatArray] = [seed_rows.reshape(-1, dim)]
     associating = summing = 0.0
@@ -127,12 +127,12 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
         associating += found.seconds[1]
         rates.append(len(found.patch) / patches)
         kept.append(found.rows)
-        summing += _summing(found.rows, p.kernel_backend)
+        summing += _summing(found.rows, backend_of(p))
     prepared = max(0, resident_bytes() - before)
     join_rate = float(np.mean(rates))
     members = len(chosen) * patches + round((count - len(chosen)) * join_rate * patches)
     bank_rows = np.concatenate(kept)
-    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, p.kernel_backend)
+    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, backend_of(p))
 
     row_bytes = 4 * dim
     inputs = count * p.image_size[0] * p.image_size[1] * 3

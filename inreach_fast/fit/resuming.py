@@ -18,7 +18,7 @@ def configuration(context: FitContext) -> dict[str, Any]:
     """Everything that a spool's data depend on besides the images, as JSON."""
     import torch
 
-    from .. import __version__
+    from .._version import __version__
 
     seeds = context.seeds
     parameters = {name: value for name, value in context.parameters.as_dict().items() if name not in _WITHOUT_EFFECT}

@@ -1,9 +1,9 @@
-"""The operations that InReaCh is made of, each exact and each with several backends.
+"""The operations that InReaCh is made of, each exact and with several backends.
 
-Backends (`available_backends`) differ in speed alone: the answer is the same to the bit, whatever the backend,
-instruction set, number of threads or batch. Fastest first: ``native`` (compiled C++, `csrc/cpu`), ``numba``
-(where no compiled extension is) and ``torch`` (any torch device); on NVIDIA's GPUs ``cuda`` (compiled) and ``cupy``
-(compiled at first use), for arrays that are there already, and for any where they are named.
+Backends (`available_backends`) differ only in speed: results are bit-identical for every backend,
+instruction set, number of threads and batch. Fastest first: ``native`` (compiled C++, `csrc/cpu`), ``numba``
+(where there is no compiled extension) and ``torch``; on NVIDIA GPUs ``cuda`` (compiled) and ``cupy``
+(compiled at first use), for arrays that are on the GPU already, and for any where they are named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .filtering import ChannelFilterResult, filter_channels
 from .gpu.devices.limit import get_gpu_memory_limit, set_gpu_memory_limit
 from .gpu.devices.opening import is_gpu_name
 from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
-from .registry import available_backends, backend_for
+from .registry import available_backends, backend_for, backend_of
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "SearchCounts",
     "available_backends",
     "backend_for",
+    "backend_of",
     "describe",
     "filter_channels",
     "get_gpu_memory_limit",

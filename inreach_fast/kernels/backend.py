@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
+from ..errors import BackendError
 from .bank import Bank
 from .basis import Basis
 from .describe_plan import Plan
 from .distance import exact_sq_distance
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
 
+_SPREAD_BYTES = 32 << 20
 
-class Backend:
+
+class Backend(ABC):
     """The operations of `inreach_fast.kernels`, on arguments that have been checked.
 
-    Rows are finite float32 of one length, groups and hints int64, k at least 1. A backend implements `nearest`,
-    `mutual_nearest`, `describe` and `channel_spread`, and others where it has something faster than what is here.
+    Rows are finite float32 of one length, groups and hints int64, k at least 1. A backend implements `nearest` and
+    `describe`, and overrides the other methods where it has something faster.
 
     Attributes:
         name: what callers pass as ``backend``.
@@ -28,23 +33,46 @@ class Backend:
 
     name: str
 
+    @abstractmethod
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
         """See `kernels.nearest`; arrays of shape (m, k). A backend may ignore the hint."""
-        raise NotImplementedError
 
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `kernels.mutual_nearest`."""
-        raise NotImplementedError
-
+    @abstractmethod
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
-        raise NotImplementedError
 
     def describe_tensors(self, levels: Sequence[Any], plan: Plan) -> Any:
         """Execute ``plan`` on (B, C, h, w) torch tensors of any one device; a tensor (B, P, dim) there."""
-        raise NotImplementedError
+        raise BackendError(f"backend: {self.name!r} cannot describe tensors on {levels[0].device}; use 'torch'")
+
+    def nearest_bounds(
+        self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> NearestBounds:
+        """See `kernels.nearest_bounds`; here the answer itself."""
+        return exact_bounds(self.nearest(queries, bank, 1, query_group, hint))
+
+    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
+        """See `kernels.mutual_nearest`; here by two searches."""
+        forward, backward = self.nearest(a, b, 1, None), self.nearest(b, a, 1, None)
+        counts = replace(forward.counts + backward.counts, pairs=len(a) * len(b))
+        ab, ba = (found.index[:, 0] for found in (forward, backward))
+        return MutualNearest(ab, forward.sq_distance[:, 0], ba, backward.sq_distance[:, 0], counts)
+
+    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
+        """See `kernels.nearest_answered`; here by two searches."""
+        forward = self.nearest(queries, bank, 1, query_group)
+        index, counts = forward.index[:, 0], forward.counts
+        found = np.flatnonzero(index >= 0)
+        answered = np.zeros(len(index), dtype=np.bool_)
+        chosen, chosen_of = np.unique(index[found], return_inverse=True)
+        if len(chosen):
+            asked = Bank(bank.rows, index=chosen if bank.index is None else bank.index[chosen])
+            answer = self.nearest(asked, queries, 1, None)
+            answered[found] = answer.index[chosen_of, 0] == found
+            counts += answer.counts
+        return AnsweredNearest(index, forward.sq_distance[:, 0], answered, counts)
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
@@ -53,28 +81,30 @@ class Backend:
 
         Channel c holds the members ``members[rows[starts[c]:starts[c + 1]]]``, at least one. The mean and
         both sums of the standard deviation are float64, in the order of the members, divided by the count;
-        squared distances are summed in sixteen lanes (`distance.exact_sq_distance`).
+        squared distances are summed in sixteen lanes (`exact_sq_distance`). Here the k-th members of many channels are
+        added at once, k after k, which keeps that order.
         """
-        raise NotImplementedError
-
-    def nearest_bounds(
-        self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
-    ) -> NearestBounds:
-        """See `kernels.nearest_bounds`; here the answer itself."""
-        return exact_bounds(self.nearest(queries, bank, 1, query_group, hint))
-
-    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
-        """See `kernels.nearest_answered`; here by two searches."""
-        forward = self.nearest(queries, bank, 1, query_group)
-        index = forward.index[:, 0]
-        found = np.flatnonzero(index >= 0)
-        answered = np.zeros(len(index), dtype=np.bool_)
-        chosen, chosen_of = np.unique(index[found], return_inverse=True)
-        if len(chosen):
-            asked = Bank(bank.rows, index=chosen if bank.index is None else bank.index[chosen])
-            answer = self.nearest(asked, queries, 1, None).index[:, 0]
-            answered[found] = answer[chosen_of] == found
-        return AnsweredNearest(index, forward.sq_distance[:, 0], answered)
+        distance, sigma = np.empty(len(rows)), np.empty(len(starts) - 1)
+        length = np.diff(starts)
+        by_length = np.argsort(-length, kind="stable")  # channels that have a k-th member come first
+        step = max(1, _SPREAD_BYTES // (16 * members.shape[1]))
+        for first in range(0, len(by_length), step):
+            chosen = by_length[first : first + step]
+            count = length[chosen]
+            places = [starts[chosen[: np.count_nonzero(count > k)]] + k for k in range(int(count[0]))]
+            mean = np.zeros((len(chosen), members.shape[1]))
+            for place in places:
+                mean[: len(place)] += members[rows[place]]
+            mean /= count[:, None]
+            for place in places:
+                distance[place] = np.sqrt(exact_sq_distance(members[rows[place]], mean[: len(place)]))
+            total, squares = np.zeros(len(chosen)), np.zeros(len(chosen))
+            for place in places:
+                total[: len(place)] += distance[place]
+            for place in places:
+                squares[: len(place)] += (distance[place] - (total / count)[: len(place)]) ** 2
+            sigma[chosen] = np.sqrt(squares / count)
+        return distance, sigma
 
     def add_rows(self, rows: FloatArray, slots: IndexArray, sums: DoubleArray) -> None:
         """See `channel_sums.add_rows`."""

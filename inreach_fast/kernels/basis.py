@@ -1,7 +1,7 @@
-"""The frame in which the compiled engine computes its bounds: principal directions of a sample.
+"""The basis in which the compiled engine computes its bounds: principal directions of a sample.
 
-Any orthonormal directions give correct bounds (docs/search.md); principal ones give tight bounds. So the sample
-and the rounding here decide how fast a search is, and never what it answers.
+Any orthonormal directions give correct bounds (docs/search.md), and principal ones give tight bounds. The sample
+and the rounding here decide how fast a search is, never its result.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Basis:
         self._native: Any = None
 
     def _centred(self, sample: Array) -> Iterator[DoubleArray]:
-        """Some rows after the other, less the centre: what is at work stays in cache."""
+        """The sample less its centre, in parts that stay in cache."""
         for start in range(0, len(sample), _ROWS_AT_ONCE):
             yield np.subtract(sample[start : start + _ROWS_AT_ONCE], self._centre, dtype=np.float64)
 
     def arrays(self) -> dict[str, Array]:
-        """The basis as plain arrays, float32 and float64, from which `from_arrays` makes it again."""
+        """The basis as plain arrays, float32 and float64, which `from_arrays` takes."""
         return {
             "basis_centre": self._centre,
             "basis_directions": self._directions.reshape(-1),
@@ -63,11 +63,7 @@ class Basis:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], dim: int) -> Basis:
-        """The basis that gave `arrays`, for rows of ``dim`` values.
-
-        Raises:
-            ValueError: arrays are missing or cannot be a basis'.
-        """
+        """The basis of these `arrays`, for rows of ``dim`` values; ValueError where they cannot be one."""
         wanted = {"basis_centre": np.float64, "basis_directions": np.float32, "basis_numbers": np.float64}
         for name, dtype in wanted.items():
             array = arrays.get(name)
@@ -82,7 +78,7 @@ class Basis:
             and len(arrays["basis_numbers"]) == 2
         )
         if not shapes_fit:
-            raise ValueError(f"basis: its arrays do not fit each other, or rows of {dim} values")
+            raise ValueError(f"basis: its arrays do not match each other, or rows of {dim} values")
         scale, captured = (float(value) for value in arrays["basis_numbers"])
         if scale <= 0.0 or np.frexp(scale)[0] != 0.5:
             raise ValueError("basis: the scale must be a power of two")
@@ -116,7 +112,7 @@ def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> Float
     if mapped_file(rows) is None:
         chosen: FloatArray = rows[numbers]
         return chosen
-    # The system brings in the neighbours of each row that is read: of a file in memory all of it would be mapped.
+    # The system reads the neighbours of each row as well: a file in memory would be mapped as a whole.
     out = np.empty((len(numbers), rows.shape[1]), dtype=np.float32)
     for start in range(0, len(numbers), _MAPPED_ROWS):
         out[start : start + _MAPPED_ROWS] = rows[numbers[start : start + _MAPPED_ROWS]]
@@ -131,9 +127,9 @@ def _sum_of_squares(values: FloatArray) -> float:
 def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
     """An orthonormal basis, float64, of the space that some columns (D, w) span.
 
-    By Cholesky's factor of their Gram matrix: a pass leaves of the defect about the square of the columns' condition
-    number times float64's rounding, so that three of them end in rounding alone. Columns that depend on each other
-    have no such factor: for them Householder's way.
+    By the Cholesky factor of their Gram matrix: a pass leaves a defect of about the square of the columns' condition
+    number times float64's rounding, so after three passes only rounding is left. Linearly dependent columns have no
+    such factor: for them by Householder's QR.
     """
     wide = columns.astype(np.float64)
     try:
@@ -149,7 +145,7 @@ def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
 def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:
     """Leading right singular vectors (rank, D), by randomized subspace iteration where that is cheaper.
 
-    Orthonormal as far as float32 can hold it: what they lack loosens every bound.
+    Orthonormal as far as float32 allows: any defect loosens every bound.
     """
     count, dim = scaled.shape
     width = rank + _OVERSAMPLING
@@ -158,7 +154,7 @@ def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) 
         return np.ascontiguousarray(_orthonormal(vectors[:, ::-1][:, :rank]).T, dtype=np.float32)
     generator = np.random.default_rng(0)  # fixed: the same rows give the same saved model
     subspace = generator.standard_normal((dim, width), dtype=np.float32)
-    # Multiplications by the rows' Gram matrix, or by the rows twice: whichever is less work.
+    # Multiply by the Gram matrix of the rows, or by the rows twice: whichever is less work.
     gram = None
     if count * dim // 2 + (power_iterations + 1) * dim * width < (2 * power_iterations + 1) * count * width:
         gram = scaled.T @ scaled

@@ -1,13 +1,13 @@
-"""The descriptor map, composed once for each shape of network: what every backend of `describe` executes.
+"""The descriptor map, composed once for each shape of network: what every backend executes in `describe`.
 
-The paper's descriptor (ALGORITHM section 3: unfold, pool to `dim`, lay the levels end to end, pool to `dim`
-again) is linear. Its channel steps touch each position alone and its resampling each channel alone, so they
-commute, and the channel steps of one level collapse into one small matrix: row j holds the taps of output j,
-a *contiguous* run of features of the unfolded vector, in (channel, ky, kx) order. The runs of all levels and
-the bilinear resampling tables make up a plan; nothing here depends on a pixel.
+The paper's descriptor (ALGORITHM section 3: unfold, pool to `dim`, concatenate the levels, pool to `dim`
+again) is linear. Its channel steps act on each position alone and its resampling on each channel alone, so they
+commute, and the channel steps of one level become one small matrix: row j holds the taps of output j,
+a *contiguous* run of features of the unfolded vector, in (channel, ky, kx) order. A plan holds the runs of all levels
+and the bilinear resampling tables.
 
 Weights are composed in float64 and rounded once to float32. Backends execute a plan in one fixed order of
-float32 multiplications and additions (csrc/cpu/describe/README.md), so that all of them give the same bits.
+float32 multiplications and additions (csrc/cpu/describe/README.md), so all of them give the same bits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LevelTaps:
 class AxisResample:
     """Bilinear resampling of one axis (align_corners=False): w0[i] * x[i0[i]] + w1[i] * x[i0[i] + 1].
 
-    Where w1 is 0 the second sample is not read, so that NaN and infinity reach no further than their taps.
+    Where w1 is 0 the second sample is not read, so NaN and infinity do not spread beyond their taps.
     """
 
     i0: Int32Array
@@ -50,7 +50,7 @@ class AxisResample:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One level of a plan: its taps, its own grid, and the way from there to the plan's grid."""
+    """One level of a plan: its taps, its own grid, and the resampling to the plan's grid."""
 
     taps: LevelTaps
     height: int
@@ -68,7 +68,7 @@ class Level:
 class Stage:
     """Consecutive levels on one grid; an output that two of them share is summed before it is resampled.
 
-    The first ``shared`` outputs were begun by an earlier stage and are added to what that one wrote.
+    The first ``shared`` outputs are added to what an earlier stage wrote.
     """
 
     levels: range
@@ -87,7 +87,7 @@ class Plan:
     levels: tuple[Level, ...]
 
     def stages(self) -> list[Stage]:
-        """The levels in their order, gathered by grid."""
+        """Runs of consecutive levels of one grid."""
         stages: list[Stage] = []
         begin = 0
         for i, level in enumerate(self.levels):

@@ -1,4 +1,4 @@
-"""Patch descriptors straight from a backbone's levels, with nothing unfolded (ALGORITHM section 3)."""
+"""Patch descriptors computed from a backbone's levels without unfolding them (ALGORITHM section 3)."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def describe(
 
     For each level: the ``neighbourhood`` x ``neighbourhood`` surroundings of every position (zero beyond
     the border), in (channel, ky, kx) order, adaptively average-pooled to ``dim`` values and bilinearly
-    resampled to ``grid`` (align_corners=False); the levels' vectors are laid end to end and average-pooled to
-    ``dim``. All of that is one sparse linear map, composed once for each network and never unfolded.
+    resampled to ``grid`` (align_corners=False); the levels' vectors are concatenated and average-pooled to
+    ``dim``. Together this is one sparse linear map, composed once for each network.
 
     Every backend, instruction set, number of threads, memory layout and batch gives the same bits (only the
-    sign and payload of a NaN may differ). NaN and infinity are not rejected: they show where they are felt.
+    sign and payload of a NaN may differ). NaN and infinity are not rejected: they appear in the patches that use them.
 
     Args:
-        levels: arrays of shape (C, h, w), or (B, C, h, w) with one B for all; float32; NumPy arrays or torch
+        levels: arrays of shape (C, h, w), or (B, C, h, w) with the same B for all; float32; NumPy arrays or torch
             tensors. Any strides: channels_last and contiguous tensors are both read in place.
         grid: (h, w) of the result, usually the first level's.
         dim: values of a descriptor.
         neighbourhood: odd; 1 switches local aggregation off.
-        backend: "auto" or one of `available_backends`. "auto" takes the torch backend for tensors that are on
-            another device than the CPU, and the fastest one for all else.
-        out: float32 array of the result's shape to write to, the values of a row side by side; its rows may
+        backend: "auto" or one of `available_backends`. "auto" takes the torch backend for tensors on a
+            device other than the CPU that has no kernels, and the fastest one otherwise.
+        out: float32 array of the result's shape to write to, the values of a row contiguous; its rows may
             be further apart than ``dim`` (``buffer[:, :1024]``). It must not overlap the levels.
 
     Returns:
         float32 (P, dim), or (B, P, dim), C-order, P = h * w; patch (y, x) is row y * w + x. A NumPy array,
-        except that tensors on another device than the CPU give a tensor there. With ``out``: that very array.
+        except that tensors on a device other than the CPU give a tensor there. With ``out``: that array.
 
     Raises:
         ParameterError: ``grid``, ``dim``, ``neighbourhood`` or ``out`` is not as above.
@@ -125,7 +125,7 @@ def _check_grid(grid: Any) -> tuple[int, int]:
 
 
 def _check_levels(levels: Any) -> str | None:
-    """The device of the levels where it is not the CPU, else None; all that they must agree in is checked."""
+    """The device of the levels where it is not the CPU, else None; checks all that must be equal."""
     if hasattr(levels, "shape") or not isinstance(levels, Sequence):
         raise ParameterError(f"levels: expected a list with one array for each level, got {type(levels).__name__}")
     if not levels:
@@ -183,6 +183,5 @@ def _check_out(out: Any, shape: tuple[int, ...]) -> None:
     whole = out.flags.aligned and all(stride % out.itemsize == 0 for stride in out.strides)
     if not (out.flags.writeable and side_by_side and apart and whole):
         raise ParameterError(
-            "out: must be writeable, with the values of a row side by side and its rows one after the other; "
-            f"got strides {out.strides}"
+            f"out: must be writeable, with contiguous rows that do not overlap; got strides {out.strides}"
         )

@@ -1,4 +1,4 @@
-"""The exact distance of given pairs of rows, for the few that Python itself has to decide."""
+"""The exact distance of given pairs of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LANES = 16
 
 
 def exact_sq_distance(x: Array, y: Array) -> DoubleArray:
-    """Squared L2 distance of matching rows, (m, D) and (m, D) -> float64 (m,), in the kernels' own order.
+    """Squared L2 distance of matching rows, (m, D) and (m, D) -> float64 (m,), in the kernels' order of summation.
 
     Sixteen virtual lanes, each product rounded before it is added, folded in a fixed tree (csrc/README.md).
     """

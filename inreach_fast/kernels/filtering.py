@@ -1,4 +1,4 @@
-"""The two filters that decide which channels live, and which of their members stay."""
+"""The two filters of channels: span and spread."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .registry import backends
 
 @dataclass(frozen=True)
 class ChannelFilterResult:
-    """What the filters leave.
+    """What passes the filters.
 
     Attributes:
-        keep: bool (n,), the members that stay: those of living channels that passed the spread filter.
-        channels: int64 (c,), ids of the living channels, ascending.
-        length: int64 (c,), members of each that stay.
-        sigma: float64 (c,), standard deviation of the distances to the mean, over all members that each had
-            before the spread filter, in the descriptors' own unit.
+        keep: bool (n,), the members kept: those of kept channels that passed the spread filter.
+        channels: int64 (c,), ids of the kept channels, ascending.
+        length: int64 (c,), kept members of each.
+        sigma: float64 (c,), standard deviation of the distances to the mean, over all members
+            before the spread filter, in units of the descriptors.
     """
 
     keep: BoolArray
@@ -44,13 +44,13 @@ def filter_channels(
 ) -> ChannelFilterResult:
     """The span and the spread filter of the paper (section 3.3; ALGORITHM section 5).
 
-    Span: a channel lives when it has more than ``min_length`` members. Spread: with mu the mean of a
-    channel's members and sigma the population standard deviation of their distances to it, a member stays
-    when its distance is below ``max_std * sigma``. The span test is repeated on what stays. Where all members
-    are equally far from the mean (sigma 0, as in a channel of identical patches) all of them stay: a literal
-    ``<`` would drop the most regular channels of all.
+    Span: a channel is kept if it has more than ``min_length`` members. Spread: with mu the mean of a
+    channel's members and sigma the population standard deviation of their distances to it, a member is kept
+    if its distance is below ``max_std * sigma``. The span test is then repeated. Where all members
+    are equally far from the mean (sigma 0, as in a channel of identical patches) all of them are kept: a literal
+    ``<`` would drop the most regular channels.
 
-    All sums are float64 in the members' order, so that every backend and thread count gives the same bits.
+    All sums are float64 in the members' order, so every backend and thread count gives the same bits.
 
     Args:
         members: (N, D) float32 or anything convertible without loss.
@@ -64,8 +64,8 @@ def filter_channels(
     Members on a GPU (torch, CuPy, anything with DLPack) are read there, in place.
 
     Returns:
-        `ChannelFilterResult`, in the CPU's memory; beyond the inputs it takes a few values a member and one mean a
-        thread.
+        `ChannelFilterResult`, in the CPU's memory. Beyond its inputs it takes a few values for each member and one
+        mean for each thread.
 
     Raises:
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or

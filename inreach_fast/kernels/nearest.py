@@ -29,18 +29,18 @@ def nearest(
 ) -> Nearest:
     """The ``k`` nearest bank rows of each query, exactly (ALGORITHM section 6).
 
-    The index is the one that float64 brute force over the float32 inputs gives, the lowest index on exact
-    ties; the distance is that float64 value rounded to float32. Backend, instruction set, number of threads
-    and the other queries of the batch change nothing, to the bit.
+    The index is that of float64 brute force over the float32 inputs, the lowest index on exact
+    ties; the distance is that float64 value rounded to float32. Results are bit-identical for every backend,
+    instruction set, number of threads and batch.
 
     Args:
         queries: (m, D) float32 or anything convertible without loss, or a `Bank`.
-        bank: (n, D), likewise; a `Bank` is prepared once and can be searched many times.
+        bank: (n, D), the same; a `Bank` is prepared once and can be searched many times.
         k: neighbours for each query, at least 1.
-        query_group: int64 (m,), optional; a bank row whose group equals the query's is passed over.
+        query_group: int64 (m,), optional; bank rows whose group equals the query's are skipped.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
-        hint: int64 (m,), optional: a bank row that is likely near each query, -1 for none. A good guess saves
-            time; no guess, however bad, changes the answer. GPUs have a use for it where k is 1.
+        hint: int64 (m,), optional: a bank row that is probably near each query, -1 for none. A good guess saves
+            time; a bad one changes nothing. GPUs use it where k is 1.
         backend: "auto" or one of `available_backends`; GPUs are named "cuda:1", "cuda:0,1" (they share the bank) or
             "cuda:all".
 
@@ -52,8 +52,7 @@ def nearest(
         and distance infinity.
 
     Raises:
-        ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: see each; the message names
-        the argument.
+        ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
@@ -77,11 +76,11 @@ def nearest_bounds(
     bank_group: Any = None,
     backend: str = "auto",
 ) -> NearestBounds:
-    """Certified bounds on what `nearest` would answer for ``k=1``, at a small part of its cost.
+    """Certified bounds on the distances of `nearest` for ``k=1``, at a small part of its cost.
 
-    Each query gets a bank row with its exact distance, which bounds the answer from above, and a proven bound
-    from below (docs/search.md). How tight they are depends on the backend and its instruction set; that they
-    hold does not. A backend without cheap bounds searches: its bounds are equal.
+    Each query gets a bank row with its exact distance, which is an upper bound, and a proven lower bound
+    (docs/search.md). How tight the bounds are depends on the backend and its instruction set; that they
+    hold does not. A backend without cheap bounds searches exactly: its bounds are equal.
 
     Args, errors: as `nearest`.
 
@@ -102,13 +101,12 @@ def nearest_answered(
 ) -> AnsweredNearest:
     """The nearest bank row of each query, and which of these rows have that query as their own nearest.
 
-    This is the association of one image (the queries) with all seed images (the bank) at once (ALGORITHM
-    section 4): the nearest row over the whole bank is the nearest patch of the nearest seed image, ties to the
-    lowest; only the rows that are some query's nearest have to be asked for their answer, and each already
-    knows a query that is near.
+    This associates one image (the queries) with all seed images (the bank) at once (ALGORITHM
+    section 4): the nearest row over the whole bank is the nearest patch of the nearest seed image, the lowest on
+    ties. Only the rows that are some query's nearest are searched for in the other direction.
 
-    Args, errors: as `nearest`. Groups restrict which bank row a query may choose; a chosen row then looks at
-    all queries.
+    Args, errors: as `nearest`. Groups restrict which bank row a query may choose; in the other direction all
+    queries count.
     """
     call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
@@ -120,17 +118,17 @@ def nearest_answered(
 
 
 def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
-    """Nearest rows in both directions between two sets, in one pass (ALGORITHM section 4).
+    """Nearest rows in both directions between two sets, (ALGORITHM section 4).
 
-    Exact as `nearest` is, and the same bits; no (m, n) matrix is made.
+    Exact, and with the same bits as `nearest`; no (m, n) matrix is made.
 
     Args:
         a: (m, D) float32 or anything convertible without loss, or a `Bank`.
-        b: (n, D), likewise.
+        b: (n, D), the same.
         backend: "auto" or one of `available_backends`.
 
     Returns:
-        `MutualNearest`; its ``pairs()`` are the mutual ones. Groups of a `Bank` play no part.
+        `MutualNearest`; its ``pairs()`` are the mutual ones. Groups of a `Bank` are ignored.
 
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.

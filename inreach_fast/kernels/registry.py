@@ -7,14 +7,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..errors import BackendError, GpuError, GpuLostError
+from ..parameters import Parameters
 from .backend import Backend
 from .bank import set_indexer
 from .gpu.backends import gpu_backend
 from .gpu.devices.opening import is_gpu_name
 from .gpu.devices.probe import gpu_count, has_gpu
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("inreach_fast")
 
@@ -134,27 +137,42 @@ def backend_for(backend: str, device: str) -> str:
     kind, _, number = device.partition(":")
     if backend != "auto" or kind != "cuda":
         return backend
-    reasons: list[str] = []
-    for name in gpu_kinds(reasons):
+
+    def opened(name: str) -> str:
+        wanted = f"{name}:{number}" if number else name
+        gpu_backend(wanted)
+        return wanted
+
+    return on_first_gpu_backend(opened, f"device {device!r}") or "auto"
+
+
+def backend_of(parameters: Parameters) -> str:
+    """The backend of a model's parameters: see `backend_for`."""
+    return backend_for(parameters.backend, parameters.device)
+
+
+def on_first_gpu_backend(use: Callable[[str], _T], where: str) -> _T | None:
+    """What ``use`` returns for the name of the first GPU backend that can be used.
+
+    None if there is none: the kernels then run on the CPU, with the same bits, and one line of the log
+    "inreach_fast" gives the reasons.
+
+    Raises:
+        GpuLostError: the GPU has failed; a network could not use it either.
+    """
+    reasons = []
+    for name in filter(is_gpu_name, _known):
+        if not _found(_known[name].needs):
+            reasons.append(f"{name} needs {_known[name].needs}")
+            continue
         try:
-            wanted = f"{name}:{number}" if number else name
-            gpu_backend(wanted)
-            return wanted
+            return use(name)
         except GpuLostError:
-            raise  # the network cannot use it either
+            raise
         except GpuError as error:
             reasons.append(f"{name}: {error}")
-    warn_once(f"no kernels for device {device!r}, searching on the CPU instead: {'; '.join(reasons)}")
-    return "auto"
-
-
-def gpu_kinds(reasons: list[str]) -> Iterator[str]:
-    """The installed backends for GPUs, in order; why others cannot be used is appended to ``reasons``."""
-    for name in (n for n in _known if is_gpu_name(n)):
-        if _found(_known[name].needs):
-            yield name
-        else:
-            reasons.append(f"{name} needs {_known[name].needs}")
+    warn_once(f"no kernels for {where}, searching on the CPU instead: {'; '.join(reasons)}")
+    return None
 
 
 @cache

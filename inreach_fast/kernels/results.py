@@ -13,8 +13,8 @@ class SearchCounts:
     """What a search did: how many (query, row) pairs each stage looked at.
 
     Attributes:
-        pairs: all pairs that the answer speaks of, ``m * n``.
-        bounded: pairs for which a bound of their own was computed.
+        pairs: all pairs of the search, ``m * n``.
+        bounded: pairs that were compared by a bound of their own.
         refined: pairs for which a tighter bound or a float32 distance was computed.
         decided: pairs decided in float64.
         brute_force: True where (some of) the search was done without bounds.

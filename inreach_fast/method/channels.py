@@ -149,7 +149,7 @@ class ChannelFilters:
     def of(cls, p: Parameters) -> ChannelFilters:
         """The filters of a fit's parameters."""
         min_length = p.min_channel_length if p.span_filter else None
-        return cls(min_length, p.max_channel_std if p.spread_filter else None, p.kernel_backend)
+        return cls(min_length, p.max_channel_std if p.spread_filter else None, kernels.backend_of(p))
 
 
 @dataclass(frozen=True, eq=False)

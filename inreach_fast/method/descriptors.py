@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +35,9 @@ class Describer:
 
     def __init__(self, backbone: Callable[[], Backbone], parameters: Callable[[], Parameters]) -> None:
         self._backbone, self._parameters = backbone, parameters
+        self._backend_of: tuple[Parameters | None, str] = None, ""
 
-    @property
+    @cached_property
     def backbone(self) -> Backbone:
         """The network; its first level's grid is the grid of the patches."""
         return self._backbone()
@@ -44,6 +46,14 @@ class Describer:
     def parameters(self) -> Parameters:
         """The parameters in use."""
         return self._parameters()
+
+    @property
+    def _backend(self) -> str:
+        """The kernel backend, chosen once for the parameters in use."""
+        p = self.parameters
+        if self._backend_of[0] is not p:
+            self._backend_of = p, kernels.backend_of(p)
+        return self._backend_of[1]
 
     def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         """Descriptors of network inputs, uint8 (B, H, W, 3) RGB: float32 (B, P, dim) in the CPU's memory.
@@ -65,11 +75,11 @@ class Describer:
         if not self.direct:
             return self(image[None])[0]
         rows = self._rows(image, "float32")
-        return rows if kernels.is_gpu_name(self.parameters.kernel_backend) else in_memory(rows)
+        return rows if kernels.is_gpu_name(self._backend) else in_memory(rows)
 
     def _rows(self, image: UInt8Array, precision: str) -> Any:
         p, backbone = self.parameters, self.backbone
-        one, backend = image[None], p.kernel_backend
+        one, backend = image[None], self._backend
         levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
         if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
             levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU

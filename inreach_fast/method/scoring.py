@@ -151,7 +151,7 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
     """
     height, width = size
     h, w = patch_scores.shape
-    rows, columns = _axis_operator(height, h, smoothing_sigma), _axis_operator(width, w, smoothing_sigma)
+    rows, columns = axis_operator(height, h, smoothing_sigma), axis_operator(width, w, smoothing_sigma)
     source = np.asarray(patch_scores, dtype=np.float64)
     if not np.isfinite(source).all():
         # A patch without a nominal patch scores infinity, and 0 * inf is NaN.
@@ -169,14 +169,14 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
 def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma: float) -> DoubleArray:
     """The transpose of `anomaly_map`, A^T v B: for each patch of ``grid`` the weighted sum of (H, W) pixels, (h, w)."""
     height, width = pixels.shape
-    rows, columns = _axis_operator(height, grid[0], smoothing_sigma), _axis_operator(width, grid[1], smoothing_sigma)
+    rows, columns = axis_operator(height, grid[0], smoothing_sigma), axis_operator(width, grid[1], smoothing_sigma)
     half = np.stack([(column[:, None] * pixels[low:high]).sum(axis=0) for low, high, column in rows])
     half = np.ascontiguousarray(half.T)
     return np.stack([(column[:, None] * half[low:high]).sum(axis=0) for low, high, column in columns], axis=1)
 
 
 @lru_cache(maxsize=32)
-def _axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, DoubleArray], ...]:
+def axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, DoubleArray], ...]:
     """Column j of (Gaussian filter * nearest upsampling) for one axis: (first row, last row + 1, values)."""
     matrix = np.zeros((n, cells), dtype=np.float64)
     matrix[np.arange(n), np.arange(n) * cells // n] = 1.0

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from ..files import byte_view
+from .files import byte_view
 from .row_log import RowLog
 from .workspace import Workspace
 

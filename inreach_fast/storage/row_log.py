@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Array, IndexArray
-from ..files import map_file, read_into, write_all
+from .files import map_file, read_into, write_all
 from .workspace import Workspace
 
 _CHUNK_BYTES = 32 << 20

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cuda_host.build import kernel_names
 
-from inreach_fast.kernels.gpu import sources
+from inreach_fast.kernels.gpu import kernel_source
+from inreach_fast.kernels.gpu.devices.nvrtc import NVRTC_OPTIONS
 
 from . import nvcc
 
@@ -21,7 +23,7 @@ needs_nvcc = pytest.mark.skipif(nvcc.compiler() is None, reason="no nvcc here: t
 @pytest.mark.parametrize("architecture", nvcc.ARCHITECTURES)
 def test_no_spills_and_shared_memory_within_the_limit(architecture: int) -> None:
     report = nvcc.reports()[architecture]
-    assert set(report) == set(sources.kernel_names())
+    assert set(report) == set(kernel_names())
     assert {name: usage.spilled for name, usage in report.items() if usage.spilled} == {}
     assert {name: usage.stack for name, usage in report.items() if usage.stack} == {}
     for name, usage in report.items():
@@ -34,7 +36,7 @@ def test_registers_and_occupancy(capsys: pytest.CaptureFixture[str]) -> None:
     reports = nvcc.reports()
     header = f"{'registers / theoretical occupancy':28}" + "".join(f"{f'sm_{a}':>11}" for a in nvcc.ARCHITECTURES)
     lines = [header]
-    for name in sources.kernel_names():
+    for name in kernel_names():
         cells = [
             f"{usage.registers:4d} {nvcc.occupancy(name, usage, a):4.0%}"
             for a, usage in ((a, reports[a][name]) for a in nvcc.ARCHITECTURES)
@@ -83,9 +85,9 @@ def test_nvrtc_compiles_the_same_source(architecture: int) -> None:
         assert sys.platform != "linux", "NVRTC is not here: pip install nvidia-cuda-nvrtc (extra 'test' has it)"
         pytest.skip("NVRTC has no wheel here: its route was not compiled")
     program = ctypes.c_void_p()
-    source = sources.kernel_source().encode()
+    source = kernel_source.kernel_source().encode()
     assert library.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
-    options = [option.encode() for option in (*sources.NVRTC_OPTIONS, f"--gpu-architecture=compute_{architecture}")]
+    options = [option.encode() for option in (*NVRTC_OPTIONS, f"--gpu-architecture=compute_{architecture}")]
     failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     size = ctypes.c_size_t()
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -97,14 +99,14 @@ def test_nvrtc_compiles_the_same_source(architecture: int) -> None:
     library.nvrtcGetPTX(program, ptx)
     library.nvrtcDestroyProgram(ctypes.byref(program))
     text = ptx.value.decode()
-    for name in sources.kernel_names():
+    for name in kernel_names():
         assert f".entry {name}(" in text
     assert not re.search(r"\.ftz\.|\.approx\.", text)  # subnormal numbers count, quotients and roots are rounded
     assert ("mma.sync.aligned.m16n8k16" in text) == (architecture >= 80)
 
 
 def test_nothing_of_one_architecture_outside_the_wrappers() -> None:
-    for path in sources.kernel_folder().glob("*.cuh"):
+    for path in kernel_source.kernel_folder().glob("*.cuh"):
         text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
         if path.name not in ("mma.cuh", "copy.cuh"):
             assert not re.search(r"\basm\b", text), path.name

@@ -8,11 +8,11 @@ import pytest
 from cuda_host.device import HostDevice
 
 from inreach_fast.kernels import available_backends, is_gpu_name
-from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import Device, fill
-from inreach_fast.kernels.gpu.frame import DeviceRows, FramedRows
+from inreach_fast.kernels.gpu.frame import DeviceRows, FramedRows, Piece
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Route
 from inreach_fast.kernels.gpu.search import Search
+from inreach_fast.kernels.gpu.search_state import Candidates, Counts
 
 ROWS, BANK = 40, 150
 
@@ -30,8 +30,7 @@ def device(request: pytest.FixtureRequest) -> Device:
     kinds = [kind for kind in available_backends() if is_gpu_name(kind)]
     if not kinds:
         pytest.skip("neither inreach_fast._cuda nor CuPy: what a GPU's matrix instructions do was not measured")
-    opened: Device = opening.open_device(kinds[0], 0)
-    return opened
+    return Device(opening.open_gpu(kinds[0], 0), memory=opening.shared_memory(kinds[0], 0))
 
 
 def _hard_rows(rng: np.random.Generator, count: int, depth: int, kind: str) -> np.ndarray:
@@ -73,20 +72,20 @@ def test_tensor_core_sums(device: Device, form: str, depth: int, kind: str) -> N
 def _products(device: Device, route: Route, q: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Computed dot products: `low` with nothing but them in it, which doubles them and rounds nothing."""
 
-    def framed(rows: np.ndarray) -> FramedRows:
+    def framed(rows: np.ndarray) -> Piece:
         stored = {"f32": rows, "tf32": rows, "fp16": rows.astype(np.float16).view(np.uint16)}.get(route.format)
         if stored is None:
             stored = (rows.view(np.uint32) >> 16).astype(np.uint16)
         zero = device.upload(np.zeros(len(rows), np.float32))
         bounds = Bounds(0.0, 0.0, np.float32(1.0), np.float32(0.0))
-        return FramedRows(device.upload(stored), zero, zero, bounds)
+        held = DeviceRows(device.upload(rows), None, 0, len(rows))
+        return Piece(0, held, FramedRows(device.upload(stored), zero, zero, bounds))
 
     search = Search(device, route)
-    held = [DeviceRows(device.upload(rows), None, 0, len(rows)) for rows in (q, x)]
-    candidates = Candidates(device, len(q) * len(x))
+    candidates = Candidates(device, len(q) * len(x), Counts.zero(device))
     reach = device.empty(len(q), np.uint32)
     fill(device, reach, 0x7F800000)
-    search.filter("collect", route, framed(q), framed(x), *held, 0, reach, candidates=candidates)
+    search.filter("collect", framed(q), framed(x), reach, candidates=candidates)
     result = np.full((len(q), len(x)), np.nan)
     row, column, low = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))
     result[row, column] = low.astype(np.float64) / -2.0

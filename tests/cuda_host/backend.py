@@ -63,11 +63,28 @@ CASES = [
     _case("heads-tf32-128", "tf32", 128, 14, heads=True),
     _case("heads-tf32-64", "tf32", 64, 15, heads=True),
 ]
+CASES_OF = {
+    "every": CASES,
+    # Each format, with leading directions and without.
+    "filters": [
+        case
+        for case in CASES
+        if case.name
+        in (
+            *("f32-64-overflow", "fp16-64-streamed", "bf16-128-overflow", "tf32-64-overflow"),
+            *("heads-f32-64-streamed", "heads-fp16-128", "heads-bf16-64", "heads-tf32-128"),
+        )
+    ],
+    # For what depends on none of it: each order of threads, a bank in pieces, an overflow, leading directions.
+    "few": [case for case in CASES if case.name in ("f32-128", "f32-64-overflow", "fp16-64-streamed", "heads-bf16-64")],
+    "one": CASES[:1],
+    "none": [],
+}
 
 
 @contextmanager
 def registered(case: Case = CASES[0], *, races: bool = False) -> Iterator[GpuBackend]:
-    """`backend="cuda_host"` works inside, in this way; with ``races``, one that a kernel has is an error."""
+    """`backend="cuda_host"` works inside, by this route; with ``races``, one that a kernel has is an error."""
     backend = _InPieces(NAME, lambda: HostDevice(case.order, races=races), case.options)
     backend.pieces = case.pieces
     with registry.registered(backend):

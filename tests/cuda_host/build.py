@@ -9,8 +9,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from inreach_fast.kernels.gpu.kernel_source import kernel_source
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"
@@ -25,6 +29,7 @@ FLAGS = [
 # Every access of a kernel's is a call. Little is optimized, so that few accesses are merged, and none are made up.
 RACE_FLAGS = ["-fsanitize=thread", "--param=tsan-distinguish-volatile=1", "-O1"]
 _RACES = "-DINREACH_RACES"
+NO_COMPILER = "no C++ compiler: the CUDA kernels were not run on the CPU"
 
 
 def compiler() -> str | None:
@@ -56,9 +61,9 @@ def library(kernels: Path = KERNELS, *, races: bool = False) -> Path:
     folder = Path(tempfile.gettempdir()) / f"inreach-cuda-host-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / f"{digest.hexdigest()[:24]}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with built_once(target) as missing, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if not missing:
+            return target
         work = Path(scratch)
         (work / "kernel_list.inc").write_text(_kernel_list(kernels))
         built, table = work / "executor.so", work / "kernel_table.o"
@@ -69,8 +74,21 @@ def library(kernels: Path = KERNELS, *, races: bool = False) -> Path:
         rest = ["executor.cpp", *(["races.cpp"] if races else [])]
         # Not with -fsanitize=thread, which would link the library whose functions races.cpp defines.
         _run([*flags, *(str(HERE / name) for name in rest), str(table), "-shared", "-o", str(built)])
-        built.replace(target)  # whole or not at all: several test processes may build at once
+        built.replace(target)
     return target
+
+
+@contextmanager
+def built_once(target: Path) -> Iterator[bool]:
+    """Whether ``target`` is missing. Other processes that want it wait until this one has left."""
+    import fcntl
+
+    if target.exists():
+        yield False
+        return
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not target.exists()
 
 
 def _kernel_list(kernels: Path) -> str:
@@ -88,3 +106,11 @@ def _run(arguments: list[str]) -> str:
     done = subprocess.run([command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def kernel_names() -> tuple[str, ...]:
+    """The kernels by name, as the source declares them."""
+    text = kernel_source()
+    plain = re.findall(r"^INREACH(?:_TILE)?_KERNEL\([\w:]+\)\s*\n?(\w+)\(", text, re.MULTILINE)
+    made = re.findall(r"^INREACH_(?:FRAME_ROWS|PROJECT_ROWS|REFINE|FILTER)\((\w+)", text, re.MULTILINE)
+    return tuple(sorted({*plain, *made}))

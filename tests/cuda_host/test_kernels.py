@@ -17,19 +17,17 @@ from numpy.typing import NDArray
 
 from inreach_fast import kernels
 from inreach_fast.errors import BackendError
-from inreach_fast.kernels.gpu import sources
-from inreach_fast.kernels.gpu.answers import Counts
-from inreach_fast.kernels.gpu.candidates import Candidates
 from inreach_fast.kernels.gpu.device import DeviceArray, fill
-from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame
+from inreach_fast.kernels.gpu.frame import DeviceRows, Directions, Frame, Piece
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Bounds, Format, Route
-from inreach_fast.kernels.gpu.search import Search
-from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
+from inreach_fast.kernels.gpu.search import Search, Target
+from inreach_fast.kernels.gpu.search_state import Answers, Candidates, Counts
 from inreach_fast.kernels.gpu.spread import channel_pieces
 from inreach_fast.method.scoring import anomaly_map
 
 from . import backend, build
 from .device import HostDevice
+from .maps import anomaly_maps as gpu_maps
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="NO C++ COMPILER: the CUDA kernels were not run")
 
@@ -47,10 +45,10 @@ def uploaded(device: HostDevice, rows: Rows) -> DeviceRows:
 def all_lows(search: Search, q: Any, x: Any, q_rows: DeviceRows, x_rows: DeviceRows) -> NDArray[np.float64]:
     """`low` of every pair, as the filter computes it: with infinite reaches all of them are candidates."""
     device = search.device
-    candidates = Candidates(device, q_rows.count * x_rows.count)
+    candidates = Candidates(device, q_rows.count * x_rows.count, Counts.zero(device))
     reach = device.empty(q_rows.count, np.uint32)
     fill(device, reach, 0x7F800000)
-    search.filter("collect", search.route, q, x, q_rows, x_rows, 0, reach, candidates=candidates)
+    search.filter("collect", Piece(0, q_rows, q), Piece(0, x_rows, x), reach, candidates=candidates)
     assert int(device.download(candidates.count)[0]) == candidates.capacity
     low = np.full((q_rows.count, x_rows.count), np.nan)
     query, row, value = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))
@@ -290,8 +288,11 @@ def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
         bank = DeviceRows(device.upload(rows), device.upload(index), 5, 50)
         own = DeviceRows(device.upload(queries), device.upload(chosen), 1, 30)
         piece = search.piece(frame, 0, bank, directions)
-        answers = search.nearest(frame, own, lambda piece=piece: [piece], Counts.zero(device), directions)
-        found = search.finish(answers.best, answers.nearest)
+        answers = Answers.none(device, 30, frame)
+        target = Target(frame, directions, 50, lambda piece=piece: [piece], piece)
+        search.complete(target, own, answers, Counts.zero(device))
+        found = device.empty(30, np.int64), device.empty(30, np.float32)
+        search.finish(answers.best, answers.nearest, found)
         expected = reference.nearest(queries[chosen[1:31]], rows[index[5:55]])
         same_bits(device.download(found[0]), expected[0])
         same_bits(device.download(found[1]), expected[1])
@@ -325,10 +326,10 @@ def test_maps_are_the_bits_of_the_cpu(
     scores = np.random.default_rng(seed).exponential(size=(batch, *grid)).astype(np.float32) ** 4
     scores[0, 0, 0] = np.inf if seed % 3 == 0 else -1.0
     device = HostDevice(seed % 4)
-    maps, greatest = anomaly_maps(device, SmoothTables(device, grid, size, sigma), device.upload(scores))
+    maps, greatest = gpu_maps(device, scores, size, sigma)
     expected = np.stack([anomaly_map(one, size, sigma) for one in scores])
-    same_bits(device.download(maps), expected)
-    same_bits(device.download(greatest), expected.max(axis=(1, 2)))
+    same_bits(maps, expected)
+    same_bits(greatest, expected.max(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -350,13 +351,13 @@ def test_every_kernel_is_launched_by_somebody() -> None:
     """What the engine never launches would be a kernel that no contract test sees."""
     text = "\n".join(path.read_text() for path in sorted((build.KERNELS.parents[2] / "inreach_fast").rglob("*.py")))
     forms = "|".join(FORMATS)
-    for name in sources.kernel_names():
+    for name in build.kernel_names():
         stem, form = re.subn(rf"_({forms})(_\d+)?$", "", name)
         assert (f'f"{stem}_{{' if form else f'"{name}"') in text, name
 
 
 def test_the_list_of_kernels_names_each() -> None:
     told = (build.KERNELS / "README.md").read_text()
-    for name in sources.kernel_names():
+    for name in build.kernel_names():
         stem = re.sub(rf"_({'|'.join(FORMATS)})(_\d+)?$", "_{", name)
         assert f"`{stem}" in told or f"`{name}`" in told, name

@@ -13,12 +13,11 @@ from kernel_cases import duplicates, gaussian, same_bits
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
-from inreach_fast.kernels.gpu import sources
-from inreach_fast.kernels.gpu.smooth import SmoothTables, anomaly_maps
 from inreach_fast.method.scoring import anomaly_map
 
 from . import backend, build
 from .device import HostDevice, KernelError
+from .maps import anomaly_maps as gpu_maps
 
 FAULTY = Path(__file__).parent / "faulty"
 ORDERS = range(8)
@@ -192,10 +191,10 @@ def others() -> frozenset[str]:
 
     device = HostDevice(5, races=True)
     scores = rng.exponential(size=(3, 7, 6)).astype(np.float32)
-    maps, greatest = anomaly_maps(device, SmoothTables(device, (7, 6), (40, 33), 2.0), device.upload(scores))
+    maps, greatest = gpu_maps(device, scores, (40, 33), 2.0)
     expected = np.stack([anomaly_map(one, (40, 33), 2.0) for one in scores])
-    same_bits(device.download(maps), expected)
-    same_bits(device.download(greatest), expected.max(axis=(1, 2)))
+    same_bits(maps, expected)
+    same_bits(greatest, expected.max(axis=(1, 2)))
 
     rows, first = np.full((90, 37), np.nan, np.float32), device.upload(np.array([2**64 - 1], np.uint64))
     rows[:30] = 0.0
@@ -220,4 +219,4 @@ def test_nothing_else_has_a_race() -> None:
 
 
 def test_every_kernel_was_searched_for_races() -> None:
-    assert others().union(*(searches(case) for case in backend.CASES)) == set(sources.kernel_names())
+    assert others().union(*(searches(case) for case in backend.CASES)) == set(build.kernel_names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -282,7 +283,7 @@ def test_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(SaveError, match=r"out\.json"):
         report.write_json([result], path)
     assert path.read_text() == "old"

@@ -27,7 +27,7 @@ def test_names_of_executors(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (executor.address, executor.workers) == (address, 5)
 
 
-def test_an_executor_is_taken_as_it_is() -> None:
+def test_an_executor_is_returned() -> None:
     mine: Executor = LocalExecutor()
     assert make_executor(mine) is mine
 
@@ -43,7 +43,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, -2, 1.5, "x", True, 10**6])
-def test_a_number_of_workers_that_makes_no_sense(workers: Any) -> None:
+def test_a_wrong_number_of_workers(workers: Any) -> None:
     with pytest.raises(ParameterError, match=r"^workers: expected a number of workers"):
         make_executor("processes", workers=workers)
 
@@ -51,7 +51,7 @@ def test_a_number_of_workers_that_makes_no_sense(workers: Any) -> None:
 @pytest.mark.parametrize(
     "kind", [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
 )
-def test_every_error_of_the_package_comes_back_from_a_worker_as_it_was(kind: type[Exception]) -> None:
+def test_every_error_of_the_package_survives_pickling(kind: type[Exception]) -> None:
     error = kind(28, "folder: full") if kind is errors.SaveError else kind("what, and the remedy")
     back = unpack_error(pack_error(error))
     assert type(back) is kind

@@ -1,8 +1,9 @@
-"""Ray: a real cluster on this machine's loopback interface, workers killed midway, clusters that are not there."""
+"""Ray: a real cluster on the loopback interface, workers killed midway, clusters that do not exist or break."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import secrets
@@ -12,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +21,18 @@ import executor_specs as specs
 import numpy as np
 import pytest
 import small_fits
+from executors.conftest import DEADLINE, eventually
 
 from inreach_fast.errors import BackendError, ClusterError, SaveError
 from inreach_fast.executors import RayExecutor, make_executor, ray_cluster
+from inreach_fast.executors.ray_bridge import _as_cluster_error
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'inreach_fast[ray]')"
 )
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
-# 127.0.0.1 Ray would replace by the address that the machine has on a network.
+# Ray would replace 127.0.0.1 by the address that the machine has on a network.
 _LOOPBACK = "127.0.0.2"
 _CLUSTER = f"""
 import os, sys, ray
@@ -43,36 +45,15 @@ ray.shutdown()
 
 
 class Cluster(NamedTuple):
-    """A running cluster and the process that all of it goes with."""
+    """A running cluster, and the process that ends all of it."""
 
     address: str
     process: subprocess.Popen[str]
 
 
-def start_cluster() -> Iterator[Cluster]:
-    """Starts a cluster of two processors; ends it and removes its files afterwards."""
-    folder = tempfile.mkdtemp(prefix="ray-")
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline().strip()
-        assert address.startswith(f"{_LOOPBACK}:"), "the cluster did not start"
-        yield Cluster(address, process)
-    finally:
-        try:
-            process.communicate("", timeout=30)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def environment() -> Iterator[None]:
-    """What Ray takes from the environment: nothing is told to anyone, and no token is written to the home folder."""
+    """What Ray reads: no usage reports, and no token is written to the home folder."""
     changes = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
@@ -88,18 +69,29 @@ def environment() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(environment: None) -> Iterator[Cluster]:
-    yield from start_cluster()
-
-
-@pytest.fixture
-def own_cluster(environment: None) -> Iterator[Cluster]:
-    """One that the test may break."""
-    yield from start_cluster()
+    """A cluster of two processors, for all tests of this module; the last one breaks it."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith(f"{_LOOPBACK}:"), "the cluster did not start"
+        yield Cluster(address, process)
+    finally:
+        try:
+            process.communicate("", timeout=DEADLINE)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that need not import torch, which takes them seconds."""
+    """Workers that need not import torch, which takes seconds."""
     monkeypatch.setattr(ray_cluster, "_versions", lambda: {"inreach_fast": ray_cluster.__version__})
 
 
@@ -111,7 +103,7 @@ def actors() -> list[int]:
             if entry.name.isdigit() and b"ray::InReaChWorker" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended
     return found
 
 
@@ -140,10 +132,9 @@ def test_a_fit_is_the_local_one_to_the_byte_though_a_worker_is_killed_midway(
     executor = make_executor(cluster.address, workers=2)
     got = small_fits.saved(small_fits.estimator(executor=executor).fit(pictures, progress=progress), tmp_path)
     assert got == want
-    lost = re.search(rf"a Ray worker was lost: process (\d+) of {_LOOPBACK}.*are done again", caplog.text)
-    assert lost is not None
-    assert int(lost.group(1)) in killed
-    assert len(re.findall("torch computes with .* and with Z80 here", caplog.text)) == 1
+    assert killed
+    assert re.search("a Ray worker was lost: .*; repeating tasks", caplog.text)
+    assert len(re.findall("torch uses .* and Z80 here", caplog.text)) == 1
     assert cluster.process.poll() is None
 
 
@@ -172,10 +163,7 @@ def test_arrays_go_there_and_back_and_closing_ends_the_workers(
         assert result.flags.writeable
     assert actors()
     results.close()
-    deadline = time.monotonic() + 10
-    while actors() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not actors()
+    assert eventually(lambda: not actors())
     assert cluster.process.poll() is None
 
 
@@ -184,41 +172,36 @@ def test_another_version_on_a_worker_is_refused(
     cluster: Cluster, without_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_cluster, "__version__", "0.0.7")
-    with pytest.raises(ClusterError, match=r"inreach_fast is .* there and 0\.0\.7 here; install the same"):
+    with pytest.raises(ClusterError, match=r"inreach_fast is .* there and 0\.0\.7 here; install 0\.0\.7"):
         list(RayExecutor(cluster.address, workers=1).run(specs.Echo(), range(3)))
 
 
 @needs_ray
 def test_a_package_that_a_worker_lacks_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "_versions", lambda: {"inreach_slow": "1.0"})
-    with pytest.raises(ClusterError, match=r"inreach_slow cannot be imported there .*; install version 1\.0"):
+    with pytest.raises(ClusterError, match=r"inreach_slow is not importable .* there and 1\.0 here; install 1\.0"):
         list(RayExecutor(cluster.address, workers=1).run(specs.Echo(), range(3)))
 
 
 @needs_ray
-def test_a_wrong_token_is_told(
+def test_a_wrong_token_is_refused(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, no_process_left: Callable[[], set[int]]
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setattr(ray_cluster, "JOIN_SECONDS", 2.0)  # Ray tries for twenty, and would then say it in words
-    with pytest.raises(ClusterError, match=r"did not let us in within 2 s.*[Tt]oken"):
+    monkeypatch.setattr(ray_cluster, "JOIN_SECONDS", 2.0)  # Ray itself gives up after twenty
+    # Which of the two it is depends on whether Ray or we give up first.
+    with pytest.raises(ClusterError, match=f"^Ray cluster {cluster.address}: (no answer within 2 s|cannot be joined)"):
         list(RayExecutor(cluster.address, workers=1).run(specs.Echo(), range(3)))
 
 
-@needs_ray
-def test_a_cluster_that_is_lost_whole_is_told(
-    own_cluster: Cluster, without_torch: None, monkeypatch: pytest.MonkeyPatch, no_process_left: Callable[[], set[int]]
-) -> None:
-    monkeypatch.setattr(ray_cluster, "SILENT_SECONDS", 2.0)
-    results = RayExecutor(own_cluster.address, workers=2).run(specs.Who(0.1), range(10_000))
-    assert next(results)["task"] == 0
-    own_cluster.process.kill()  # all of it goes with the process that started it
-    with pytest.raises(ClusterError, match="executor='processes'"):
-        list(results)
+def test_the_error_for_a_wrong_token_says_how_to_set_it() -> None:
+    error = RuntimeError("Failed to connect")
+    error.__cause__ = RuntimeError("Unauthenticated: InvalidAuthToken")
+    assert "RAY_AUTH_TOKEN_PATH" in str(_as_cluster_error("node:6379", error))
 
 
 @needs_ray
-def test_where_no_cluster_is_one_is_started_for_the_while(
+def test_without_a_cluster_one_is_started(
     environment: None,
     without_torch: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -233,7 +216,20 @@ def test_where_no_cluster_is_one_is_started_for_the_while(
     assert capfd.readouterr().out == ""
 
 
-# ------------------------------------------------------------------------------------------- none to be reached
+@needs_ray
+def test_a_cluster_that_is_lost_ends_the_fit(
+    cluster: Cluster, without_torch: None, monkeypatch: pytest.MonkeyPatch, no_process_left: Callable[[], set[int]]
+) -> None:
+    """The last test with the cluster."""
+    monkeypatch.setattr(ray_cluster, "SILENT_SECONDS", 2.0)
+    results = RayExecutor(cluster.address, workers=2).run(specs.Who(0.1), itertools.count())
+    assert next(results)["task"] == 0
+    cluster.process.kill()  # all of the cluster goes with the process that started it
+    with pytest.raises(ClusterError, match=r"lost.*executor='processes'"):
+        list(results)
+
+
+# ------------------------------------------------------------------------------------------- none reachable
 
 
 @needs_ray
@@ -244,13 +240,13 @@ def test_an_address_where_nobody_listens(address: str) -> None:
 
 
 @needs_ray
-def test_a_listener_that_never_answers_is_given_up(
+def test_a_listener_that_never_answers(
     environment: None, monkeypatch: pytest.MonkeyPatch, no_process_left: Callable[[], set[int]]
 ) -> None:
     monkeypatch.setattr(ray_cluster, "JOIN_SECONDS", 1.0)
     with socket.create_server((_LOOPBACK, 0)) as server:
         address = f"{_LOOPBACK}:{server.getsockname()[1]}"
-        with pytest.raises(ClusterError, match=f"^Ray cluster {address}: did not let us in within 1 s"):
+        with pytest.raises(ClusterError, match=f"^Ray cluster {address}: no answer within 1 s"):
             list(make_executor(address).run(specs.Echo(), range(3)))
 
 
@@ -260,7 +256,7 @@ def test_nothing_is_joined_before_the_first_result_is_asked_for() -> None:
     assert list(RayExecutor("127.0.0.1:1").run(specs.Echo(), [])) == []
 
 
-def test_without_ray_the_error_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'inreach_fast\[ray\]'"):
         make_executor("ray")

@@ -10,7 +10,7 @@ import reference
 from kernel_cases import same_bits
 
 from inreach_fast import errors, kernels
-from inreach_fast.kernels.gpu.devices.gpu import GpuDevice
+from inreach_fast.kernels.gpu.device import Device
 
 pytestmark = pytest.mark.gpu
 
@@ -25,13 +25,13 @@ def test_torch_in_torch_out(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, b = _rows(50, 96), _rows(900, 96, seed=1)
     queries, bank = (torch.from_numpy(x).to(cuda) for x in (q, b))
     addresses: set[int] = set()
-    launch = GpuDevice.launch
+    launch = Device.launch
 
-    def spy(self: GpuDevice, kernel: str, grid: Any, block: int, arguments: Any) -> None:
+    def spy(self: Device, kernel: str, grid: Any, block: int, arguments: Any) -> None:
         addresses.update(a.address for a in arguments if hasattr(a, "address"))
         launch(self, kernel, grid, block, arguments)
 
-    monkeypatch.setattr(GpuDevice, "launch", spy)
+    monkeypatch.setattr(Device, "launch", spy)
     for k in (1, 5):
         found = kernels.nearest(queries, bank, k=k)
         index, distance = reference.nearest(q, b, k)

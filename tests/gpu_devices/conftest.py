@@ -8,7 +8,7 @@ from gpu_fakes.gpus import HostGpu, OrderedGpu
 
 from inreach_fast.kernels import registry
 from inreach_fast.kernels.gpu import backends as gpu_backends
-from inreach_fast.kernels.gpu.devices import extension, interop, opening
+from inreach_fast.kernels.gpu.devices import interop, opening
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def _behind_the_backend(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(registry, "gpu_count", lambda: len(gpus))
     monkeypatch.setattr(registry, "has_gpu", lambda: True)
     monkeypatch.setattr(registry, "_found", lambda needed: needed == "inreach_fast._cuda" or found(needed))
-    monkeypatch.setattr(extension, "_gpus", dict(enumerate(gpus)))
-    monkeypatch.setattr(gpu_backends, "_backends", {})
-    monkeypatch.setattr(gpu_backends, "_singles", {})
+    monkeypatch.setattr(opening, "_opened", {("cuda", number): gpu for number, gpu in enumerate(gpus)})
+    monkeypatch.setattr(gpu_backends, "_single", {})
+    monkeypatch.setattr(gpu_backends, "_several", {})
     return gpus

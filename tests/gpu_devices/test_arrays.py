@@ -18,6 +18,7 @@ from inreach_fast import errors, kernels
 from inreach_fast.kernels import registry
 from inreach_fast.kernels.gpu import arrays as on_gpu
 from inreach_fast.kernels.gpu import backends as gpu_backends
+from inreach_fast.kernels.gpu.backend import GpuBackend
 from inreach_fast.kernels.gpu.devices import interop
 
 
@@ -276,11 +277,11 @@ def test_auto_falls_back_to_the_cpu_with_one_line(
 ) -> None:
     from inreach_fast.kernels.gpu.devices.driver_errors import gpu_error
 
-    def refuse(name: str) -> Any:
+    def refuse(*name: Any) -> Any:
         raise gpu_error(code, f"FAKE_ERROR_{code}")
 
     registry.warn_once.cache_clear()
-    monkeypatch.setattr(on_gpu, "gpu_backend", refuse)
+    monkeypatch.setattr(on_gpu, "one_gpu", refuse)
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(20, 8)).astype(np.float32)
     queries, bank = _tensors(rows[:7], rows)
@@ -333,7 +334,7 @@ def test_a_lost_gpu_is_not_papered_over(host_gpus: list[HostGpu]) -> None:
 
 
 def test_memory_that_does_not_suffice_for_a_call(host_gpus: list[HostGpu]) -> None:
-    assert isinstance(gpu_backends.gpu_backend("cuda:0"), gpu_backends.RetryingGpuBackend)
+    assert isinstance(gpu_backends.gpu_backend("cuda:0"), GpuBackend)
     rng = np.random.default_rng(6)
     rows = rng.normal(size=(2000, 64)).astype(np.float32)
     host_gpus[0].limit = 400_000  # the bank alone has 512,000 bytes

@@ -14,14 +14,14 @@ from kernel_cases import Engine, check_mutual, check_nearest, gaussian
 
 from inreach_fast import errors, kernels
 from inreach_fast.kernels import registry
-from inreach_fast.kernels.gpu.devices import cupy_gpu as cupy_gpu
+from inreach_fast.kernels.gpu.devices import opening
 
 
 @pytest.fixture
 def cupy(host_gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     found = registry._found
     monkeypatch.setattr(registry, "_found", lambda needed: needed == "cupy" or found(needed))
-    monkeypatch.setattr(cupy_gpu, "_gpus", {})
+    monkeypatch.setattr(opening, "_opened", {})
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
     return cupy_stub.install(monkeypatch)
 
@@ -39,8 +39,8 @@ def test_the_kernels_are_compiled_once_from_one_text(cupy: SimpleNamespace, monk
     rows = np.ones((3, 4), np.float32)
     for _ in range(2):
         kernels.nearest(rows, rows, backend="cupy")
-    monkeypatch.setattr(cupy_gpu, "_gpus", {})  # as in the next process: it is on disk
-    cupy_gpu.cupy_gpu(0)
+    monkeypatch.setattr(opening, "_opened", {})  # as in the next process: it is on disk
+    opening.open_gpu("cupy", 0)
     ((source, options),) = cupy.compiled
     assert "#include" not in source
     assert "first_nonfinite_row" in source
@@ -63,11 +63,11 @@ def test_a_gpu_that_nvrtc_does_not_know_is_given_ptx(cupy: SimpleNamespace) -> N
 def test_what_is_damaged_on_disk_is_compiled_again(
     cupy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: bytes
 ) -> None:
-    cupy_gpu.cupy_gpu(0)
+    opening.open_gpu("cupy", 0)
     (kept,) = (tmp_path / "kernels").iterdir()
     kept.write_bytes(damage)
-    monkeypatch.setattr(cupy_gpu, "_gpus", {})
-    cupy_gpu.cupy_gpu(0)
+    monkeypatch.setattr(opening, "_opened", {})
+    opening.open_gpu("cupy", 0)
     assert len(cupy.compiled) == 2
     assert cupy.modules == [b"cubin", b"cubin"]
 
@@ -76,7 +76,7 @@ def test_kernels_that_do_not_compile_and_no_compiler(cupy: SimpleNamespace) -> N
     for what, words in (("compile", "error: no such thing"), ("load nvrtc", "failed to load libnvrtc")):
         cupy.fails = {what: 1}
         with pytest.raises(errors.GpuUnavailableError, match=words):
-            cupy_gpu.cupy_gpu(0)
+            opening.open_gpu("cupy", 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import inreach_fast
 from inreach_fast import errors, kernels
 from inreach_fast.kernels import registry
 from inreach_fast.kernels.gpu import backends as gpu_backends
-from inreach_fast.kernels.gpu.devices import driver_errors, extension, opening, probe, source
+from inreach_fast.kernels.gpu.devices import driver_errors, opening, probe
 
 pytestmark = pytest.mark.skipif(cuda_host.build.compiler() is None, reason="NO C++ COMPILER: the extension was not run")
 
@@ -30,10 +30,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
     module = build.load_extension(build.extension())
     monkeypatch.setitem(__import__("sys").modules, "inreach_fast._cuda", module)
     monkeypatch.setattr(inreach_fast, "_cuda", module, raising=False)
-    monkeypatch.setattr(source, "_FATBIN", build.HERE / "fatbin")
-    monkeypatch.setattr(extension, "_gpus", {})
-    monkeypatch.setattr(gpu_backends, "_backends", {})
-    monkeypatch.setattr(gpu_backends, "_singles", {})
+    monkeypatch.setattr(opening, "_FATBIN", build.HERE / "fatbin")
+    monkeypatch.setattr(opening, "_opened", {})
+    monkeypatch.setattr(gpu_backends, "_single", {})
+    monkeypatch.setattr(gpu_backends, "_several", {})
     registry._found.cache_clear()
     probe._library.cache_clear()
     yield library
@@ -156,7 +156,8 @@ def test_an_old_driver_and_no_driver(driver: ctypes.CDLL, monkeypatch: pytest.Mo
 def test_names_of_gpus(driver: ctypes.CDLL) -> None:
     rows = np.ones((3, 4), np.float32)
     for name, words in (
-        ("cuda:2", "not there"), ("cuda:0,0", "twice"), ("cuda:x", "is not a backend"), ("cuda:", "is not a backend"),
+        ("cuda:2", "does not exist"), ("cuda:0,0", "twice"), ("cuda:x", "is not a backend"),
+        ("cuda:", "is not a backend"),
         ("native:1", "is not a backend"),
     ):  # fmt: skip
         with pytest.raises(errors.BackendError, match=words):

@@ -19,7 +19,7 @@ from small_fits import estimator, pictures, saved, tiny_backbone
 
 import inreach_fast
 from inreach_fast import errors, kernels
-from inreach_fast.evaluation.protocol import CachedDescriber
+from inreach_fast.evaluation.feature_cache import CachedDescriber
 from inreach_fast.kernels import describing
 from inreach_fast.kernels.gpu.devices import limit
 from inreach_fast.method import descriptors

@@ -15,11 +15,11 @@ from small_networks import Small
 from inreach_fast import InReaCh, errors, kernels
 from inreach_fast.backbones import Backbone
 from inreach_fast.kernels.gpu.backend import GpuBackend, Options
-from inreach_fast.kernels.gpu.devices.gpu import GpuDevice
+from inreach_fast.kernels.gpu.device import Device
 from inreach_fast.kernels.gpu.devices.memory import TorchMemory
 from inreach_fast.kernels.gpu.routes import Route
 from inreach_fast.method.descriptors import position_channels
-from inreach_fast.predict.gpu.inference import GpuInference, Setting
+from inreach_fast.predict.gpu.inference import GpuInference, GpuModel
 from inreach_fast.predict.gpu.network import TorchNetwork
 from inreach_fast.predict.gpu.slots import GpuSlots, Slot
 
@@ -35,10 +35,10 @@ def model(request: pytest.FixtureRequest) -> InReaCh:
     ).fit(images)
 
 
-def _setting(model: InReaCh) -> Setting:
+def _setting(model: InReaCh) -> GpuModel:
     p = model.parameters
     channels = position_channels(model.grid_, p.position_weight) if model.positions_ else None
-    return Setting(
+    return GpuModel(
         kernels.Bank(np.array(model.nominal_.patches)), model.grid_, p.image_size, p.dim, p.neighbourhood,
         p.smoothing_sigma, channels,
     )  # fmt: skip
@@ -48,11 +48,11 @@ def _slots(
     model: InReaCh, gpus: list[HostGpu], options: Options, count: int = 2, torch_memory: bool = True
 ) -> GpuSlots:
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(gpus[0]), options)
+    backend = GpuBackend("cuda:0", lambda: Device(gpus[0]), options)
     slots = []
     for number in range(count):
         memory = TorchMemory("cpu") if torch_memory else None
-        device = GpuDevice(gpus[0], number + 1, memory=memory)
+        device = Device(gpus[0], number + 1, memory=memory)
         slots.append(Slot(GpuInference(setting, device, backend, TorchNetwork(model.backbone, setting.size))))
     return GpuSlots(slots)
 
@@ -140,8 +140,8 @@ def test_features_that_are_not_finite_are_told(host_gpus: list[HostGpu], model: 
             return views
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
-    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, Poisoned(model.backbone, setting.size))
+    backend = GpuBackend("cuda:0", lambda: Device(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    inference = GpuInference(setting, Device(host_gpus[0]), backend, Poisoned(model.backbone, setting.size))
     with pytest.raises(errors.NonFiniteError):
         inference.start(_inputs(1)[0]).collect()
 
@@ -153,9 +153,9 @@ def test_a_network_that_cannot_be_captured_runs_all_the_same(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     setting = _setting(model)
-    backend = GpuBackend("cuda:0", lambda: GpuDevice(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
+    backend = GpuBackend("cuda:0", lambda: Device(host_gpus[0]), Options(F32, F32, heads=False, capacity=1 << 12))
     network = TorchNetwork(model.backbone, setting.size)
-    inference = GpuInference(setting, GpuDevice(host_gpus[0]), backend, network, capture=capture)
+    inference = GpuInference(setting, Device(host_gpus[0]), backend, network, capture=capture)
     for image in _inputs(2):
         assert inference.start(image).collect().score == model.predict(image).score
     assert "no CUDA graph" in caplog.text
@@ -199,7 +199,7 @@ def test_another_model_of_the_same_number_is_another_model(
     host_gpus: list[HostGpu], model: InReaCh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python gives the place, and so the number, of an object that is gone to a later one."""
-    opened: list[Setting] = []
+    opened: list[GpuModel] = []
     monkeypatch.setattr("inreach_fast.predict.gpu.slots.open_slots", lambda setting, *_: opened.append(setting))
     monkeypatch.setattr(model, "parameters", model.parameters.with_changes(device="cuda", backend="cuda:0"))
     monkeypatch.setattr(model, "nominal_", model.nominal_)

@@ -67,12 +67,12 @@ def _built(sources: list[Path], includes: list[str], name: str) -> Path:
     folder = Path(tempfile.gettempdir()) / f"inreach-cuda-host-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / digest.hexdigest()[:24] / name
-    if target.exists():
-        return target
     target.parent.mkdir(exist_ok=True)
-    scratch = target.parent / f"{os.getpid()}.tmp"
-    command = [str(cuda_host.build.compiler()), *_FLAGS, *includes, *map(str, sources), "-ldl", "-o", str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    scratch.replace(target)
+    with cuda_host.build.built_once(target) as missing:
+        if missing:
+            scratch = target.with_name(f"{name}.tmp")
+            command = [str(cuda_host.build.compiler()), *_FLAGS, *includes, *map(str, sources), "-ldl"]
+            done = subprocess.run([*command, "-o", str(scratch)], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            scratch.replace(target)
     return target

@@ -1,10 +1,14 @@
-"""What the kernels accept, and the typed error for everything else."""
+"""What the kernels accept, and the typed error for everything else.
+
+Arguments are converted and checked before an engine is asked, so one engine is enough; errors are raised by calls on a
+backend that must not be asked at all.
+"""
 
 from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -14,37 +18,48 @@ from kernel_cases import Engine, check_mutual, check_nearest, gaussian
 
 from inreach_fast import kernels
 from inreach_fast.errors import BackendError, DataError, InReachError, MixedSizesError, NonFiniteError, ParameterError
+from inreach_fast.kernels.backend import Backend
+from inreach_fast.kernels.registry import registered
 
+AUTO = Engine("auto")
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
+class Unasked(Backend):
+    """A backend without operations: whoever asks for one gets an error that no test here expects."""
+
+    name = "unasked"
+
+
+@pytest.fixture
+def unasked() -> Iterator[str]:
+    with registered(Unasked()):
+        yield Unasked.name
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u1", "i4", "i8", "u8"])
-def test_numbers_that_float32_holds_are_taken(engine: Engine, dtype: str) -> None:
+def test_numbers_that_float32_holds_are_taken(dtype: str) -> None:
     values = np.random.default_rng(1).integers(0, 100, (20, 6))
-    check_nearest(engine, values[:7].astype(dtype), values.astype(dtype))
-    check_mutual(engine, values[:7].astype(dtype), values.astype(dtype))
+    check_nearest(AUTO, values[:7].astype(dtype), values.astype(dtype))
+    check_mutual(AUTO, values[:7].astype(dtype), values.astype(dtype))
 
 
-def test_lists_and_other_memory_layouts_are_taken(engine: Engine) -> None:
+def test_lists_and_other_memory_layouts_are_taken() -> None:
     rng = np.random.default_rng(2)
     rows = gaussian(rng, 40, 24)
     for view in (rows[::2], rows[:, ::3], rows[::-1, ::-1], np.asfortranarray(rows), rows.tolist()):
-        check_nearest(engine, view, view)
-        check_mutual(engine, view, view)
+        check_nearest(AUTO, view, view)
+        check_mutual(AUTO, view, view)
 
 
-def test_torch_tensors_are_taken(engine: Engine) -> None:
+def test_torch_tensors_are_taken() -> None:
     torch = pytest.importorskip("torch")
     rows = torch.from_numpy(gaussian(np.random.default_rng(3), 20, 8))
-    expected = check_nearest(engine, rows.numpy(), rows.numpy())
-    result = kernels.nearest(rows.requires_grad_(), rows, backend=engine.backend)
-    np.testing.assert_array_equal(result.index, expected.index)
+    wanted = check_nearest(AUTO, rows.numpy(), rows.numpy())
+    np.testing.assert_array_equal(kernels.nearest(rows.requires_grad_(), rows).index, wanted.index)
     half = rows.detach().to(torch.bfloat16)
-    check_nearest(engine, half.float().numpy(), half.float().numpy())
-    np.testing.assert_array_equal(
-        kernels.nearest(half, half, backend=engine.backend).index,
-        kernels.nearest(half.float(), half.float(), backend=engine.backend).index,
-    )
+    wanted = check_nearest(AUTO, half.float().numpy(), half.float().numpy())
+    np.testing.assert_array_equal(kernels.nearest(half, half).index, wanted.index)
 
 
 @pytest.mark.parametrize(
@@ -72,43 +87,43 @@ def test_torch_tensors_are_taken(engine: Engine) -> None:
     ],
     ids=str,
 )
-def test_bad_rows(engine: Engine, bad: Any, error: type[InReachError]) -> None:
+def test_bad_rows(unasked: str, bad: Any, error: type[InReachError]) -> None:
     calls: list[tuple[str, Callable[[], Any]]] = [
-        ("queries", lambda: kernels.nearest(bad, GOOD, backend=engine.backend)),
-        ("bank", lambda: kernels.nearest(GOOD, bad, backend=engine.backend)),
-        ("a", lambda: kernels.mutual_nearest(bad, GOOD, backend=engine.backend)),
-        ("b", lambda: kernels.mutual_nearest(GOOD, bad, backend=engine.backend)),
+        ("queries", lambda: kernels.nearest(bad, GOOD, backend=unasked)),
+        ("bank", lambda: kernels.nearest(GOOD, bad, backend=unasked)),
+        ("a", lambda: kernels.mutual_nearest(bad, GOOD, backend=unasked)),
+        ("b", lambda: kernels.mutual_nearest(GOOD, bad, backend=unasked)),
     ]
     for name, call in calls:
         with pytest.raises(error, match=rf"\b{name}\b"):
             call()
 
 
-def test_nonfinite_names_the_first_row(engine: Engine) -> None:
+def test_nonfinite_names_the_first_row(unasked: str) -> None:
     rows = np.zeros((9000, 3), np.float32)
     rows[[8765, 5432], 1] = np.nan
     with pytest.raises(NonFiniteError, match=r"queries.*5432"):
-        kernels.nearest(rows, GOOD, backend=engine.backend)
+        kernels.nearest(rows, GOOD, backend=unasked)
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.0, True, "1", None])
-def test_bad_k(engine: Engine, k: Any) -> None:
+def test_bad_k(unasked: str, k: Any) -> None:
     with pytest.raises(ParameterError, match="k"):
-        kernels.nearest(GOOD, GOOD, k=k, backend=engine.backend)
+        kernels.nearest(GOOD, GOOD, k=k, backend=unasked)
 
 
 @pytest.mark.parametrize("group", [[1, 2, 3], [[1, 2, 3, 4]], [0.5, 1, 2, 3], ["a", "b", "c", "d"]])
-def test_bad_groups(engine: Engine, group: Any) -> None:
+def test_bad_groups(unasked: str, group: Any) -> None:
     good = [0, 1, 2, 3]
     with pytest.raises(ParameterError, match="query_group"):
-        kernels.nearest(GOOD, GOOD, query_group=group, bank_group=good, backend=engine.backend)
+        kernels.nearest(GOOD, GOOD, query_group=group, bank_group=good, backend=unasked)
     with pytest.raises(ParameterError, match="group"):
-        kernels.nearest(GOOD, GOOD, query_group=good, bank_group=group, backend=engine.backend)
+        kernels.nearest(GOOD, GOOD, query_group=good, bank_group=group, backend=unasked)
 
 
-def test_query_groups_need_bank_groups(engine: Engine) -> None:
+def test_query_groups_need_bank_groups(unasked: str) -> None:
     with pytest.raises(ParameterError, match="query_group"):
-        kernels.nearest(GOOD, GOOD, query_group=[0, 1, 2, 3], backend=engine.backend)
+        kernels.nearest(GOOD, GOOD, query_group=[0, 1, 2, 3], backend=unasked)
 
 
 @pytest.mark.parametrize("index", [[0, 4], [-1], [0.5], [[0]]])
@@ -148,22 +163,22 @@ def test_unknown_backend() -> None:
     ],
     ids=str,
 )
-def test_bad_filter_arguments(engine: Engine, change: dict[str, Any], name: str) -> None:
+def test_bad_filter_arguments(unasked: str, change: dict[str, Any], name: str) -> None:
     arguments = {"members": GOOD, "channel": [0, 0, 0, 1], "min_length": 1, "max_std": 1.0, **change}
     with pytest.raises(ParameterError, match=name):
-        kernels.filter_channels(**arguments, backend=engine.backend)
+        kernels.filter_channels(**arguments, backend=unasked)
 
 
-def test_results_are_immutable_and_travel(engine: Engine) -> None:
+def test_results_are_immutable_and_travel() -> None:
     results = [
-        kernels.nearest(GOOD, GOOD, backend=engine.backend),
-        kernels.mutual_nearest(GOOD, GOOD, backend=engine.backend),
-        kernels.filter_channels(GOOD, [0] * 4, min_length=1, max_std=None, backend=engine.backend),
+        kernels.nearest(GOOD, GOOD),
+        kernels.mutual_nearest(GOOD, GOOD),
+        kernels.filter_channels(GOOD, [0] * 4, min_length=1, max_std=None),
     ]
     for result in results:
-        copy = pickle.loads(pickle.dumps(result))
+        again = pickle.loads(pickle.dumps(result))
         for name in type(result).__dataclass_fields__:
-            np.testing.assert_array_equal(getattr(copy, name), getattr(result, name))
+            np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
             with pytest.raises(FrozenInstanceError):
                 setattr(result, name, None)
 

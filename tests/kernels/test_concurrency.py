@@ -34,6 +34,7 @@ def test_many_python_threads_share_a_bank(engine: Engine, threads: None) -> None
         list(pool.map(work, list(range(12)) * 3))
 
 
+@pytest.mark.engines(routes="none")
 def test_the_number_of_threads_may_change_in_the_middle(engine: Engine, threads: None) -> None:
     rng = np.random.default_rng(2)
     a, b = gaussian(rng, 120, 30), gaussian(rng, 150, 30)
@@ -96,6 +97,7 @@ assert answers() == before
 """
 
 
+@pytest.mark.engines(routes="none")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_use_after_fork(engine: Engine) -> None:
     # In an interpreter of its own: this one has threads of other tests, and may be killed by a time limit.

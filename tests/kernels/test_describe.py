@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cuda_host.backend
 import cuda_host.build
 import numpy as np
 import pytest
@@ -19,12 +17,14 @@ import reference_describe
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import Engine, engines
+from kernel_cases import Engine, cpu_engines, cuda_engines, running
 
 import inreach_fast
 from inreach_fast.errors import BackendError, DataError, ParameterError
 from inreach_fast.kernels import available_backends, describe
 from inreach_fast.kernels.describe_plan import axis_resample, level_taps
+
+pytestmark = pytest.mark.engines(pruned=False)
 
 Shape = tuple[int, int, int]
 
@@ -92,7 +92,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Shape], tuple[int, int], int, int, i
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_any_shape(problem: tuple[list[Shape], tuple[int, int], int, int, int]) -> None:
     shapes, grid, dim, k, seed = problem
@@ -111,23 +111,12 @@ def test_backends_and_instruction_sets_give_the_same_bits(name: str) -> None:
     shapes, grid, dim, k = CASES[name]
     levels = random_levels(shapes, 1, batch=2)
     results = []
-    for engine in engines():
-        if engine.case is not None:
-            continue  # the CUDA kernels come once more below, under a seed that shuffles them
-        if engine.isa is not None:
-            from inreach_fast import _core
-
-            before = _core.isa()
-            _core.set_isa(engine.isa)
-        if engine.case is not None and cuda_host.build.compiler() is None:
-            continue
-        with contextlib.nullcontext() if engine.case is None else cuda_host.backend.registered(engine.case):
-            results.append(describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=engine.backend))
-        if engine.isa is not None:
-            _core.set_isa(before)
+    engines = cpu_engines(pruned=False)
     if cuda_host.build.compiler() is not None:
-        with cuda_host.backend.registered(cuda_host.backend.CASES[3]):
-            results.append(describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=cuda_host.backend.NAME))
+        engines += cuda_engines("few")
+    for engine in engines:
+        with running(engine):
+            results.append(describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=engine.backend))
     assert len(results) >= 2
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].view(np.uint32), other.view(np.uint32))
@@ -154,15 +143,16 @@ def test_tap_order_is_the_documented_one(engine: Engine) -> None:
     np.testing.assert_array_equal(got, expected.reshape(49, dim))
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 40])
-def test_threads_change_nothing(engine: Engine, threads: None, count: int) -> None:
+@pytest.mark.engines(routes="none")
+def test_threads_change_nothing(engine: Engine, threads: None) -> None:
     shapes, grid, dim, k = CASES["several row tasks"]
     levels = random_levels(shapes, 2, batch=2)
     inreach_fast.set_num_threads(1)
     alone = describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=engine.backend)
-    inreach_fast.set_num_threads(count)
-    together = describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=engine.backend)
-    np.testing.assert_array_equal(alone, together)
+    for count in (2, 5, 40):
+        inreach_fast.set_num_threads(count)
+        together = describe(levels, grid=grid, dim=dim, neighbourhood=k, backend=engine.backend)
+        np.testing.assert_array_equal(alone, together)
 
 
 def test_a_batch_is_its_images(engine: Engine) -> None:

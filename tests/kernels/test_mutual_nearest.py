@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Engine, Rows, check_mutual, duplicates, fuzz, gaussian, same_bits
 
@@ -16,8 +15,8 @@ from inreach_fast import kernels
 SIZES = [1, 2, 5, 16, 17, 63, 64, 65, 130]
 
 
-@fuzz
-@given(
+@pytest.mark.engines(routes="every")
+@fuzz(
     family=st.sampled_from(FAMILIES),
     m=st.sampled_from(SIZES),
     n=st.sampled_from(SIZES),
@@ -41,9 +40,11 @@ def test_each_family_at_a_real_dimension(
     engine: Engine, family: Callable[[np.random.Generator, int, int], Rows]
 ) -> None:
     rng = np.random.default_rng(1)
-    check_mutual(engine, family(rng, 70, 1024), family(rng, 66, 1024))
+    dim = engine.fewer(1024)
+    check_mutual(engine, family(rng, 70, dim), family(rng, 66, dim))
 
 
+@pytest.mark.engines(routes="every")
 def test_several_tiles_on_both_sides(engine: Engine) -> None:
     rng = np.random.default_rng(2)
     check_mutual(engine, gaussian(rng, engine.fewer(530), 20), gaussian(rng, engine.fewer(4200), 20))
@@ -59,11 +60,13 @@ def test_a_set_with_itself(engine: Engine) -> None:
     np.testing.assert_array_equal(result.pairs()[0], np.unique(first))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_thread_counts_give_the_same_bits(engine: Engine, threads: None, count: int) -> None:
+@pytest.mark.engines(routes="none")
+def test_thread_counts_give_the_same_bits(engine: Engine, threads: None) -> None:
     rng = np.random.default_rng(4)
-    inreach_fast.set_num_threads(count)
-    check_mutual(engine, duplicates(rng, 301, 24), duplicates(rng, 260, 24))
+    a, b = duplicates(rng, 301, 24), duplicates(rng, 260, 24)
+    for count in (1, 2, 3, 5):
+        inreach_fast.set_num_threads(count)
+        check_mutual(engine, a, b)
 
 
 def test_banks_and_subsets(engine: Engine) -> None:

@@ -6,9 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import FAMILIES, Engine, Rows, check_nearest, fuzz, gaussian, same_bits, small_integers
+from kernel_cases import (
+    FAMILIES,
+    Engine,
+    Rows,
+    check_mutual,
+    check_nearest,
+    duplicates,
+    fuzz,
+    gaussian,
+    same_bits,
+    small_integers,
+)
 
 import inreach_fast
 from inreach_fast import kernels
@@ -16,8 +26,8 @@ from inreach_fast import kernels
 SIZES = [1, 2, 3, 5, 15, 16, 17, 31, 64, 65, 127, 129]
 
 
-@fuzz
-@given(
+@pytest.mark.engines(routes="every")
+@fuzz(
     family=st.sampled_from(FAMILIES),
     m=st.sampled_from(SIZES),
     n=st.sampled_from(SIZES),
@@ -43,14 +53,42 @@ def test_any_shape_and_data(
     check_nearest(engine, queries, bank, k, query_group, bank_group)
 
 
+@pytest.mark.engines(routes="filters")
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
 def test_each_family_at_a_real_dimension(
     engine: Engine, family: Callable[[np.random.Generator, int, int], Rows]
 ) -> None:
     rng = np.random.default_rng(1)
-    check_nearest(engine, family(rng, 33, 1026), family(rng, 150, 1026))
+    dim = engine.fewer(1026)
+    check_nearest(engine, family(rng, 33, dim), family(rng, 150, dim))
 
 
+@pytest.mark.engines(routes="filters")
+@fuzz(
+    family=st.sampled_from([gaussian, duplicates, small_integers]),
+    m=st.sampled_from([1, 17, 70]),
+    n=st.sampled_from([3, 65, 140]),
+    dim=st.sampled_from([2, 33, 64]),
+    exponents=st.tuples(*[st.integers(-40, 36)] * 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_two_sides_of_different_scale(
+    engine: Engine,
+    family: Callable[[np.random.Generator, int, int], Rows],
+    m: int,
+    n: int,
+    dim: int,
+    exponents: tuple[int, int],
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = family(rng, m, dim), family(rng, n, dim)
+    a, b = ((10.0**e * rows.astype(np.float64)).astype(np.float32) for e, rows in zip(exponents, (a, b), strict=True))
+    check_nearest(engine, a, b, k=2)
+    check_mutual(engine, a, b)
+
+
+@pytest.mark.engines(routes="every")
 def test_several_tiles_on_both_sides(engine: Engine) -> None:
     rng = np.random.default_rng(2)
     check_nearest(engine, gaussian(rng, engine.fewer(530), 17), gaussian(rng, engine.fewer(4500), 17), k=3)
@@ -125,20 +163,22 @@ def test_a_subset_by_index_is_the_gathered_bank(engine: Engine) -> None:
 def test_batches_of_any_size_give_the_same_bits(engine: Engine) -> None:
     rng = np.random.default_rng(8)
     m = engine.fewer(201)
-    queries, bank = gaussian(rng, m, 48), kernels.Bank(gaussian(rng, 500, 48))
+    queries, bank = gaussian(rng, m, 48), kernels.Bank(gaussian(rng, engine.fewer(500), 48))
     whole = kernels.nearest(queries, bank, k=2, backend=engine.backend)
-    for size in (1, 3, 64):
-        parts = [kernels.nearest(queries[i : i + size], bank, k=2, backend=engine.backend) for i in range(0, m, size)]
-        same_bits(np.concatenate([p.index for p in parts]), whole.index)
-        same_bits(np.concatenate([p.sq_distance for p in parts]), whole.sq_distance)
+    for size, first in ((1, m - 5), (3, m - 20), (64, 0)):
+        starts = range(first, m, size)
+        parts = [kernels.nearest(queries[i : i + size], bank, k=2, backend=engine.backend) for i in starts]
+        same_bits(np.concatenate([p.index for p in parts]), whole.index[first:])
+        same_bits(np.concatenate([p.sq_distance for p in parts]), whole.sq_distance[first:])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_thread_counts_give_the_same_bits(engine: Engine, threads: None, count: int) -> None:
+@pytest.mark.engines(routes="none")
+def test_thread_counts_give_the_same_bits(engine: Engine, threads: None) -> None:
     rng = np.random.default_rng(9)
     queries, bank = gaussian(rng, 301, 33), gaussian(rng, 600, 33)
-    inreach_fast.set_num_threads(count)
-    check_nearest(engine, queries, bank, k=2)
+    for count in (1, 2, 3, 5):
+        inreach_fast.set_num_threads(count)
+        check_nearest(engine, queries, bank, k=2)
 
 
 def test_distances_beyond_float32_are_infinite_with_their_index(engine: Engine) -> None:
@@ -163,14 +203,15 @@ def clustered(rng: np.random.Generator, n: int, dim: int) -> Rows:
     return (rng.normal(size=(n, 6)) @ directions + 0.05 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
+@pytest.mark.engines(routes="every")
 @pytest.mark.parametrize("k", [1, 3])
 def test_structured_data_with_groups(engine: Engine, k: int) -> None:
     rng = np.random.default_rng(11)
-    n = engine.fewer(2500)
+    n, m = engine.fewer(2400), engine.fewer(360)
     rows, group = clustered(rng, n, 96), np.arange(n) // 50
     bank = kernels.Bank(rows, group)
-    queries = np.concatenate([rows[:260], clustered(rng, 100, 96)])
-    query_group = np.concatenate([group[:260], np.full(100, -5)])
+    queries = np.concatenate([rows[: m - 30], clustered(rng, 30, 96)])
+    query_group = np.concatenate([group[: m - 30], np.full(30, -5)])
     result = kernels.nearest(queries, bank, k=k, query_group=query_group, backend=engine.backend)
     if engine.pruned and (engine.case is None or k == 1):  # the path that this engine stands for was the one taken
         assert result.counts is not None
@@ -181,6 +222,7 @@ def test_structured_data_with_groups(engine: Engine, k: int) -> None:
     same_bits(result.sq_distance, expected.sq_distance)
 
 
+@pytest.mark.engines(routes="filters")
 def test_bounds_that_do_not_pay_are_given_up(engine: Engine) -> None:
     rng = np.random.default_rng(13)
     rows = rng.normal(size=(engine.fewer(1500), 200)).astype(np.float32)  # no direction is worth more than another

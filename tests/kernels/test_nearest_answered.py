@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import reference
-from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Engine, Rows, fuzz, gaussian, same_bits
 
@@ -26,8 +26,8 @@ def check_answered(engine: Engine, queries: Any, bank: Any, rows: Rows, q_group:
     return found
 
 
-@fuzz
-@given(
+@pytest.mark.engines(routes="every")
+@fuzz(
     family=st.sampled_from(FAMILIES),
     m=st.sampled_from([1, 7, 70, 131]),
     n=st.sampled_from([1, 9, 65, 150]),
@@ -74,8 +74,8 @@ def test_equal_queries_of_one_row_give_it_to_the_first(engine: Engine) -> None:
     assert np.flatnonzero(found.answered).tolist() == [0, 50, 100]
 
 
-@fuzz
-@given(
+@pytest.mark.engines(routes="filters")
+@fuzz(
     kept=st.booleans(),
     family=st.sampled_from(FAMILIES),
     n=st.sampled_from([1, 40, 90]),

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Engine, Rows, fuzz
 
@@ -35,8 +34,8 @@ def check(queries: Rows, rows: Rows, groups: Any = None, query_group: Any = None
     return found
 
 
-@fuzz
-@given(
+@pytest.mark.engines(only="native")
+@fuzz(
     family=st.sampled_from(FAMILIES),
     n=st.integers(1, 400),
     m=st.integers(1, 60),
@@ -48,8 +47,6 @@ def check(queries: Rows, rows: Rows, groups: Any = None, query_group: Any = None
 def test_the_answer_lies_between(
     engine: Engine, family: Any, n: int, m: int, dim: int, grouped: bool, hinted: bool, seed: int
 ) -> None:
-    if engine.backend != "native":
-        pytest.skip("the compiled engine's own")
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 3, n) if grouped else None
     query_group = rng.integers(0, 4, m) if grouped else None

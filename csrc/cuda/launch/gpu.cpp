@@ -99,7 +99,7 @@ void Gpu::copy_in(DeviceAddress to, const void* from, std::size_t bytes, Stream 
     if (bytes == 0) return;
     const Current current(context_);
     check(driver().copy_in(to, from, bytes, stream), "cuMemcpyHtoDAsync");
-    // The driver copies from ordinary memory before it returns. Page-locked memory it reads later, and a GPU
+    // The driver copies from ordinary memory before it returns. It reads page-locked memory later, and a GPU
     // that walks the host's page tables (Grace Hopper) may do so with all memory.
     unsigned kind = 0;
     const auto address = reinterpret_cast<DeviceAddress>(from);
@@ -124,7 +124,7 @@ Function Gpu::function(const std::string& kernel) {
 }
 
 void Gpu::launch(const std::string& kernel, const unsigned (&grid)[3], unsigned block,
-                  const std::vector<void*>& arguments, Stream stream) {
+                 const std::vector<void*>& arguments, Stream stream) {
     const Current current(context_);
     // The driver reads the arguments before it returns and changes none.
     void** const values = const_cast<void**>(arguments.data());

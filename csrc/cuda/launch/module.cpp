@@ -1,5 +1,5 @@
-// `inreach_fast._cuda`: GPUs, memory, copies and launches by name. Nothing is computed here; the order of
-// launches stands in inreach_fast/kernels/gpu.
+// `inreach_fast._cuda`: GPUs, memory, copies and launches by name. Nothing is computed here;
+// inreach_fast/kernels/gpu decides the order of launches.
 #include <pybind11/pybind11.h>
 
 #include <cstring>
@@ -59,8 +59,8 @@ void copy_in(const Gpu& gpu, DeviceAddress to, const py::buffer& from, std::uint
 void copy_out(const Gpu& gpu, const py::buffer& to, DeviceAddress from, std::uintptr_t stream, bool wait) {
     const py::buffer_info target = to.request(/*writable=*/true);
     const py::gil_scoped_release released;
-    gpu.copy_out(target.ptr, from, static_cast<std::size_t>(target.size * target.itemsize),
-                  as_stream(stream), wait);
+    gpu.copy_out(target.ptr, from, static_cast<std::size_t>(target.size * target.itemsize), as_stream(stream),
+                 wait);
 }
 
 void launch(Gpu& gpu, const std::string& kernel, const std::tuple<unsigned, unsigned, unsigned>& grid,
@@ -108,7 +108,6 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
         .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("block"), py::arg("arguments"),
              py::arg("stream"))
         .def(
-            "synchronize",
-            [](const Gpu& gpu, std::uintptr_t stream) { gpu.synchronize(as_stream(stream)); },
+            "synchronize", [](const Gpu& gpu, std::uintptr_t stream) { gpu.synchronize(as_stream(stream)); },
             py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 }

@@ -1,4 +1,4 @@
-"""The supplement's Tables 1 to 6 as data files, and the figures looked up in them.
+"""The supplement's Tables 1 to 6 as data files.
 
 Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV
 2023, supplemental materials. Table 1: image AUROC of six methods; Table 2: ablation and alternative scores,
@@ -15,34 +15,10 @@ from typing import Any
 
 from ...errors import DataError, ParameterError
 
-#: The fifteen MVTec AD classes, in the tables' order.
-CLASSES = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
-
-_CORRUPTION_TABLES = (4, 5, 6)
-
 
 @cache
 def supplement_table(number: int) -> dict[str, Any]:
-    """Table ``number`` (1 to 6) as parsed JSON; treat it as read-only, it is shared.
-
-    Raises ParameterError for any other number.
-    """
+    """Table ``number`` (1 to 6) as parsed JSON, shared by all callers. Raises ParameterError for other numbers."""
     if number not in (1, 2, 3, 4, 5, 6):
         raise ParameterError(f"number: the supplement has Tables 1 to 6, not {number!r}")
     text = files(__package__).joinpath(f"table{number}.json").read_text(encoding="utf-8")
@@ -50,12 +26,17 @@ def supplement_table(number: int) -> dict[str, Any]:
     return table
 
 
-def corruption_list(class_name: str) -> tuple[str, ...]:
-    """The 40 test images (``"crack/007.png"``) that corrupt this class's training set; 10 are its first ten.
+#: The fifteen MVTec AD classes, in the tables' order.
+CLASSES: tuple[str, ...] = tuple(supplement_table(1)["classes"])
 
-    Raises DataError for a class that Tables 4 to 6 do not have.
+
+def corruption_list(class_name: str) -> tuple[str, ...]:
+    """The 40 test images (``"crack/007.png"``) that corrupt this class's training set, in order.
+
+    Raises:
+        DataError: Tables 4 to 6 do not have the class.
     """
-    for number in _CORRUPTION_TABLES:
+    for number in (4, 5, 6):
         classes = supplement_table(number)["classes"]
         if class_name in classes:
             return tuple(classes[class_name])
@@ -70,11 +51,8 @@ def _cell(number: int, class_name: str, column: str) -> float | None:
     row = table["classes"].get(class_name)
     if row is None:
         return None
-    for place, head in enumerate(table["columns"]):
-        if head["key"] == column:
-            value: float | None = row[place]
-            return value
-    return None
+    values: dict[str, float | None] = dict(zip((head["key"] for head in table["columns"]), row, strict=True))
+    return values.get(column)
 
 
 def expected_image_auroc(class_name: str, corrupt: int) -> float | None:
@@ -83,15 +61,11 @@ def expected_image_auroc(class_name: str, corrupt: int) -> float | None:
 
 
 def expected_pixel_auroc(class_name: str, column: str = "position_embedding") -> float | None:
-    """Table 2's figure (10 corruptions) of one column, by default the proposed InReaCh; None where it has
-    none.
-    """
+    """Table 2's figure (10 corruptions) of one column; None where the table has none."""
     return _cell(2, class_name, column)
 
 
 def expected_transpose_score(class_name: str) -> float | None:
-    """Table 3's transpose test score in squared 8-bit intensity units; None for a class that it does not
-    have.
-    """
+    """Table 3's transpose test score in squared 8-bit intensity units; None where the table has none."""
     value = supplement_table(3)["classes"].get(class_name)
     return None if value is None else float(value)

@@ -1,1 +1,1 @@
-"""Backends that run on the CPU (the torch one on any torch device)."""
+"""Backends that run on the CPU: one class each in native.py, numba.py and torch.py."""

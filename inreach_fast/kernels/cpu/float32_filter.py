@@ -1,7 +1,7 @@
 """The float32 pass of the numba and torch backends: what it computes, and the proof that it loses nothing.
 
 An exact search decides pairs by r(x, y), the float64 squared distance of the original rows (16-lane order).
-That is ten times dearer than a float32 product, so a float32 pass first rules out pairs that cannot win.
+That costs ten times as much as a float32 product, so a float32 pass first rules out pairs that cannot win.
 
 **The filter.** With a centre c and a power of two s (the `FilterFrame`), every row becomes a = fl32(s (x - c)) and
 keeps its squared length A = |a|^2, summed in float64. For a query a and a bank row b the pass computes
@@ -14,7 +14,7 @@ two additions may be float32 as well. With t = 2^-20, f = D 2^-120 and the decid
     (P1)  low <= (1 + 2t) s^2 r + f                    so a pair whose `low` is above that is farther than r
     (P2)  s^2 r <= (1 + 2t) (low + 2e (A + B)) + f     a pair's distance is at most this, undecided
 
-A pair with low > (1 + 2t) s^2 best + f is strictly farther than `best`, not even a tie: it is passed over.
+A pair with low > (1 + 2t) s^2 best + f is strictly farther than `best`, not even a tie: it is skipped.
 
 **Proof.** Write S = A + B.
 (1) A product summed in float32 in any order errs by at most gamma sum |a_i b_i| <= gamma S / 2 (Higham,
@@ -47,6 +47,7 @@ import numpy as np
 
 from ...array_types import DoubleArray, FloatArray
 from ..bank import Bank
+from ..basis import sample_rows
 
 UNIT_ROUNDOFF = 2.0**-24
 # The factor 1 + 2t of P1 and P2.
@@ -74,13 +75,6 @@ class FilterFrame:
     floor: float
 
 
-@dataclass(frozen=True)
-class _Extent:
-    mean: DoubleArray
-    low: FloatArray
-    high: FloatArray
-
-
 def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFrame:
     """The frame of a search between two sets of rows of one length.
 
@@ -88,9 +82,9 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFr
     units that read fewer bits than float32 has (0 for float32 itself).
     """
     dim = bank.dim
-    own, other = _extent(bank), _extent(queries)
-    centre = own.mean
-    largest = max(float(np.max(np.maximum(extent.high - centre, centre - extent.low))) for extent in (own, other))
+    centre = _extent(bank)[0]
+    extents = (_extent(bank)[1:], _extent(queries)[1:])
+    largest = max(float(np.maximum(high - centre, centre - low).max()) for low, high in extents)
     scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0.0 else 1.0
     if dim >= _MAX_DIM:
         return FilterFrame(centre, scale, 0.0, math.inf)
@@ -99,20 +93,22 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFr
     return FilterFrame(centre, scale, error, dim * 2.0**-120)
 
 
-def _extent(bank: Bank) -> _Extent:
-    """Mean of a sample, and each column's least and greatest value; kept as long as the bank lives."""
-    return bank.prepared("float32_filter", lambda: _measure(bank))
+def _extent(bank: Bank) -> tuple[DoubleArray, FloatArray, FloatArray]:
+    """Mean of a sample, and least and greatest value of each column; kept as long as the bank lives."""
+
+    def measure() -> tuple[DoubleArray, FloatArray, FloatArray]:
+        mean = sample_rows(bank.rows, bank.index, _SAMPLE_ROWS).mean(axis=0, dtype=np.float64)
+        low, high = np.full(bank.dim, np.inf, np.float32), np.full(bank.dim, -np.inf, np.float32)
+        for start in range(0, len(bank), _CHUNK_ROWS):  # in chunks: a gathered copy of a bank could be gigabytes
+            stop = start + _CHUNK_ROWS
+            chunk = bank.rows[start:stop] if bank.index is None else bank.rows[bank.index[start:stop]]
+            np.minimum(low, chunk.min(axis=0), out=low)
+            np.maximum(high, chunk.max(axis=0), out=high)
+        return mean, low, high
+
+    return bank.prepared("float32_filter", measure)
 
 
-def _measure(bank: Bank) -> _Extent:
-    n = len(bank)
-    sample = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
-    mean = bank.rows[sample if bank.index is None else bank.index[sample]].mean(axis=0, dtype=np.float64)
-    low = np.full(bank.dim, np.inf, np.float32)
-    high = np.full(bank.dim, -np.inf, np.float32)
-    for start in range(0, n, _CHUNK_ROWS):  # in chunks: a gathered copy of a whole bank could be gigabytes
-        stop = min(start + _CHUNK_ROWS, n)
-        chunk = bank.rows[start:stop] if bank.index is None else bank.rows[bank.index[start:stop]]
-        np.minimum(low, chunk.min(axis=0), out=low)
-        np.maximum(high, chunk.max(axis=0), out=high)
-    return _Extent(mean, low, high)
+def to_float32(value: DoubleArray) -> FloatArray:
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
+        return value.astype(np.float32)

@@ -347,8 +347,9 @@ def _by_leaves(
 
 def _joined(parts: list[Any]) -> tuple[list[Any], SearchCounts]:
     *arrays, counts = zip(*parts, strict=True)
-    joined = [column[0] if len(parts) == 1 else np.concatenate(column) for column in arrays]
-    return joined, sum((SearchCounts(*c) for c in counts), SearchCounts())
+    if len(parts) == 1:
+        return [column[0] for column in arrays], SearchCounts(*counts[0])
+    return [np.concatenate(column) for column in arrays], sum((SearchCounts(*c) for c in counts), SearchCounts())
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...array_types import DoubleArray, FloatArray, IndexArray
+from ...array_types import FloatArray, IndexArray
 from ...threads import get_num_threads
 from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import Plan, Stage
-from ..results import MutualNearest, Nearest, SearchCounts
+from ..results import Nearest, SearchCounts
 from . import numba_loops as loops
-from .float32_filter import make_frame
+from .float32_filter import make_frame, to_float32
 
 _Result = TypeVar("_Result")
 
@@ -56,32 +56,7 @@ class NumbaBackend(Backend):
 
         size = min(loops.CHUNK_QUERIES, -(-m // get_num_threads()))
         decided = sum(_run(search, _parts(m, size)))
-        return Nearest(index, _to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
-        m, n = len(a), len(b)
-        frame = make_frame(a, b)
-        ab_index = np.full(m, -1, np.int64)
-        ab_best = np.full(m, np.inf, np.float64)
-
-        def search(first: int, stop: int) -> tuple[IndexArray, DoubleArray, int]:
-            ba_index = np.full(n, -1, np.int64)
-            ba_best = np.full(n, np.inf, np.float64)
-            decided = loops.search_both(
-                a.rows, _index(a), first, stop, b.rows, _index(b), n,
-                frame.centre, frame.scale, frame.error, frame.floor, ab_index, ab_best, ba_index, ba_best,
-            )  # fmt: skip
-            return ba_index, ba_best, int(decided)
-
-        parts = _run(search, _parts(m, -(-m // get_num_threads())))
-        ba_index, ba_best, _ = parts[0]
-        for other_index, other_best, _ in parts[1:]:
-            closer = other_best < ba_best  # on a tie the earlier part, whose rows have the lower numbers, stays
-            ba_index[closer] = other_index[closer]
-            ba_best[closer] = other_best[closer]
-        counts = SearchCounts(m * n, 0, m * n, sum(decided for _, _, decided in parts), brute_force=True)
-        return MutualNearest(ab_index, _to_float32(ab_best), ba_index, _to_float32(ba_best), counts)
+        return Nearest(index, to_float32(best), SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`; csrc/cpu/engine/describe.cpp packs smaller pieces and is otherwise the same two sweeps."""
@@ -108,19 +83,6 @@ class NumbaBackend(Backend):
 
                 _run(write, _parts(plan.grid[0], _ROWS))
 
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """See `Backend`."""
-        distance = np.empty(len(rows), np.float64)
-        sigma = np.empty(len(starts) - 1, np.float64)
-
-        def spread(first: int, stop: int) -> None:
-            loops.spread(members, rows, starts, first, stop, distance, sigma)
-
-        _run(spread, _parts(len(sigma), max(1, -(-len(sigma) // (8 * get_num_threads())))))
-        return distance, sigma
-
 
 def _run(task: Callable[[int, int], _Result], parts: Sequence[tuple[int, int]]) -> list[_Result]:
     """task(first, stop) for each part, on as many threads as are set; results in the order of the parts."""
@@ -137,11 +99,6 @@ def _parts(count: int, size: int) -> list[tuple[int, int]]:
 
 def _index(bank: Bank) -> IndexArray:
     return _NONE if bank.index is None else bank.index
-
-
-def _to_float32(value: DoubleArray) -> FloatArray:
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
-        return value.astype(np.float32)
 
 
 def _stage_table(levels: Sequence[FloatArray], plan: Plan, stage: Stage) -> FloatArray:

@@ -23,13 +23,13 @@ from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import AxisResample, Plan, Stage
-from ..results import MutualNearest, Nearest, SearchCounts
-from .float32_filter import STRETCH, FilterFrame, make_frame
+from ..distance import exact_sq_distance
+from ..results import Nearest, SearchCounts
+from .float32_filter import STRETCH, FilterFrame, make_frame, to_float32
 
 _TILE_QUERIES = 512
 _TILE_ROWS = 4096
 _DECIDE_BYTES = 32 << 20
-_LANES = 16
 _pid = os.getpid()
 
 
@@ -65,74 +65,14 @@ class TorchBackend(Backend):
                     if kept <= end - start:
                         limit = torch.minimum(limit, _achieved(value, length, b_length, kept, frame))
                     wanted = (value <= _round_up(limit)[:, None]) & (value < torch.inf)
-                    row, column = torch.nonzero(wanted, as_tuple=True)
+                    row, column = np.nonzero(wanted.numpy())
                     for part in _pieces(len(row), tile.shape[1]):
                         r, c = row[part], column[part]
-                        best.merge(r, c + start, _sq_distance(original[r], b_original[c]))
+                        best.merge(r, c + start, exact_sq_distance(original[r], b_original[c]))
                     decided += len(row)
-                index[first:stop, :kept] = best.index.numpy()
-                sq_distance[first:stop, :kept] = best.distance.float().numpy()
+                index[first:stop, :kept] = best.index
+                sq_distance[first:stop, :kept] = to_float32(best.distance)
         return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
-        m, n = len(a), len(b)
-        frame = make_frame(a, b, _product_loss())
-        a_side, b_side = _Side(a, frame), _Side(b, frame)
-        decided = 0
-        with _plain():
-            forward, backward = _RunningNearest(m, 1), _RunningNearest(n, 1)
-            for first in range(0, m, _TILE_QUERIES):
-                stop = min(first + _TILE_QUERIES, m)
-                a_original, a_tile, a_length, a_low = a_side.part(first, stop)
-                for start in range(0, n, _TILE_ROWS):
-                    end = min(start + _TILE_ROWS, n)
-                    b_original, b_tile, b_length, b_low = b_side.part(start, end)
-                    value = _low(a_tile, a_low, b_tile, b_low)
-                    across = forward.limit(frame)[first:stop]
-                    across = torch.minimum(across, _achieved(value, a_length, b_length, 1, frame))
-                    down = backward.limit(frame)[start:end]
-                    down = torch.minimum(down, _achieved(value.T, b_length, a_length, 1, frame))
-                    wanted = (value <= _round_up(across)[:, None]) | (value <= _round_up(down)[None, :])
-                    row, column = torch.nonzero(wanted, as_tuple=True)
-                    for part in _pieces(len(row), a_tile.shape[1]):
-                        r, c = row[part], column[part]
-                        distance = _sq_distance(a_original[r], b_original[c])
-                        forward.merge(r + first, c + start, distance)
-                        backward.merge(c + start, r + first, distance)
-                    decided += len(row)
-            index = [side.index[:, 0].numpy() for side in (forward, backward)]
-            sq_distance = [side.distance[:, 0].float().numpy() for side in (forward, backward)]
-        counts = SearchCounts(m * n, 0, m * n, decided, brute_force=True)
-        return MutualNearest(index[0], sq_distance[0], index[1], sq_distance[1], counts)
-
-    def channel_spread(
-        self, members: FloatArray, rows: IndexArray, starts: IndexArray
-    ) -> tuple[DoubleArray, DoubleArray]:
-        """See `Backend`.
-
-        The k-th members of many channels are added at once, k after k: the order within a channel stays.
-        """
-        distance = np.empty(len(rows), np.float64)
-        sigma = np.empty(len(starts) - 1, np.float64)
-        length = np.diff(starts)
-        by_length = np.argsort(-length, kind="stable")  # those with a k-th member are then the first ones
-        step = max(1, _DECIDE_BYTES // (16 * members.shape[1]))
-        with _plain():
-            for first in range(0, len(by_length), step):
-                chosen = by_length[first : first + step]
-                begin, count = starts[chosen], length[chosen]
-                mean = torch.zeros((len(chosen), members.shape[1]), dtype=torch.float64)
-                active = [int(np.count_nonzero(count > k)) for k in range(int(count[0]))]
-                for k, some in enumerate(active):
-                    mean[:some] += torch.from_numpy(members[rows[begin[:some] + k]]).double()
-                mean /= torch.from_numpy(count.astype(np.float64))[:, None]
-                for k, some in enumerate(active):
-                    member = torch.from_numpy(members[rows[begin[:some] + k]]).double()
-                    # NumPy's root is correctly rounded; torch's may come from a vector library that is not.
-                    distance[begin[:some] + k] = np.sqrt(_sq_distance(member, mean[:some]).numpy())
-                sigma[chosen] = _population_std(distance, begin, count, active)
-        return distance, sigma
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`."""
@@ -184,49 +124,40 @@ class _Side:
     """One set of rows: its original rows for decisions, its tiles in the frame for the filter."""
 
     def __init__(self, bank: Bank, frame: FilterFrame) -> None:
-        self._rows = bank.rows
-        self._index = bank.index
+        self._bank = bank
         self._frame = frame
-        self._centre = torch.from_numpy(frame.centre)
 
-    def part(self, first: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def part(self, first: int, stop: int) -> tuple[FloatArray, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rows first to stop-1: as they are, in the frame, their squared lengths A (float64), (1 - e) A in float32."""
-        chosen = self._rows[first:stop] if self._index is None else self._rows[self._index[first:stop]]
-        if not chosen.flags.writeable:  # torch would warn about a memory-mapped model; nothing writes here
-            chosen = chosen.copy()
-        original = torch.from_numpy(chosen)
-        rows = ((original.double() - self._centre) * self._frame.scale).float()
-        length = rows.double().square().sum(dim=1)
-        return original, rows, length, (length * (1.0 - self._frame.error)).float()
+        rows, index = self._bank.rows, self._bank.index
+        original = rows[first:stop] if index is None else rows[index[first:stop]]
+        framed = torch.from_numpy(((original - self._frame.centre) * self._frame.scale).astype(np.float32))
+        length = framed.double().square().sum(dim=1)
+        return original, framed, length, (length * (1.0 - self._frame.error)).float()
 
 
 class _RunningNearest:
     """The k best bank rows of each row so far: float64 distance and index, ties to the lowest index."""
 
     def __init__(self, rows: int, k: int) -> None:
-        self.distance = torch.full((rows, k), torch.inf, dtype=torch.float64)
-        self.index = torch.full((rows, k), -1, dtype=torch.int64)
+        self.distance = np.full((rows, k), np.inf)
+        self.index = np.full((rows, k), -1, np.int64)
 
-    def merge(self, row: torch.Tensor, index: torch.Tensor, distance: torch.Tensor) -> None:
+    def merge(self, row: IndexArray, index: IndexArray, distance: DoubleArray) -> None:
         """Take in decided pairs. They come by ascending index, after all pairs of a lower index."""
         k = self.distance.shape[1]
-        touched, local = torch.unique(row, return_inverse=True)
-        own = torch.arange(len(touched)).repeat_interleave(k)
-        # Stable sorts, by distance and then by row, of (what stood before, what came): ties keep that order.
-        owner = torch.cat([own, local])
-        value = torch.cat([self.distance[touched].reshape(-1), distance])
-        where = torch.cat([self.index[touched].reshape(-1), index])
-        value, order = torch.sort(value, stable=True)
-        owner, by_owner = torch.sort(owner[order], stable=True)
-        value, where = value[by_owner], where[order][by_owner]
-        starts = torch.searchsorted(owner, torch.arange(len(touched)))
-        take = starts[:, None] + torch.arange(k)
-        self.distance[touched] = value[take]
-        self.index[touched] = where[take]
+        touched, local = np.unique(row, return_inverse=True)
+        owner = np.concatenate([np.repeat(np.arange(len(touched)), k), local.reshape(-1)])
+        value = np.concatenate([self.distance[touched].reshape(-1), distance])
+        number = np.concatenate([self.index[touched].reshape(-1), index])
+        order = np.lexsort((value, owner))  # stable: on ties what stood before stays before
+        first = np.searchsorted(owner[order], np.arange(len(touched)))
+        take = order[first[:, None] + np.arange(k)]
+        self.distance[touched], self.index[touched] = value[take], number[take]
 
     def limit(self, frame: FilterFrame) -> torch.Tensor:
         """(1 + 2t) s^2 best + f of P1, for the k-th best; shape (rows,)."""
-        return self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor
+        return torch.from_numpy(self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor)
 
 
 def _low(a: torch.Tensor, a_low: torch.Tensor, b: torch.Tensor, b_low: torch.Tensor) -> torch.Tensor:
@@ -251,37 +182,6 @@ def _pieces(count: int, dim: int) -> Iterator[slice]:
     size = max(1, _DECIDE_BYTES // (8 * dim))
     for first in range(0, count, size):
         yield slice(first, first + size)
-
-
-def _sq_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Squared distances of paired rows, (p, D) twice -> float64 (p,), by the sixteen-lane rule.
-
-    Only elementwise subtraction, multiplication and addition, each an operation of its own: nothing can be
-    fused, and no reduction of torch's, whose order is its own affair, is used.
-    """
-    squares = x.double() - y.double()
-    squares *= squares.clone()
-    dim = squares.shape[1]
-    lanes = torch.zeros((len(squares), _LANES), dtype=torch.float64)
-    for start in range(0, dim, _LANES):
-        width = min(_LANES, dim - start)
-        lanes[:, :width] += squares[:, start : start + width]
-    for width in (8, 4, 2, 1):
-        lanes = lanes[:, :width] + lanes[:, width : 2 * width]
-    return lanes[:, 0]
-
-
-def _population_std(values: DoubleArray, begin: IndexArray, count: IndexArray, active: list[int]) -> DoubleArray:
-    """Of ``values[begin[c] : begin[c] + count[c]]`` for each c; both sums in the order of the values."""
-    total = np.zeros(len(begin))
-    for k, some in enumerate(active):
-        total[:some] += values[begin[:some] + k]
-    mean = total / count
-    squares = np.zeros(len(begin))
-    for k, some in enumerate(active):
-        difference = values[begin[:some] + k] - mean[:some]
-        squares[:some] += difference * difference
-    return np.asarray(np.sqrt(squares / count), np.float64)
 
 
 def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> torch.Tensor:

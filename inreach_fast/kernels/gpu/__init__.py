@@ -1,18 +1,13 @@
-"""The GPU engine: which kernels (csrc/cuda/kernels) are launched in which order, over any `Device`.
+"""The GPU engine: which kernels of csrc/cuda/kernels are launched in which order.
 
-    device.py     what a device must offer: memory, copies, launches
-    frame.py      rows in the frame of a search, and in leading directions
-    routes.py     formats and tiles of the filters, and the constants of their bounds
-    candidates.py the list between filter and decision
-    answers.py    bank rows on the device, running answers, counts
-    launcher.py   the launches that searches are made of
-    search.py     nearest in one direction, back, and in both: passes over a bank
-    ranked.py     the k nearest
-    calls.py      whole calls, answers in one block
-    describe.py   patch descriptors
-    spread.py     spread of channels
-    smooth.py     smoothed map and its maximum
-
-Devices are CUDA through the compiled extension, CUDA through CuPy, and in the tests the host executor, which runs
-the kernels' own source on the CPU.
+arrays.py, rows.py      calls whose arrays, or whose bank's rows, are on a GPU
+backends.py, backend.py the backends of several GPUs and of one: banks, memory, retries
+calls.py                a whole call, with its answers in one block of memory
+search.py, ranked.py    the order of launches for k = 1, and for k > 1
+launcher.py             single launches; routes.py: formats and tiles of the filters, constants of the bounds
+frame.py                rows in the frame of a search; search_state.py: candidates, running answers, counts
+describe.py, spread.py, smooth.py   the launches of the other operations
+device.py               `Device`: one stream of a GPU, with memory, copies and launches (`DeviceArray`: its memory)
+devices/                `Gpu`, a GPU with the kernels loaded, behind each `Device`: the extension, CuPy; errors
+kernel_source.py        the CUDA source as text (installed in cuda_source/)
 """

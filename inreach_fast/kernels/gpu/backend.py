@@ -1,10 +1,13 @@
-"""The operations of `inreach_fast.kernels` on a `Device`, from and to NumPy: what a GPU backend module offers."""
+"""The operations of `inreach_fast.kernels` on one GPU."""
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,36 +16,43 @@ from ..backend import Backend
 from ..bank import Bank
 from ..basis import sample_rows
 from ..describe_plan import Plan
-from ..results import AnsweredNearest, MutualNearest, Nearest
-from .answers import Piece
-from .calls import BOTH_WAYS, Target, answered_call, mutual_call, nearest_call
-from .describe import MAX_BATCH, DescribeTables, LevelView, launch_describe, level_table
+from ..results import AnsweredNearest, MutualNearest, Nearest, SearchCounts
+from .calls import BOTH_WAYS, Outcome, mutual_call, nearest_call
+from .describe import MAX_BATCH, Describer, LevelView, level_table
 from .device import Device
-from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, most_rows
+from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, Piece, most_rows
 from .routes import FORMATS, Route
-from .search import Search
+from .search import Search, Target
 from .spread import channel_pieces, channel_spread
+
+T = TypeVar("T")
 
 _FRAME_SAMPLE = 512
 _DIRECTION_SAMPLE = 2048
 # Bounds in leading directions need a bank that is kept and has structure (docs/search.md, section 8).
 _MIN_HEAD_ROWS = 4096
 _MIN_CAPTURED = 0.7
-# Few rows: a tile of 128 would leave most multiprocessors without work.
+# Below this number of pairs a tile of 128 rows would leave most multiprocessors without work.
 _SMALL_PAIRS = 1 << 22
-# Of the free memory a fifth, or this much (of little memory the half), is left to queries, lists and descriptors.
+# A fifth of the free memory, or this much (at most half of it), is left to queries, lists and descriptors.
 _LEFT_SHARE, _LEFT_BYTES = 5, 256 << 20
+# Bytes of a place in the list of candidates, and the share of the free memory that the list may take.
+_PLACE_BYTES, _LIST_SHARE = 28, 1 / 16
+_LEAST_CAPACITY = 1 << 12
+# A call that runs out of memory starts again with so many times less, so many times in all.
+_SHRINK, _TRIES = 4, 5
+_KEPT_PLANS = 16
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a backend searches; answers do not depend on any of it.
+    """How a backend searches; answers do not depend on it.
 
     Attributes:
-        route: the filter; None: fp16 for calls with work enough, else float32.
+        route, head_route: the filters; None: fp16 for calls with enough work, else float32.
         heads: search by leading directions: True, False, or None for where it should pay.
         capacity: places in the list of candidates.
-        memory_limit: bytes of a bank that may be on the device at once; None: most of what is free.
+        memory_limit: bytes of a bank that may be on the GPU at once; None: most of what is free.
     """
 
     route: Route | None = None
@@ -52,40 +62,107 @@ class Options:
     memory_limit: int | None = None
 
 
+@dataclass(frozen=True)
 class _Prepared:
-    """What is kept of one bank on one device."""
+    """What is kept of one bank on one GPU; ``piece``: all of its rows, where they fit."""
 
-    def __init__(self, frame: Frame, directions: Directions | None, piece: Piece | None) -> None:
-        self.frame, self.directions, self.piece = frame, directions, piece
+    frame: Frame
+    directions: Directions | None
+    piece: Piece | None
 
 
 class GpuBackend(Backend):
-    """The search operations, describe and channel_spread over one device.
+    """Searches, describe and channel_spread on one GPU, in the order of one stream.
+
+    Queries are a `Bank`, and results then NumPy arrays; or `DeviceRows`, and results then `DeviceArray`.
+
+    Others may use the GPU's memory as well. A call that runs out of it starts again with a shorter list of candidates
+    and the bank in smaller pieces, which does not change the answer.
 
     Args:
-        name: under which banks keep what is prepared for them.
-        device: makes the device at first use.
+        name: key under which banks keep what is prepared for them.
+        device: opens the device at first use.
         options: see `Options`.
+        base: a backend of the same GPU that prepares and keeps banks and plans for this one, on its own stream.
     """
 
-    def __init__(self, name: str, device: Callable[[], Device], options: Options | None = None) -> None:
+    def __init__(
+        self, name: str, device: Callable[[], Device], options: Options | None = None, *, base: GpuBackend | None = None
+    ) -> None:
         self.name = name
         self.options = options or Options()
-        self._make_device = device
+        self.base = base
+        self._open_device = device
         self._device: Device | None = None
-        self._tables: dict[object, DescribeTables] = {}
-        # One stream: launches of two threads must not come between one another.
+        self._describers: dict[object, Describer] = {}
+        # Launches of two threads on one stream must not mix.
         self.lock = threading.RLock()
+
+    def on_stream(self, device: Device) -> GpuBackend:
+        """This backend in the order of another stream of the GPU."""
+        return GpuBackend(self.name, lambda: device, self.options, base=self)
 
     @property
     def device(self) -> Device:
-        """The device, made at first use."""
+        """The device, opened at first use."""
         with self.lock:
             if self._device is None:
-                self._device = self._make_device()
+                self._device = self._open_device()
             return self._device
 
-    # ------------------------------------------------------------------------------------------------ search
+    def nearest(
+        self, queries: Bank | DeviceRows, bank: Bank, k: int, query_group: IndexArray | None = None, hint: Any = None
+    ) -> Nearest:
+        """As `inreach_fast.kernels.nearest`, arrays (m, k); a hint (of the kind of the queries) serves k = 1."""
+
+        def call(search: Search, target: Target, rows: DeviceRows, stays: str | None) -> Outcome:
+            guesses = search.device.upload(hint) if isinstance(hint, np.ndarray) else hint
+            return nearest_call(search, target, rows, k, hint=guesses, stays=stays)
+
+        found, counts = self._called(call, queries, bank, query_group)
+        return Nearest(found["index"], found["sq_distance"], counts)
+
+    def nearest_answered(
+        self, queries: Bank | DeviceRows, bank: Bank, query_group: IndexArray | None = None
+    ) -> AnsweredNearest:
+        """As `inreach_fast.kernels.nearest_answered`."""
+        call = partial(nearest_call, k=1, answered=True)
+        found, counts = self._called(call, queries, bank, query_group)
+        index, sq_distance = (found[name].reshape(len(queries)) for name in ("index", "sq_distance"))
+        return AnsweredNearest(index, sq_distance, found["answered"], counts)
+
+    def mutual_nearest(self, a: Bank | DeviceRows, b: Bank) -> MutualNearest:
+        """As `inreach_fast.kernels.mutual_nearest`."""
+        # Leading directions serve one direction alone.
+        found, counts = self._called(mutual_call, a, b, None, name="a", by_directions=False)
+        ab, ab_distance, ba, ba_distance = (found[name] for name in BOTH_WAYS)
+        return MutualNearest(ab, ab_distance, ba, ba_distance, counts)
+
+    def _called(
+        self,
+        call: Callable[..., Outcome],
+        queries: Bank | DeviceRows,
+        bank: Bank,
+        query_group: IndexArray | None,
+        *,
+        name: str = "queries",
+        by_directions: bool = True,
+    ) -> tuple[Mapping[str, Any], SearchCounts]:
+        """Answers by name, and what the call did."""
+        pairs = len(queries) * len(bank)
+
+        def attempt() -> Outcome:
+            search = self.search(pairs)
+            if isinstance(queries, DeviceRows):
+                rows, stays = queries, name
+            else:
+                rows, stays = self.upload(queries, 0, len(queries), None if bank.groups is None else query_group), None
+            groups = None if rows.group is None else bank.groups
+            target = self.target(bank, search, groups, by_directions=by_directions)
+            return call(search, target, rows, stays=stays)
+
+        outcome = self._within_memory(attempt, bank)
+        return outcome.answers, outcome.totals(pairs)
 
     def search(self, pairs: int) -> Search:
         """The search for a call of so many pairs."""
@@ -95,65 +172,38 @@ class GpuBackend(Backend):
         head_route = options.head_route or Route("fp16", tile)
         return Search(self.device, route, head_route, options.capacity)
 
-    def nearest(
-        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
-    ) -> Nearest:
-        """See `inreach_fast.kernels.nearest`; a hint is of use for k = 1."""
-        m, n = len(queries), len(bank)
-        kept = min(k, n)
-        with self.lock:
-            search, target, rows = self._call(queries, bank, query_group)
-            guesses = None if hint is None or k > 1 else self.device.upload(hint)
-            outcome, host = nearest_call(search, target, rows, kept, hint=guesses)
-            index, sq_distance = host["index"], host["sq_distance"]
-            if kept < k:
-                index = np.pad(index, ((0, 0), (0, k - kept)), constant_values=-1)
-                sq_distance = np.pad(sq_distance, ((0, 0), (0, k - kept)), constant_values=np.inf)
-            return Nearest(index, sq_distance, outcome.totals(host, m * n))
-
-    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
-        """See `inreach_fast.kernels.nearest_answered`."""
-        with self.lock:
-            search, target, rows = self._call(queries, bank, query_group)
-            outcome, host = answered_call(search, target, rows)
-            return AnsweredNearest(
-                host["index"].reshape(-1),
-                host["sq_distance"].reshape(-1),
-                host["answered"].astype(np.bool_),
-                outcome.totals(host, len(queries) * len(bank)),
-            )
-
-    def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `inreach_fast.kernels.mutual_nearest`."""
-        with self.lock:
-            search, target, rows = self._call(a, b, None, by_directions=False)
-            outcome, host = mutual_call(search, target, rows)
-            ab, ab_distance, ba, ba_distance = (host[name] for name in BOTH_WAYS)
-            return MutualNearest(ab, ab_distance, ba, ba_distance, outcome.totals(host, len(a) * len(b)))
-
-    def _call(
-        self, queries: Bank, bank: Bank, query_group: IndexArray | None, *, by_directions: bool = True
-    ) -> tuple[Search, Target, DeviceRows]:
-        """The search, the bank and the queries of a call."""
-        group = None if bank.groups is None else query_group
-        search = self.search(len(queries) * len(bank))
-        target = self.target(bank, search, None if group is None else bank.groups, by_directions=by_directions)
-        return search, target, self._upload(queries, 0, len(queries), group)
-
     def target(self, bank: Bank, search: Search, groups: IndexArray | None, *, by_directions: bool = True) -> Target:
-        """The bank as a call searches it; leading directions serve one direction of a search alone."""
-        state = self._prepared(bank, search)
-        if not by_directions:
-            state = _Prepared(state.frame, None, state.piece)
-        pieces, whole = self._pieces(bank, search, state, groups)
+        """The bank as a search sees it: all of it where it stays on the GPU, else pieces that are uploaded in turn."""
+        device, state = search.device, self._prepared(bank, search)
+        frame, directions = state.frame, state.directions if by_directions else None
+        if state.piece is not None:
+            group = None if groups is None else device.upload(groups)
+            whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
+            return Target(frame, directions, len(bank), lambda: [whole], whole)
+        step = self._rows_at_once(bank, search, directions)
+
+        def pieces() -> Iterator[Piece]:
+            for first in range(0, len(bank), step):
+                rows = self.upload(bank, first, min(first + step, len(bank)), groups)
+                yield search.piece(frame, first, rows, directions)
 
         def gathered(numbers: IndexArray) -> DeviceRows:
             held = bank.rows[numbers if bank.index is None else bank.index[numbers]]
-            return DeviceRows(self.device.upload(np.ascontiguousarray(held)), None, 0, len(numbers))
+            return DeviceRows(device.upload(held), None, 0, len(numbers))
 
-        return Target(state.frame, state.directions, len(bank), pieces, whole, gathered)
+        return Target(frame, directions, len(bank), pieces, gathered=gathered)
 
     def _prepared(self, bank: Bank, search: Search) -> _Prepared:
+        base = self.base
+        if base is not None and bank.persistent:
+            # On the base's own stream, waited for once. Rows on the GPU are there: the check for NaN has waited
+            # for the caller's stream when it looked at them.
+            with base.lock:
+                before, base.options = base.options, self.options  # with less memory, where that is short
+                try:
+                    return base._prepared(bank, replace(search, device=base.device))
+                finally:
+                    base.options = before
         heads = self.options.heads
         if heads is None:
             heads = bank.persistent and len(bank) >= _MIN_HEAD_ROWS and bank.dim > 2 * HEAD_DEPTH
@@ -168,7 +218,7 @@ class GpuBackend(Backend):
                     directions = None
             piece = None
             if self._rows_at_once(bank, search, directions) >= len(bank):
-                piece = search.piece(frame, 0, self._upload(bank, 0, len(bank), None), directions)
+                piece = search.piece(frame, 0, self.upload(bank, 0, len(bank), None), directions)
             if bank.persistent:
                 search.device.synchronize()  # other streams may use it from now on
             return _Prepared(frame, directions, piece)
@@ -182,98 +232,110 @@ class GpuBackend(Backend):
         return free - max(free // _LEFT_SHARE, min(free // 2, _LEFT_BYTES))
 
     def _rows_at_once(self, bank: Bank, search: Search, directions: Directions | None) -> int:
-        """Bank rows on the device at once: all of them, or those of a piece, beside which the next one is made."""
-        row_bytes, budget, most = self._row_bytes(bank, search, directions), self._budget(), most_rows(bank.dim)
+        """Bank rows on the GPU at once: all of them, or those of a piece, beside which the next one is made."""
+        stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
+        heads = 0 if directions is None else HEAD_DEPTH * FORMATS[search.head_route.format].dtype.itemsize
+        row_bytes = stored + heads + 24 + (0 if self._lies_here(bank) else 4 * bank.dim)
+        budget, most = self._budget(), most_rows(bank.dim)
         if len(bank) <= min(most, budget // row_bytes):
             return len(bank)
         return max(1, min(most, budget // (2 * row_bytes)))
 
-    def _row_bytes(self, bank: Bank, search: Search, directions: Directions | None) -> int:
-        """What a bank row takes."""
-        stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
-        heads = 0 if directions is None else HEAD_DEPTH * FORMATS[search.head_route.format].dtype.itemsize
-        return 4 * bank.dim + stored + heads + 24
-
-    def _pieces(
-        self, bank: Bank, search: Search, state: _Prepared, groups: IndexArray | None
-    ) -> tuple[Callable[[], Iterable[Piece]], Piece | None]:
-        """The bank, piece by piece: as many as it takes, uploaded in turn, or one that stays; and that one."""
-        if state.piece is not None:
-            group = None if groups is None else search.device.upload(groups)
-            whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
-            return (lambda: [whole]), whole
-        step = self._rows_at_once(bank, search, state.directions)
-
-        def uploaded() -> Iterator[Piece]:
-            for first in range(0, len(bank), step):
-                rows = self._upload(bank, first, min(first + step, len(bank)), groups)
-                yield search.piece(state.frame, first, rows, state.directions)
-
-        return uploaded, None
-
-    def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
+    def upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
+        """Rows first to stop-1 of a bank on the GPU; those that are there already are used in place."""
         device = self.device
-        group = None if groups is None else device.upload(groups[first:stop])
+        count, group = stop - first, None if groups is None else device.upload(groups[first:stop])
+        if bank.gpu is not None and self._lies_here(bank):
+            index = None if bank.index is None else device.upload(bank.index)
+            return DeviceRows(bank.gpu.held, index, first, count, group)
         if bank.index is None:
-            return DeviceRows(device.upload(bank.rows[first:stop]), None, 0, stop - first, group)
-        if 2 * (stop - first) >= len(bank.rows):  # most rows are needed: gathering on the device saves a copy here
-            return DeviceRows(device.upload(bank.rows), device.upload(bank.index), first, stop - first, group)
-        return DeviceRows(device.upload(bank.rows[bank.index[first:stop]]), None, 0, stop - first, group)
+            return DeviceRows(device.upload(bank.rows[first:stop]), None, 0, count, group)
+        if 2 * count >= len(bank.rows):  # most rows are needed: gathering on the GPU saves a copy here
+            return DeviceRows(device.upload(bank.rows), device.upload(bank.index), first, count, group)
+        return DeviceRows(device.upload(bank.rows[bank.index[first:stop]]), None, 0, count, group)
 
-    # ------------------------------------------------------------------------------------------- the others
+    def _lies_here(self, bank: Bank) -> bool:
+        return bank.gpu is not None and bank.gpu.caller.ordinal == self.device.gpu.ordinal
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
-        """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
+        """Executes ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
         with self.lock:
-            device = self.device
-            tables = self.describe_tables(plan)
+            device, describer = self.device, self.describer(plan)
             for first in range(0, len(out), MAX_BATCH):
-                part = [level[first : first + MAX_BATCH] for level in levels]
-                batch, places = len(part[0]), out.shape[1]
-                held = [_as_it_lies(x) for x in part]
-                arrays = [device.upload(data) for data, _strides in held]
-                views = [
-                    LevelView(array.address, strides, x.shape)  # type: ignore[arg-type]
-                    for array, (_data, strides), x in zip(arrays, held, part, strict=True)
-                ]
-                target = device.empty((batch, places, plan.dim), np.float32)
-                work = device.empty(tables.work_shape(batch), np.float32)
-                table = device.upload(level_table(views))
-                launch_describe(device, tables, table, batch, work, target, (places * plan.dim, plan.dim))
-                out[first : first + MAX_BATCH] = device.download(target)
+                batch, views, held = min(MAX_BATCH, len(out) - first), [], []
+                for level in levels:
+                    data, strides = _in_memory_order(level[first : first + batch])
+                    held.append(device.upload(data))
+                    shape = (batch, *level.shape[1:])
+                    views.append(LevelView(held[-1].address, strides, shape))  # type: ignore[arg-type]
+                target = device.empty((batch, out.shape[1], plan.dim), np.float32)
+                describer.launch(device, device.upload(level_table(views)), batch, target)
+                out[first : first + batch] = device.download(target)
 
-    def describe_tables(self, plan: Plan) -> DescribeTables:
-        """The plan on the device, kept for the next call."""
+    def describer(self, plan: Plan) -> Describer:
+        """The plan on the GPU, kept for the next call."""
+        if self.base is not None:
+            return self.base.describer(plan)
         key = (plan.grid, plan.dim, plan.neighbourhood, *((x.taps.channels, x.height, x.width) for x in plan.levels))
         with self.lock:
-            if key not in self._tables:
-                if len(self._tables) >= 16:
-                    self._tables.clear()
-                self._tables[key] = DescribeTables(self.device, plan)
-                self.device.synchronize()  # other streams may use them from now on
-            return self._tables[key]
+            if key not in self._describers:
+                if len(self._describers) >= _KEPT_PLANS:
+                    self._describers.clear()
+                self._describers[key] = Describer(self.device, plan)
+                self.device.synchronize()  # other streams may use it from now on
+            return self._describers[key]
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `Backend`; members that do not fit come channels by channels."""
-        with self.lock:
+        """See `Backend`; members that do not fit are uploaded by channels."""
+
+        def attempt() -> tuple[DoubleArray, DoubleArray]:
             budget = self._budget() // 2
             distance, sigma = np.empty(len(rows), np.float64), np.empty(len(starts) - 1, np.float64)
             for first, stop in channel_pieces(starts, max(1, budget // (4 * members.shape[1]))):
                 begin, end = int(starts[first]), int(starts[stop])
                 own, place = members, rows[begin:end]
                 used, places = np.unique(place, return_inverse=True)
-                if 2 * len(used) < len(members) or members.nbytes > budget:  # only what these channels have goes over
+                if 2 * len(used) < len(members) or members.nbytes > budget:  # upload only what these channels need
                     own, place = members[used], places.reshape(-1).astype(np.int64)
                 distance[begin:end], sigma[first:stop] = channel_spread(
                     self.device, self.device.upload(own), place, starts[first : stop + 1] - begin, budget // 2
                 )
             return distance, sigma
 
+        return self._within_memory(attempt)
 
-def _as_it_lies(array: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
-    """The values in the order in which they lie in memory, and strides (in values) that read them there."""
+    def _within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
+        """What ``call`` returns; it starts again with smaller parts as long as the memory does not suffice."""
+        with self.lock:
+            before = self.options
+            try:
+                self.options = replace(before, capacity=fitting_capacity(self.device.free_bytes(), before.capacity))
+                for attempt in range(1, _TRIES + 1):
+                    try:
+                        return call()
+                    except MemoryError:
+                        if attempt == _TRIES:
+                            raise
+                    if bank is not None:
+                        bank.forget(self.name)  # this may be what fills the memory
+                    gc.collect()  # an error and its traceback hold each other, and what the call had
+                    limit = self.device.free_bytes() // _SHRINK**attempt
+                    capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)
+                    self.options = replace(before, capacity=capacity, memory_limit=limit)
+            finally:
+                self.options = before
+        raise AssertionError("the last attempt returns or raises")
+
+
+def fitting_capacity(free: int, most: int) -> int:
+    """Places of a list of candidates of at most ``most``, with so much free memory."""
+    return min(most, max(_LEAST_CAPACITY, int(free * _LIST_SHARE) // _PLACE_BYTES))
+
+
+def _in_memory_order(array: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
+    """The values in the order in which they are in memory, and strides (in values) that read them there."""
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     data = np.ascontiguousarray(array.transpose(order))
     strides = [0] * array.ndim

@@ -1,150 +1,180 @@
-"""The GPU backends: `gpu.GpuBackend` on real GPUs, one or several."""
+"""The backends behind the names of GPUs: one GPU, or several that share a bank.
+
+Of a shared bank each GPU holds a run of the rows, and their answers are merged.
+
+The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
+keeps that order. Float64 distances are needed only where two GPUs give the same float32 number: they are computed
+again for these few pairs, from the original rows and in the kernels' order of summation. The merged answer is that of
+the whole bank, to the bit, whatever the number of GPUs.
+"""
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
-from ..results import AnsweredNearest, MutualNearest, Nearest
+from ..describe_plan import Plan
+from ..distance import exact_sq_distance
+from ..results import MutualNearest, Nearest, SearchCounts
 from .backend import GpuBackend
 from .device import Device
-from .devices.opening import current_gpu, open_device, open_gpu, parse_name
-from .frame import DeviceRows, Directions
-from .search import Search
-from .shared_bank import SharedBank
+from .devices.opening import current_gpu, open_gpu, parse_name, shared_memory
 
-T = TypeVar("T")
-# Bytes of a place in the list of candidates, and which share of the free memory the list may take.
-_PLACE_BYTES, _LIST_SHARE = 28, 1 / 16
-_LEAST_CAPACITY = 1 << 12
-_SHRINK = 4
-_TRIES = 5
+_PAIRS_AT_ONCE = 4096
 
 
-def fitting_capacity(free: int, most: int) -> int:
-    """Places of a list of candidates, of which ``most`` are wanted, beside so much free memory."""
-    return min(most, max(_LEAST_CAPACITY, int(free * _LIST_SHARE) // _PLACE_BYTES))
+class SeveralGpus(Backend):
+    """A backend that spreads banks over several GPUs.
 
-
-class RetryingGpuBackend(GpuBackend):
-    """`GpuBackend` on a GPU whose memory others use as well.
-
-    Where the memory does not suffice, the call begins anew with a shorter list of candidates and a bank in smaller
-    pieces: neither changes the answer.
+    Args:
+        name: key under which banks keep their parts.
+        gpus: backends of single GPUs, at least one.
     """
+
+    def __init__(self, name: str, gpus: Sequence[Backend]) -> None:
+        self.name = name
+        self.gpus = tuple(gpus)
 
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
-        """See `inreach_fast.kernels.nearest`."""
-        return self.within_memory(lambda: GpuBackend.nearest(self, queries, bank, k, query_group, hint), bank)
-
-    def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
-        """See `inreach_fast.kernels.nearest_answered`."""
-        return self.within_memory(lambda: GpuBackend.nearest_answered(self, queries, bank, query_group), bank)
+        """See `Backend`; hints are not used."""
+        parts = self._parts(bank)
+        group = None if bank.groups is None else query_group
+        found = self._each(parts, lambda gpu, part: gpu.nearest(queries, part, k, group))
+        index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
+        return Nearest(index, sq_distance, _total(found))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `inreach_fast.kernels.mutual_nearest`."""
-        return self.within_memory(lambda: GpuBackend.mutual_nearest(self, a, b), b)
+        """See `Backend`."""
+        parts = self._parts(b)
+        found = self._each(parts, lambda gpu, part: gpu.mutual_nearest(a, part))
+        forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]
+        index, sq_distance = _merged(a, b, 1, [first for first, _ in parts], forward)
+        return MutualNearest(
+            index[:, 0],
+            sq_distance[:, 0],
+            np.concatenate([x.ba_index for x in found]),
+            np.concatenate([x.ba_sq_distance for x in found]),
+            _total(found),
+        )
+
+    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
+        """See `Backend`; on the first GPU, one image is too little to be shared."""
+        self.gpus[0].describe(levels, plan, out)
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
     ) -> tuple[DoubleArray, DoubleArray]:
-        """See `Backend`."""
-        return self.within_memory(lambda: GpuBackend.channel_spread(self, members, rows, starts))
+        """See `Backend`; on the first GPU."""
+        return self.gpus[0].channel_spread(members, rows, starts)
 
-    def _upload(self, bank: Bank, first: int, stop: int, groups: IndexArray | None) -> DeviceRows:
-        if bank.gpu is None or not self._lies_here(bank):
-            return super()._upload(bank, first, stop, groups)
-        group = None if groups is None else self.device.upload(groups[first:stop])
-        index = None if bank.index is None else self.device.upload(bank.index)
-        return DeviceRows(bank.gpu.held, index, first, stop - first, group)
+    def _parts(self, bank: Bank) -> list[tuple[int, Bank]]:
+        """(number of the first row, part) for each GPU; kept with the bank, under the groups that it has now."""
 
-    def _row_bytes(self, bank: Bank, search: Search, directions: Directions | None) -> int:
-        rows = 4 * bank.dim if self._lies_here(bank) else 0
-        return super()._row_bytes(bank, search, directions) - rows
+        def make() -> list[tuple[int, Bank]]:
+            count = min(len(self.gpus), len(bank))
+            ends = [len(bank) * i // count for i in range(count + 1)]
+            return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
-    def _lies_here(self, bank: Bank) -> bool:
-        """Whether the bank's rows are on this GPU already: they are read in place."""
-        gpu = getattr(self.device, "gpu", None)
-        return bank.gpu is not None and gpu is not None and bank.gpu.caller.ordinal == gpu.ordinal
+        parts = bank.prepared(f"shared {self.name}", make)
+        groups = bank.groups
+        if groups is None:
+            return [(first, part if part.groups is None else part.with_groups(None)) for first, part in parts]
+        return [(first, part.with_groups(groups[first : first + len(part)])) for first, part in parts]
 
-    def within_memory(self, call: Callable[[], T], bank: Bank | None = None) -> T:
-        """What ``call`` returns, begun anew with smaller parts as long as the memory does not suffice."""
-        with self.lock:
-            before = self.options
-            try:
-                free = self.device.free_bytes()
-                self.options = replace(before, capacity=fitting_capacity(free, before.capacity))
-                for attempt in range(1, _TRIES + 1):
-                    try:
-                        return call()
-                    except MemoryError:
-                        if attempt == _TRIES:
-                            raise
-                    if bank is not None:
-                        bank.forget(self.name)  # what the memory may be full of
-                    gc.collect()  # an error and its traceback hold each other, and what the call had
-                    limit = self.device.free_bytes() // _SHRINK**attempt
-                    capacity = max(_LEAST_CAPACITY, self.options.capacity // _SHRINK)
-                    self.options = replace(before, capacity=capacity, memory_limit=limit)
-            finally:
-                self.options = before
-        raise AssertionError("the last attempt returns or raises")
+    def _each(self, parts: Sequence[tuple[int, Bank]], work: Callable[[Any, Bank], Any]) -> list[Any]:
+        """All GPUs at once; the first error is raised when all have ended."""
+        if len(parts) == 1:
+            return [work(self.gpus[0], parts[0][1])]
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="inreach-GPU") as pool:
+            waiting = [pool.submit(work, gpu, part) for gpu, (_, part) in zip(self.gpus, parts, strict=False)]
+        return [done.result() for done in waiting]
 
 
-class StreamBackend(RetryingGpuBackend):
-    """A GPU's backend in the order of another stream. Banks that stay are prepared and kept by ``base``, once for all
-    streams; what is made anew for each call (pieces of a bank that does not fit) is made on this one."""
-
-    def __init__(self, base: GpuBackend, device: Device) -> None:
-        super().__init__(base.name, lambda: device, base.options)
-        self.base = base
-
-    def _prepared(self, bank: Bank, search: Search) -> Any:
-        if not bank.persistent:
-            return super()._prepared(bank, search)
-        # On the base's own stream, waited for once. Rows on the GPU are there: `arrays.check_bank` has waited for
-        # the caller's stream when it looked at them.
-        with self.base.lock:
-            base_search = Search(self.base.device, search.route, search.head_route, search.capacity)
-            before, self.base.options = self.base.options, self.options  # with less memory, where that is short
-            try:
-                return self.base._prepared(bank, base_search)
-            finally:
-                self.base.options = before
+def _part(bank: Bank, first: int, stop: int) -> Bank:
+    """Rows first to stop-1 of a bank."""
+    if bank.index is None:
+        part = Bank(bank.rows[first:stop])
+    else:
+        part = Bank(bank.rows, index=bank.index[first:stop])
+    part.persistent = bank.persistent
+    return part
 
 
-_backends: dict[tuple[str, tuple[int, ...]], GpuBackend | SharedBank] = {}
-_singles: dict[tuple[str, int], GpuBackend] = {}
+def _merged(
+    queries: Bank, bank: Bank, k: int, firsts: Sequence[int], found: Sequence[Nearest]
+) -> tuple[IndexArray, FloatArray]:
+    """The k best of all parts' k best; arrays (m, k)."""
+    index = np.concatenate(
+        [np.where(x.index < 0, -1, x.index + first) for x, first in zip(found, firsts, strict=True)], 1
+    )
+    single = np.concatenate([x.sq_distance for x in found], 1)
+    order = np.lexsort((index, index < 0, single), axis=1)  # none comes after a row at an infinite distance
+    index, single = np.take_along_axis(index, order, 1), np.take_along_axis(single, order, 1)
+    # Neighbours in this order with equal distances are decided by their float64 distances.
+    equal = (single[:, 1:] == single[:, :-1]) & (index[:, 1:] >= 0) & (index[:, :-1] >= 0)
+    for query in np.flatnonzero(equal[:, :k].any(axis=1)).tolist():
+        valid = int(np.count_nonzero(index[query] >= 0))
+        exact = _exact(queries, bank, query, index[query, :valid])
+        again = np.lexsort((index[query, :valid], exact))
+        index[query, :valid] = index[query, again]
+    return np.ascontiguousarray(index[:, :k]), np.ascontiguousarray(single[:, :k])
+
+
+def _exact(queries: Bank, bank: Bank, query: int, chosen: IndexArray) -> DoubleArray:
+    row = queries.rows[query if queries.index is None else queries.index[query]]
+    out = np.empty(len(chosen), np.float64)
+    for start in range(0, len(chosen), _PAIRS_AT_ONCE):
+        part = chosen[start : start + _PAIRS_AT_ONCE]
+        rows = bank.rows[part if bank.index is None else bank.index[part]]
+        out[start : start + _PAIRS_AT_ONCE] = exact_sq_distance(np.broadcast_to(row, rows.shape), rows)
+    return out
+
+
+def _total(found: Sequence[Nearest | MutualNearest]) -> SearchCounts:
+    return sum((x.counts for x in found), SearchCounts())
+
+
+_single: dict[tuple[str, int], GpuBackend] = {}
+_several: dict[tuple[str, tuple[int, ...]], SeveralGpus] = {}
 _lock = threading.RLock()
 
 
-def gpu_backend(name: str) -> GpuBackend | SharedBank:
-    """What is behind "cuda", "cupy", "cuda:1", "cuda:0,1" or "cuda:all"; its GPUs are opened, once a process.
+def gpu_backend(name: str) -> GpuBackend | SeveralGpus:
+    """What is behind "cuda", "cupy", "cuda:1", "cuda:0,1" or "cuda:all"; its GPUs are opened, once in a process.
 
     Raises:
         BackendError, GpuUnavailableError, GpuMemoryError, GpuError: unknown name, or a GPU that cannot be used.
     """
     kind, numbers = parse_name(name)
     gpus = (current_gpu(),) if numbers is None else numbers
-    for ordinal in gpus:
-        open_gpu(kind, ordinal)  # errors come before anything is remembered
+    if len(gpus) == 1:
+        return one_gpu(kind, gpus[0])
     with _lock:
-        if (kind, gpus) not in _backends:
-            singles = [_single(kind, ordinal) for ordinal in gpus]
-            _backends[kind, gpus] = singles[0] if len(singles) == 1 else SharedBank(name, singles)
-        return _backends[kind, gpus]
+        if (kind, gpus) not in _several:
+            _several[kind, gpus] = SeveralGpus(name, [one_gpu(kind, ordinal) for ordinal in gpus])
+        return _several[kind, gpus]
 
 
-def _single(kind: str, ordinal: int) -> GpuBackend:
-    if (kind, ordinal) not in _singles:
-        opened: Callable[[], Device] = partial(open_device, kind, ordinal)
-        _singles[kind, ordinal] = RetryingGpuBackend(f"{kind}:{ordinal}", opened)
-    return _singles[kind, ordinal]
+def one_gpu(kind: str, ordinal: int) -> GpuBackend:
+    """The backend of a single GPU.
+
+    Raises:
+        GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
+    """
+    gpu = open_gpu(kind, ordinal)
+    with _lock:
+        if (kind, ordinal) not in _single:
+            _single[kind, ordinal] = GpuBackend(
+                f"{kind}:{ordinal}", lambda: Device(gpu, memory=shared_memory(kind, ordinal))
+            )
+        return _single[kind, ordinal]

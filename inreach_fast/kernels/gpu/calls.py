@@ -1,105 +1,82 @@
-"""Whole calls: queries, a bank that is on the device or comes in pieces, and answers in one block of memory.
+"""Whole calls: queries, a bank that is on the GPU or comes in pieces, and answers in one block of memory.
 
-Where bank and queries are on the device at once, a call waits once: for its answers. With them comes how long the
-lists of candidates were; where one was too short, the search goes on from what it knows, in parts (`search`).
+Where bank and queries are on the GPU at once, a call waits once: for its answers. With them comes the length of the
+lists of candidates; where one was too short, the search continues from what it knows, in parts (`search`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from ...array_types import Array, IndexArray
+from ...array_types import Array
 from ..results import SearchCounts
-from .answers import NONE, Answers, Counts, Piece
-from .candidates import Candidates
-from .device import Block, Device, DeviceArray, fill
-from .frame import DeviceRows, Directions, Frame, find_nonfinite
+from .device import Block, Device, DeviceArray, Shapes, fill
+from .frame import DeviceRows, find_nonfinite
 from .ranked import k_nearest
-from .search import Search, bounds_do_not_pay
+from .rows import raise_nonfinite
+from .search import Search, Target
+from .search_state import NONE, Answers, Candidates, Counts
 
-Host = dict[str, Array]
 BOTH_WAYS = ("ab_index", "ab_sq_distance", "ba_index", "ba_sq_distance")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A bank as calls search it.
-
-    Attributes:
-        frame, directions: of its rows. count: how many these are.
-        pieces: gives them anew, piece by piece. whole: all of them, where they are on the device at once.
-        gathered: rows by number, int64 (m,), for a bank that is not.
-    """
-
-    frame: Frame
-    directions: Directions | None
-    count: int
-    pieces: Callable[[], Iterable[Piece]]
-    whole: Piece | None
-    gathered: Callable[[IndexArray], DeviceRows]
-
-    def directions_after(self, listed: int, queries: int) -> Directions | None:
-        """Leading directions to go on with, where a pass over the whole bank has listed so many pairs."""
-        return None if bounds_do_not_pay(listed, queries * self.count) else self.directions
-
-
 class Outcome:
-    """What a call leaves: arrays by name on the device, in one block; counters among them.
+    """What a call leaves: answers by name in one block of GPU memory, with counters.
 
     Args:
-        device: where. parts: (shape, dtype) of the answers by name.
-        queries: of the call. on_gpu: whether these were on the GPU before, so that nobody has looked for NaN in them
-            (the counters will tell), and the answers stay there.
+        device: where.
+        parts: shape and dtype of each answer.
+        queries: of the call.
+        stays: name of the queries where they were on the GPU before: the answers then stay there, and the queries are
+            checked for NaN and infinity by the way. None: answers go to the host.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        parts: dict[str, tuple[tuple[int, ...], npt.DTypeLike]],
-        *,
-        queries: DeviceRows,
-        on_gpu: bool,
-    ) -> None:
-        self._device, self._on_gpu = device, on_gpu
-        # decided, refined; as their lower halves how many candidates there were, there and back; the first row of NaN.
-        block = Block(device, {"counters": ((5,), np.uint64), **parts})
-        self._block, self.arrays = block, block.arrays
-        counters = self.arrays["counters"]
+    def __init__(self, device: Device, parts: Shapes, queries: DeviceRows, stays: str | None) -> None:
+        self._device, self._queries, self._stays = device, queries, stays
+        # decided; refined; number of candidates, there and back, in their lower halves; first row of NaN or infinity.
+        self._block = Block(device, {"counters": ((5,), np.uint64), **parts})
+        self._on_gpu = self._block.arrays
+        counters = self._on_gpu["counters"]
         fill(device, counters.part(0, 4), 0)
         self.counts = Counts(counters.part(0, 1), counters.part(1, 2))
-        self.listed = tuple(
+        self.list_lengths = tuple(
             DeviceArray(counters.address + 8 * i, (1,), np.dtype(np.uint32), counters.owner) for i in (2, 3)
         )
         fill(device, counters.part(4, 5), NONE)
-        if on_gpu:
+        if stays is not None:
             find_nonfinite(device, queries, counters.part(4, 5))
 
-    def read(self) -> Host:
-        """The counters, and with them the answers that are not to stay; this waits for the device."""
-        if not self._on_gpu:
-            return self._block.download()
-        return {"counters": self._device.download(self.arrays["counters"])}
+    def places(self, side: str = "") -> tuple[DeviceArray, DeviceArray]:
+        """Index and squared distance on the GPU."""
+        return self._on_gpu[f"{side}index"], self._on_gpu[f"{side}sq_distance"]
 
-    def totals(self, host: Host, pairs: int) -> SearchCounts:
+    def __getitem__(self, name: str) -> DeviceArray:
+        return self._on_gpu[name]
+
+    def read(self) -> None:
+        """Waits for the GPU; brings the counters, and answers that do not stay.
+
+        Raises:
+            NonFiniteError: a query holds NaN or infinity.
+        """
+        if self._stays is None:
+            host = self._block.views(self._device.download(self._block.block))
+            self.answers: Mapping[str, Array | DeviceArray] = host
+            self._counters = host["counters"]
+        else:
+            self.answers = self._on_gpu
+            self._counters = self._device.download(self._on_gpu["counters"])
+            raise_nonfinite(int(self._counters[4]), len(self._queries), self._stays)
+
+    def listed(self) -> tuple[int, int]:
+        """Number of candidates, there and back."""
+        return int(self._counters[2]), int(self._counters[3])
+
+    def totals(self, pairs: int) -> SearchCounts:
         """What the call did."""
-        decided, refined = (int(n) for n in host["counters"][:2])
-        return SearchCounts(
-            pairs, self.counts.bounded, self.counts.filtered + refined, decided, brute_force=self.counts.filtered > 0
-        )
-
-
-def first_nonfinite(host: Host) -> int:
-    """The first query that holds NaN or infinity; beyond all of them where none does."""
-    return int(host["counters"][4])
-
-
-def _held(host: Host, capacity: int) -> bool:
-    """Whether the lists held all candidates."""
-    return bool((host["counters"][2:4] <= capacity).all())
+        return self.counts.totals(pairs, int(self._counters[0]), int(self._counters[1]))
 
 
 def nearest_call(
@@ -108,93 +85,78 @@ def nearest_call(
     queries: DeviceRows,
     k: int,
     *,
+    answered: bool = False,
     hint: DeviceArray | None = None,
-    on_gpu: bool = False,
-) -> tuple[Outcome, Host]:
-    """index int64 (m, k) and sq_distance float32 (m, k); k at most the bank's rows, ``hint`` for k = 1."""
-    device, m = search.device, queries.count
-    outcome = Outcome(device, _answers_of(m, k), queries=queries, on_gpu=on_gpu)
-    places = outcome.arrays["index"], outcome.arrays["sq_distance"]
-    if k > 1:
-        k_nearest(search, target.frame, queries, target.pieces, target.count, k, outcome.counts, places)
-        return outcome, outcome.read()
-    answers, listed = Answers.none(device, m), 0
-    if target.whole is not None and m <= search.at_once:
-        candidates = Candidates(device, search.capacity, count=outcome.listed[0])
-        search.enqueue(
-            target.frame, queries, target.whole, answers, candidates, outcome.counts, target.directions, hint
-        )
-        search.finish(answers.best, answers.nearest, places)
-        host = outcome.read()
-        if _held(host, search.capacity):
-            return outcome, host
-        listed = int(host["counters"][2])
-    directions = target.directions_after(listed, m)
-    search.nearest(target.frame, queries, target.pieces, outcome.counts, directions, hint=hint, answers=answers)
-    search.finish(answers.best, answers.nearest, places)
-    return outcome, outcome.read()
+    stays: str | None = None,
+) -> Outcome:
+    """index int64 (m, k) and sq_distance float32 (m, k).
 
-
-def answered_call(search: Search, target: Target, queries: DeviceRows, *, on_gpu: bool = False) -> tuple[Outcome, Host]:
-    """`nearest_call` of k = 1 with ``answered`` uint8 (m,): whether that row's nearest query is this one.
-
-    Groups restrict which row a query may choose, not which query a row may.
+    Args:
+        answered: for k = 1, also ``answered`` bool (m,): whether that row's nearest query is this one. Groups restrict
+            which row a query may choose, not which query a row may.
+        hint: int64 (m,), for k = 1.
+        stays: see `Outcome`.
     """
     device, frame, m = search.device, target.frame, queries.count
-    parts = {**_answers_of(m, 1), "answered": ((m,), np.uint8)}
-    outcome = Outcome(device, parts, queries=queries, on_gpu=on_gpu)
-    places = outcome.arrays["index"], outcome.arrays["sq_distance"]
-    answers, listed = Answers.none(device, m), 0
+    parts: Shapes = {"index": ((m, k), np.int64), "sq_distance": ((m, k), np.float32)}
+    if answered:
+        parts = {**parts, "answered": ((m,), np.bool_)}
+    outcome = Outcome(device, parts, queries, stays)
+    if k > 1:
+        k_nearest(search, target, queries, k, outcome.counts, outcome.places())
+        outcome.read()
+        return outcome
+    answers, listed = Answers.none(device, m, frame), 0
     if target.whole is not None and m <= search.at_once:
-        candidates = Candidates(device, search.capacity, count=outcome.listed[0])
-        search.enqueue(frame, queries, target.whole, answers, candidates, outcome.counts, target.directions)
-        asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
-        search.enqueue(frame, asking, among, back, candidates.counted_by(outcome.listed[1]), outcome.counts)
-        search.answered(answers, back, outcome.arrays["answered"])
-        search.finish(answers.best, answers.nearest, places)
-        host = outcome.read()
-        if _held(host, search.capacity):
-            return outcome, host
-        listed = int(host["counters"][2])
-    directions = target.directions_after(listed, m)
-    search.nearest(frame, queries, target.pieces, outcome.counts, directions, answers=answers)
-    search.finish(answers.best, answers.nearest, places)
-    if target.whole is not None:
-        asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
-    else:
-        chosen = np.maximum(device.download(places[0]).reshape(-1), 0)
-        held = target.gathered(chosen)
-        _, among, back = search.ask_back(frame, queries, held, answers)
-        asking = held
-    search.nearest(frame, asking, lambda: [among], outcome.counts, answers=back)
-    search.answered(answers, back, outcome.arrays["answered"])
-    return outcome, outcome.read()
+        candidates = Candidates(device, search.capacity, outcome.counts, count=outcome.list_lengths[0])
+        search.enqueue(target, queries, answers, candidates, hint=hint)
+        if answered:
+            asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
+            search.enqueue(among, asking, back, candidates.counted_by(outcome.list_lengths[1]))
+            search.answered(answers, back, outcome["answered"])
+        search.finish(answers.best, answers.nearest, outcome.places())
+        outcome.read()
+        listed = outcome.listed()[0]
+        if max(outcome.listed()) <= search.capacity:
+            return outcome
+    search.complete(target.after(listed, m), queries, answers, outcome.counts, hint=hint)
+    search.finish(answers.best, answers.nearest, outcome.places())
+    if answered:
+        if target.whole is not None:
+            asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
+        else:
+            assert target.gathered is not None
+            chosen = np.maximum(device.download(outcome["index"]).reshape(-1), 0)
+            asking = target.gathered(chosen)
+            _, among, back = search.ask_back(frame, queries, asking, answers)
+        search.complete(among, asking, back, outcome.counts)
+        search.answered(answers, back, outcome["answered"])
+    outcome.read()
+    return outcome
 
 
-def mutual_call(search: Search, target: Target, a: DeviceRows, *, on_gpu: bool = False) -> tuple[Outcome, Host]:
+def mutual_call(search: Search, target: Target, a: DeviceRows, *, stays: str | None = None) -> Outcome:
     """`BOTH_WAYS`: index int64 and squared distance float32 of ``a`` (m,) and of the bank in ``target`` (n,)."""
-    device, frame, m, n = search.device, target.frame, a.count, target.count
-    parts: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {}
-    for side, count in (("ab", m), ("ba", n)):
-        parts.update({f"{side}_index": ((count,), np.int64), f"{side}_sq_distance": ((count,), np.float32)})
-    outcome = Outcome(device, parts, queries=a, on_gpu=on_gpu)
-    forward, backward = Answers.none(device, m), Answers.none(device, n)
+    device, m, n = search.device, a.count, target.count
+    parts = {
+        f"{side}_{name}": ((count,), kind)
+        for side, count in (("ab", m), ("ba", n))
+        for name, kind in (("index", np.int64), ("sq_distance", np.float32))
+    }
+    outcome = Outcome(device, parts, a, stays)
+    forward, backward = Answers.none(device, m, target.frame), Answers.none(device, n, target.frame)
 
-    def read() -> Host:
-        for side, answers in (("ab", forward), ("ba", backward)):
-            places = outcome.arrays[f"{side}_index"], outcome.arrays[f"{side}_sq_distance"]
-            search.finish(answers.best, answers.nearest, places)
-        return outcome.read()
+    def read() -> None:
+        search.finish(forward.best, forward.nearest, outcome.places("ab_"))
+        search.finish(backward.best, backward.nearest, outcome.places("ba_"))
+        outcome.read()
 
     if target.whole is not None and m <= search.at_once:
-        candidates = Candidates(device, search.capacity, count=outcome.listed[0])
-        search.enqueue_both(frame, a, target.whole, forward, backward, candidates, outcome.counts)
-        host = read()
-        if _held(host, search.capacity):
-            return outcome, host
-    search.mutual(frame, a, target.pieces, forward, backward, outcome.counts)
-    return outcome, read()
-
-
-def _answers_of(m: int, k: int) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
-    return {"index": ((m, k), np.int64), "sq_distance": ((m, k), np.float32)}
+        candidates = Candidates(device, search.capacity, outcome.counts, count=outcome.list_lengths[0])
+        search.enqueue(target, a, forward, candidates, back=backward)
+        read()
+        if outcome.listed()[0] <= search.capacity:
+            return outcome
+    search.complete(target, a, forward, outcome.counts, back=backward)
+    read()
+    return outcome

@@ -1,4 +1,4 @@
-"""Patch descriptors on a device: the tables that csrc/cuda/kernels/describe.cuh walks through, and two launches."""
+"""Patch descriptors: the tables that csrc/cuda/kernels/describe.cuh reads, and its two launches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .device import Device, DeviceArray, blocks
 
 _THREADS = 256
 _TILE = 32
-MAX_BATCH = 65535  # the third extent of a grid; callers go on in parts
+MAX_BATCH = 65535  # the third extent of a grid
 
 
 @dataclass(frozen=True)
 class LevelView:
-    """A level as it lies on the device.
+    """A level in GPU memory.
 
     Attributes:
         address: of its first value; float32.
@@ -31,8 +31,8 @@ class LevelView:
     shape: tuple[int, int, int, int]
 
 
-class DescribeTables:
-    """A plan on the device. Sum s is output `outputs[s]` of one stage, at the stage's own resolution."""
+class Describer:
+    """A plan on the GPU. Each sum is one output of one stage, at the stage's own resolution."""
 
     def __init__(self, device: Device, plan: Plan) -> None:
         self.plan = plan
@@ -76,41 +76,35 @@ class DescribeTables:
             for name in ("i0", "w0", "w1")
         ]
 
-    def work_shape(self, batch: int) -> tuple[int, int]:
-        """Shape of the float32 work space for a batch."""
-        return batch, self.image_sums
+    def launch(
+        self, device: Device, levels: DeviceArray, batch: int, out: DeviceArray, strides: tuple[int, int] | None = None
+    ) -> None:
+        """Levels to descriptors.
+
+        Args:
+            device: whose stream; another one than the tables were made on waits for these first.
+            levels: `level_table`, uploaded.
+            batch: images, at most ``MAX_BATCH``.
+            out: float32 (B, P, dim), or with ``strides`` (of an image and a row, in values) any memory.
+        """
+        plan = self.plan
+        height, width = plan.grid
+        image_stride, row_stride = strides or (height * width * plan.dim, plan.dim)
+        assert batch <= MAX_BATCH
+        work = device.empty((batch, self.image_sums), np.float32)
+        grid = blocks(self.most_places, _THREADS), self.sums, batch
+        device.launch("describe_sums", grid, _THREADS, (
+            levels, self.segments, self.segment_begin, self.sum_begin, self.weights, np.int32(plan.neighbourhood),
+            np.int64(self.image_sums), work,
+        ))  # fmt: skip
+        grid = blocks(height * width, _TILE), blocks(plan.dim, _TILE), batch
+        device.launch("describe_write", grid, _THREADS, (
+            work, np.int64(self.image_sums), self.sum_begin, self.sum_stage, self.part_begin, self.parts,
+            self.stage_width, *self.axes, np.int32(height), np.int32(width), np.int32(plan.dim), out,
+            np.int64(image_stride), np.int64(row_stride),
+        ))  # fmt: skip
 
 
 def level_table(levels: Sequence[LevelView]) -> IndexArray:
     """What describe_sums reads of the levels: int64 (L, 7)."""
     return np.array([(x.address, *x.strides, x.shape[2], x.shape[3]) for x in levels], np.int64)
-
-
-def launch_describe(
-    device: Device,
-    tables: DescribeTables,
-    levels: DeviceArray,
-    batch: int,
-    work: DeviceArray,
-    out: DeviceArray,
-    out_strides: tuple[int, int],
-) -> None:
-    """Levels (``level_table``, uploaded) to descriptors; ``out`` has strides of an image and a row, in values."""
-    plan = tables.plan
-    height, width = plan.grid
-    assert batch <= MAX_BATCH
-    device.launch(
-        "describe_sums",
-        (blocks(tables.most_places, _THREADS), tables.sums, batch),
-        _THREADS,
-        (levels, tables.segments, tables.segment_begin, tables.sum_begin, tables.weights,
-         np.int32(plan.neighbourhood), np.int64(tables.image_sums), work),
-    )  # fmt: skip
-    device.launch(
-        "describe_write",
-        (blocks(height * width, _TILE), blocks(plan.dim, _TILE), batch),
-        _THREADS,
-        (work, np.int64(tables.image_sums), tables.sum_begin, tables.sum_stage, tables.part_begin, tables.parts,
-         tables.stage_width, *tables.axes, np.int32(height), np.int32(width), np.int32(plan.dim), out,
-         np.int64(out_strides[0]), np.int64(out_strides[1])),
-    )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Rows on a device, and in the frame of a search (docs/search.md, section 2, and docs/gpu.md, section 3).
+"""Rows on a GPU, and in the frame of a search (docs/search.md, section 2, and docs/gpu.md, section 3).
 
-Any centre, any power-of-two scale and any orthonormal directions give right bounds; these are taken from a sample, on
+Bounds are valid for any centre, any power-of-two scale and any orthonormal directions; these come from a sample, on
 the host, once for each bank.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...array_types import DoubleArray, FloatArray
-from .device import Device, DeviceArray, blocks
+from .device import Argument, Device, DeviceArray, blocks, launch_each
 from .routes import FORMATS, Bounds
 
 # Directions and tail fill the 64 values of a head.
@@ -25,12 +25,16 @@ _MAX_VALUES = 1 << 34
 
 def most_rows(dim: int) -> int:
     """Rows of ``dim`` values that filters can take at once."""
-    return _MAX_VALUES // (-(-dim // _DEPTH_STEP) * _DEPTH_STEP)
+    return _MAX_VALUES // _depth(dim)
+
+
+def _depth(dim: int) -> int:
+    return -(-dim // _DEPTH_STEP) * _DEPTH_STEP
 
 
 @dataclass(frozen=True)
 class DeviceRows:
-    """Original rows on the device: row j is ``values[index[first + j]]``, or ``values[first + j]`` without an index.
+    """Original rows on the GPU: row j is ``values[index[first + j]]``, or ``values[first + j]`` without an index.
 
     Attributes:
         values: float32 (N, D).
@@ -50,6 +54,14 @@ class DeviceRows:
         """Values in a row."""
         return self.values.shape[1]
 
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """Arguments of the kernels that read original rows."""
+        return self.values, self.index, np.int64(self.first)
+
+    def __len__(self) -> int:
+        return self.count
+
     def part(self, first: int, stop: int) -> DeviceRows:
         """Rows first to stop-1."""
         group = None if self.group is None else self.group.part(first, stop)
@@ -57,7 +69,7 @@ class DeviceRows:
 
 
 def find_nonfinite(device: Device, rows: DeviceRows, first: DeviceArray) -> None:
-    """Lowers ``first`` (uint64 (1,)) to the first of the rows that holds NaN or infinity; nothing waits."""
+    """Lowers ``first`` (uint64 (1,)) to the first of the rows that holds NaN or infinity; does not wait."""
     index = None if rows.index is None else rows.index.part(rows.first, rows.first + rows.count)
     values = rows.values if index is not None else rows.values.part(rows.first, rows.first + rows.count)
     grid = (min(blocks(rows.count, 8), 8 * device.multiprocessors),)
@@ -71,7 +83,7 @@ class FramedRows:
     Attributes:
         values: (count, depth) in the format's dtype.
         low, extra: float32 (count,); ``extra`` is None for leading directions.
-        bounds: constants that they were made with.
+        bounds: constants of the bounds that they were stored with.
     """
 
     values: DeviceArray
@@ -91,8 +103,39 @@ class FramedRows:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Rows that are on the GPU together: queries, or (part of) a bank.
+
+    Attributes:
+        base: number of the first one among all.
+        rows, framed: original, and in the frame.
+        heads: in leading directions, or None.
+    """
+
+    base: int
+    rows: DeviceRows
+    framed: FramedRows
+    heads: FramedRows | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.rows.count
+
+    def part(self, first: int, stop: int) -> Piece:
+        """Rows first to stop-1 of the piece."""
+        heads = None if self.heads is None else self.heads.part(first, stop)
+        return Piece(self.base + first, self.rows.part(first, stop), self.framed.part(first, stop), heads)
+
+    def halves(self) -> tuple[Piece, Piece]:
+        """Both halves."""
+        middle = self.count // 2
+        return self.part(0, middle), self.part(middle, self.count)
+
+
+@dataclass(frozen=True)
 class Frame:
-    """Centre and scale that two sets share; on the device.
+    """Centre and scale that two sets share.
 
     Attributes:
         centre: float64 (D,).
@@ -118,8 +161,7 @@ class Frame:
 
     def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
         """``rows`` stored in a format."""
-        kind = FORMATS[form]
-        depth = -(-rows.dim // _DEPTH_STEP) * _DEPTH_STEP
+        kind, depth = FORMATS[form], _depth(rows.dim)
         bounds = kind.bounds(depth, refined=True)
         out = FramedRows(
             device.empty((rows.count, depth), kind.dtype),
@@ -127,13 +169,10 @@ class Frame:
             device.empty(rows.count, np.float32),
             bounds,
         )
-        device.launch(
-            f"frame_rows_{form}",
-            (blocks(rows.count, 8),),
-            256,
-            (rows.values, rows.index, np.int64(rows.first), np.int32(rows.count), np.int32(rows.dim), np.int32(depth),
-             self.centre, np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight),
-             out.values, out.low, out.extra),
+        launch_each(
+            device, f"frame_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
+            np.int32(depth), self.centre, np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight),
+            out.values, out.low, out.extra, each=32,
         )  # fmt: skip
         return out
 
@@ -181,13 +220,10 @@ class Directions:
         out = FramedRows(
             device.empty((rows.count, HEAD_DEPTH), kind.dtype), device.empty(rows.count, np.float32), None, bounds
         )
-        device.launch(
-            f"project_rows_{form}",
-            (blocks(rows.count, 16),),
-            256,
-            (rows.values, rows.index, np.int64(rows.first), np.int32(rows.count), np.int32(rows.dim), frame.centre,
-             np.float64(frame.scale), self.vectors, np.int32(self.vectors.shape[0]), np.float64(self.defect),
-             np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low),
+        launch_each(
+            device, f"project_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
+            frame.centre, np.float64(frame.scale), self.vectors, np.int32(self.vectors.shape[0]),
+            np.float64(self.defect), np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low, each=16,
         )  # fmt: skip
         return out
 

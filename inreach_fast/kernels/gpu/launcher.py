@@ -1,4 +1,4 @@
-"""The launches that searches are made of: a filter, decisions, reaches, answers (csrc/cuda/kernels/README.md)."""
+"""The launches that searches consist of: filter, decision, reaches, answers (csrc/cuda/kernels/README.md)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import BackendError
-from .answers import Answers, Counts, Piece
-from .candidates import Candidates
-from .device import Argument, Device, DeviceArray, blocks
-from .frame import DeviceRows, Directions, Frame, FramedRows
+from .device import Argument, Device, DeviceArray, blocks, launch_each
+from .frame import DeviceRows, Directions, Frame, FramedRows, Piece
 from .routes import FORMATS, Route
+from .search_state import Answers, Candidates
 
 _TASKS = {"nearest": 0, "mutual": 1, "collect": 2, "least": 3, "argmin": 4}
 _GRID_STRIDE = 2048  # blocks of a grid-stride launch
@@ -21,7 +20,7 @@ _MAX_GRID_Y = 65535
 
 @dataclass
 class Launcher:
-    """Launches of one kind on one device.
+    """Launches with one choice of kernels on one device.
 
     Attributes:
         device: where.
@@ -44,20 +43,18 @@ class Launcher:
             needed = FORMATS[route.format].compute_capability
             if tuple(self.device.compute_capability) < needed:
                 raise BackendError(
-                    f"{self.device.name}: no matrix instructions of {route.format}, which come with compute capability "
-                    f"{needed[0]}.{needed[1]}; take fp16 or f32"
+                    f"{self.device.name}: no matrix instructions of {route.format}, which need compute capability "
+                    f"{needed[0]}.{needed[1]}; use fp16 or f32"
                 )
 
-    # ------------------------------------------------------------------------------------------- preparing
-
     def piece(self, frame: Frame, base: int, rows: DeviceRows, directions: Directions | None = None) -> Piece:
-        """Bank rows in the frame, and in leading directions where there are any."""
+        """Rows in the frame, and in leading directions if there are any; ``base``: number of the first row."""
         heads = None if directions is None else directions.rows(self.device, frame, rows, self.head_route.format)
         return Piece(base, rows, frame.rows(self.device, rows, self.route.format), heads)
 
     @property
     def at_once(self) -> int:
-        """Queries that can be searched at once."""
+        """Queries that can be searched together."""
         return min(self.chunk, self.capacity)
 
     def chunks(self, count: int, width: int = 0) -> Iterator[tuple[int, int]]:
@@ -68,107 +65,110 @@ class Launcher:
         for first in range(0, count, size):
             yield first, min(first + size, count)
 
-    # --------------------------------------------------------------------------------------------- launches
+    @property
+    def spread(self) -> tuple[int]:
+        """Grid of a launch over the candidates, whose number only the GPU knows."""
+        return (min(_GRID_STRIDE, 8 * self.device.multiprocessors, blocks(self.capacity, 16)),)
 
     def filter(
         self,
         task: str,
-        route: Route,
-        q: FramedRows,
-        x: FramedRows,
-        q_rows: DeviceRows,
-        x_rows: DeviceRows,
-        base: int,
+        queries: Piece,
+        bank: Piece,
         q_reach: DeviceArray | None = None,
         x_reach: DeviceArray | None = None,
         *,
+        heads: bool = False,
         candidates: Candidates | None = None,
         argmin: DeviceArray | None = None,
         least: DeviceArray | None = None,
     ) -> None:
-        """One filter over all pairs of ``q`` and ``x``, whose first row is number ``base`` of the bank.
+        """One filter over all pairs of queries and bank rows.
 
         Args:
             task: a key of ``_TASKS`` (tile.cuh says what each lowers, lists or writes).
-            route: which filter; ``q`` and ``x`` are stored in its format.
-            q_rows, x_rows: the same rows as they are: how many, and their groups.
+            queries, bank: stored in the route's format.
             q_reach, x_reach: what may still be nearer, read and lowered; None where the task needs none.
+            heads: filter in leading directions.
             candidates, argmin, least: what the task writes.
         """
+        route, q, x = self.route, queries.framed, bank.framed
+        if heads:
+            route, q, x = self.head_route, _heads_of(queries), _heads_of(bank)
         listed: tuple[Argument, ...] = (None, None, None, None, np.uint32(0))
         if candidates is not None:
             listed = candidates.listed
-        grouped = q_rows.group is not None and x_rows.group is not None
-        tiles = blocks(x_rows.count, route.tile)
-        query_tiles = blocks(q_rows.count, route.tile)
+        q_group, x_group = _groups(queries, bank)
+        tiles, query_tiles = blocks(bank.count, route.tile), blocks(queries.count, route.tile)
         assert query_tiles <= _MAX_GRID_Y
         # Blocks go on to the next tile of bank rows with the reaches that they and others have lowered so far.
         across = min(tiles, blocks(4 * self.device.multiprocessors, query_tiles))
-        self.device.launch(
-            route.kernel,
-            (across, query_tiles),
-            route.threads,
-            (q.values, q.low, q.extra, q_rows.group if grouped else None, np.int32(q_rows.count),
-             x.values, x.low, x.extra, x_rows.group if grouped else None, np.int32(x_rows.count),
-             np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS[task]), np.uint32(base),
-             q_reach, x_reach, *listed, argmin, least, np.int32(0 if least is None else least.shape[1])),
+        self.device.launch(route.kernel, (across, query_tiles), route.threads, (
+            q.values, q.low, q.extra, q_group, np.int32(queries.count), x.values, x.low, x.extra, x_group,
+            np.int32(bank.count), np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS[task]),
+            np.uint32(bank.base), q_reach, x_reach, *listed, argmin, least,
+            np.int32(0 if least is None else least.shape[1]),
+        ))  # fmt: skip
+
+    def refine(self, queries: Piece, bank: Piece, candidates: Candidates, reach: DeviceArray) -> None:
+        """Bounds in all dimensions of the pairs that leading directions let through."""
+        q, x, heads = queries.framed, bank.framed, _heads_of(queries)
+        self.device.launch(f"refine_{self.route.format}", self.spread, 256, (
+            q.values, q.low, q.extra, x.values, x.low, x.extra, np.int32(q.depth), q.bounds.stretch, q.bounds.floor,
+            heads.bounds.stretch, heads.bounds.floor, np.uint32(bank.base), reach, *candidates.listed,
+            candidates.counts.refined,
+        ))  # fmt: skip
+
+    def guess(self, queries: Piece, bank: Piece, hint: DeviceArray, candidates: Candidates) -> None:
+        """Lists for each query the bank row of a hint, int64 (m,); numbers outside the piece are skipped."""
+        launch_each(
+            self.device, "guess", queries.count, hint, *_groups(queries, bank), np.uint32(bank.base),
+            np.int32(bank.count), np.int32(queries.count), *candidates.listed,
         )  # fmt: skip
 
     def decide(
         self,
-        queries: DeviceRows,
-        piece: Piece,
-        framed: FramedRows,
+        queries: Piece,
+        bank: Piece,
         candidates: Candidates,
-        counts: Counts,
-        q_reach: DeviceArray,
-        best: DeviceArray | None,
-        x_reach: DeviceArray | None = None,
-        row_best: DeviceArray | None = None,
+        reach: DeviceArray,
+        best: DeviceArray | None = None,
+        back: Answers | None = None,
     ) -> None:
         """Float64 distances of the candidates that are still under their reach; ``best`` of either side is lowered."""
-        rows = piece.rows
-        self.device.launch(
-            "decide",
-            (self.spread(),),
-            256,
-            (queries.values, queries.index, np.int64(queries.first), rows.values, rows.index, np.int64(rows.first),
-             np.uint32(piece.base), np.int32(rows.dim), *candidates.listed, framed.bounds.stretch, framed.bounds.floor,
-             q_reach, x_reach, candidates.sq, best, row_best, counts.decided),
-        )  # fmt: skip
+        bounds = queries.framed.bounds
+        x_reach, row_best = (None, None) if back is None else (back.reach, back.best)
+        self.device.launch("decide", self.spread, 256, (
+            *queries.rows.arguments, *bank.rows.arguments, np.uint32(bank.base), np.int32(bank.rows.dim),
+            *candidates.listed, bounds.stretch, bounds.floor, reach, x_reach, candidates.sq, best, row_best,
+            candidates.counts.decided,
+        ))  # fmt: skip
 
-    def advance(self, frame: Frame, answers: Answers) -> None:
-        """New bests to reaches; rows of a beaten best are forgotten."""
-        self.launch_each("advance", len(answers), answers.best, answers.seen, answers.nearest, answers.reach,
-                         frame.sq_scale, np.int32(len(answers)))  # fmt: skip
+    def advance(self, answers: Answers) -> None:
+        """Lowers reaches to new bests; rows of a beaten best are forgotten."""
+        launch_each(self.device, "advance", len(answers), answers.best, answers.seen, answers.nearest, answers.reach,
+                    answers.sq_scale, np.int32(len(answers)))  # fmt: skip
 
-    def pick(
-        self, candidates: Candidates, base: int, answers: Answers, by_row: bool = False, query_base: int = 0
-    ) -> None:
-        """The lowest row among candidates at the best distance; ``by_row``: the lowest query of each row."""
-        self.device.launch(
-            "pick",
-            (self.spread(),),
-            256,
-            (*candidates.held(), np.uint32(base), np.uint32(query_base), np.int32(by_row), answers.best,
-             answers.nearest),
-        )  # fmt: skip
+    def pick(self, candidates: Candidates, base: int, answers: Answers, query_base: int | None = None) -> None:
+        """The lowest row among candidates at the best distance.
 
-    def launch_each(self, kernel: str, count: int, *arguments: Argument) -> None:
-        """A thread for each of ``count``."""
-        self.device.launch(kernel, (blocks(count, 256),), 256, arguments)
+        With ``query_base`` (number of the first query) the lowest query for each row.
+        """
+        numbers = np.uint32(base), np.uint32(query_base or 0), np.int32(query_base is not None)
+        arguments = *candidates.held(), *numbers, answers.best, answers.nearest
+        self.device.launch("pick", self.spread, 256, arguments)
 
-    def spread(self) -> int:
-        """Blocks of a launch over the candidates, whose number only the device knows."""
-        return min(_GRID_STRIDE, 8 * self.device.multiprocessors, blocks(self.capacity, 16))
+    def finish(self, best: DeviceArray, nearest: DeviceArray, out: tuple[DeviceArray, DeviceArray]) -> None:
+        """Running answers to index int64 and squared distance float32 of the same size."""
+        launch_each(self.device, "finish", best.size, best, nearest, np.int64(best.size), *out)
 
-    def finish(
-        self, best: DeviceArray, nearest: DeviceArray, out: tuple[DeviceArray, DeviceArray] | None = None
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """Index int64 and squared distance float32 of running answers, in their shape; into ``out`` where given."""
-        index, sq_distance = out or (
-            self.device.empty(best.shape, np.int64),
-            self.device.empty(best.shape, np.float32),
-        )
-        self.launch_each("finish", best.size, best, nearest, np.int64(best.size), index, sq_distance)
-        return index, sq_distance
+
+def _heads_of(piece: Piece) -> FramedRows:
+    assert piece.heads is not None
+    return piece.heads
+
+
+def _groups(queries: Piece, bank: Piece) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """Groups of both sides; without effect where one side has none."""
+    groups = queries.rows.group, bank.rows.group
+    return (None, None) if None in groups else groups

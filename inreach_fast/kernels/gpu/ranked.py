@@ -1,4 +1,4 @@
-"""k > 1: the k nearest of each query (docs/gpu.md, section 4).
+"""The k nearest of each query, k > 1 (docs/gpu.md, section 4).
 
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank
 
@@ -8,114 +8,91 @@ the overflowed range is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import numpy as np
 
-from .answers import INFINITY, NONE, Counts, Piece
-from .candidates import Candidates
-from .device import DeviceArray, blocks, fill
-from .frame import DeviceRows, Frame, FramedRows
+from .device import DeviceArray, blocks, fill, launch_each
+from .frame import DeviceRows, Piece
 from .launcher import Launcher
+from .search import Target
+from .search_state import INFINITY, NONE, Candidates, Counts
 
 
 def k_nearest(
     launcher: Launcher,
-    frame: Frame,
+    target: Target,
     queries: DeviceRows,
-    pieces: Callable[[], Iterable[Piece]],
-    bank_count: int,
     k: int,
     counts: Counts,
     out: tuple[DeviceArray, DeviceArray],
 ) -> None:
     """Index int64 (m, k) and squared distance float32 (m, k), nearest first, into ``out``."""
-    best = launcher.device.empty((queries.count, k), np.uint64)
-    nearest = launcher.device.empty((queries.count, k), np.uint64)
+    best, nearest = (launcher.device.empty((queries.count, k), np.uint64) for _ in range(2))
     for array in (best, nearest):
         fill(launcher.device, array, NONE)
-    width = blocks(bank_count, launcher.route.tile) * launcher.route.strips
+    width = blocks(target.count, launcher.route.tile) * launcher.route.strips
     for first, stop in launcher.chunks(queries.count, width):
-        rows = queries.part(first, stop)
-        framed = frame.rows(launcher.device, rows, launcher.route.format)
-        state = _Ranked(launcher, rows.count, k, best.part(first, stop), nearest.part(first, stop))
-        for piece in pieces():
-            _reach_of_kth(launcher, framed, rows, piece, k, state.reach)
-            counts.filtered += rows.count * piece.count
-        for piece in pieces():
-            _ranked(launcher, frame, rows, framed, piece, state, counts)
-            counts.filtered += rows.count * piece.count
+        asked = launcher.piece(target.frame, first, queries.part(first, stop))
+        run = _Ranked(launcher, asked, k, best.part(first, stop), nearest.part(first, stop), counts)
+        for piece in target.pieces():
+            run.lower_reach(piece)
+            counts.filtered += asked.count * piece.count
+        for piece in target.pieces():
+            run.search(piece, target.frame.sq_scale)
+            counts.filtered += asked.count * piece.count
     launcher.finish(best, nearest, out)
 
 
-def _reach_of_kth(
-    launcher: Launcher, framed: FramedRows, queries: DeviceRows, piece: Piece, k: int, reach: DeviceArray
-) -> None:
-    width = blocks(piece.count, launcher.route.tile) * launcher.route.strips
-    if width < k:
-        return  # too few groups to say anything of k different rows
-    least = launcher.device.empty((queries.count, width), np.uint32)
-    launcher.filter("least", launcher.route, framed, piece.framed, queries, piece.rows, piece.base, least=least)
-    launcher.device.launch(
-        "kth_least",
-        (blocks(queries.count, 8),),
-        256,
-        (least, np.int32(width), np.int32(k), np.int32(queries.count), reach),
-    )
-
-
-def _ranked(
-    launcher: Launcher,
-    frame: Frame,
-    queries: DeviceRows,
-    framed: FramedRows,
-    piece: Piece,
-    state: _Ranked,
-    counts: Counts,
-) -> None:
-    candidates = state.candidates
-    candidates.clear()
-    launcher.filter("collect", launcher.route, framed, piece.framed, queries, piece.rows, piece.base, state.reach,
-                    candidates=candidates)  # fmt: skip
-    if piece.count > 1 and candidates.listed_count() > launcher.capacity:
-        middle = piece.count // 2
-        _ranked(launcher, frame, queries, framed, piece.part(0, middle), state, counts)
-        _ranked(launcher, frame, queries, framed, piece.part(middle, piece.count), state, counts)
-        return
-    launcher.decide(queries, piece, framed, candidates, counts, state.reach, None)
-    state.rank(frame)
-
-
 class _Ranked:
-    """Running answers for k > 1, and what ranking needs."""
+    """Running answers of queries that are searched together, and work space for ranking."""
 
-    def __init__(self, launcher: Launcher, count: int, k: int, best: DeviceArray, nearest: DeviceArray) -> None:
-        device = launcher.device
-        self.launcher, self.count, self.k = launcher, count, k
+    def __init__(
+        self, launcher: Launcher, queries: Piece, k: int, best: DeviceArray, nearest: DeviceArray, counts: Counts
+    ) -> None:
+        device, count = launcher.device, queries.count
+        self.launcher, self.queries, self.k = launcher, queries, k
         self.best, self.nearest = best, nearest
         self.reach = device.empty(count, np.uint32)
         fill(device, self.reach, INFINITY)
-        self.candidates = Candidates(device, launcher.capacity, count * k)
+        self.candidates = Candidates(device, launcher.capacity, counts, spare=count * k)
         self.length, self.filled = device.empty(count, np.uint32), device.empty(count, np.uint32)
         self.begin = device.empty(count + 1, np.uint32)
         self.member = device.empty(launcher.capacity + count * k, np.uint32)
 
-    def rank(self, frame: Frame) -> None:
+    def lower_reach(self, piece: Piece) -> None:
+        """Lowers reaches to the k-th least upper bound of groups of rows."""
+        launcher, count = self.launcher, self.queries.count
+        width = blocks(piece.count, launcher.route.tile) * launcher.route.strips
+        if width < self.k:
+            return  # too few groups for a bound on k different rows
+        least = launcher.device.empty((count, width), np.uint32)
+        launcher.filter("least", self.queries, piece, least=least)
+        numbers = np.int32(width), np.int32(self.k), np.int32(count)
+        launch_each(launcher.device, "kth_least", count, least, *numbers, self.reach, each=32)
+
+    def search(self, piece: Piece, sq_scale: np.float64) -> None:
+        """Candidates of a piece to new answers."""
+        self.candidates.clear()
+        self.launcher.filter("collect", self.queries, piece, self.reach, candidates=self.candidates)
+        if piece.count > 1 and self.candidates.listed_count() > self.launcher.capacity:
+            for half in piece.halves():
+                self.search(half, sq_scale)
+            return
+        self.launcher.decide(self.queries, piece, self.candidates, self.reach)
+        self._rank(sq_scale)
+
+    def _rank(self, sq_scale: np.float64) -> None:
         """Decided candidates and the k best so far to the new k best."""
-        device, launcher = self.launcher.device, self.launcher
-        spread, k, count = launcher.spread(), np.int32(self.k), np.int32(self.count)
-        launcher.launch_each(
-            "carry", self.count * self.k, self.best, self.nearest, np.int64(self.count), k,
-            *self.candidates.held(with_spare=True),
-        )  # fmt: skip
+        device, grid = self.launcher.device, self.launcher.spread
+        k, count = np.int32(self.k), np.int32(self.queries.count)
         query, row, sq, held, capacity = self.candidates.held(with_spare=True)
+        launch_each(device, "carry", self.best.size, self.best, self.nearest, np.int64(count), k, query, row, sq, held,
+                    capacity)  # fmt: skip
         fill(device, self.length, 0)
-        device.launch("segment_lengths", (spread,), 256, (query, sq, held, capacity, self.length))
+        device.launch("segment_lengths", grid, 256, (query, sq, held, capacity, self.length))
         device.launch("segment_begins", (1,), 256, (self.length, count, self.begin, self.filled))
-        device.launch("segment_fill", (spread,), 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
+        device.launch("segment_fill", grid, 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
         fill(device, self.best, NONE)
         fill(device, self.nearest, NONE)
-        device.launch(
-            "rank", (spread,), 256, (query, row, sq, self.begin, count, k, self.member, self.best, self.nearest)
-        )
-        launcher.launch_each("advance_kth", self.count, self.best, count, k, frame.sq_scale, self.reach)
+        arguments = query, row, sq, self.begin, count, k, self.member, self.best, self.nearest
+        device.launch("rank", grid, 256, arguments)
+        launch_each(device, "advance_kth", self.queries.count, self.best, count, k, sq_scale, self.reach)

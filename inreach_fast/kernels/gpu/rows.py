@@ -1,4 +1,4 @@
-"""Rows of a bank that are on a GPU already: taken in place, searched there, never copied to the CPU as a whole."""
+"""Rows of a bank that are on a GPU already: searched in place, and not copied to the CPU as a whole."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from ...array_types import Array, FloatArray
 from ...errors import NonFiniteError
-from .answers import NONE
 from .device import Device, DeviceArray, fill
 from .devices.interop import Caller, caller_of
 from .frame import DeviceRows, find_nonfinite
+from .search_state import NONE
 
 
 class GpuRows:
-    """Rows on a GPU that are read like an array: ``rows[numbers]`` and ``rows[a:b]`` copy just these to the CPU.
+    """Rows on a GPU that are read like an array: ``rows[numbers]`` and ``rows[a:b]`` copy these rows to the CPU.
 
     Attributes:
-        held: the rows in the GPU's memory, float32 (N, D).
-        caller: whose they are, and where.
+        held: the rows in GPU memory, float32 (N, D).
+        caller: where they are.
     """
 
     dtype = np.dtype(np.float32)
@@ -45,11 +45,11 @@ def rows_on_gpu(rows: Any, name: str) -> GpuRows:
     """An array on a GPU as a bank's rows; ParameterError where it is not float32 (N, D), or not converted exactly."""
     caller = caller_of(rows)
     assert caller is not None, "only for arrays on a GPU"
-    return GpuRows(caller, caller.take(rows, name, dtype=np.float32, ndim=2))
+    return GpuRows(caller, caller.take(rows, name, dtype="float32", ndim=2))
 
 
 def check_finite(device: Device, rows: DeviceRows, name: str) -> None:
-    """Raises NonFiniteError naming the first row on the device that holds NaN or infinity; waits for the device."""
+    """Raises NonFiniteError naming the first row on the GPU that holds NaN or infinity; waits for the GPU."""
     first = device.empty(1, np.uint64)
     fill(device, first, NONE)
     find_nonfinite(device, rows, first)

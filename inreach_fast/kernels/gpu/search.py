@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: the order of launches (docs/gpu.md, section 3; csrc/cuda/kernels/README.md).
+"""Exact nearest neighbours for k = 1: the order of launches (docs/gpu.md, section 3; csrc/cuda/kernels/README.md).
 
     frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ finish                       k = 1, and both directions
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
@@ -6,306 +6,196 @@
 
 The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed
 is decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing. Where leading directions let so many pairs through that they do not pay, the range is
-searched in all dimensions instead. k > 1 is in ranked.py.
+a pair twice changes nothing. Where leading directions let too many pairs through to pay, the range is searched in all
+dimensions instead. k > 1 is in ranked.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .answers import NONE, Answers, Counts, Piece
-from .candidates import Candidates
-from .device import DeviceArray, fill
-from .frame import DeviceRows, Directions, Frame, FramedRows
+from ...array_types import IndexArray
+from .device import DeviceArray, fill, launch_each
+from .frame import DeviceRows, Directions, Frame, Piece
 from .launcher import Launcher
+from .search_state import NONE, Answers, Candidates, Counts
 
-# Leading directions pay while they leave fewer than one pair in so many: what a pair costs that they let through (its
-# row read from memory) over what it costs in a filter in all dimensions (docs/gpu.md, section 5).
+# Leading directions pay while they leave fewer than one pair in so many: the cost of a pair that they let through (its
+# row read from memory) over its cost in a filter in all dimensions (docs/gpu.md, section 5).
 _WORTH = 128
 
 
-def bounds_do_not_pay(listed: int, pairs: int) -> bool:
-    """Whether leading directions let through so many of so many pairs that a filter in all dimensions costs less."""
+@dataclass(frozen=True)
+class Target:
+    """A bank as searches see it.
+
+    Attributes:
+        frame, directions: of its rows; without directions it is searched in all dimensions.
+        count: rows.
+        pieces: makes an iterator over it, piece by piece.
+        whole: all rows, where they are on the GPU at once.
+        gathered: copies rows by number, int64 (m,), to the GPU; for a bank that is not there at once.
+    """
+
+    frame: Frame
+    directions: Directions | None
+    count: int
+    pieces: Callable[[], Iterable[Piece]]
+    whole: Piece | None = None
+    gathered: Callable[[IndexArray], DeviceRows] | None = None
+
+    def after(self, listed: int, queries: int) -> Target:
+        """The bank after a pass that has listed so many pairs: without directions, if these do not pay."""
+        return replace(self, directions=None) if _too_many(listed, queries * self.count) else self
+
+
+def _too_many(listed: int, pairs: int) -> bool:
+    """Whether a filter in all dimensions costs less than leading directions that let so many pairs through."""
     return listed > pairs // _WORTH
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Queries that are searched together: as they are, in the frame, and in leading directions, or None."""
+class _Run:
+    """Queries that are searched together, and the state of their search.
 
-    frame: Frame
-    rows: DeviceRows
-    framed: FramedRows
-    heads: FramedRows | None
+    ``back``: answers of all bank rows, where the search is for both directions.
+    """
+
+    queries: Piece
+    answers: Answers
+    candidates: Candidates
+    back: Answers | None
 
 
 @dataclass
 class Search(Launcher):
-    """Searches for one neighbour, in one direction, back and in both."""
+    """Searches for one neighbour, in one direction or in both."""
 
-    # ------------------------------------------------------------------------------------------------ k = 1
-
-    def nearest(
+    def complete(
         self,
-        frame: Frame,
+        target: Target,
         queries: DeviceRows,
-        pieces: Callable[[], Iterable[Piece]],
+        answers: Answers,
         counts: Counts,
-        directions: Directions | None = None,
         *,
+        back: Answers | None = None,
         hint: DeviceArray | None = None,
-        answers: Answers | None = None,
-    ) -> Answers:
-        """The nearest bank row of each query; waits for the device.
+    ) -> None:
+        """Searches the whole bank, whatever its size, starting from what ``answers`` know; waits for the GPU.
 
-        ``pieces()`` gives the bank anew, piece by piece; all of it in ``frame``. ``hint``: int64 (m,), see `guess`.
-        ``answers``: some that are known already, which are gone on with.
+        Args:
+            back: answers of all bank rows, for a search in both directions.
+            hint: int64 (m,), a bank row for each query that may be near.
         """
-        answers = answers or Answers.none(self.device, queries.count)
-        candidates = Candidates(self.device, self.capacity)
+        candidates = Candidates(self.device, self.capacity, counts)
+        by_heads = target.directions is not None
         for first, stop in self.chunks(queries.count):
-            asked = self._asked(frame, queries.part(first, stop), directions)
-            own = answers.part(first, stop)
+            asked = self.piece(target.frame, first, queries.part(first, stop), target.directions)
+            run = _Run(asked, answers.part(first, stop), candidates, back)
             guesses = None if hint is None else hint.part(first, stop)
-            if directions is not None:
-                for piece in pieces():
-                    self._begin(asked, piece, own, candidates, counts, guesses)
-                for piece in pieces():
-                    self._completed(asked, piece, own, candidates, counts)
-            else:
-                for piece in pieces():
-                    self._begin(asked, piece, own, candidates, counts, guesses)
-                    self._completed(asked, piece, own, candidates, counts)
-        return answers
+            for piece in target.pieces():
+                self._begin(run, piece, guesses)
+                if not by_heads:
+                    self._passes(run, piece, by_heads=False)
+            if by_heads:  # under first reaches from all of the bank
+                for piece in target.pieces():
+                    self._passes(run, piece, by_heads=True)
 
     def enqueue(
         self,
-        frame: Frame,
+        target: Target,
         queries: DeviceRows,
-        piece: Piece,
         answers: Answers,
         candidates: Candidates,
-        counts: Counts,
-        directions: Directions | None = None,
+        *,
+        back: Answers | None = None,
         hint: DeviceArray | None = None,
     ) -> None:
-        """The same for queries and a bank that are on the device at once; nothing waits.
+        """The same for queries and a bank that are on the GPU at once, without waiting.
 
-        The answers are right where ``candidates`` has not overflowed; else `nearest` goes on with them.
+        The answers are final if ``candidates`` has not overflowed; otherwise `complete` continues from them.
         """
-        asked = self._asked(frame, queries, directions)
-        self._begin(asked, piece, answers, candidates, counts, hint)
-        self._pass(asked, piece, answers, candidates, counts)
+        assert target.whole is not None
+        run = _Run(self.piece(target.frame, 0, queries, target.directions), answers, candidates, back)
+        self._begin(run, target.whole, hint)
+        self._pass(run, target.whole, by_heads=target.directions is not None)
 
-    def _asked(self, frame: Frame, rows: DeviceRows, directions: Directions | None) -> _Asked:
-        heads = None if directions is None else directions.rows(self.device, frame, rows, self.head_route.format)
-        return _Asked(frame, rows, frame.rows(self.device, rows, self.route.format), heads)
-
-    def _begin(
-        self,
-        asked: _Asked,
-        piece: Piece,
-        answers: Answers,
-        candidates: Candidates,
-        counts: Counts,
-        hint: DeviceArray | None,
-    ) -> None:
-        """First reaches: from a caller's guesses, and for a search by leading directions from the least bound."""
+    def _begin(self, run: _Run, piece: Piece, hint: DeviceArray | None) -> None:
+        """First reaches: from a caller's guesses, and by leading directions from the row whose bound is least."""
+        count = run.queries.count
         if hint is not None:
-            self.guess(asked, hint, piece, answers, candidates, counts)
-        if asked.heads is not None:
-            self.seed(asked, piece, answers, candidates, counts)
+            run.candidates.clear()
+            self.guess(run.queries, piece, hint, run.candidates)
+            self._settle(run, piece, None)
+        if run.queries.heads is not None:
+            run.candidates.clear()
+            argmin = self.device.empty(count, np.uint64)
+            fill(self.device, argmin, NONE)
+            self.filter("argmin", run.queries, piece, heads=True, argmin=argmin)
+            launch_each(self.device, "seed", count, argmin, np.int32(count), *run.candidates.listed)
+            self._settle(run, piece, None)
 
-    def _pass(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        if asked.heads is not None:
-            self.search_heads(asked, piece, answers, candidates, counts)
-        else:
-            self.search(asked, piece, answers, candidates, counts)
-
-    def _completed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        def chosen(part: Piece) -> None:
-            self._pass(asked, part, answers, candidates, counts)
-
-        def in_all(part: Piece) -> None:
-            self.search(asked, part, answers, candidates, counts)
-
-        self._halving(piece, candidates, chosen, None if asked.heads is None else in_all, asked.rows.count)
-
-    def _halving(
-        self,
-        piece: Piece,
-        candidates: Candidates,
-        search: Callable[[Piece], None],
-        instead: Callable[[Piece], None] | None = None,
-        queries: int = 0,
-    ) -> None:
-        """``search`` the piece; where the list overflows, search its halves as well.
-
-        ``instead`` is what a piece is searched by once ``search`` by bounds has let too many of its pairs through.
-        """
-        search(piece)
-        listed = candidates.listed_count() if piece.count > 1 else 0
+    def _passes(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
+        """A pass over the piece; where the list overflows, over its halves as well."""
+        self._pass(run, piece, by_heads=by_heads)
+        listed = run.candidates.listed_count() if piece.count > 1 else 0
         if listed <= self.capacity:
             return
-        if instead is not None and bounds_do_not_pay(listed, queries * piece.count):
-            self._halving(piece, candidates, instead)
+        if by_heads and _too_many(listed, run.queries.count * piece.count):
+            self._passes(run, piece, by_heads=False)
             return
-        middle = piece.count // 2
-        self._halving(piece.part(0, middle), candidates, search, instead, queries)
-        self._halving(piece.part(middle, piece.count), candidates, search, instead, queries)
+        for half in piece.halves():
+            self._passes(run, half, by_heads=by_heads)
 
-    def search(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        """One pass over a piece in all dimensions; nothing waits for the device."""
+    def _pass(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
+        """One pass over a piece, without waiting: candidates, decisions, new reaches and answers."""
+        queries, reach, candidates, counts = run.queries, run.answers.reach, run.candidates, run.candidates.counts
+        pairs = queries.count * piece.count
         candidates.clear()
-        self.filter("nearest", self.route, asked.framed, piece.framed, asked.rows, piece.rows, piece.base,
-                    answers.reach, candidates=candidates)  # fmt: skip
-        counts.filtered += asked.rows.count * piece.count
-        self._settle(asked, piece, answers, candidates, counts)
+        if by_heads:
+            self.filter("collect", queries, piece, reach, heads=True, candidates=candidates)
+            counts.bounded += pairs
+            self.refine(queries, piece, candidates, reach)
+            self._settle(run, piece, None)
+            return
+        back = None if run.back is None else run.back.part(piece.base, piece.base + piece.count)
+        task, x_reach = ("nearest", None) if back is None else ("mutual", back.reach)
+        self.filter(task, queries, piece, reach, x_reach, candidates=candidates)
+        counts.filtered += pairs
+        self._settle(run, piece, back)
 
-    def _settle(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        """Candidates to answers."""
-        self.decide(asked.rows, piece, asked.framed, candidates, counts, answers.reach, answers.best)
-        self.advance(asked.frame, answers)
-        self.pick(candidates, piece.base, answers)
-
-    def guess(
-        self,
-        asked: _Asked,
-        hint: DeviceArray,
-        piece: Piece,
-        answers: Answers,
-        candidates: Candidates,
-        counts: Counts,
-    ) -> None:
-        """Decide for each query the bank row that a caller guesses, int64 (m,); numbers of no row are no guess."""
-        candidates.clear()
-        grouped = asked.rows.group is not None and piece.rows.group is not None
-        self.launch_each(
-            "guess", asked.rows.count, hint, asked.rows.group if grouped else None,
-            piece.rows.group if grouped else None, np.uint32(piece.base), np.int32(piece.count),
-            np.int32(asked.rows.count), *candidates.listed,
-        )  # fmt: skip
-        self._settle(asked, piece, answers, candidates, counts)
-
-    def seed(self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts) -> None:
-        """Decide for each query the row whose bound in leading directions is least: a first reach."""
-        assert asked.heads is not None
-        assert piece.heads is not None
-        candidates.clear()
-        count = asked.rows.count
-        argmin = self.device.empty(count, np.uint64)
-        fill(self.device, argmin, NONE)
-        self.filter("argmin", self.head_route, asked.heads, piece.heads, asked.rows, piece.rows, piece.base,
-                    argmin=argmin)  # fmt: skip
-        self.launch_each("seed", count, argmin, np.int32(count), *candidates.listed)
-        self._settle(asked, piece, answers, candidates, counts)
-
-    def search_heads(
-        self, asked: _Asked, piece: Piece, answers: Answers, candidates: Candidates, counts: Counts
-    ) -> None:
-        """One pass over a piece in leading directions, in all of them for what these let through."""
-        heads, framed = asked.heads, asked.framed
-        assert heads is not None
-        assert piece.heads is not None
-        candidates.clear()
-        self.filter("collect", self.head_route, heads, piece.heads, asked.rows, piece.rows, piece.base,
-                    answers.reach, candidates=candidates)  # fmt: skip
-        counts.bounded += asked.rows.count * piece.count
-        self.device.launch(
-            f"refine_{self.route.format}",
-            (self.spread(),),
-            256,
-            (framed.values, framed.low, framed.extra, piece.framed.values, piece.framed.low, piece.framed.extra,
-             np.int32(framed.depth), framed.bounds.stretch, framed.bounds.floor, heads.bounds.stretch,
-             heads.bounds.floor, np.uint32(piece.base), answers.reach, *candidates.listed, counts.refined),
-        )  # fmt: skip
-        self._settle(asked, piece, answers, candidates, counts)
-
-    # ---------------------------------------------------------------------------------------- the way back
+    def _settle(self, run: _Run, piece: Piece, back: Answers | None) -> None:
+        """Candidates to answers; ``back``: of the piece's rows."""
+        self.decide(run.queries, piece, run.candidates, run.answers.reach, run.answers.best, back)
+        self.advance(run.answers)
+        self.pick(run.candidates, piece.base, run.answers)
+        if back is not None:
+            self.advance(back)
+            self.pick(run.candidates, piece.base, back, query_base=run.queries.base)
 
     def ask_back(
         self, frame: Frame, queries: DeviceRows, bank: DeviceRows, answers: Answers
-    ) -> tuple[DeviceRows, Piece, Answers]:
-        """The rows that were found, the queries as what they look among, and what these rows know already.
+    ) -> tuple[DeviceRows, Target, Answers]:
+        """The rows that were found, the queries as the bank that they search, and what these rows know already.
 
-        A row that several queries have found asks as often; each time from the distance to that very query, which
-        leaves few others to look at.
+        A row that several queries have found asks once for each, starting from the distance to that query: few other
+        queries are nearer.
         """
         device, count = self.device, queries.count
         rows = device.empty(count, np.int64)
-        back = Answers.none(device, count)
-        self.launch_each(
-            "ask_back", count, answers.best, answers.nearest, bank.index, np.int64(bank.first), np.int32(count), rows,
-            back.best, back.seen, back.nearest,
+        back = Answers.none(device, count, frame)
+        launch_each(
+            device, "ask_back", count, answers.best, answers.nearest, bank.index, np.int64(bank.first),
+            np.int32(count), rows, back.best, back.seen, back.nearest,
         )  # fmt: skip
-        self.advance(frame, back)
-        among = DeviceRows(queries.values, queries.index, queries.first, count)
-        return DeviceRows(bank.values, rows, 0, count), self.piece(frame, 0, among), back
+        self.advance(back)
+        whole = self.piece(frame, 0, replace(queries, group=None))
+        return DeviceRows(bank.values, rows, 0, count), Target(frame, None, count, lambda: [whole], whole), back
 
     def answered(self, answers: Answers, back: Answers, out: DeviceArray) -> None:
-        """Which of the rows that were found have found their query, uint8 (m,)."""
-        self.launch_each("answered", len(answers), answers.nearest, back.nearest, np.int32(len(answers)), out)
-
-    # ------------------------------------------------------------------------------------------------- both
-
-    def mutual(
-        self,
-        frame: Frame,
-        a: DeviceRows,
-        pieces: Callable[[], Iterable[Piece]],
-        forward: Answers,
-        backward: Answers,
-        counts: Counts,
-    ) -> None:
-        """Answers of each row of ``a`` and of each row of ``b``, which comes in pieces; waits for the device."""
-        candidates = Candidates(self.device, self.capacity)
-        for first, stop in self.chunks(a.count):
-            rows, own = a.part(first, stop), forward.part(first, stop)
-            asked = self._asked(frame, rows, None)
-            for piece in pieces():
-                self._halving(
-                    piece,
-                    candidates,
-                    lambda part, asked=asked, own=own, first=first: self.search_both(  # type: ignore[misc]
-                        asked, part, own, backward, first, candidates, counts
-                    ),
-                )
-
-    def enqueue_both(
-        self,
-        frame: Frame,
-        a: DeviceRows,
-        piece: Piece,
-        forward: Answers,
-        backward: Answers,
-        candidates: Candidates,
-        counts: Counts,
-    ) -> None:
-        """The same for two sets that are on the device at once; nothing waits. See `enqueue`."""
-        self.search_both(self._asked(frame, a, None), piece, forward, backward, 0, candidates, counts)
-
-    def search_both(
-        self,
-        asked: _Asked,
-        piece: Piece,
-        forward: Answers,
-        backward: Answers,
-        a_base: int,
-        candidates: Candidates,
-        counts: Counts,
-    ) -> None:
-        """One pass over rows of ``a``, numbered from ``a_base``, and a piece of ``b``, in both directions."""
-        other, rows, framed = backward.part(piece.base, piece.base + piece.count), asked.rows, asked.framed
-        candidates.clear()
-        self.filter("mutual", self.route, framed, piece.framed, rows, piece.rows, piece.base, forward.reach,
-                    other.reach, candidates=candidates)  # fmt: skip
-        counts.filtered += rows.count * piece.count
-        self.decide(rows, piece, framed, candidates, counts, forward.reach, forward.best, other.reach, other.best)
-        for answers in (forward, other):
-            self.advance(asked.frame, answers)
-        self.pick(candidates, piece.base, forward)
-        self.pick(candidates, piece.base, other, by_row=True, query_base=a_base)
+        """Which of the rows that were found have found their query, bool (m,)."""
+        count = len(answers)
+        launch_each(self.device, "answered", count, answers.nearest, back.nearest, np.int32(count), out)

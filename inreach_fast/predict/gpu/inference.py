@@ -3,74 +3,62 @@
     pixels ── network ── levels ── describe ── nearest ── smoothed map ── maximum
                     graph 1      │                  graph 2
 
-Everything is enqueued on one stream. Shapes are fixed, so that after a rehearsal both halves are captured (on a GPU
-as CUDA graphs) and an image costs a copy in, two replays and a copy out. Descriptors, map and score have the bits of
-the CPU's kernels, given the same levels; the levels are the network's, whose sums round differently on a GPU.
+Everything is enqueued on one stream. Shapes are fixed. The first image runs call by call; then both halves are
+captured (on a GPU as CUDA graphs), and an image costs a copy in, two replays and a copy out. Descriptors, map and
+score have the bits of the CPU's kernels, given the same levels; the network's sums round differently on a GPU.
 
-The list of candidates between filter and decision has a fixed size. How many there were comes back with the score, and
-an image whose list was too short is searched again, in parts (`kernels.gpu.search`).
+The list of candidates between filter and decision has a fixed size. Its length comes back with the score, and an image
+whose list was too short is searched again, in parts (`kernels.gpu.search`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...array_types import FloatArray, IndexArray, UInt8Array
 from ...errors import GpuError, GpuLostError, NonFiniteError
 from ...kernels import Bank
-from ...kernels.describe_plan import Plan
 from ...kernels.describing import make_plan
-from ...kernels.gpu.answers import NONE, Answers, Counts
-from ...kernels.gpu.backend import GpuBackend
-from ...kernels.gpu.backends import StreamBackend, fitting_capacity
-from ...kernels.gpu.candidates import Candidates
-from ...kernels.gpu.describe import DescribeTables, LevelView, launch_describe, level_table
-from ...kernels.gpu.device import Block, DeviceArray, fill
-from ...kernels.gpu.devices.gpu import GpuDevice
+from ...kernels.gpu.backend import GpuBackend, fitting_capacity
+from ...kernels.gpu.describe import Describer, LevelView, level_table
+from ...kernels.gpu.device import Block, Device, fill
 from ...kernels.gpu.frame import DeviceRows, find_nonfinite
-from ...kernels.gpu.search import Search
-from ...kernels.gpu.smooth import SmoothTables, launch_smooth
+from ...kernels.gpu.search_state import NONE, Answers, Candidates, Counts
+from ...kernels.gpu.smooth import Smoother
 from ...kernels.results import SearchCounts
-
-T = TypeVar("T")
+from ...method.scoring import axis_operator
 
 _log = logging.getLogger("inreach_fast")
 
 
-class Network(Protocol):
-    """A network whose input and levels stay in their places on the GPU, run after run."""
+class GpuNetwork(Protocol):
+    """A network whose input and levels keep their places on the GPU."""
 
     def feed(self, image: UInt8Array) -> None:
-        """The next input, uint8 (H, W, 3), in the order of the stream."""
+        """Copies the next input, uint8 (H, W, 3), in the order of the stream."""
 
     def compute(self) -> Sequence[LevelView]:
         """Enqueues the network; its levels, (1, C, h, w) float32."""
 
 
-class Capture(Protocol):
-    """How work that is enqueued once is enqueued again."""
-
-    def __call__(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """What ``work`` returned, and what repeats it."""
+# Runs work once and returns what repeats it.
+Capture = Callable[[Callable[[], object]], Callable[[], object]]
 
 
-def repeat_calls(work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-    """The `Capture` of a device without graphs: the calls themselves."""
-
-    def again() -> None:
-        work()
-
-    return work(), again
+def repeat_calls(work: Callable[[], object]) -> Callable[[], object]:
+    """The `Capture` without graphs: the calls themselves."""
+    work()
+    return work
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What of a model the GPU needs.
+class GpuModel:
+    """The parts of a model that the GPU needs.
 
     Attributes:
         bank: nominal patches. grid: (h, w). size: (H, W) of maps.
@@ -89,7 +77,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class GpuScores:
-    """What comes back of one image; arrays as in `Prediction`."""
+    """The outcome for one image; arrays as in `Prediction`."""
 
     score: float
     anomaly_map: FloatArray
@@ -102,31 +90,32 @@ class GpuInference:
     """One model on one stream of a GPU; one image at a time.
 
     Args:
-        setting: the model's part.
+        model: see `GpuModel`.
         device: the GPU and the stream; ``network`` works in its order.
         backend: keeps the bank, which several of these share.
-        network: see `Network`.
+        network: see `GpuNetwork`.
         capture: see `Capture`.
-        host: makes the host's side of the copy out, of so many bytes: page-locked where that is to be had.
+        host: allocates the host's side of the copy out, of so many bytes: page-locked where possible.
     """
 
     def __init__(
         self,
-        setting: Setting,
-        device: GpuDevice,
+        model: GpuModel,
+        device: Device,
         backend: GpuBackend,
-        network: Network,
+        network: GpuNetwork,
         *,
         capture: Capture = repeat_calls,
         host: Callable[[int], Any] = lambda nbytes: np.empty(nbytes, np.uint8),
     ) -> None:
-        self._setting, self._device, self._network, self._capture = setting, device, network, capture
-        patches = setting.grid[0] * setting.grid[1]
+        self._model, self._device, self._network, self._capture = model, device, network, capture
+        (h, w), (height, width) = model.grid, model.size
+        patches = h * w
         # A bank that stays is the backend's; one in pieces is uploaded in the order of this stream, which reads it.
-        own = StreamBackend(backend, device)
-        search = own.search(patches * len(setting.bank))
-        self._target = own.target(setting.bank, search, None)
-        # What comes back of an image, at once: on the GPU, and its copy on the host.
+        own = backend.on_stream(device)
+        search = own.search(patches * len(model.bank))
+        self._target = own.target(model.bank, search, None)
+        # The outcome for an image in one block: on the GPU, and its copy on the host.
         self._result = Block(device, {
             "bad": ((1,), np.uint64),
             "counters": ((2,), np.uint64),
@@ -134,39 +123,30 @@ class GpuInference:
             "listed": ((1,), np.uint32),
             "score": ((1,), np.float32),
             "values": ((patches,), np.float32),
-            "map": ((1, *setting.size), np.float32),
+            "map": ((1, height, width), np.float32),
         })  # fmt: skip
         self._on_gpu = self._result.arrays
         self._bytes: UInt8Array = host(self._result.block.nbytes)
         self._on_host = self._result.views(self._bytes)
-        capacity = max(fitting_capacity(device.free_bytes(), search.capacity), patches)
-        self._search = Search(device, search.route, search.head_route, capacity)
-        self._places = self._on_gpu["nearest"], self._on_gpu["values"]
-        self._smooth = SmoothTables(device, setting.grid, setting.size, setting.smoothing_sigma)
-        width = setting.dim + (0 if setting.positions is None else 2)
-        rows = np.zeros((patches, width), np.float32)
-        if setting.positions is not None:
-            rows[:, setting.dim :] = setting.positions
-        self._rows = device.upload(rows)
-        # float64 (1, H, w), one uint32: work space of the map.
-        self._half = device.empty((1, setting.size[0], setting.grid[1]), np.float64)
-        self._order = device.empty(1, np.uint32)
-        self._replays: list[Callable[[], None]] = []
-        self._tables: DescribeTables | None = None
-        self._levels: DeviceArray | None = None
-        self._work: DeviceArray | None = None
-        # Banks that do not fit the GPU are streamed, which waits; and so does a search for which no list is kept.
+        self._search = replace(search, capacity=max(fitting_capacity(device.free_bytes(), search.capacity), patches))
+        sigma = model.smoothing_sigma
+        self._smoother = Smoother(device, axis_operator(height, h, sigma), axis_operator(width, w, sigma), model.size)
+        rows = np.zeros((patches, model.dim + (0 if model.positions is None else 2)), np.float32)
+        if model.positions is not None:
+            rows[:, model.dim :] = model.positions
+        self._rows = DeviceRows(device.upload(rows), None, 0, patches)
+        self._replays: list[Callable[[], object]] = []
+        # A bank that does not fit the GPU is streamed, which waits.
         self._static = self._target.whole is not None
 
     def start(self, image: UInt8Array) -> GpuInference:
-        """Enqueues an image, uint8 (H, W, 3), and its way back; the caller collects before the next one."""
+        """Enqueues an image, uint8 (H, W, 3), and its way back; the caller collects it before the next one."""
         self._network.feed(image)
         if not self._replays:
-            self._rehearse()
-        else:
-            for replay in self._replays:
-                replay()
-        self._copy_out()
+            self._prepare()
+        for replay in self._replays:
+            replay()
+        self._device.copy_out(self._bytes, self._result.block)
         return self
 
     def collect(self) -> GpuScores:
@@ -180,92 +160,66 @@ class GpuInference:
         bad = int(result["bad"][0])
         if bad < patches:
             raise NonFiniteError(f"descriptors: row {bad} holds NaN or infinity")
-        pairs, listed = patches * len(self._setting.bank), int(result["listed"][0]) if self._static else 0
-        bounded, filtered = (pairs, 0) if self._target.directions is not None else (0, pairs)
-        if not self._static or listed > self._search.capacity:
-            counts = self._search_waiting(listed)
-            bounded, filtered = counts.bounded, counts.filtered
+        listed = int(result["listed"][0]) if self._static else 0
+        whole = self._static and listed <= self._search.capacity
+        counts = self._counts if whole else self._search_in_parts(listed)
         decided, refined = (int(n) for n in result["counters"])
-        grid = self._setting.grid
+        grid = self._model.grid
         return GpuScores(
             float(result["score"][0]),
             result["map"][0].copy(),
             result["values"].reshape(grid).copy(),
             result["nearest"].reshape(grid).copy(),
-            SearchCounts(pairs, bounded, filtered + refined, decided, brute_force=filtered > 0),
+            counts.totals(patches * len(self._model.bank), decided, refined),
         )
 
-    # ----------------------------------------------------------------------------------------------- the way
-
-    def _rehearse(self) -> None:
-        """The first image: everything is made and loaded that a capture may not make, then captured."""
+    def _prepare(self) -> None:
+        """Runs both halves call by call, which allocates and loads what a capture may not; then captures them."""
+        model, device = self._model, self._device
         levels = self._network.compute()
-        plan = self._plan(levels)
-        self._tables = DescribeTables(self._device, plan)
-        self._work = self._device.empty(self._tables.work_shape(1), np.float32)
-        self._levels = self._device.upload(level_table(levels))
+        shapes = tuple(tuple(int(n) for n in level.shape[1:]) for level in levels)
+        self._describer = Describer(device, make_plan(shapes, model.grid, model.dim, model.neighbourhood))
+        self._levels = device.upload(level_table(levels))
         self._after_network()
-        self._device.synchronize()
+        device.synchronize()
+        halves = self._network.compute, self._after_network
         try:
-            _, again = self._capture(self._network.compute)
-            _, rest = self._capture(self._after_network)
+            self._replays = [self._capture(half) for half in halves]
         except GpuLostError:
             raise
-        except (RuntimeError, GpuError) as error:  # a network that cannot be captured: it waits, or branches on values
+        except (RuntimeError, GpuError) as error:  # a network that waits, or branches on values
             first = (str(error).splitlines() or [type(error).__name__])[0]
             _log.warning("no CUDA graph of this network, its launches are made one by one: %s", first)
-            _, again = repeat_calls(self._network.compute)
-            _, rest = repeat_calls(self._after_network)
-        self._replays = [again, rest]
-        for replay in self._replays:
-            replay()
-
-    def _plan(self, levels: Sequence[LevelView]) -> Plan:
-        shapes = tuple(tuple(int(n) for n in level.shape[1:]) for level in levels)
-        return make_plan(shapes, self._setting.grid, self._setting.dim, self._setting.neighbourhood)
+            self._replays = [repeat_calls(half) for half in halves]
 
     def _after_network(self) -> None:
-        """Levels to map and maximum; nothing waits."""
-        assert self._tables is not None
-        assert self._levels is not None
-        assert self._work is not None
-        device, out = self._device, self._on_gpu
-        patches, width = self._rows.shape
-        launch_describe(device, self._tables, self._levels, 1, self._work, self._rows, (patches * width, width))
+        """Levels to map and maximum, without waiting."""
+        device, out, rows = self._device, self._on_gpu, self._rows
+        patches, width = rows.values.shape
+        self._describer.launch(device, self._levels, 1, rows.values, (patches * width, width))
         fill(device, out["bad"], NONE)
-        find_nonfinite(device, DeviceRows(self._rows, None, 0, patches), out["bad"])
+        find_nonfinite(device, rows, out["bad"])
         if self._static:
-            self._search_enqueued()
-            self._map()
+            answers = Answers.none(device, patches, self._target.frame)
+            self._counts = Counts.zero(device, out["counters"])
+            candidates = Candidates(device, self._search.capacity, self._counts, count=out["listed"])
+            self._search.enqueue(self._target, rows, answers, candidates)
+            self._finish(answers)
 
-    def _search_enqueued(self) -> None:
-        target, search, patches = self._target, self._search, len(self._rows)
-        assert target.whole is not None
-        rows = DeviceRows(self._rows, None, 0, patches)
-        answers = Answers.none(self._device, patches)
-        candidates = Candidates(self._device, search.capacity, count=self._on_gpu["listed"])
-        search.enqueue(target.frame, rows, target.whole, answers, candidates, self._counts(), target.directions)
-        search.finish(answers.best, answers.nearest, self._places)
-
-    def _map(self) -> None:
-        out = self._on_gpu
-        scores = out["values"].reshape(1, *self._setting.grid)
-        launch_smooth(self._device, self._smooth, scores, self._half, out["map"], self._order, out["score"])
-
-    def _search_waiting(self, listed: int) -> Counts:
-        """The search in parts, for banks in pieces and lists that were too short; then the map, and the way back."""
-        rows, target = DeviceRows(self._rows, None, 0, len(self._rows)), self._target
-        directions = target.directions_after(listed, rows.count)
-        counts = self._counts()
-        answers = self._search.nearest(target.frame, rows, target.pieces, counts, directions)
-        self._search.finish(answers.best, answers.nearest, self._places)
-        self._map()
-        self._copy_out()
+    def _search_in_parts(self, listed: int) -> Counts:
+        """The search and the map for banks in pieces and lists that were too short; waits."""
+        target, patches = self._target, len(self._rows)
+        counts = Counts.zero(self._device, self._on_gpu["counters"])
+        answers = Answers.none(self._device, patches, target.frame)
+        self._search.complete(target.after(listed, patches), self._rows, answers, counts)
+        self._finish(answers)
+        self._device.copy_out(self._bytes, self._result.block)
         self._device.synchronize()
         return counts
 
-    def _counts(self) -> Counts:
-        return Counts.zero(self._device, self._on_gpu["counters"])
-
-    def _copy_out(self) -> None:
-        self._device.copy_out(self._bytes, self._result.block)
+    def _finish(self, answers: Answers) -> None:
+        """Answers to patch scores, map and maximum."""
+        out = self._on_gpu
+        self._search.finish(answers.best, answers.nearest, (out["nearest"], out["values"]))
+        scores = out["values"].reshape(1, *self._model.grid)
+        self._smoother.launch(scores, out["map"], out["score"])

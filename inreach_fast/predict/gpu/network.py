@@ -1,12 +1,12 @@
-"""A `Backbone` on a GPU as `GpuInference` wants it: input and levels in place, and its work captured in a CUDA graph.
+"""A `Backbone` on a GPU with input and levels at fixed places, and the capture of work in a CUDA graph.
 
-The thin part that only a GPU can run: all of torch.cuda that prediction uses is in this file.
+`captured` and `page_locked` are all of torch.cuda that predictions use besides streams (`slots`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -15,18 +15,16 @@ from ...backbones import Backbone
 from ...kernels.gpu.describe import LevelView
 from .inference import Capture
 
-T = TypeVar("T")
-
 
 class TorchNetwork:
-    """The backbone's levels of one input, on the stream that is torch's current one.
+    """The backbone's levels of one input, on torch's current stream.
 
-    Images are resized on the CPU, by Pillow as everywhere, and cross over as bytes; they are normalised on the GPU, by
-    the same float32 operations as on the CPU.
+    Images are resized on the CPU, by Pillow as everywhere, and copied as bytes; they are normalised on the GPU, by the
+    same float32 operations as on the CPU.
 
     Args:
         backbone: on a CUDA device (tests: any).
-        size: (H, W) of the input. precision: of its products, as in `Backbone.extract`.
+        size: (H, W) of the input. precision: as in `Backbone.extract`.
     """
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], precision: str = "float32") -> None:
@@ -42,20 +40,20 @@ class TorchNetwork:
         self._levels: list[torch.Tensor] = []
 
     def feed(self, image: UInt8Array) -> None:
-        """See `Network`; the one before it must have been collected."""
+        """See `GpuNetwork`; the image before must have been collected."""
         ordered = image[..., ::-1] if self._reverse else image
         self._staging.numpy()[:] = ordered.reshape(self._staging.shape)
         self._pixels.copy_(self._staging, non_blocking=True)
 
     def compute(self) -> Sequence[LevelView]:
-        """See `Network`."""
+        """See `GpuNetwork`."""
         height, width = self._size
         with torch.inference_mode():
             x = self._pixels.to(torch.float32).sub_(self._shift).div_(self._spread)
             levels = self._backbone.run(x.view(1, height, width, 3).permute(0, 3, 1, 2), self._precision)
             if not self._levels:
                 self._levels = levels
-            else:  # every run leaves them in the same place, captured or not
+            else:  # every run leaves them in the same place
                 for held, level in zip(self._levels, levels, strict=True):
                     held.copy_(level)
         return [LevelView(x.data_ptr(), tuple(x.stride()), tuple(x.shape)) for x in self._levels]  # type: ignore[arg-type]
@@ -64,16 +62,17 @@ class TorchNetwork:
 def captured(stream: Any) -> Capture:
     """`Capture` by CUDA graphs on a torch stream."""
 
-    def capture(work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    def capture(work: Callable[[], object]) -> Callable[[], object]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using CUDA meanwhile: the reading thread of a stream, other models.
+        # Other threads may use CUDA meanwhile: the reading thread of a stream, other models.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            result = work()
-        return result, graph.replay
+            work()
+        replay: Callable[[], object] = graph.replay
+        return replay
 
     return capture
 
 
 def page_locked(nbytes: int) -> UInt8Array:
-    """Host memory that a GPU copies to by itself."""
+    """Host memory that a GPU can copy to while the CPU goes on."""
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()

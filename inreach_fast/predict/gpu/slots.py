@@ -5,14 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from ...array_types import UInt8Array
 from ...backbones import Backbone
+from ...kernels.gpu.backend import GpuBackend
+from ...kernels.gpu.backends import gpu_backend, one_gpu
+from ...kernels.gpu.device import Device
 from ...kernels.gpu.devices.driver_errors import typed_errors
-from .inference import GpuInference, GpuScores, Setting
+from ...kernels.gpu.devices.memory import TorchMemory
+from ...kernels.gpu.devices.opening import open_gpu, parse_name
+from .inference import GpuInference, GpuModel, GpuScores
+from .network import TorchNetwork, captured, page_locked
 
 # One image is copied while the network or the search of another runs; more gain nothing and cost memory.
 SLOTS = 2
@@ -23,7 +30,7 @@ class Slot:
     """One stream of a GPU.
 
     Attributes:
-        inference: what runs on it.
+        inference: runs on it.
         current: makes the stream torch's current one.
     """
 
@@ -31,37 +38,31 @@ class Slot:
     current: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-class Started:
-    """An image that was started: in a slot until somebody collects it."""
+class Started(Future[GpuScores]):
+    """An image that was started: in a slot until it is collected."""
 
     def __init__(self, slot: Slot) -> None:
+        super().__init__()
         self.slot: Slot | None = slot
-        self._scores: GpuScores | None = None
-        self._error: Exception | None = None
 
     def finish(self) -> Slot:
-        """Waits for the image and gives its slot back."""
-        slot = self.slot
+        """Waits for the image and returns its slot."""
+        slot, self.slot = self.slot, None
         assert slot is not None
         try:
             with typed_errors(), slot.current():
-                self._scores = slot.inference.collect()
+                self.set_result(slot.inference.collect())
         except Exception as error:
-            self._error = error
-        self.slot = None
+            self.set_exception(error)
         return slot
-
-    def scores(self) -> GpuScores:
-        """What came of it; once."""
-        if self._error is not None:
-            raise self._error
-        assert self._scores is not None
-        return self._scores
 
 
 class GpuSlots:
-    """Slots that are taken in turn. Callers do not have to know of each other: where all slots are taken (by a stream
-    that pauses, another thread), the image that was started first is waited for, and kept for whoever started it."""
+    """Slots that are used in turn, by any number of callers.
+
+    If all slots are in use (by a paused stream, another thread), the image that was started first is waited for, and
+    its outcome is kept for its caller.
+    """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._free = deque(slots)
@@ -95,10 +96,10 @@ class GpuSlots:
             if started.slot is not None:
                 self._started.remove(started)
                 self._free.append(started.finish())
-        return started.scores()
+        return started.result()
 
     def scores(self, images: Iterable[UInt8Array]) -> Iterator[GpuScores]:
-        """One after the other, while the next ones run."""
+        """The outcomes in order, while the next images run."""
         started: deque[Started] = deque()
         for image in images:
             started.append(self.start(image))
@@ -108,38 +109,30 @@ class GpuSlots:
             yield self.collect(started.popleft())
 
 
-def open_slots(setting: Setting, backbone: Backbone, backend: str, precision: str) -> GpuSlots | None:
-    """The slots of a model on the GPU that its network is on; None where ``backend`` shares banks among GPUs.
+def open_slots(model: GpuModel, backbone: Backbone, backend: str, precision: str) -> GpuSlots | None:
+    """The slots of a model on the GPU of its network; None where ``backend`` names another GPU, or several.
 
     Raises:
         GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
     """
     import torch
 
-    from ...kernels.gpu.backend import GpuBackend
-    from ...kernels.gpu.backends import gpu_backend
-    from ...kernels.gpu.devices.gpu import GpuDevice
-    from ...kernels.gpu.devices.memory import TorchMemory
-    from ...kernels.gpu.devices.opening import open_gpu, parse_name
-    from .network import TorchNetwork, captured, page_locked
-
-    shared = gpu_backend(backend)
-    if not isinstance(shared, GpuBackend):
+    if not isinstance(gpu_backend(backend), GpuBackend):
         return None
     kind, numbers = parse_name(backend)
-    ordinal = backbone.device.index if backbone.device.index is not None else torch.cuda.current_device()
+    cuda: Any = torch.cuda
+    ordinal = backbone.device.index if backbone.device.index is not None else cuda.current_device()
     if numbers is not None and numbers != (ordinal,):
-        return None  # the bank is on another GPU than the network: through the CPU's memory
-    shared = gpu_backend(f"{kind}:{ordinal}")
-    assert isinstance(shared, GpuBackend)
+        return None
     slots = []
     for _ in range(SLOTS):
-        cuda: Any = torch.cuda
         stream = cuda.Stream(device=ordinal)
         stream.wait_stream(cuda.current_stream(ordinal))  # the weights were moved and folded there
-        with typed_errors(), torch.cuda.stream(stream):
-            device = GpuDevice(open_gpu(kind, ordinal), stream.cuda_stream, memory=TorchMemory(f"cuda:{ordinal}"))
-            network = TorchNetwork(backbone, setting.size, precision)
-            inference = GpuInference(setting, device, shared, network, capture=captured(stream), host=page_locked)
-        slots.append(Slot(inference, lambda stream=stream: torch.cuda.stream(stream)))  # type: ignore[misc]
+        with typed_errors(), cuda.stream(stream):
+            device = Device(open_gpu(kind, ordinal), stream.cuda_stream, memory=TorchMemory(f"cuda:{ordinal}"))
+            network = TorchNetwork(backbone, model.size, precision)
+            inference = GpuInference(
+                model, device, one_gpu(kind, ordinal), network, capture=captured(stream), host=page_locked
+            )
+        slots.append(Slot(inference, lambda stream=stream: cuda.stream(stream)))  # type: ignore[misc]
     return GpuSlots(slots)

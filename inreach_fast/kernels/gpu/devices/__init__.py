@@ -1,13 +1,9 @@
-"""CUDA GPUs as devices of the GPU engine (`inreach_fast.kernels.gpu`).
+"""GPUs, and all that is outside of the engine: driver, allocators, callers' arrays.
 
-driver_errors.py  what a driver answers, as the package's own errors
-probe.py          is there a GPU? asked of the driver, without a context
-source.py         the kernels as nvcc compiled them
-gpu.py           what is asked of a GPU, and a `Device` on one of its streams
-extension.py      GPUs through the compiled extension `inreach_fast._cuda`
-cupy_gpu.py      GPUs through CuPy
-nvrtc.py          the kernels as NVRTC compiles them for those, at first use
-memory.py         memory from torch's or CuPy's allocator, so that nobody hoards a GPU
-interop.py        arrays of others (DLPack, torch, CuPy) in and out without a copy, on their stream
-opening.py        the device behind a backend's name
+gpu.py            `Gpu`, a GPU with the kernels loaded, and `Memory`, an allocator
+opening.py        GPUs by a backend's name, opened once; the extension `inreach_fast._cuda` among them
+cupy_gpu.py       GPUs through CuPy; nvrtc.py compiles their kernels at first use
+memory.py         the allocators of torch and CuPy; limit.py: the limit on all of them
+interop.py        callers' arrays (torch, CuPy, DLPack) in and out without a copy, on their stream
+probe.py          whether there is a GPU; driver_errors.py: the driver's errors as the package's own
 """

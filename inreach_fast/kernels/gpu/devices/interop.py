@@ -1,8 +1,8 @@
-"""Arrays of others, in and out without a copy, in the order of their current stream.
+"""Callers' arrays on a GPU: in and out without a copy, in the order of their library's current stream.
 
-torch tensors and CuPy arrays are taken as they are, and results are of the same kind. Anything else that lives on a
-GPU and has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), whose arrays results then
-are; its own library takes those with its ``from_dlpack``.
+torch tensors and CuPy arrays are used as they are, and results are of the same kind. Any other array on a GPU that
+has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), and results are arrays of that
+library; the caller's own library reads them with its ``from_dlpack``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ....array_types import Array
 from ....errors import DeviceMismatchError, ParameterError
@@ -21,14 +20,16 @@ from ..describe import LevelView
 from ..device import DeviceArray
 from .memory import CupyMemory, TorchMemory
 
-# DLPack's numbers for CUDA memory, and for memory that is on both sides.
+# DLPack's numbers for CUDA memory, and for memory that host and GPU share.
 _DLPACK_CUDA = (2, 13)
 # torch's name for the GPUs' memory. Tests add "cpu", so that all of this runs without a GPU.
 _TORCH_TYPES = ("cuda",)
+# Types that convert without loss.
+_EXACT = {"float32": ("float16", "bfloat16"), "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32")}
 
 
 def lives_on_gpu(value: Any) -> bool:
-    """Whether an array lies in a GPU's memory: a torch or CuPy array, or anything that says so through DLPack."""
+    """Whether an array is in a GPU's memory: a torch or CuPy array, or any other whose DLPack says so."""
     if isinstance(value, np.ndarray) or not hasattr(value, "shape"):
         return False
     if hasattr(value, "detach") and hasattr(value, "device"):
@@ -48,129 +49,63 @@ def numbers_like(value: Any) -> Any:
     return library.to_gpu(numbers, library.ordinal(value))
 
 
-class Library(Protocol):
-    """Whose arrays a caller has."""
-
-    name: str
-
-    def owns(self, value: Any) -> bool:
-        """Whether it is an array of this library's."""
-
-    def adopt(self, value: Any) -> Any:
-        """Another library's array as one of this library's, without a copy."""
-
-    def ordinal(self, value: Any) -> int:
-        """The GPU that it lies on."""
-
-    def contiguous(self, value: Any, dtype: npt.DTypeLike) -> Any:
-        """In C order and of that dtype; None where the dtype is another that does not convert without loss."""
-
-    def view(self, value: Any, dtype: npt.DTypeLike) -> DeviceArray:
-        """A contiguous array's memory."""
-
-    def strided(self, value: Any) -> LevelView:
-        """A float32 (B, C, h, w) array as it lies, of any strides."""
-
-    def stream(self, ordinal: int) -> int:
-        """Raw handle of the caller's current stream."""
-
-    def to_host(self, value: Any, key: Any) -> Array:
-        """``value[key]`` in the CPU's memory; key is a slice or an array of row numbers."""
-
-    def to_gpu(self, value: Array, ordinal: int) -> Any:
-        """A host array as one of this library's, on a GPU."""
-
-    def padded(self, value: Any, columns: int, fill: float) -> Any:
-        """(m, j) widened to (m, columns); the array itself where j is that already."""
-
-    def as_bool(self, value: Any) -> Any:
-        """A uint8 array of zeros and ones as one of truth values, without a copy."""
-
-    def memory(self, ordinal: int) -> TorchMemory | CupyMemory:
-        """Its allocator."""
-
-
 class TorchLibrary:
-    """torch tensors. ``kind``: "cuda", or for tests "cpu"."""
-
-    name = "torch"
+    """torch tensors. ``kind``: "cuda", or for tests "cpu". Methods take tensors, except for `owns` and `adopt`."""
 
     def __init__(self, kind: str = "cuda") -> None:
         import torch
 
-        self._torch = torch
+        self._torch: Any = torch
         self._kind = kind
 
     def owns(self, value: Any) -> bool:
-        """See `Library`."""
+        """Whether it is an array of this library."""
         return isinstance(value, self._torch.Tensor) and value.device.type == self._kind
 
     def adopt(self, value: Any) -> Any:
-        """See `Library`; torch tells the producer its current stream."""
+        """Any array on a GPU as one of this library, without a copy; in the order of the current stream."""
         if isinstance(value, self._torch.Tensor):
-            return value
-        from torch.utils.dlpack import from_dlpack
-
-        return from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
+            return value.detach().resolve_neg()
+        return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
 
     def ordinal(self, value: Any) -> int:
-        """See `Library`."""
+        """Number of the GPU."""
         return int(value.device.index or 0)
 
-    def contiguous(self, value: Any, dtype: npt.DTypeLike) -> Any:
-        """See `Library`."""
-        torch, wanted = self._torch, getattr(self._torch, np.dtype(dtype).name)
-        value = value.detach().resolve_neg()
-        exact = {
-            torch.float32: (torch.float16, torch.bfloat16),
-            torch.int64: (torch.int32, torch.int16, torch.int8, torch.uint8),
-        }
-        if value.dtype != wanted:
-            if value.dtype not in exact.get(wanted, ()):
-                return None
-            value = value.to(wanted)
-        return value.contiguous()
+    def contiguous(self, value: Any, dtype: str) -> Any:
+        """In C order and of that dtype."""
+        return value.to(getattr(self._torch, dtype)).contiguous()
 
-    def view(self, value: Any, dtype: npt.DTypeLike) -> DeviceArray:
-        """See `Library`."""
-        return DeviceArray(value.data_ptr(), tuple(value.shape), np.dtype(dtype), value)
+    def layout(self, value: Any) -> tuple[int, tuple[int, ...]]:
+        """Address, and strides in values."""
+        return value.data_ptr(), tuple(value.stride())
 
-    def strided(self, value: Any) -> LevelView:
-        """See `Library`."""
-        value = value.detach().resolve_neg()
-        return LevelView(value.data_ptr(), tuple(value.stride()), tuple(value.shape))
+    def stream(self, ordinal: int) -> int:
+        """Raw handle of the caller's current stream."""
+        return 0 if self._kind != "cuda" else int(self._torch.cuda.current_stream(ordinal).cuda_stream)
 
-    def to_host(self, value: Any, key: Any) -> Array:
-        """See `Library`."""
+    def to_host(self, value: Any, key: Any = slice(None)) -> Array:
+        """``value[key]`` as a NumPy array; key is a slice or an array of row numbers."""
         chosen = key if isinstance(key, slice) else self._torch.from_numpy(np.array(key)).to(value.device)
         return np.asarray(value[chosen].cpu().numpy())
 
     def to_gpu(self, value: Array, ordinal: int) -> Any:
-        """See `Library`."""
-        return self._torch.from_numpy(value).to(f"cuda:{ordinal}" if self._kind == "cuda" else self._kind)
-
-    def padded(self, value: Any, columns: int, fill: float) -> Any:
-        """See `Library`."""
-        missing = columns - value.shape[1]
-        return self._torch.nn.functional.pad(value, (0, missing), value=fill) if missing else value
-
-    def as_bool(self, value: Any) -> Any:
-        """See `Library`."""
-        return value.view(self._torch.bool)
-
-    def stream(self, ordinal: int) -> int:
-        """See `Library`."""
-        return 0 if self._kind != "cuda" else int(self._torch.cuda.current_stream(ordinal).cuda_stream)
+        """A NumPy array as one of this library."""
+        return self._torch.from_numpy(value).to(self._device(ordinal))
 
     def memory(self, ordinal: int) -> TorchMemory:
-        """See `Library`."""
-        return TorchMemory(f"cuda:{ordinal}" if self._kind == "cuda" else self._kind)
+        """The library's allocator."""
+        return TorchMemory(self._device(ordinal))
+
+    def _device(self, ordinal: int) -> str:
+        return f"cuda:{ordinal}" if self._kind == "cuda" else self._kind
 
 
 class CupyLibrary:
-    """CuPy arrays."""
+    """CuPy arrays; the methods are those of `TorchLibrary`.
 
-    name = "cupy"
+    CuPy computes on the current GPU, wherever an array is: each operation makes the array's GPU current.
+    """
 
     def __init__(self) -> None:
         import cupy
@@ -178,68 +113,41 @@ class CupyLibrary:
         self._cupy: Any = cupy
 
     def owns(self, value: Any) -> bool:
-        """See `Library`."""
         return isinstance(value, self._cupy.ndarray)
 
     def adopt(self, value: Any) -> Any:
-        """See `Library`; CuPy tells the producer its current stream."""
         if isinstance(value, self._cupy.ndarray):
             return value
         return self._cupy.from_dlpack(value) if hasattr(value, "__dlpack__") else self._cupy.asarray(value)
 
     def ordinal(self, value: Any) -> int:
-        """See `Library`."""
         return int(value.device.id)
 
-    def contiguous(self, value: Any, dtype: npt.DTypeLike) -> Any:
-        """See `Library`."""
-        wanted = np.dtype(dtype)
-        exact = {"float32": ("float16",), "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32")}
-        if value.dtype != wanted and value.dtype.name not in exact.get(wanted.name, ()):
-            return None
-        with self._cupy.cuda.Device(self.ordinal(value)):  # CuPy computes on the current GPU, wherever an array is
-            return self._cupy.ascontiguousarray(value, dtype=wanted)
+    def contiguous(self, value: Any, dtype: str) -> Any:
+        with self._cupy.cuda.Device(self.ordinal(value)):
+            return self._cupy.ascontiguousarray(value, dtype=np.dtype(dtype))
 
-    def view(self, value: Any, dtype: npt.DTypeLike) -> DeviceArray:
-        """See `Library`."""
-        return DeviceArray(int(value.data.ptr), tuple(value.shape), np.dtype(dtype), value)
+    def layout(self, value: Any) -> tuple[int, tuple[int, ...]]:
+        return int(value.data.ptr), tuple(int(s) // value.itemsize for s in value.strides)
 
-    def strided(self, value: Any) -> LevelView:
-        """See `Library`."""
-        strides = tuple(int(s) // value.itemsize for s in value.strides)
-        return LevelView(int(value.data.ptr), strides, tuple(value.shape))
+    def stream(self, ordinal: int) -> int:
+        with self._cupy.cuda.Device(ordinal):
+            return int(self._cupy.cuda.get_current_stream().ptr)
 
-    def to_host(self, value: Any, key: Any) -> Array:
-        """See `Library`."""
+    def to_host(self, value: Any, key: Any = slice(None)) -> Array:
         with self._cupy.cuda.Device(self.ordinal(value)):
             chosen = key if isinstance(key, slice) else self._cupy.asarray(key)
             return np.asarray(self._cupy.asnumpy(value[chosen]))
 
     def to_gpu(self, value: Array, ordinal: int) -> Any:
-        """See `Library`."""
         with self._cupy.cuda.Device(ordinal):
             return self._cupy.asarray(value)
 
-    def padded(self, value: Any, columns: int, fill: float) -> Any:
-        """See `Library`."""
-        missing = columns - value.shape[1]
-        if not missing:
-            return value
-        with self._cupy.cuda.Device(self.ordinal(value)):
-            return self._cupy.pad(value, ((0, 0), (0, missing)), constant_values=fill)
-
-    def as_bool(self, value: Any) -> Any:
-        """See `Library`."""
-        return value.view(self._cupy.bool_)
-
-    def stream(self, ordinal: int) -> int:
-        """See `Library`."""
-        with self._cupy.cuda.Device(ordinal):
-            return int(self._cupy.cuda.get_current_stream().ptr)
-
     def memory(self, ordinal: int) -> CupyMemory:
-        """See `Library`."""
         return CupyMemory(ordinal)
+
+
+Library = TorchLibrary | CupyLibrary
 
 
 @cache
@@ -255,31 +163,28 @@ def _cupy_library() -> CupyLibrary:
 
 
 def library_of(value: Any) -> Library:
-    """Whose array it is, or who takes it in; see the module.
+    """The library of an array on a GPU, or the one that adopts it; see the module.
 
     Raises:
-        ParameterError: neither torch with CUDA nor CuPy is there to take it.
+        ParameterError: neither torch with CUDA nor CuPy is installed.
     """
-    module = type(value).__module__.split(".")[0]
-    if module == "cupy":
-        return _cupy_library()
-    torch_library = _torch_library()
+    torch_library = None if type(value).__module__.split(".")[0] == "cupy" else _torch_library()
     if torch_library is not None:
         return torch_library
     try:
         return _cupy_library()
     except ImportError:
         raise ParameterError(
-            f"an array of {type(value).__module__} on a GPU needs torch with CUDA, or CuPy; install one of them"
+            f"an array of {type(value).__module__} on a GPU: needs torch with CUDA, or CuPy; install one of them"
         ) from None
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Where a call's arrays are and whose they are.
+    """Where a call's arrays are.
 
     Attributes:
-        library: whose arrays; results are of the same kind.
+        library: of the arrays, and of the results.
         ordinal: the GPU.
         stream: raw handle of the caller's current stream there.
     """
@@ -288,40 +193,45 @@ class Caller:
     ordinal: int
     stream: int
 
-    def take(self, value: Any, name: str, *, dtype: npt.DTypeLike, ndim: int | Sequence[int]) -> DeviceArray:
+    def take(self, value: Any, name: str, *, dtype: str, ndim: int) -> DeviceArray:
         """An array's memory, without a copy where it is contiguous and of that dtype.
 
         Raises:
-            ParameterError: dtype or dimensions; DeviceMismatchError: on another GPU, or on the CPU.
+            ParameterError: dtype or dimensions. DeviceMismatchError: on another GPU, or on the CPU.
         """
-        if not lives_on_gpu(value) and not self.library.owns(value):
-            where = f"on GPU {self.ordinal}"
-            raise DeviceMismatchError(f"{name}: on the CPU, where the call's other arrays are {where}; move it there")
-        mine = self.library.adopt(value)
-        gpu = self.library.ordinal(mine)
-        if gpu != self.ordinal:
-            raise DeviceMismatchError(
-                f"{name}: on GPU {gpu}, where the call's other arrays are on GPU {self.ordinal}; move it there"
-            )
-        allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-        if len(mine.shape) not in allowed:
-            wanted = " or ".join(map(str, allowed))
-            raise ParameterError(f"{name}: expected an array of {wanted} dimensions, got shape {tuple(mine.shape)}")
-        ready = self.library.contiguous(mine, dtype)
-        if ready is None:
+        on_gpu = lives_on_gpu(value) or self.library.owns(value)
+        mine = self.library.adopt(value) if on_gpu else value
+        self.check_gpu(self.library.ordinal(mine) if on_gpu else None, name)
+        if len(mine.shape) != ndim:
+            raise ParameterError(f"{name}: expected an array of {ndim} dimensions, got shape {tuple(mine.shape)}")
+        if str(mine.dtype).removeprefix("torch.") not in (dtype, *_EXACT[dtype]):
             raise ParameterError(
-                f"{name}: expected {np.dtype(dtype)}, got {mine.dtype}, whose values it may not hold; convert it "
-                "yourself if that is meant"
+                f"{name}: expected {dtype}, got {mine.dtype}, which may lose values; convert it yourself if that is "
+                "intended"
             )
-        return self.library.view(ready, dtype)
+        ready = self.library.contiguous(mine, dtype)
+        address, _ = self.library.layout(ready)
+        return DeviceArray(address, tuple(ready.shape), np.dtype(dtype), ready)
+
+    def check_gpu(self, ordinal: int | None, name: str) -> None:
+        """Raises DeviceMismatchError where an array is on another GPU, or (None) on the CPU."""
+        if ordinal != self.ordinal:
+            raise DeviceMismatchError(
+                f"{name}: on {'the CPU' if ordinal is None else f'GPU {ordinal}'}, where the call's other arrays are "
+                f"on GPU {self.ordinal}; move it there"
+            )
+
+    def levels(self, values: Sequence[Any]) -> list[LevelView]:
+        """float32 arrays (B, C, h, w) of this library as they are in memory, with any strides."""
+        return [LevelView(*self.library.layout(x), tuple(x.shape)) for x in values]  # type: ignore[arg-type]
 
     def give(self, array: DeviceArray) -> Any:
-        """Memory of the library's allocator as an array of the caller's kind, without a copy."""
+        """Memory of the library's allocator as an array of the library, without a copy."""
         return self.library.memory(self.ordinal).array(array)
 
 
 def caller_of(*values: Any) -> Caller | None:
-    """Where the arrays on a GPU among these are; None where all are on the CPU. The first one decides whose."""
+    """Where the arrays on a GPU among these are; None where all are on the CPU. The first one decides."""
     for value in values:
         if value is not None and lives_on_gpu(value):
             library = library_of(value)

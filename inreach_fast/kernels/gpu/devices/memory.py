@@ -1,84 +1,84 @@
-"""Memory from the allocators of torch and CuPy: one pool for everybody on a GPU, and results that are their arrays."""
+"""The allocators of torch and CuPy: one memory pool for everybody on a GPU, and results that are their arrays."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
-
-import numpy as np
 
 from ..device import DeviceArray
 
 
 class TorchMemory:
-    """Memory of torch's caching allocator; owners are uint8 tensors.
+    """torch's caching allocator; owners are uint8 tensors.
 
     Args:
-        device: torch device. Anything but "cuda" is for tests.
+        device: torch device; another type than "cuda" is for tests.
     """
 
     def __init__(self, device: str) -> None:
         import torch
 
-        self._torch = torch
+        self._torch: Any = torch
         self._device = torch.device(device)
 
     def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
         """See `Memory`."""
-        with self._stream(stream):
+        with self._current(stream):
             owner = self._torch.empty(max(nbytes, 1), dtype=self._torch.uint8, device=self._device)
         return owner.data_ptr(), owner
 
     def free_bytes(self) -> int:
-        """See `Memory`; what the allocator holds unused counts as free."""
+        """See `Memory`."""
         if self._device.type != "cuda":
             return 1 << 30
-        free, _ = self._torch.cuda.mem_get_info(self._device)
-        held = self._torch.cuda.memory_reserved(self._device) - self._torch.cuda.memory_allocated(self._device)
-        return int(free) + int(held)
+        cuda = self._torch.cuda
+        free, _ = cuda.mem_get_info(self._device)
+        return int(free) + int(cuda.memory_reserved(self._device)) - int(cuda.memory_allocated(self._device))
 
     def array(self, array: DeviceArray) -> Any:
         """The tensor that memory of this allocator is, without a copy."""
         owner = array.owner.memory
         first = array.address - owner.data_ptr()
-        kind = getattr(self._torch, array.dtype.name)
-        return owner[first : first + array.nbytes].view(kind).reshape(array.shape)
+        return owner[first : first + array.nbytes].view(getattr(self._torch, array.dtype.name)).reshape(array.shape)
 
-    def _stream(self, stream: int) -> Any:
-        # The allocator ties a block to the stream that is current when it is taken.
-        torch = self._torch
-        if self._device.type != "cuda":
-            return torch.inference_mode(False)
-        if torch.cuda.current_stream(self._device).cuda_stream == stream:
-            return torch.cuda.device(self._device)
-        if stream == 0:  # of ExternalStream(0) torch makes some stream of its pool (pytorch issue #182960)
-            return torch.cuda.stream(torch.cuda.default_stream(self._device))
-        return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=self._device))
+    def _current(self, stream: int) -> AbstractContextManager[Any]:
+        # The allocator ties a block to the stream that is current when it is allocated.
+        cuda, device = self._torch.cuda, self._device
+        found: AbstractContextManager[Any]
+        if device.type != "cuda":
+            found = nullcontext()
+        elif cuda.current_stream(device).cuda_stream == stream:
+            found = cuda.device(device)
+        elif stream == 0:  # torch makes ExternalStream(0) some stream of its pool (pytorch issue #182960)
+            found = cuda.stream(cuda.default_stream(device))
+        else:
+            found = cuda.stream(cuda.ExternalStream(stream, device=device))
+        return found
 
 
 class CupyMemory:
-    """Memory of CuPy's current allocator; owners are its memory pointers."""
+    """CuPy's current allocator; owners are its memory pointers."""
 
     def __init__(self, ordinal: int) -> None:
         import cupy
 
         self._cupy: Any = cupy
-        self._ordinal = ordinal
+        self._device = cupy.cuda.Device(ordinal)
 
     def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
         """See `Memory`."""
         cuda = self._cupy.cuda
-        with cuda.Device(self._ordinal), cuda.Stream.null if stream == 0 else cuda.ExternalStream(stream):
+        with self._device, cuda.Stream.null if stream == 0 else cuda.ExternalStream(stream):
             owner = cuda.alloc(max(nbytes, 1))
         return int(owner.ptr), owner
 
     def free_bytes(self) -> int:
-        """See `Memory`; what CuPy's pool holds unused counts as free."""
-        with self._cupy.cuda.Device(self._ordinal):
+        """See `Memory`."""
+        with self._device:
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def array(self, array: DeviceArray) -> Any:
-        """The array that memory of this allocator is, without a copy."""
+        """The CuPy array that memory of this allocator is, without a copy."""
         owner = array.owner.memory
-        first = array.address - int(owner.ptr)
-        return self._cupy.ndarray(array.shape, np.dtype(array.dtype), memptr=owner + first)
+        return self._cupy.ndarray(array.shape, array.dtype, memptr=owner + (array.address - int(owner.ptr)))

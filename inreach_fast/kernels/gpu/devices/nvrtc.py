@@ -1,7 +1,7 @@
-"""The kernels as NVRTC compiles them for a GPU, through CuPy's binding of it; what was made is kept on disk.
+"""Compiles the kernels for a GPU with NVRTC, through CuPy's binding of it, and caches the result on disk.
 
-Not through ``cupy.RawModule``: that ends every list of options with ``-ftz=true`` (cupy issue #9576), which counts
-subnormal numbers as zero, so that answers would be others.
+Not through ``cupy.RawModule``: it appends ``-ftz=true`` to every list of options (cupy issue #9576). That flushes
+subnormal numbers to zero, and answers would change.
 """
 
 from __future__ import annotations
@@ -14,31 +14,36 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import GpuUnavailableError
-from ..sources import NVRTC_OPTIONS, kernel_source
+from ..kernel_source import kernel_source
+
+# No -use_fast_math: it would flush subnormals, and divide and take roots approximately. Fusing (-fmad) is on, as with
+# nvcc: the source itself says what must not be fused.
+NVRTC_OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
 
 def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
     """Machine code for the GPU, or PTX where NVRTC is older than the GPU.
 
     Args:
-        nvrtc: CuPy's binding, or what has its functions.
+        nvrtc: CuPy's binding (``cupy.cuda.nvrtc``).
 
     Raises:
-        GpuUnavailableError: NVRTC is not there, or refuses the kernels.
+        GpuUnavailableError: NVRTC is missing, or does not compile the kernels.
     """
     try:
         version = tuple(nvrtc.getVersion())
         known = [int(n) for n in nvrtc.getSupportedArchs()]
     except Exception as error:  # the binding looks for the library at its first use
         raise GpuUnavailableError(
-            f"NVRTC cannot be used ({error}); install nvidia-cuda-nvrtc of CuPy's CUDA"
+            f"NVRTC: cannot be used ({error}); install nvidia-cuda-nvrtc of the CUDA version that CuPy uses"
         ) from error
     wanted = 10 * compute_capability[0] + compute_capability[1]
     virtual = wanted not in known
     number = max((n for n in known if n <= wanted), default=min(known)) if virtual else wanted
     options = (*NVRTC_OPTIONS, f"--gpu-architecture={'compute' if virtual else 'sm'}_{number}")
     digest = hashlib.sha256("\n".join([kernel_source(), *options, str(version)]).encode()).hexdigest()
-    place = _folder() / f"inreach-{digest[:32]}"
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+    place = folder / f"inreach-{digest[:32]}"
     with contextlib.suppress(OSError):
         data = place.read_bytes()
         if data[:32] == hashlib.sha256(data[32:]).digest():
@@ -46,11 +51,6 @@ def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
     made = _compiled(nvrtc, options, virtual)
     _keep(place, hashlib.sha256(made).digest() + made)
     return made
-
-
-def _folder() -> Path:
-    """Where CuPy keeps its kernels."""
-    return Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
 
 
 def _compiled(nvrtc: Any, options: tuple[str, ...], virtual: bool) -> bytes:
@@ -62,21 +62,17 @@ def _compiled(nvrtc: Any, options: tuple[str, ...], virtual: bool) -> bytes:
     except Exception as error:
         said = next((line for line in nvrtc.getProgramLog(program).splitlines() if "error" in line), str(error))
         raise GpuUnavailableError(
-            f"NVRTC cannot compile the kernels ({said}); update cupy and nvidia-cuda-nvrtc"
+            f"NVRTC: cannot compile the kernels ({said}); update cupy and nvidia-cuda-nvrtc"
         ) from error
     finally:
         nvrtc.destroyProgram(program)
 
 
 def _keep(place: Path, data: bytes) -> None:
-    """Written whole or not at all; where it cannot be, the next process compiles again."""
+    """Writes the file whole or not at all; if it cannot be written, the next process compiles again."""
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(scratch, place)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            scratch = Path(folder) / place.name
+            scratch.write_bytes(data)
+            scratch.replace(place)

@@ -1,4 +1,4 @@
-"""Is there a GPU? Asked of the driver itself: no context is made, and neither torch nor CuPy is imported."""
+"""Whether there is a GPU, by the driver itself: without a context, and without importing torch or CuPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from ....errors import GpuUnavailableError
 from .driver_errors import NO_DRIVER, OLD_DRIVER, gpu_error
 
-# CUDA 12.0: what the kernels' smallest build (NVRTC 12) needs. The driver of a newer toolkit says so itself.
+# CUDA 12.0: NVRTC 12, the oldest that compiles the kernels, needs it. Newer toolkits check the driver themselves.
 LEAST_DRIVER = 12000
 
 
@@ -25,7 +25,7 @@ def gpu_count() -> int:
     """GPUs that this process may use, at least 1.
 
     Raises:
-        GpuUnavailableError: no driver, one that is too old, or no GPU; the message tells which.
+        GpuUnavailableError: no driver, one that is too old, or no GPU; the message says which.
     """
     library = _library(os.environ.get("INREACH_LIBCUDA") or "libcuda.so.1")
     if library is None:
@@ -42,7 +42,7 @@ def gpu_count() -> int:
         if call == "cuDriverGetVersion" and number.value < LEAST_DRIVER:
             have = f"{number.value // 1000}.{number.value % 1000 // 10}"
             least = f"{LEAST_DRIVER // 1000}.{LEAST_DRIVER % 1000 // 10}"
-            raise gpu_error(OLD_DRIVER, f"the driver is made for CUDA {have}, at least {least} is needed", call=call)
+            raise gpu_error(OLD_DRIVER, f"the driver supports CUDA {have}, at least {least} is needed", call=call)
     if number.value == 0:
         raise gpu_error(100, "no GPU", call="cuDeviceGetCount")
     return number.value

@@ -11,12 +11,12 @@ from kernel_cases import FAMILIES, same_bits
 
 from inreach_fast.errors import GpuLostError
 from inreach_fast.kernels import Bank, registry
-from inreach_fast.kernels.gpu.shared_bank import SharedBank
+from inreach_fast.kernels.gpu.backends import SeveralGpus
 
 
-def _shared(devices: int) -> SharedBank:
+def _shared(devices: int) -> SeveralGpus:
     worker: Any = registry.backends["auto"]
-    return SharedBank("shared", [worker] * devices)
+    return SeveralGpus("shared", [worker] * devices)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
@@ -69,4 +69,4 @@ def test_an_error_of_one_device_is_the_calls() -> None:
     lost: Any = Lost()
     rows = np.ones((4, 2), np.float32)
     with pytest.raises(GpuLostError, match="GPU 1"):
-        SharedBank("shared", [worker, lost]).nearest(Bank(rows), Bank(rows), 1, None)
+        SeveralGpus("shared", [worker, lost]).nearest(Bank(rows), Bank(rows), 1, None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .array_types import Array
+from ..array_types import Array
+from ..errors import SaveError
 
 WINDOWS: Final = os.name == "nt"
 _BLOCK: Final = 16 << 20
@@ -30,23 +31,25 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     The folder must exist. After an error (OSError: it cannot be written) nothing of the new file is left.
     """
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             yield file
-        replace_file(aside, path)
+        os.replace(aside, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(aside)
+            aside.unlink()
         raise
 
 
-def replace_file(aside: str | Path, path: Path) -> None:
-    """Renames a finished file to ``path``, with the permissions that the user's umask gives to new files."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    os.chmod(aside, 0o666 & ~mask)
-    os.replace(aside, path)
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`whole_file` for a function that writes; raises SaveError, naming ``path``, if it cannot be written."""
+    try:
+        with whole_file(path) as file:
+            write(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SaveError(f"{path}: cannot be written ({reason}); free some space or choose another folder") from error
 
 
 def sync_folder(folder: Path) -> None:
