@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Array
-from ..errors import SaveError
 
 WINDOWS: Final = os.name == "nt"
 _BLOCK: Final = 16 << 20
@@ -40,16 +39,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             aside.unlink()
         raise
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """`whole_file` for a function that writes; raises SaveError, naming ``path``, if it cannot be written."""
-    try:
-        with whole_file(path) as file:
-            write(file)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SaveError(f"{path}: cannot be written ({reason}); free some space or choose another folder") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -91,12 +91,13 @@ def test_a_whole_file_replaces_the_old_one_or_leaves_it(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_bytes(b"old")
 
-    def interrupted(file: Any) -> None:
-        file.write(b"ne")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with files.whole_file(path) as file:
+            file.write(b"ne")
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write_whole(path, interrupted)
+        interrupted()
     assert path.read_bytes() == b"old"
     with files.whole_file(path) as file:
         file.write(b"new")

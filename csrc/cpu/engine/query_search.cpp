@@ -309,6 +309,7 @@ void QuerySearch::refine(size_t leaf, const LeafNumbers& numbers, const uint8_t*
 }
 
 void QuerySearch::drain() {
+    if (candidates_.size() >= kDrainAt) stop_point();
     std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
         return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
     });

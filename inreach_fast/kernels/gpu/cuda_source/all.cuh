@@ -1,0 +1,10 @@
+// The one translation unit.
+#include "check.cuh"
+#include "decide.cuh"
+#include "describe.cuh"
+#include "filter_f32.cuh"
+#include "filter_mma.cuh"
+#include "frame.cuh"
+#include "select.cuh"
+#include "smooth.cuh"
+#include "spread.cuh"
