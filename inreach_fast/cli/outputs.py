@@ -23,10 +23,10 @@ from .console import jsonable
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a temporary file next to `path` and rename it: an older file stays until the new one is complete.
+    """Write a file, and its folder if need be: an older file stays until the new one is complete.
 
     Raises:
-        SaveError: the file cannot be written. Then, and on any other error, the temporary file is removed.
+        SaveError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from .. import options
 from ..console import Console
 from ..outputs import require_writable
@@ -30,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     require_writable(args.output)
     begin = time.perf_counter()
-    model = inreach_fast.InReaCh.load(args.model, backend=args.backend)
+    model = InReaCh.load(args.model, backend=args.backend)
     small = model.compress(args.epsilon, to=args.to, progress=console.progress)
     small.save(args.output)
     compression = small.nominal_.compression
