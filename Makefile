@@ -38,7 +38,7 @@ dev:
 
 # The CUDA kernels compiled for every architecture, registers and theoretical occupancy printed; needs nvcc and no GPU.
 cuda-check: $(VENV)/.installed-test
-	cd tests && $(abspath $(BIN))/pytest -q -rs cuda_build/test_compile.py
+	cd tests && $(abspath $(BIN))/pytest -q cuda_build/test_compile.py
 
 # The NEON kernels on a machine without one: cross-compiled, run under qemu-user (Debian and Ubuntu:
 # apt-get install g++-aarch64-linux-gnu qemu-user).
