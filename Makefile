@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint bench dev neon-test cuda-check clean
+.PHONY: demo test lint bench dev cpp-example neon-test windows-test cuda-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
@@ -23,7 +23,7 @@ test: $(VENV)/.installed-test
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cu')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cu' 'examples/*.cpp' 'tests/isa/*.cpp')
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench
@@ -40,18 +40,33 @@ dev:
 cuda-check: $(VENV)/.installed-test
 	cd tests && $(abspath $(BIN))/pytest -q cuda_build/test_compile.py
 
-# The NEON kernels on a machine without one: cross-compiled, run under qemu-user (Debian and Ubuntu:
-# apt-get install g++-aarch64-linux-gnu qemu-user).
+# The engine's C++ API: built and run without Python (examples/cpp).
+CMAKE ?= cmake
+cpp-example:
+	$(CMAKE) -S examples/cpp -B build/example -DINREACH_WERROR=ON
+	$(CMAKE) --build build/example --parallel
+	build/example/search
+
+# The kernels of another processor or system against the scalar ones (tests/isa), cross-compiled and emulated.
+# NEON under qemu-user (Debian, Ubuntu: apt-get install g++-aarch64-linux-gnu qemu-user).
 NEON_CXX ?= aarch64-linux-gnu-g++
 NEON_RUN ?= qemu-aarch64
-NEON_SOURCES := tests/neon/compare.cpp $(wildcard csrc/cpu/*.cpp csrc/cpu/engine/*.cpp csrc/cpu/*/scalar.cpp csrc/cpu/*/neon.cpp)
-neon-test: build/neon/compare
-	$(NEON_RUN) $< neon
+neon-test:
+	$(CMAKE) -S . -B build/neon $(ISA_TEST) -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	    -DCMAKE_CXX_COMPILER=$(NEON_CXX)
+	$(CMAKE) --build build/neon --parallel
+	$(NEON_RUN) build/neon/isa_compare neon
 
-build/neon/compare: $(NEON_SOURCES) $(wildcard csrc/cpu/*.h csrc/cpu/engine/*.h csrc/include/inreach/*.h)
-	mkdir -p $(@D)
-	$(NEON_CXX) -std=c++17 -O2 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -static -pthread \
-	    -Icsrc/include -Icsrc/cpu $(NEON_SOURCES) -o $@
+# Windows under Wine (Debian, Ubuntu: apt-get install g++-mingw-w64-x86-64-posix wine).
+WINDOWS_CXX ?= x86_64-w64-mingw32-g++-posix
+WINDOWS_RUN ?= wine
+windows-test:
+	$(CMAKE) -S . -B build/windows $(ISA_TEST) -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=AMD64 \
+	    -DCMAKE_CXX_COMPILER=$(WINDOWS_CXX)
+	$(CMAKE) --build build/windows --parallel
+	WINEDEBUG=-all $(WINDOWS_RUN) build/windows/isa_compare.exe
+
+ISA_TEST := -DINREACH_PYTHON=OFF -DINREACH_ISA_TEST=ON -DINREACH_WERROR=ON
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
-"""Side by side with named peers: ``python -m bench`` from the root of the repository (bench/README.md).
+"""Benchmarks against named peers: ``python -m bench`` from the root of the repository (bench/README.md).
 
-The tree's own package is measured where its extension was built in place (`make dev`), else the installed one.
+The package of the source tree is measured if its extension was built in place (`make dev`), else the installed one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def _prefer_the_compiled_package() -> None:
-    # `python -m` puts the repository first on the path, and its inreach_fast would hide the installed one
-    # although it holds no extension: everything would be measured with a slower backend, without a word.
+    # `python -m` puts the repository first on the path. Without a compiled extension, its inreach_fast would hide the
+    # installed one, and a slower backend would be measured without a warning.
     package = ROOT / "inreach_fast"
     if any(package.glob("_core*.so")) or any(package.glob("_core*.pyd")):
         return

@@ -1,4 +1,4 @@
-"""``python -m bench``: everything side by side, as a Markdown table and JSON."""
+"""``python -m bench``: the benchmarks against named peers, as a Markdown table and JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from . import ROOT, environment, records
 
 SECTIONS = ("search", "association", "describe", "whole", "memory")
 LONG_SECTIONS = ("scale", "patchcore", "fit_large", "gpu")
-"""Only on demand: gigabytes on disk, another environment, an hour, or a GPU."""
+"""Run on request only: they need gigabytes of disk, another environment, an hour, or a GPU."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the sections asked for; 1 if one of them failed, else 0."""
+    """Run the requested sections; returns 1 if one of them failed, else 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     if options.device == "cuda":
@@ -34,14 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     result = measure(options)
     folder = ROOT / "bench" / "results"
     json_path = options.json or folder / f"{_name(options)}.json"
-    # First: whoever was to read the rest may be gone.
+    # Before printing: the reader of stdout may be gone.
     records.save(result, json_path, options.markdown or json_path.with_suffix(".md"))
     print(records.markdown(result))
     return int(any(section.get("error") for section in result["sections"].values()))
 
 
 def _name(options: argparse.Namespace) -> str:
-    """Of the results: a part of the sections never overwrites the whole's."""
+    """Name of the result files; some of the sections never overwrite the full result."""
     parts = () if options.only == ",".join(SECTIONS) else tuple(name for name in options.only.split(",") if name)
     if not parts:
         return "quick" if options.quick else "full"
@@ -50,30 +50,26 @@ def _name(options: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: under two minutes")
-    parser.add_argument(
-        "--only",
-        default=",".join(SECTIONS),
-        help=f"sections, with commas between (%(default)s; on demand: {', '.join(LONG_SECTIONS)})",
-    )
-    parser.add_argument("--threads", type=int, help="threads for everybody (default: each library's own)")
-    parser.add_argument("--backbone", default="auto", help="a name that load_backbone knows (bench/README.md)")
-    parser.add_argument("--weights", default="official", help="for --backbone: official, random or a file")
-    parser.add_argument("--image-size", type=int, default=224, help="side of the network's input, pixels")
-    parser.add_argument(
-        "--scratch",
-        type=Path,
-        help="folder for large and cached files ($INREACH_BENCH_SCRATCH, else bench/results/tmp)",
-    )
-    parser.add_argument("--keep", action="store_true", help="scale: leave the descriptors' file for the next run")
-    parser.add_argument("--sizes", type=_numbers, help="scale: sizes of the bank, with commas between")
-    parser.add_argument("--anomalib-python", type=Path, help="patchcore: the Python of an environment with anomalib")
-    parser.add_argument("--images", type=int, help="fit_large: how many (4000)")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the section gpu alone, on the current GPU"
-    )
-    parser.add_argument("--json", type=Path, help="where the raw figures go (bench/results/quick|full.json)")
-    parser.add_argument("--markdown", type=Path, help="where the table goes (beside the JSON)")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small sizes and few rounds: about three minutes")
+    words = f"sections, separated by commas; also {', '.join(LONG_SECTIONS)} (default: %(default)s)"
+    add("--only", default=",".join(SECTIONS), help=words)
+    add("--threads", type=int, help="threads of every contestant (default: each library's own)")
+    add("--backbone", default="auto", help="backbone, see bench/README.md (default: auto)")
+    words = "weights of --backbone: official, random or a file (default: official)"
+    add("--weights", default="official", help=words)
+    words = "side of the network's input, in pixels (default: 224)"
+    add("--image-size", type=int, default=224, help=words)
+    words = "folder for large and cached files (default: $INREACH_BENCH_SCRATCH, else bench/results/tmp)"
+    add("--scratch", type=Path, help=words)
+    add("--keep", action="store_true", help="scale: keep the file of descriptors for the next run")
+    add("--sizes", type=_numbers, help="scale: sizes of the bank, separated by commas (default: all)")
+    add("--anomalib-python", type=Path, help="patchcore: Python of an environment with anomalib")
+    add("--images", type=int, help="fit_large: number of images (default: 4000)")
+    words = "cuda runs only the section gpu, on the current GPU (default: cpu)"
+    add("--device", choices=("cpu", "cuda"), default="cpu", help=words)
+    add("--json", type=Path, help="file for the raw figures (default: bench/results/full.json, or quick.json)")
+    add("--markdown", type=Path, help="file for the table (default: next to the JSON)")
     return parser
 
 
@@ -82,14 +78,14 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All sections asked for; one that fails is recorded and the others go on."""
+    """All requested sections; a failed one is recorded and the others go on."""
     wanted = [name for name in options.only.split(",") if name]
     every = (*SECTIONS, *LONG_SECTIONS)
     unknown = sorted(set(wanted) - set(every))
     if unknown:
-        raise SystemExit(f"--only: no section {', '.join(unknown)}; there are {', '.join(every)}")
+        raise SystemExit(f"--only: unknown section {', '.join(unknown)}; give some of {', '.join(every)}")
     if options.scratch:
-        os.environ["INREACH_BENCH_SCRATCH"] = str(options.scratch.absolute())  # the children look there too
+        os.environ["INREACH_BENCH_SCRATCH"] = str(options.scratch.absolute())  # for the child processes
     begun = time.perf_counter()
     runs, work = _runs(options)
     sections = {name: _section(name, runs[name]) for name in every if name in wanted}
@@ -112,7 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[records.Case]]], Any]:
-    # Imported here: `relaunch` has to come before anything that loads an OpenBLAS.
+    # Imported here: `relaunch` must run before an OpenBLAS is loaded.
     from . import association, describe_cases, fit_large, gpu, memory, patchcore, scale, search, whole
     from .workload import Workload
 
@@ -141,11 +137,11 @@ def _section(name: str, run: Callable[[], list[records.Case]]) -> dict[str, Any]
     start = time.perf_counter()
     try:
         found: dict[str, Any] = {"cases": run()}
-    except Exception as error:  # one section's failure must not cost the others' figures
+    except Exception as error:  # a failed section must not cost the figures of the others
         import traceback
 
         traceback.print_exc()
-        # A message may hold paths, and results are published: the type is enough, the rest is on the screen.
+        # Results are published and a message may hold paths: record the type; the rest is on the screen.
         found = {"cases": [], "error": type(error).__name__}
     return {"seconds": time.perf_counter() - start, **found}
 

@@ -1,12 +1,11 @@
-"""faiss' approximate indexes, IndexHNSWFlat and IndexIVFFlat, each at the least effort that reaches a recall.
+"""faiss's approximate indexes, IndexHNSWFlat and IndexIVFFlat, each at the lowest effort that reaches a recall.
 
-The effort (efSearch, nprobe) is doubled until the recall is reached on the very queries that are timed, then
-halved back between the last two: the least that does. Where no effort up to the limit reaches it, or only one
-that takes longer than anybody would wait, as on isotropic noise, the table tells the recall that was.
+The effort (efSearch, nprobe) is doubled until the recall is reached on the same queries that are timed, then lowered by
+bisection between the last two. If no effort up to the limit reaches it, or only one that takes too long, as on
+isotropic noise, the table gives the recall that was reached.
 
-Building is no part of the time, and takes minutes: what is built is kept in a folder, under a name made of the
-rows' digest and the parameters, and read again by later runs. HNSW's graph is kept without its rows, IVF's
-centroids without its lists.
+Building is not timed and takes minutes. What is built is kept in a folder, under a name made of a digest of the rows
+and the parameters, and read by later runs. HNSW's graph is kept without its rows, IVF's centroids without its lists.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ HNSW, IVF = "faiss IndexHNSWFlat", "faiss IndexIVFFlat"
 RECALL = 0.99
 HNSW_LINKS, HNSW_CONSTRUCTION = 32, 100
 _MOST_HNSW = 2048
-# Seconds of one search beyond which no greater effort is tried.
+# Seconds of one search above which no higher effort is tried.
 _PATIENCE = 20.0
-# Rows for each centroid that k-means is trained on; faiss' own limit is 256, which takes four times as long.
+# Rows per centroid that k-means is trained on; faiss's own limit is 256, which takes four times as long.
 _TRAINING_ROWS = 64
 
 
 def hnsw(queries: Rows, bank: Rows, truth: Ids, folder: Path, target: float = RECALL, storage: Any = None) -> Tuned:
-    """IndexHNSWFlat (M 32, efConstruction 100) at the least efSearch that reaches ``target``.
+    """IndexHNSWFlat (M 32, efConstruction 100) at the lowest efSearch that reaches ``target``.
 
     Args:
         queries: (m, D). bank: (n, D). truth: int64 (m,), the nearest rows.
-        folder: where its graph is kept between runs.
+        folder: where the graph is kept between runs.
         target: recall to reach.
-        storage: an IndexFlatL2 that holds the bank already, to be shared; made where None.
+        storage: an IndexFlatL2 that holds the bank, to be shared; None makes one.
     """
     import faiss
 
@@ -56,7 +55,7 @@ def hnsw(queries: Rows, bank: Rows, truth: Ids, folder: Path, target: float = RE
             storage = faiss.IndexFlatL2(bank.shape[1])
             storage.add(bank)
         index.storage, index.own_fields = storage, False
-        index.referenced_objects = [storage]  # it does not own it
+        index.referenced_objects = [storage]  # the index does not own it
     else:
         index = faiss.IndexHNSWFlat(bank.shape[1], HNSW_LINKS)
         index.hnsw.efConstruction = HNSW_CONSTRUCTION
@@ -73,7 +72,7 @@ def hnsw(queries: Rows, bank: Rows, truth: Ids, folder: Path, target: float = RE
 
 
 def ivf(queries: Rows, bank: Rows, truth: Ids, folder: Path, target: float = RECALL) -> Tuned:
-    """IndexIVFFlat (4 √n lists) at the least nprobe that reaches ``target``; arguments as in `hnsw`."""
+    """IndexIVFFlat (4 √n lists) at the lowest nprobe that reaches ``target``; arguments as in `hnsw`."""
     import faiss
 
     begun = time.perf_counter()
@@ -104,7 +103,7 @@ def ivf(queries: Rows, bank: Rows, truth: Ids, folder: Path, target: float = REC
 def _least_effort(
     search: Callable[[int], Ids], queries: Rows, bank: Rows, truth: Ids, target: float, first: int, most: int
 ) -> tuple[int, float, dict[str, float]]:
-    """The least effort in [first, most] (found by doubling, then by three halvings) that reaches the recall."""
+    """The lowest effort in [first, most] that reaches the recall, found by doubling and three steps of bisection."""
     tried: dict[int, float] = {}
     longest = 0.0
 
@@ -119,7 +118,7 @@ def _least_effort(
     low, high = 0, min(first, most)
     while not enough(high):
         if high == most or longest > _PATIENCE:
-            # Not to be reached: the least effort that gives as much as there is to be had.
+            # Out of reach: the lowest effort that gives the highest recall found.
             best = max(tried.values())
             effort = min(e for e, r in tried.items() if r == best)
             return effort, best, {str(e): r for e, r in tried.items()}
@@ -133,7 +132,7 @@ def _least_effort(
 
 
 def _digest(bank: Rows) -> str:
-    """Of the rows and of the faiss that builds from them."""
+    """Digest of the rows and of the faiss version."""
     import faiss
 
     digest = hashlib.sha256(f"{faiss.__version__} {bank.shape}".encode())

@@ -1,4 +1,4 @@
-"""Association of some images with the seed images: ours against torch.cdist and two minima a pair."""
+"""Association of some images with the seed images: ours against torch.cdist and two minima for each pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PEER = "torch.cdist + two minima a pair"
 
 
 def run(work: Workload, *, quick: bool = False, images: int | None = None, seeds: int | None = None) -> list[Case]:
-    """One case: every image meets every seed image but itself."""
+    """One case: every image is compared with every seed image except itself."""
     images = images or (3 if quick else 12)
     seeds = seeds or (2 if quick else 10)
     x = work.descriptors(images)
@@ -37,7 +37,7 @@ def run(work: Workload, *, quick: bool = False, images: int | None = None, seeds
         f"association, {n} images of {p} x {dim}, {len(seed_images)} seeds ({pairs} pairs)",
         seconds,
         data=work.features,
-        goals=None if quick else {PEER: 20},  # what is prepared once pays from a dozen images on
+        goals=None if quick else {PEER: 20},  # preparing once pays from a dozen images on
         checks={
             "equal to float64 brute force": check(x, seed_images, ours),
             "patches that the peer files the same": f"{float((ours == theirs).mean()):.4%}",
@@ -54,7 +54,7 @@ def associate(x: Rows, seed_images: npt.NDArray[np.int64]) -> npt.NDArray[np.int
 
 
 def check(x: Rows, seed_images: npt.NDArray[np.int64], channel: npt.NDArray[np.int64], count: int = 48) -> str:
-    """How many of some patches of the last image joined what float64 brute force says, in words."""
+    """How many sampled patches of the last image have the association of float64 brute force, in words."""
     image = len(x) - 1
     slots = [slot for slot, s in enumerate(seed_images.tolist()) if s != image]
     patches = exact.sample(x.shape[1], count)

@@ -1,9 +1,9 @@
-"""InReaCh the way the authors' program does it, as the peer of the whole job. Written from the paper's algorithm.
+"""InReaCh as the authors' program computes it: the peer for `fit` and `predict`. Written from the paper's algorithm.
 
 Descriptors by unfolding every level (13 tensors of C*9 x 3136), torch.cdist and two minima for each (seed image,
 image) pair, a Python loop over channels for the filters, faiss' flat index for scoring, scipy's Gaussian filter.
-Same images, backbone, levels, seeds and parameters as ours; it stores the matched patches, as ours does (not the
-exchanged ones of the authors' program), so that the two models can be compared. It chooses no threshold.
+Same images, backbone, levels, seeds and parameters as ours. It stores the matched patches, as ours does (not the
+exchanged ones of the authors' program), so that the two models can be compared. It does not choose a threshold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 @dataclass
 class Model:
-    """What `fit` leaves: the nominal patches in faiss' index, where each came from, and seconds by stage."""
+    """The result of `fit`: the nominal patches in faiss's index, where each came from, and seconds by stage."""
 
     index: Any
     image_index: Ids
@@ -46,7 +46,7 @@ class Model:
         return self.score(append_positions(rows, self.grid) if self.positions else rows, sigma)
 
     def score(self, rows: Rows, sigma: float = 5.0) -> tuple[float, Rows]:
-        """The same from (P, D) descriptors."""
+        """As `predict`, from (P, D) descriptors."""
         squared = self.index.search(rows, 1)[0][:, 0].reshape(self.grid)
         upsampled = nnf.interpolate(torch.from_numpy(squared)[None, None], size=(self.size, self.size), mode="nearest")
         smoothed = gaussian_filter(upsampled[0, 0].numpy(), sigma)
@@ -63,7 +63,7 @@ def fit(
     max_std: float = 5.0,
     transpose_threshold: float = 600.0,
 ) -> Model:
-    """Fits on uint8 (H, W, 3) images, the first ``assoc_depth`` of them seeds.
+    """Fit uint8 (H, W, 3) images; the first ``assoc_depth`` of them are the seed images.
 
     Args:
         images: the training images.
@@ -109,12 +109,12 @@ def fit(
 
 
 def prepare(image: UInt8, size: int) -> UInt8:
-    """Resized straight to the network's input, nothing cropped away."""
+    """Resize to the network's input, without a crop."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def describe(levels: Sequence[torch.Tensor], dim: int = 1024, neighbourhood: int = 3) -> Rows:
-    """Levels (1, C, h, w) -> (P, dim): unfold, resample to the first level's grid, pool, lay end to end, pool."""
+    """Levels (1, C, h, w) -> (P, dim): unfold, resample to the first level's grid, pool, concatenate, pool."""
     h, w = levels[0].shape[-2:]
     pooled = []
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def describe(levels: Sequence[torch.Tensor], dim: int = 1024, neighbourhood: int
 
 
 def append_positions(rows: Rows, grid: tuple[int, int], weight: float = 5.0) -> Rows:
-    """Two more channels: weight * row/h and weight * col/w."""
+    """Append two channels: weight * row/h and weight * col/w."""
     h, w = grid
     row, column = np.divmod(np.arange(h * w), w)
     return np.concatenate([rows, np.stack([weight * row / h, weight * column / w], axis=1)], axis=1, dtype=np.float32)

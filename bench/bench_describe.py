@@ -1,8 +1,8 @@
-"""Descriptors: the fused `describe` beside the unfolding route and beside the backbone that feeds it.
+"""Descriptors: the fused `describe` against the unfolding route and against the backbone that feeds it.
 
     python -m bench.bench_describe [--quick] [--json FILE]
 
-One process, medians; backbone and `describe` take turns, so that a busy machine slows both alike. Levels are the
+One process, medians; backbone and `describe` take turns, so that a busy machine slows both. Levels are the
 13 outputs of torchvision's wide_resnet50_2 (random weights, cut after layer3) at 224 px, channels_last.
 """
 
@@ -29,7 +29,7 @@ DIM = 1024
 
 
 def unfolding_route(levels: list[torch.Tensor]) -> torch.Tensor:
-    """ALGORITHM section 3 step by step, as the authors' program goes: (1, C, h, w) levels -> (P, DIM)."""
+    """ALGORITHM section 3 step by step, as in the authors' program: (1, C, h, w) levels -> (P, DIM)."""
     functional = torch.nn.functional
     vectors = []
     for level in levels:
@@ -67,7 +67,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure everything; JSON-able, seconds an image."""
+    """Measure everything: seconds per image, ready for JSON."""
     repeats, slow_repeats = (7, 1) if quick else (31, 3)
     threads = inreach_fast.get_num_threads()
     torch.set_num_threads(threads)
@@ -95,7 +95,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         for _ in range(repeats):
             fresh: list[torch.Tensor] = []
             measure("backbone", lambda into=fresh: into.extend(net(image)))
-            # Levels straight from the network, so that the cache holds what it holds in real use.
+            # Levels straight from the network, so that the caches are in the state of real use.
             measure("native", lambda x=fresh: describe(x, grid=GRID, dim=DIM, out=out))
         for _ in range(repeats):
             measure("native NCHW", lambda: describe(contiguous, grid=GRID, dim=DIM, out=out))
@@ -122,7 +122,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table of one run."""
+    """The Markdown table of one run."""
     base = result["seconds"]["unfolding"]
     rows = [
         "| descriptors of one image (3136 x 1024) | ms | times the unfolding route |",

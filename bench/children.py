@@ -1,7 +1,7 @@
-"""A process of its own for each party: memory is counted apart, and parties still take turns.
+"""A child process for each contestant: memory is measured separately, and contestants still take turns.
 
-A child prints a line of JSON when it is ready and one for each line that it reads. What libraries print goes to
-standard error, so that it cannot garble the talk.
+A child prints a line of JSON when it is ready, and one for each line that it reads. What libraries print goes to
+standard error, so that it does not mix with the JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import ROOT
 
 
 class Child:
-    """One running child; `told` is what it said last.
+    """A running child; `reply` is the last line that it sent.
 
     Args:
         module: run as ``python -m module``.
@@ -30,11 +30,11 @@ class Child:
         command = [str(python or sys.executable), "-m", module, *map(str, arguments)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._name = f"{module} {arguments[0] if arguments else ''}".strip()
-        self.told: dict[str, Any] = {}
+        self.reply: dict[str, Any] = {}
         self._read()
 
     def ask(self) -> dict[str, Any]:
-        """Has it do its work once more."""
+        """Run its work once more."""
         pipe = cast(TextIO, self._process.stdin)
         pipe.write("go\n")
         pipe.flush()
@@ -44,12 +44,12 @@ class Child:
         line = cast(TextIO, self._process.stdout).readline()
         if not line:
             code = self._process.wait()
-            raise RuntimeError(f"{self._name} ended with exit code {code}; its last words are above")
-        self.told = dict(json.loads(line))
-        return self.told
+            raise RuntimeError(f"{self._name} ended with exit code {code}; its last output is above")
+        self.reply = dict(json.loads(line))
+        return self.reply
 
     def close(self) -> None:
-        """Lets it end."""
+        """Let it end."""
         cast(TextIO, self._process.stdin).close()
         cast(TextIO, self._process.stdout).close()
         self._process.wait()
@@ -61,13 +61,13 @@ class Child:
         self.close()
 
 
-def speaker() -> Callable[[dict[str, Any]], None]:
-    """For the child: what tells the parent something. From here on prints go to standard error."""
+def reply_channel() -> Callable[[dict[str, Any]], None]:
+    """For the child: a function that sends the parent a line. From now on, prints go to standard error."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def tell(what: dict[str, Any]) -> None:
-        out.write(json.dumps(what) + "\n")
+    def send(reply: dict[str, Any]) -> None:
+        out.write(json.dumps(reply) + "\n")
         out.flush()
 
-    return tell
+    return send

@@ -1,4 +1,4 @@
-"""``python -m bench.compression``: size of a compressed model against AUROC against epsilon, as a picture and JSON."""
+"""``python -m bench.compression``: AUROC and epsilon of a compressed model against its size, as a picture and JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures the classes asked for and draws them."""
+    """Measure the requested classes and draw the figures."""
     parser = serving.arguments("compression", __doc__)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each N-th test image only")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "compression.png")
     options = parser.parse_args(arguments)
     found = {}
     for name in serving.classes(parser, options):
-        found[name] = measure(serving.fitted(name, options.models), name, every=options.every)
+        found[name] = measure(serving.fitted_model(name, options.models), name, every=options.every)
         print(table(name, found[name]), flush=True)
     serving.write(options, found)
     draw(found, options.picture)
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(model: Any, name: str, shares: tuple[float, ...] = SHARES, every: int = 1) -> dict[str, Any]:
-    """Image AUROC on the class's test set, of the model as fitted and compressed to each share."""
+    """Image AUROC on the test set of the class, of the fitted model and compressed to each share."""
     from inreach_fast.evaluation.metrics import auroc
 
     steps, models = [{"kept": len(model.nominal_), "epsilon": 0.0, "seconds": 0.0}], [model]
@@ -57,7 +57,7 @@ def measure(model: Any, name: str, shares: tuple[float, ...] = SHARES, every: in
 
 
 def table(name: str, found: dict[str, Any]) -> str:
-    """As Markdown."""
+    """The figures as a Markdown table."""
     lines = [
         f"{name}, {found['test_images']} test images; a patch's root mean squared distance is typically "
         f"{found['typical_distance']:.3g}",
@@ -75,7 +75,7 @@ def table(name: str, found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Two panels over the share kept: image AUROC, and epsilon."""
+    """Draw image AUROC and epsilon against the share kept."""
     import matplotlib as mpl
 
     mpl.use("Agg")

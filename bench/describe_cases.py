@@ -1,4 +1,4 @@
-"""bench_describe.py's figures as a case of the common table."""
+"""The figures of bench_describe.py as a case of the common table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(*, quick: bool = False) -> list[Case]:
 
 
 def as_case(result: dict[str, Any]) -> Case:
-    """Its result in the table's schema; every contestant has its own number of rounds there."""
+    """Convert the result to the table's schema; each contestant has its own number of rounds."""
     every = result.get("all_seconds") or {name: [value] for name, value in result["seconds"].items()}
     mine = every.get(OURS) or next(iter(every.values()))
     seconds = {name: spread(values) for name, values in every.items()}
@@ -31,7 +31,7 @@ def as_case(result: dict[str, Any]) -> Case:
             goal("under 10 % of the backbone", 100 * result["share_of_backbone"], most=10, unit=" %", who=OURS),
         ],
         "seconds": seconds,
-        # Medians' ratio; its range is the widest that the rounds allow, since they are not paired.
+        # The ratio of medians; its range is the widest that the rounds allow, since they are not paired.
         "ratios": {
             name: {
                 "median": s["median"] / seconds[OURS]["median"],

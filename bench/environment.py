@@ -1,6 +1,6 @@
-"""Where a measurement was made: machine, versions, commit; and an environment that does not cripple the peers.
+"""Where a measurement was made: machine, versions, commit; and an environment in which the peers run at full speed.
 
-Nothing here names a path or a host: results are published.
+No path and no host name is recorded, since results are published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PACKAGES = ("numpy", "scipy", "torch", "torchvision", "faiss-cpu", "scikit-lear
 
 
 def cpu_fields() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; empty where there is none."""
+    """The first processor's lines of /proc/cpuinfo; empty if there is none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             first = file.read().split("\n\n")[0]
@@ -36,21 +36,21 @@ def cpu_fields() -> dict[str, str]:
 
 
 def peer_environment(env: Mapping[str, str], flags: set[str], threads: int | None) -> dict[str, str]:
-    """The environment that the peers are to run in, made from ``env`` and the processor's feature ``flags``."""
+    """The environment for the peers, made from ``env`` and the processor's feature ``flags``."""
     clean = {name: value for name, value in env.items() if not name.startswith("OPENBLAS_")}
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= flags:
         clean["OPENBLAS_CORETYPE"] = "SkylakeX"
     elif {"avx2", "fma"} <= flags:
         clean["OPENBLAS_CORETYPE"] = "Haswell"
     if threads is not None:
-        # One number for everybody: ours, torch's and faiss' OpenMP, and every OpenBLAS.
+        # One number for all: our threads, torch's and faiss's OpenMP, and every OpenBLAS.
         for name in ("INREACH_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             clean[name] = str(threads)
     return clean
 
 
 def relaunch(arguments: list[str], threads: int | None) -> None:
-    """Replaces this process by the same command in `peer_environment`; returns where it already is in it."""
+    """Run the same command in `peer_environment`; returns if this process already has that environment."""
     if os.environ.get(RELAUNCHED):
         return
     env = peer_environment(os.environ, set(cpu_fields().get("flags", "").split()), threads)
@@ -60,7 +60,7 @@ def relaunch(arguments: list[str], threads: int | None) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, threads and instruction set of every party; JSON-able."""
+    """Processor, cores, threads and instruction set of every contestant, ready for JSON."""
     import torch
     from threadpoolctl import threadpool_info
 
@@ -108,7 +108,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit that was measured, and whether the measured sources differ from it; empty without git."""
+    """The measured commit, and whether the sources differ from it; empty without git."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)

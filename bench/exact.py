@@ -1,7 +1,8 @@
-"""The right answer, without the package's help: float64 brute force over the float32 inputs.
+"""The right answer, independent of the package: float64 brute force over the float32 inputs.
 
-Expansion in float64 finds, for each query, the rows that can be nearest (its error is some 1e-13 of the squared
-norms; rows within 1e-9 are kept); differences in float64, in the lanes and tree that the contract names, decide.
+The expanded form in float64 finds, for each query, the rows that can be nearest (its error is about 1e-13 of the
+squared norms; rows within 1e-9 are kept). Differences in float64, summed in the lanes and the tree of the contract,
+decide between them.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ def nearest(queries: Rows, bank: Rows) -> tuple[npt.NDArray[np.int64], Rows]:
     for i, row in enumerate(queries):
         candidates = np.flatnonzero(expanded[i] <= expanded[i].min() + slack[i])
         exact = sq_distance(row, bank[candidates])
-        best = int(exact.argmin())  # the first of equals, and candidates ascend
+        best = int(exact.argmin())  # the first of equal distances; candidates ascend
         index[i], distance[i] = candidates[best], exact[best]
     return index, distance
 
 
 def sample(n: int, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """``count`` of ``n`` rows (all if there are fewer), ascending, the same ones for the same seed."""
+    """``count`` of ``n`` rows (all if there are fewer), ascending; the seed decides which."""
     if n <= count:
         return np.arange(n, dtype=np.int64)
     return np.sort(np.random.default_rng(seed).choice(n, size=count, replace=False)).astype(np.int64)
 
 
 def check(query: Rows, bank: Rows, index: Any, sq_distance: Any, size: int) -> dict[str, str]:
-    """How many of a sample of answers are float64 brute force's, index and bits; fewer for a bank of more rows."""
+    """How many sampled answers equal float64 brute force, index and bits; the sample shrinks as the bank grows."""
     rows = sample(len(query), 64 if size > 50_000 else 256)
     true_index, true_distance = nearest(query[rows], bank)
     right = (index[rows] == true_index) & (sq_distance[rows] == true_distance)

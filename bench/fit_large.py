@@ -1,8 +1,8 @@
-"""`fit` of thousands of varied pictures under a memory limit: peak memory, disk and time beside the plan's forecast.
+"""`fit` of thousands of varied pictures under a memory limit: peak memory, disk and time against the plan's estimate.
 
-The pictures are cut from real ones as they are read (varied_images.py); 4000 are 12.5 million patches, 51 GB of
-descriptors. Those that join a channel lie on disk, in the scratch folder, whose room is looked at before the fit
-begins. A fit says on standard error how far it is.
+The pictures are cut from real ones while they are read (varied_images.py); 4000 are 12.5 million patches, 51 GB of
+descriptors. Those that join a channel are kept on disk, in the scratch folder, whose free space is checked before the
+fit starts. Progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ def run(*, quick: bool = False, images: int | None = None, extra: tuple[str, ...
     """
     images = images or (QUICK_IMAGES if quick else IMAGES)
     with Child("bench.fit_large_child", [images, *extra]) as child:
-        told = child.told
-    return cases(told)
+        found = child.reply
+    return cases(found)
 
 
-def cases(told: dict[str, Any]) -> list[Case]:
-    """What a child told, as cases."""
-    plan = told["plan"]
-    name = f"fit of {told['images']} varied images, {told['patches']} patches, memory_limit {told['memory_limit']}"
+def cases(found: dict[str, Any]) -> list[Case]:
+    """The measurements of a child, as cases."""
+    plan = found["plan"]
+    name = f"fit of {found['images']} varied images, {found['patches']} patches, memory_limit {found['memory_limit']}"
     peak = "peak, resident (VmHWM)"
-    own = told["fit"]["anonymous_before"] + told["fit"]["anonymous_peak"]
+    own = found["fit"]["anonymous_before"] + found["fit"]["anonymous_peak"]
     memory = value_case(
         f"{name}: memory",
         {
-            peak: told["peak"] / 1e9,
+            peak: found["peak"] / 1e9,
             "planned": plan["memory"]["peak"] / 1e9,
-            "before the fit (imports, backbone)": told["before"] / 1e9,
+            "before the fit (imports, backbone)": found["before"] / 1e9,
             "the process's own at its peak (RssAnon)": own / 1e9,
         },
-        data=told["data"],
+        data=found["data"],
         unit="GB",
-        limits={peak: PEAK_GB} if told["images"] >= IMAGES else None,
+        limits={peak: PEAK_GB} if found["images"] >= IMAGES else None,
         checks={
-            "patches that joined a channel": f"{told['joined']:,} ({told['joined'] / told['patches']:.1%})",
-            "nominal patches": f"{told['nominal']:,}",
+            "patches that joined a channel": f"{found['joined']:,} ({found['joined'] / found['patches']:.1%})",
+            "nominal patches": f"{found['nominal']:,}",
         },
-        bytes=told,
+        bytes=found,
     )
     disk = value_case(
         f"{name}: disk",
         {
-            "greatest, spool and model together": told["disk_peak"] / 1e9,
+            "peak, spool and model together": found["disk_peak"] / 1e9,
             "planned": plan["disk"]["peak"] / 1e9,
-            "spool, when the fit is done": told["disk_fitted"] / 1e9,
-            "model": told["model_bytes"] / 1e9,
+            "spool, when the fit is done": found["disk_fitted"] / 1e9,
+            "model": found["model_bytes"] / 1e9,
             "planned, model": plan["disk"]["model"] / 1e9,
         },
-        data=told["data"],
+        data=found["data"],
         unit="GB",
     )
     seconds = value_case(
         f"{name}: time",
         {
-            "fit": told["fit"]["seconds"],
+            "fit": found["fit"]["seconds"],
             "planned": plan["total_seconds"],
-            **{f"of it {stage}": s for stage, s in told["stages"].items()},
-            "save": told["save_seconds"],
+            **{f"of it {stage}": s for stage, s in found["stages"].items()},
+            "save": found["save_seconds"],
         },
-        data=told["data"],
+        data=found["data"],
         unit="s",
         checks={"planned in": f"{plan['planned_in']:.1f} s, from {plan['measured_images']} images"},
     )

@@ -1,8 +1,7 @@
-"""A fit of thousands of varied pictures, saved, in a process of its own: `python -m bench.fit_large_child IMAGES`.
+"""Fit thousands of varied pictures and save the model, in a separate process: `python -m bench.fit_large_child IMAGES`.
 
-Tells as one line of JSON what the plan said beforehand, the seconds of each stage, the peaks of memory and disk, and
-the saved model's size. While it runs it says on standard error how far it is. Stopped (SIGTERM) it removes what it
-wrote.
+Prints one line of JSON: the plan's estimate, the seconds of each stage, the peaks of memory and disk, and the size of
+the saved model. Progress goes to standard error. On SIGTERM it removes what it wrote.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from . import resident
-from .children import speaker
+from .children import reply_channel
 from .varied_images import VariedImages
 from .workload import Workload, resize, scratch_folder
 
 
 def main() -> None:
-    """Parses, fits, tells."""
+    """Parse the options, fit, report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("images", type=int)
     parser.add_argument("--memory-limit", default="1GB")
@@ -34,28 +33,28 @@ def main() -> None:
     parser.add_argument("--weights", default="official")
     parser.add_argument("--image-size", type=int, default=224)
     options = parser.parse_args()
-    tell = speaker()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through the folder's removal
+    send = reply_channel()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder is removed
     scratch = scratch_folder()
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="fit-large-") as folder:
-        tell(measure(options, Path(folder)))
+        send(measure(options, Path(folder)))
 
 
 def measure(options: Any, folder: Path) -> dict[str, Any]:
-    """Plan, fit, save; everything written lies in ``folder``.
+    """Plan, fit and save; everything is written to ``folder``.
 
     Raises:
-        RuntimeError: the disk has less room than the plan says.
+        RuntimeError: the disk has less free space than the plan estimates.
     """
     from inreach_fast import InReaCh
 
-    tempfile.tempdir = str(folder)  # what outgrows the limit without a spool goes to temporary files
+    tempfile.tempdir = str(folder)  # data above the limit goes to temporary files
     work = Workload(options.backbone, options.weights, image_size=options.image_size)
     pictures = VariedImages(options.images)
     work.backbone.extract(resize(pictures[0], options.image_size)[None])  # warm
     model = InReaCh(backbone=work.backbone, image_size=options.image_size, memory_limit=options.memory_limit)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "images": options.images,
         "data": f"{work.backbone.name} of {pictures.words}",
         "memory_limit": options.memory_limit,
@@ -63,30 +62,30 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
     }
     start = time.perf_counter()
     plan = model.plan(pictures)
-    told["plan"] = {**plan.as_dict(), "planned_in": time.perf_counter() - start}
-    _say(f"the plan says:\n{plan}")
+    record["plan"] = {**plan.as_dict(), "planned_in": time.perf_counter() - start}
+    _say(f"plan:\n{plan}")
     free = shutil.disk_usage(folder).free
     if free < plan.disk["peak"]:
         raise RuntimeError(
-            f"{folder.parent}: {free / 1e9:.1f} GB are free, and {plan.disk['peak'] / 1e9:.1f} are needed"
+            f"{folder.parent}: {free / 1e9:.1f} GB are free, {plan.disk['peak'] / 1e9:.1f} are needed; free some space"
         )
     saved = folder / "model.inreach"
     with Disk(folder) as disk:
         progress = _progress(disk)
-        # The spool stays until the model is saved, as at the command line: files without a name could not be counted.
+        # The spool is kept until the model is saved, as on the command line: unnamed files could not be counted.
         _, memory = resident.watched(
             lambda: model.fit(pictures, spool=folder / "spool", keep_spool=True, progress=progress), interval=0.02
         )
         fitted = disk.look()
         start = time.perf_counter()
         model.save(saved)
-        told["save_seconds"] = time.perf_counter() - start
+        record["save_seconds"] = time.perf_counter() - start
         disk.look()
         peak = resident.high_water()
         model.remove_spool()
-    _say(f"saved in {told['save_seconds']:.0f} s, peak {peak / 1e9:.2f} GB of memory, {disk.peak / 1e9:.1f} of disk")
+    _say(f"saved in {record['save_seconds']:.0f} s, peak {peak / 1e9:.2f} GB of memory, {disk.peak / 1e9:.1f} of disk")
     return {
-        **told,
+        **record,
         "fit": memory,
         "peak": peak,
         "patches": int(model.report_.counts["patches"]),
@@ -104,11 +103,11 @@ def _say(words: str) -> None:
 
 
 def _progress(disk: Disk) -> Callable[[str, int, int], None]:
-    """A line on standard error for every stage, and every half minute."""
+    """Print a line on standard error for each stage, and every half minute."""
     begin = time.perf_counter()
     last: list[Any] = ["", 0.0, 0.0]
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def show(stage: str, done: int, total: int) -> None:
         now = time.perf_counter()
         if stage != last[0]:
             last[:] = stage, now, 0.0
@@ -116,17 +115,17 @@ def _progress(disk: Disk) -> Callable[[str, int, int], None]:
             last[2] = now
             left = (now - last[1]) / max(1, done) * (total - done)
             _say(
-                f"{now - begin:6.0f} s  {stage} {done} of {total}, about {left:.0f} s left of it; "
+                f"{now - begin:6.0f} s  {stage} {done} of {total}, about {left:.0f} s left; "
                 f"{resident.resident() / 1e9:.2f} GB of memory, {disk.look() / 1e9:.2f} of disk"
             )
 
-    return tell
+    return show
 
 
 class Disk:
-    """The room that a folder's files take on disk, and the greatest of it, looked at twice a second.
+    """The disk space of a folder's files and its peak, sampled twice a second.
 
-    What counts is allocated blocks, those of a file with two names once.
+    Allocated blocks are counted, those of a file with two names once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -143,12 +142,12 @@ class Disk:
         self._thread.join()
 
     def look(self) -> int:
-        """Bytes now."""
+        """Bytes at this moment."""
         sizes: dict[int, int] = {}
         for file in self._folder.rglob("*"):
             try:
                 status = os.stat(file)
-            except OSError:  # gone between the listing and the look
+            except OSError:  # removed since it was listed
                 continue
             sizes[status.st_ino] = 512 * status.st_blocks
         total = sum(sizes.values())

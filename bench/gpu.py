@@ -1,8 +1,8 @@
 """On a GPU: searches against torch's own, and whole images (``python -m bench --device cuda``).
 
-Peers run in the same process on the same GPU, interleaved; every contestant waits for the GPU before it is done.
-torch.cdist of 3136 queries with millions of rows would be tens of gigabytes, so that it and the plain product go
-through the bank in pieces, as one would write it; torch's TF32 is off for cdist, as ours is exact.
+Peers run interleaved in the same process on the same GPU; every contestant waits for the GPU at its end. The result of
+torch.cdist for 3136 queries and millions of rows would take tens of gigabytes, so cdist and the plain product go
+through the bank in pieces, as a user would write it. torch's TF32 is off for cdist, since our search is exact.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["run", "why_not"]
 
 QUERIES, DIM = 3136, 1024
 BANKS = (300_000, 3_000_000)
-# What the issue that asked for this engine wants of an H200.
+# The goals for an H200.
 GOALS = {"torch.cdist and min": 3.0, "torch bf16 product": 1.0}
 _PIECE = 1 << 17
 
@@ -35,7 +35,7 @@ def run(
     banks: tuple[int, ...] | None = None,
     networks: tuple[str, ...] = gpu_model.NETWORKS,
 ) -> list[records.Case]:
-    """All cases; `why_not` has been asked before."""
+    """All cases; call `why_not` first."""
     import torch
 
     gpu = gpu or Gpu()
@@ -70,7 +70,7 @@ def _synthetic(gpu: Gpu, rows: int, seed: int) -> Any:
 
 
 def _cdist(queries: Any, bank: Any) -> tuple[Any, Any]:
-    """Distance and row of the nearest, float32, piece by piece."""
+    """Distance and row of the nearest neighbour, float32, in pieces."""
     import torch
 
     best = torch.full((len(queries),), torch.inf, device=queries.device)
@@ -84,7 +84,7 @@ def _cdist(queries: Any, bank: Any) -> tuple[Any, Any]:
 
 
 def _product(queries: Any, bank: Any) -> None:
-    """The matrix product alone: no minimum, nothing kept."""
+    """The matrix product alone, without the minimum."""
     for first in range(0, len(bank), _PIECE):
         _ = queries @ bank[first : first + _PIECE].T
 
@@ -133,7 +133,7 @@ def _nearest(gpu: Gpu, queries: Any, rows: Any, rounds: int, data: str) -> recor
     )
     same = (_on_cpu(found.index) == _on_cpu(other)).mean()
     checks: dict[str, Any] = {"rows that cdist finds as well": f"{same:.3%}"}
-    if len(rows) <= BANKS[0]:  # more are gigabytes of float64
+    if len(rows) <= BANKS[0]:  # more would take gigabytes of float64
         answers = _on_cpu(found.index), _on_cpu(found.sq_distance)
         checks |= exact.check(_on_cpu(queries), _on_cpu(rows), *answers, len(rows))
     return records.timed_case(

@@ -1,4 +1,4 @@
-"""The GPU that is measured on, and how to wait for it."""
+"""The GPU that is measured, and how to wait for it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ class Gpu:
     """A torch device.
 
     Args:
-        device: "cuda"; the tests put "cpu" in its place, to run every line of the cases where no GPU is. No figure
-            is kept of that.
+        device: "cuda"; the tests use "cpu", to run every line of the cases without a GPU, and keep no figures.
     """
 
     def __init__(self, device: str = "cuda") -> None:
         self.device = device
 
     def wait(self) -> None:
-        """Until all that was enqueued is done."""
+        """Wait until all enqueued work is done."""
         if self.device != "cpu":
             import torch
 
             torch.cuda.synchronize()
 
     def waited(self, work: Callable[[], Any]) -> Callable[[], None]:
-        """``work``, done only when the GPU is."""
+        """``work``, followed by `wait`."""
 
         def run_and_wait() -> None:
             work()
@@ -37,7 +36,7 @@ class Gpu:
         return run_and_wait
 
     def facts(self) -> dict[str, Any]:
-        """What it is: name, compute capability, memory, driver, and which of our backends serves it."""
+        """Name, compute capability, memory, driver, and the backend that serves the GPU."""
         if self.device == "cpu":
             return {"gpu": "none"}
         import torch
@@ -54,7 +53,7 @@ class Gpu:
 
 
 def why_not() -> str | None:
-    """Why nothing can be measured here, or None."""
+    """Why no GPU can be measured here; None if one can."""
     import torch
 
     if not torch.cuda.is_available():

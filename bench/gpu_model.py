@@ -1,4 +1,4 @@
-"""Whole images on a GPU: `fit` beside the CPU's, `predict` alone and in a stream, and a search of real descriptors."""
+"""Whole images on a GPU: `fit` against the CPU's, `predict` alone and in a stream, and a search of real descriptors."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run(
 
     Args:
         work: images, and the backbone that "auto" means.
-        network: "auto", or a name that `load_backbone` knows; without its weights it gets random ones, which take
-            the same time.
+        network: "auto", or a name for `load_backbone`; without its weights it gets random ones, which take the same
+            time.
         patches: nominal patches of the model that predicts.
-        nearest: a case of queries and rows that are on the GPU (bench/gpu.py).
+        nearest: makes a case of queries and rows on the GPU (bench/gpu.py).
     """
     there = work.backbone if network == "auto" else _loaded(network)
     here = there if gpu.device == "cpu" else backbone_from_spec(there.spec, device=gpu.device)
@@ -60,11 +60,11 @@ def _loaded(name: str) -> Backbone:
 
 def _weights(backbone: Any) -> str:
     found = backbone.spec.get("weights")
-    return found if found in ("official", "random") else "own"  # a file's place is nobody's business
+    return found if found in ("official", "random") else "own"  # results are published: no path of a file
 
 
 def _described(work: Workload, backbone: Any, patches: int) -> tuple[Any, int]:
-    """(n, D) float32 of as many training images as it takes for ``patches`` rows, and an image's patches."""
+    """(n, D) float32: descriptors of as many training images as ``patches`` rows take; and the patches of an image."""
     each = len(describe(work.training_images(1)[0], backbone, work.image_size))
     count = -(-patches // each)
     return np.concatenate([describe(image, backbone, work.image_size) for image in work.training_images(count)]), each
@@ -108,28 +108,29 @@ def _places(model: InReaCh) -> set[tuple[int, int]]:
 
 
 def _warnings(work: Callable[[], object]) -> list[str]:
-    """What the package's log says meanwhile, such as that a network could not be captured."""
-    told: list[str] = []
+    """The package's log messages during the work, such as that a network could not be captured."""
+    messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     log = logging.getLogger("inreach_fast")
     log.addHandler(handler)
     try:
         work()
     finally:
         log.removeHandler(handler)
-    return told
+    return messages
 
 
-def _way(model: InReaCh, told: list[str]) -> str:
+def _route(model: InReaCh, messages: list[str]) -> str:
     if model._ready(images=True).gpu is None:
         return "through the CPU's memory"
-    # Without what follows the colon: a message of torch's, of any length.
-    return "on the GPU, launch by launch" if any("no CUDA graph" in line for line in told) else "on the GPU, captured"
+    # Without torch's own message after the colon.
+    uncaptured = any("no CUDA graph" in line for line in messages)
+    return "on the GPU, launch by launch" if uncaptured else "on the GPU, captured"
 
 
 def _agreement(model: InReaCh, image: Any) -> str:
-    """The GPU's patch scores against those of the same features by the CPU's kernels: the same bits."""
+    """Whether the score of the GPU has the same bits as the CPU kernels' score of the same features."""
     found = model.predict(image)
     rows = model._ready(images=True).describe(model.geometry.apply(image)[None])[0]
     return "the CPU's bits" if found.score == model.score_descriptors(rows).score else "NOT the CPU's bits"
@@ -139,14 +140,14 @@ def _frames(
     work: Workload, backbone: Any, gpu: Gpu, rows: Any, each: int, unseen: list[Any], data: str, frames: int
 ) -> list[records.Case]:
     """Latency of `predict` at batch 1, and an image's time in `predict_stream`."""
-    # A fit gives the estimator its grid; what it scores against is put in its place.
+    # A fit gives the estimator its grid; its nominal patches are replaced.
     model = _model(work, backbone, gpu, work.training_images(8), 4, min_channel_length=1)
-    if model.positions_:  # this fit's turn of mind; a search has the same work either way
+    if model.positions_:  # decided by this fit; the work of a search is the same either way
         rows = np.concatenate([append_positions(one, model.grid_) for one in rows.reshape(-1, each, rows.shape[1])])
     number = np.arange(len(rows))
     image_of, patch = number // each, number % each
     model.nominal_ = NominalModel(rows, image_of, patch, image_of, patch)
-    told = _warnings(lambda: [model.predict(image) for image in unseen[:8]])
+    messages = _warnings(lambda: [model.predict(image) for image in unseen[:8]])
     alone = []
     for image in islice(cycle(unseen), frames):
         begun = time.perf_counter()
@@ -162,7 +163,8 @@ def _frames(
     latency = {"median": median, "p99": p99}
     return [
         records.value_case(name, latency, data=data, unit="ms", limits={"median": 5.0},
-                           checks={"way": _way(model, told), "answers": _agreement(model, unseen[0]), **gpu.facts()}),
+                           checks={"way": _route(model, messages), "answers": _agreement(model, unseen[0]),
+                                   **gpu.facts()}),
         records.value_case(f"{name}: p99 over median", {"ratio": p99 / median}, data=data, unit="x",
                            limits={"ratio": 1.5}),
         records.value_case(f"{name}: an image in predict_stream", {"inreach_fast": in_stream}, data=data, unit="ms",

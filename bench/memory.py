@@ -1,6 +1,6 @@
-"""Peak memory of a fit beyond imports and backbone, over the descriptors' size; ours and the baseline's.
+"""Peak memory of a fit beyond imports and backbone, divided by the descriptors' size; ours and the baseline's.
 
-Each fit has a process of its own (memory_child.py), since a peak can't be taken back.
+Each fit runs in its own process (memory_child.py), since a peak cannot be reset.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def run(*, quick: bool = False, images: int | None = None, extra: tuple[str, ...
 
 
 def measure(what: str, images: int, extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Runs one child; its figures in bytes.
+    """Run one child; its figures in bytes.
 
     Raises:
-        RuntimeError: the child failed; the message ends with what it wrote.
+        RuntimeError: the child failed; the message ends with its output.
     """
     command = [sys.executable, "-m", "bench.memory_child", what, str(images), *extra]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """One fit in one process: prints its peak memory as JSON. `python -m bench.memory_child WHAT IMAGES`.
 
-The count begins once everything is imported and, where a backbone takes part, built and run once: resident
-memory then is "before", and the peak is what the fit adds at its worst moment.
+The measurement starts when everything is imported and the backbone, if there is one, was built and run once: resident
+memory is then "before", and the peak is the most that the fit adds to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIM = 1024
 
 
 def main() -> None:
-    """Parses, measures, prints."""
+    """Parse the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("what", choices=(OURS, OURS_ROWS, PEER))
     parser.add_argument("images", type=int)
@@ -41,11 +41,11 @@ def main() -> None:
 
 
 def of_descriptors(images: int, grid: tuple[int, int] = GRID) -> dict[str, Any]:
-    """`fit_descriptors` on rows made here, which count: the peak holds them too."""
+    """`fit_descriptors` on rows made here; the peak includes them."""
     from inreach_fast import InReaCh
 
     shape = (images, grid[0] * grid[1], DIM)
-    # Once, small: lazy imports, thread pool, the kernels' own constants.
+    # A small run first: lazy imports, thread pool, the kernels' constants.
     _warm_up()
 
     def run() -> Any:
@@ -80,7 +80,7 @@ def _figures(run: Callable[[], Any], shape: tuple[int, int, int]) -> dict[str, A
 
 
 def _depth(images: int) -> int:
-    """Seed images: the usual ten, fewer where hardly any channel would get past the span filter."""
+    """Number of seed images: ten, or fewer if the span filter would drop almost every channel."""
     return min(10, max(2, images // 3))
 
 
@@ -91,7 +91,7 @@ def _warm_up() -> None:
 
 
 def synthetic(images: int, patches: int, dim: int = DIM) -> npt.NDArray[np.float32]:
-    """(images, patches, dim): each place has its own vector, each image a low-rank deviation and some noise."""
+    """(images, patches, dim): a vector for each position, plus a low-rank deviation and some noise for each image."""
     random = np.random.default_rng(0)
     places = random.standard_normal((patches, dim), dtype=np.float32)
     directions = random.standard_normal((16, dim), dtype=np.float32)
@@ -100,7 +100,7 @@ def synthetic(images: int, patches: int, dim: int = DIM) -> npt.NDArray[np.float
         random.standard_normal(out=image, dtype=np.float32)
         image *= 0.1
         image += places
-        for start in range(0, patches, 256):  # by parts, so that no second image-sized array is made
+        for start in range(0, patches, 256):  # in parts, so that no second array of that size is made
             part = image[start : start + 256]
             part += 0.2 * random.standard_normal((len(part), 16), dtype=np.float32) @ directions
     return x

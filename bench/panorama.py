@@ -1,9 +1,9 @@
-"""faiss' IndexFlatL2Panorama, the best public exact pruner, at its best setting for the rows at hand.
+"""faiss's IndexFlatL2Panorama, an exact search that prunes, at its best settings for the given rows.
 
-It wants rows whose leading coordinates hold most of their length: they are centred and rotated by the principal
-directions of a sample. A rotation and a shift change no distance, so answers are those of a flat index but for
-float32's rounding. Everything is chosen in Panorama's favour: levels and batch by trying them on some of the very
-queries that are timed, and neither the rotation of the bank nor that of the queries is part of its time.
+It needs rows whose leading coordinates hold most of their length: they are centred and rotated to the principal
+directions of a sample. A rotation and a shift change no distance, so answers are those of a flat index up to float32
+rounding. Every choice favours Panorama: levels and batch are tried on some of the same queries that are timed, and
+neither the rotation of the bank nor that of the queries is timed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rows = npt.NDArray[np.float32]
 
 NAME = "faiss IndexFlatL2Panorama, rotated"
 LEVELS = (8, 16, 32, 64, 128)
-# Rows of the index that are kept together; faiss' own default is the first.
+# Rows of the index that are stored together; the first is faiss's default.
 BATCHES = (128, 512, 1024)
 _SAMPLE, _TRIED_QUERIES, _BLOCK = 20_000, 512, 65_536
 
@@ -44,7 +44,7 @@ def principal_frame(bank: Rows, sample: int = _SAMPLE, seed: int = 0) -> tuple[R
 
 
 def rotate(rows: Rows, frame: tuple[Rows, Rows]) -> Rows:
-    """Rows (n, D) in that frame, block by block."""
+    """Rows (n, D) in that frame, in blocks."""
     mean, directions = frame
     out = np.empty_like(rows)
     for start in range(0, len(rows), _BLOCK):
@@ -55,13 +55,13 @@ def rotate(rows: Rows, frame: tuple[Rows, Rows]) -> Rows:
 def fastest(
     queries: Rows, bank: Rows, truth: npt.NDArray[np.int64], levels: Sequence[int] = LEVELS, tried: int = _TRIED_QUERIES
 ) -> Tuned:
-    """The index at the levels, then at the batch, that search a sample of the queries in the least time.
+    """The index with the levels, then with the batch, that search a sample of the queries fastest.
 
     Args:
-        queries: (m, D), all of which are searched in the race.
+        queries: (m, D), all searched in the race.
         bank: (n, D).
         truth: int64 (m,), the nearest rows, for the recall.
-        levels: numbers of levels to try; those above D are passed over.
+        levels: numbers of levels to try; those above D are skipped.
         tried: how many of the queries the settings are tried on.
     """
     begun = time.perf_counter()

@@ -1,10 +1,10 @@
 """`fit` and `predict` against anomalib's PatchCore: the same network, images and size of input, its own defaults.
 
-anomalib lives in another environment (its dependencies are heavy): its Python is given by ``--anomalib-python``.
-Each party has a process of its own (patchcore_child.py). Fits come one after the other, predictions take turns.
+anomalib is installed in another environment (its dependencies are heavy); ``--anomalib-python`` names its Python.
+Each contestant has its own process (patchcore_child.py). Fits run one after the other, predictions take turns.
 
 PatchCore's defaults: layer2 and layer3 (28 x 28 patches of 1536 values at 224 pixels, a quarter of ours), a coreset
-of 10 %, 9 neighbours. Its input is brought to our size: its own 256 pixels would make it slower.
+of 10 %, 9 neighbours. Its input has our size: its own 256 pixels would make it slower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from .backbones.resnet50_caffe import NORMALISATION, SHA256, weights_file
 from .children import Child
 from .patchcore_child import ANOMALIB
-from .patchcore_child import OURS as OURS_PARTY
+from .patchcore_child import OURS as OURS_CHILD
 from .records import Case, timed_case, value_case
 from .timing import OURS, race
 from .workload import Workload, scratch_folder
@@ -55,26 +55,26 @@ def run(
         settings = _settings(work, images, 3 if quick else 20, Path(folder), threads)
         with (
             Child("bench.patchcore_child", [ANOMALIB, settings], python=anomalib_python) as theirs,
-            Child("bench.patchcore_child", [OURS_PARTY, settings]) as ours,
+            Child("bench.patchcore_child", [OURS_CHILD, settings]) as ours,
         ):
-            fits = {PEER: dict(theirs.told), OURS: dict(ours.told)}
+            fits = {PEER: dict(theirs.reply), OURS: dict(ours.reply)}
             seconds = race({PEER: theirs.ask, OURS: ours.ask}, rounds=3 if quick else 20, budget=60)
     data = f"{'resnet50_caffe' if weights_file().is_file() else 'wide_resnet50_2, random'} of {work.source}"
     about = f"PatchCore of anomalib {fits[PEER]['version']}, {fits[PEER]['patches']} patches kept"
     fit = timed_case(
-        f"fit, {images} images, beside PatchCore",
-        {who: [told["fit"]["seconds"]] for who, told in fits.items()},
+        f"fit, {images} images, against PatchCore",
+        {who: [reply["fit"]["seconds"]] for who, reply in fits.items()},
         data=data,
         goals={PEER: 1},
         checks={"peer": about, "nominal patches of ours": str(fits[OURS]["patches"])},
-        stages={who: told["stages"] for who, told in fits.items()},
+        stages={who: reply["stages"] for who, reply in fits.items()},
     )
     predict = timed_case(
-        f"predict, one image, model of {images} images, beside PatchCore", seconds, data=data, goals={PEER: 1}
+        f"predict, one image, model of {images} images, against PatchCore", seconds, data=data, goals={PEER: 1}
     )
     memory = value_case(
-        f"peak memory of a fit of {images} images, beside PatchCore",
-        {f"{who}, {what}": size / 1e9 for who, told in fits.items() for what, size in _peaks(told).items()},
+        f"peak memory of a fit of {images} images, against PatchCore",
+        {f"{who}, {what}": size / 1e9 for who, reply in fits.items() for what, size in _peaks(reply).items()},
         data=data,
         unit="GB",
         bytes=fits,
@@ -82,12 +82,12 @@ def run(
     return [fit, predict, memory]
 
 
-def _peaks(told: dict[str, Any]) -> dict[str, int]:
-    return {"whole process": told["peak"], "beyond imports and backbone": told["fit"]["peak"]}
+def _peaks(reply: dict[str, Any]) -> dict[str, int]:
+    return {"whole process": reply["peak"], "beyond imports and backbone": reply["fit"]["peak"]}
 
 
 def _settings(work: Workload, images: int, tests: int, folder: Path, threads: int | None) -> Path:
-    """Writes what both parties are to read; the settings' file."""
+    """Write the settings file that both contestants read; its path."""
     np.save(folder / "training.npy", np.stack(work.training_images(images)))
     np.save(folder / "tests.npy", np.stack(work.test_images(tests)))
     settings: dict[str, Any] = {

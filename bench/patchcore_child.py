@@ -1,10 +1,10 @@
-"""One party of the PatchCore comparison: fits, tells how that went, then predicts an image for each line it reads.
+"""One contestant of the PatchCore comparison: fits, reports, then predicts an image for each line that it reads.
 
     python -m bench.patchcore_child ours|anomalib SETTINGS.json
 
-"anomalib" runs under the Python of an environment that has anomalib, and imports nothing of ours. It uses anomalib's
+"anomalib" runs under the Python of an environment with anomalib and does not import inreach_fast. It uses anomalib's
 PatchcoreModel as its Lightning module does: features of batches of 32 in training mode, the coreset, then forward
-passes of single images in evaluation mode; without Lightning's engine, whose overhead would only slow it.
+passes of single images in evaluation mode. Lightning's engine is left out, since its overhead would slow it down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from . import resident
-from .children import speaker
+from .children import reply_channel
 
 OURS, ANOMALIB = "ours", "anomalib"
 CORESET, BATCH, NEIGHBOURS, LAYERS = 0.1, 32, 9, ("layer2", "layer3")
@@ -29,24 +29,24 @@ CORESET, BATCH, NEIGHBOURS, LAYERS = 0.1, 32, 9, ("layer2", "layer3")
 
 
 def main() -> None:
-    """Parses, fits, serves."""
+    """Parse the options, fit, predict on request."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("party", choices=(OURS, ANOMALIB))
+    parser.add_argument("contestant", choices=(OURS, ANOMALIB))
     parser.add_argument("settings", type=Path)
     options = parser.parse_args()
-    tell = speaker()
+    send = reply_channel()
     import numpy as np
 
     settings = json.loads(options.settings.read_text(encoding="utf-8"))
     training, tests = np.load(settings["training"]), np.load(settings["tests"])
-    fit, predict, about = (ours if options.party == OURS else anomalib)(settings, training)
+    fit, predict, about = (ours if options.contestant == OURS else anomalib)(settings, training)
     _, memory = resident.watched(fit)
-    tell({"fit": memory, "peak": resident.high_water(), **about})
+    send({"fit": memory, "peak": resident.high_water(), **about})
     images = cycle(tests)
     for _ in sys.stdin:
         start = perf_counter()
         score = predict(next(images))
-        tell({"seconds": perf_counter() - start, "score": score})
+        send({"seconds": perf_counter() - start, "score": score})
 
 
 def ours(settings: dict[str, Any], training: Any) -> tuple[Callable[[], Any], Callable[[Any], float], dict[str, Any]]:
@@ -85,7 +85,7 @@ def anomalib(
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     model = PatchcoreModel(layers=LAYERS, backbone="resnet18", pre_trained=False, num_neighbors=NEIGHBOURS)
-    # In place of the one that it has built from a name: the same layers of the network that ours runs.
+    # Replaces the network that it has built from a name by the same layers of the network that ours runs.
     network = _network(settings)
     model.feature_extractor = TimmFeatureExtractor(backbone=network, layers=LAYERS).eval()
     prepare = _preparation(settings)
@@ -122,7 +122,7 @@ def _network(settings: dict[str, Any]) -> Any:
             first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
         network.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
         missing = network.load_state_dict(torch.load(settings["caffe_state"], weights_only=True), strict=False)[0]
-        # What comes after layer3 is not run.
+        # Nothing after layer3 is run.
         assert all(name.startswith(("layer4.", "fc.")) or name.endswith("num_batches_tracked") for name in missing)
     return network.eval()
 
@@ -148,7 +148,7 @@ def _preparation(settings: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 def _faster_layout(network: Any, image: Any) -> Any:
-    """The memory format in which the network runs faster here; the network is left in it."""
+    """Convert the network to the memory format that is faster here, and return that format."""
     import torch
 
     seconds = {}

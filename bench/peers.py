@@ -1,4 +1,4 @@
-"""The peers' searches: torch.cdist and minima, faiss IndexFlatL2, scikit-learn. All float32, none exact.
+"""The peers' searches: torch.cdist and minima, faiss IndexFlatL2, scikit-learn. All compute in float32; none is exact.
 
 faiss is imported lazily and only here and in baseline.py: its wheel brings an OpenMP runtime of its own.
 """
@@ -52,13 +52,13 @@ def torch_mutual(a: Rows, b: Rows) -> Callable[[], tuple[Ids, Ids]]:
 
 
 def faiss_nearest(queries: Rows, bank: Rows) -> Callable[[], Ids]:
-    """IndexFlatL2; adding the rows is not part of what is timed."""
+    """IndexFlatL2; adding the rows is not timed."""
     index = faiss_index(bank)
     return lambda: np.asarray(index.search(queries, 1)[1][:, 0])
 
 
 def faiss_mutual(a: Rows, b: Rows) -> Callable[[], tuple[Ids, Ids]]:
-    """Two searches, one in either index."""
+    """Two searches, one in each index."""
     forward, backward = faiss_nearest(a, b), faiss_nearest(b, a)
     return lambda: (forward(), backward())
 
@@ -81,7 +81,7 @@ def sklearn_nearest(queries: Rows, bank: Rows) -> Callable[[], Ids]:
 
 
 def sklearn_mutual(a: Rows, b: Rows) -> Callable[[], tuple[Ids, Ids]]:
-    """pairwise_distances_argmin, both ways."""
+    """pairwise_distances_argmin in both directions."""
     from sklearn.metrics import pairwise_distances_argmin
 
     return lambda: (pairwise_distances_argmin(a, b), pairwise_distances_argmin(b, a))

@@ -15,7 +15,7 @@ from . import approximate, panorama, peers
 from .search import RANDOM
 from .timing import OURS
 
-# Fixed colours: a party keeps its own in every picture. Blue is ours, in both kinds of data.
+# Each contestant has the same colour in every picture. Blue is ours.
 _STYLES: dict[str, dict[str, Any]] = {
     OURS: {"color": "#1f5fbf", "linewidth": 2.6, "marker": "o", "zorder": 5},
     peers.FAISS: {"color": "#c0392b", "marker": "s"},
@@ -29,7 +29,7 @@ _WORDS = {approximate.HNSW: "at recall 0.99", approximate.IVF: "at recall 0.99"}
 
 
 def main() -> None:
-    """Reads the result, writes the picture."""
+    """Read the result, write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("result", type=Path)
     parser.add_argument("picture", type=Path, nargs="+")
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def series(cases: list[dict[str, Any]]) -> dict[tuple[str, bool], dict[int, float]]:
-    """(party, whether on noise) -> {rows of the bank: seconds a query}."""
+    """(contestant, whether on noise) -> {rows of the bank: seconds a query}."""
     found: dict[tuple[str, bool], dict[int, float]] = {}
     for case in cases:
         if case["kind"] != "time" or "rows" not in case:
@@ -52,7 +52,7 @@ def series(cases: list[dict[str, Any]]) -> dict[tuple[str, bool], dict[int, floa
 
 
 def plot(result: Mapping[str, Any], picture: Path) -> None:
-    """Writes the picture (PNG), log-log: descriptors in full lines, noise in dashed ones."""
+    """Write the picture (PNG), log-log: solid lines for descriptors, dashed lines for noise."""
     import matplotlib
 
     matplotlib.use("Agg")

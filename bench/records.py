@@ -1,4 +1,4 @@
-"""What a bench leaves behind: cases as JSON, and the same as a Markdown table."""
+"""Results of a bench: cases as JSON, and the same as Markdown tables."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def timed_case(
     goals: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Case:
-    """A race's outcome.
+    """The result of a race.
 
     Args:
         name: what was done, with its sizes.
         seconds: from `timing.race`.
-        data: on what.
+        data: what it was measured on.
         ours: the contestant that the others are compared with.
-        goals: peer -> how many times its time is to be ours, at least: what the project has promised.
-        more: JSON-able extras ("checks", "stages", ...).
+        goals: peer -> lowest ratio of its time to ours that the project has promised.
+        more: extra fields ("checks", "stages", ...).
     """
     found = ratios(seconds, ours)
     return {
@@ -59,14 +59,14 @@ def value_case(
     limits: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Case:
-    """A case whose outcome is one number for each party, such as bytes over bytes.
+    """A case with one number for each contestant, such as a ratio of bytes.
 
     Args:
         name, data: as in `timed_case`.
-        values: party -> its number.
-        unit: of all of them.
-        limits: party -> what its number is to stay under.
-        more: JSON-able extras.
+        values: contestant -> its number.
+        unit: of the numbers.
+        limits: contestant -> upper limit of its number.
+        more: extra fields.
     """
     return {
         "name": name,
@@ -85,20 +85,20 @@ def value_case(
 def goal(
     text: str, figure: float, *, who: str, unit: str, least: float | None = None, most: float | None = None
 ) -> Goal:
-    """What was promised beside what was measured.
+    """A promise and the measured figure.
 
     Args:
         text: the promise.
-        figure: what was measured, in ``unit`` (appended to the number as it is).
+        figure: what was measured, in ``unit`` (appended to the number).
         who: the row of the case's table that it belongs to.
-        least, most: one of them; the figure is to reach the one, or to stay under the other.
+        least, most: give one: the figure must reach ``least``, or stay below ``most``.
     """
     met = figure >= least if least is not None else most is not None and figure < most
     return {"goal": text, "figure": f"{figure:.3g}{unit}", "met": bool(met), "who": who}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The whole result as Markdown; machine and settings first, then one table a section."""
+    """The result as Markdown: machine and settings, then a table for each section."""
     machine, commit = result["machine"], result["commit"]
     ours = machine["inreach_fast"]
     lines = [
@@ -171,7 +171,7 @@ def _time(seconds: float) -> str:
 
 
 def save(result: Mapping[str, Any], json_path: Path, markdown_path: Path) -> None:
-    """Writes both files; their folders are made."""
+    """Write both files and make their folders."""
     for path, text in ((json_path, json.dumps(result, indent=1) + "\n"), (markdown_path, markdown(result))):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What of this process is in memory (Linux: /proc/self), and what a call adds to it."""
+"""Resident memory of this process (Linux: /proc/self), and what a call adds to it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ def resident() -> int:
 
 
 def high_water() -> int:
-    """Greatest resident bytes since the last `reset_high_water`."""
+    """Peak resident bytes since the last `reset_high_water`."""
     return status("VmHWM")
 
 
 def split() -> dict[str, int]:
-    """Resident bytes now, and how they part: the process's own ("anonymous"), and pages of files that it maps.
+    """Resident bytes now, and of these the anonymous ones and the pages of mapped files.
 
-    Pages of files can be given back at any time without being written: they are memory in use only as long as
-    nobody else wants it.
+    The system can take back pages of files at any time without writing them.
     """
     return {"resident": resident(), "anonymous": status("RssAnon"), "files": status("RssFile")}
 
 
 def reset_high_water() -> bool:
-    """Sets the kernel's mark to the present value; False where that isn't allowed (then samples must do)."""
+    """Reset the kernel's peak to the present value; False if that is not allowed (then samples are used)."""
     try:
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
             file.write("5")
@@ -50,10 +49,9 @@ def status(field: str) -> int:
 
 
 def watched(run: Callable[[], Any], interval: float = 0.002) -> tuple[Any, dict[str, Any]]:
-    """Runs it; its result, and bytes resident before and at the peak above that, with the seconds it took.
+    """Run ``work``: its result; resident bytes before, the peak above that, and the seconds.
 
-    The greatest anonymous bytes are sampled every ``interval`` seconds (the kernel keeps no mark of them), before and
-    above it.
+    The peak of anonymous bytes is sampled every ``interval`` seconds, since the kernel does not record it.
     """
     before, own_before = resident(), status("RssAnon")
     peak, own_peak = [before], [own_before]

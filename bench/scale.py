@@ -1,9 +1,9 @@
 """Time of a query, and memory, against the size of the bank: 10^4 to 3*10^6 patches of real pictures, and noise.
 
-Rows lie in one raw file on disk and a bank is its first n rows, so that banks grow as a model does. Half the
-pictures are originals while there are any, half are cut from them (varied_images.py). Every party has a process of
-its own (scale_child.py); they take turns. Ours maps rows and index; peers hold what they hold, and take part up to
-the size that fits this memory and anybody's patience.
+The rows are in one raw file on disk, and a bank is its first n rows, so that banks grow as a model does. Half of the
+pictures are originals as long as there are any, half are cut from them (varied_images.py). Every contestant has its own
+process (scale_child.py); they take turns. Ours maps rows and index from disk. Peers hold their data in memory and take
+part up to a size that fits the memory and takes a bearable time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
 QUICK_SIZES = (3_000, 10_000)
 FROM, TO, GROWTH = 30_000, 3_000_000, 25.0
 RESIDENT_GB = 2.0
-# Greatest bank that each peer takes part at.
+# Largest bank that each peer searches.
 PEERS = {
     peers.FAISS: 1_000_000,
     panorama.NAME: 300_000,
@@ -61,7 +61,7 @@ def run(
     Args:
         work: backbone and descriptors.
         quick: two small sizes.
-        keep: leave the rows' file for the next run (12 GB at 3,000,000 rows); the index goes in any case.
+        keep: keep the file of the rows for the next run (12 GB at 3,000,000 rows); the index is always removed.
         sizes: instead of what ``quick`` implies, ascending.
         scratch: folder for all of it.
         noise: isotropic noise as well.
@@ -108,32 +108,32 @@ def _of_one_kind(
     return [*cases, growth, _memory_case(data, sizes[-1], queries.shape[1], last)]
 
 
-def _memory_case(data: str, size: int, dim: int, told: dict[str, Any]) -> Case:
+def _memory_case(data: str, size: int, dim: int, reply: dict[str, Any]) -> Case:
     kinds = {"peak": "peak, resident (VmHWM)", "resident": "after the searches, resident (VmRSS)"}
-    kinds |= {"anonymous": "of it the process's own (RssAnon)", "files": "of it mapped files (RssFile)"}
+    kinds |= {"anonymous": "of which anonymous (RssAnon)", "files": "of which mapped files (RssFile)"}
     return value_case(
         f"memory of a process that searches {size} patches, model on disk",
-        {words: told[kind] / 1e9 for kind, words in kinds.items()},
+        {words: reply[kind] / 1e9 for kind, words in kinds.items()},
         data=data,
         unit="GB",
         limits={kinds["peak"]: RESIDENT_GB} if size >= TO else None,
         checks={
             "rows on disk": f"{size * dim * 4 / 1e9:.3g} GB",
-            "index on disk": f"{told['build']['bytes'] / 1e9:.3g} GB" if told["build"] else "none",
-            "index built in": f"{told['build']['seconds']:.1f} s" if told["build"] else "memory, at the first search",
-            "peak while it was built": f"{(told['build']['before'] + told['build']['peak']) / 1e9:.3g} GB"
-            if told["build"]
+            "index on disk": f"{reply['build']['bytes'] / 1e9:.3g} GB" if reply["build"] else "none",
+            "index built in": f"{reply['build']['seconds']:.1f} s" if reply["build"] else "memory, at the first search",
+            "peak while it was built": f"{(reply['build']['before'] + reply['build']['peak']) / 1e9:.3g} GB"
+            if reply["build"]
             else "",
-            "imported": ", ".join(told["modules"]) or "neither torch nor faiss",
+            "imported": ", ".join(reply["modules"]) or "neither torch nor faiss",
         },
-        bytes=told,
+        bytes=reply,
     )
 
 
 def _at_size(
     data: str, rows_file: Path, queries: Rows, size: int, scratch: Path, quick: bool
 ) -> tuple[Case, dict[str, Any]]:
-    """The race at one size; and what our process told after its last search, with "build"."""
+    """The race at one size; and our process's last reply, with "build"."""
     place = scratch / "scale"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -146,18 +146,18 @@ def _at_size(
     built = None
     if hasattr(kernels.Bank, "index_arrays"):
         with _child(BUILD, files) as child:
-            built = child.told
+            built = child.reply
     children: dict[str, Child] = {}
     try:
         children[OURS] = _child(OURS, files)
         first = children[OURS].ask()
         for name in _peers(data, size):
             children[name] = _child(name, files)
-        words = {name: child.told["words"] for name, child in children.items() if name != OURS}
+        words = {name: child.reply["words"] for name, child in children.items() if name != OURS}
         rounds, warm = _effort(size, data, quick)
         contestants = {name: child.ask for name, child in children.items()}
         seconds = race(contestants, rounds=rounds, budget=60, warm=contestants if warm else [])
-        told = {**children[OURS].told, "build": built}
+        reply = {**children[OURS].reply, "build": built}
         settings = {name: text for name, text in words.items() if text}
     finally:
         for child in children.values():
@@ -170,20 +170,20 @@ def _at_size(
         checks={
             **_check(queries, rows_file, size, answers),
             "first search": f"{first['seconds']:.2f} s",
-            "resident": f"{told['resident'] / 1e9:.2f} GB",
+            "resident": f"{reply['resident'] / 1e9:.2f} GB",
             **settings,
         },
-        counts=told.get("counts"),
+        counts=reply.get("counts"),
         rows=size,
         queries=len(queries),
-        memory=told,
+        memory=reply,
     )
     shutil.rmtree(place)
-    return case, told
+    return case, reply
 
 
-def _child(party: str, files: dict[str, Any]) -> Child:
-    return Child("bench.scale_child", [party, *(part for pair in files.items() for part in pair)])
+def _child(contestant: str, files: dict[str, Any]) -> Child:
+    return Child("bench.scale_child", [contestant, *(part for pair in files.items() for part in pair)])
 
 
 def _peers(data: str, size: int) -> list[str]:

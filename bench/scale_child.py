@@ -1,7 +1,7 @@
-"""One party of the scaling bench in a process of its own: `python -m bench.scale_child PARTY FILES ...`.
+"""One contestant of the scaling bench in its own process: `python -m bench.scale_child PARTY FILES ...`.
 
-It makes its bank ready and then searches whenever a line comes in, telling seconds and memory as a line of JSON: so
-that parties can take turns while each one's memory is its own. Ours maps rows and index from disk and imports
+It prepares its bank, then searches each time it reads a line, and prints seconds and memory as a line of JSON. So
+contestants take turns and the memory of each is measured separately. Ours maps rows and index from disk and imports
 neither torch nor faiss.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import resident
-from .children import speaker
+from .children import reply_channel
 from .timing import OURS
 
 Rows = npt.NDArray[np.float32]
@@ -29,9 +29,9 @@ _ADDED_AT_ONCE = 65_536
 
 
 def main() -> None:
-    """Parses, prepares, answers one line with one line until the input ends."""
+    """Parse the options, prepare, answer each line with a line until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("party", help=f"{BUILD}, {OURS!r} or a peer")
+    parser.add_argument("contestant", help=f"{BUILD}, {OURS!r} or a peer")
     parser.add_argument("--rows", type=Path, required=True, help="raw float32 rows")
     parser.add_argument("--count", type=int, required=True, help="how many of them are the bank")
     parser.add_argument("--dim", type=int, required=True)
@@ -41,56 +41,56 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="where built peers are cached")
     parser.add_argument("--memory-limit", type=int, default=1 << 30, help="bytes, while our index is built")
     options = parser.parse_args()
-    tell = speaker()
+    send = reply_channel()
     bank = np.memmap(options.rows, dtype=np.float32, mode="r", shape=(options.count, options.dim))
-    if options.party == BUILD:
+    if options.contestant == BUILD:
         _, memory = resident.watched(lambda: build(bank, options.index, options.memory_limit))
-        tell({**memory, "bytes": sum(file.stat().st_size for file in options.index.glob("*"))})
+        send({**memory, "bytes": sum(file.stat().st_size for file in options.index.glob("*"))})
         return
     queries = np.fromfile(options.queries, dtype=np.float32).reshape(-1, options.dim)
     start = time.perf_counter()
-    search, words = prepare(options.party, bank, queries, options)
-    tell({"prepare_seconds": time.perf_counter() - start, "words": words, **resident.split()})
+    search, words = prepare(options.contestant, bank, queries, options)
+    send({"prepare_seconds": time.perf_counter() - start, "words": words, **resident.split()})
     for _ in sys.stdin:
         start = time.perf_counter()
         found = search()
         seconds = time.perf_counter() - start
-        if options.answers and options.party == OURS:
+        if options.answers and options.contestant == OURS:
             np.savez(options.answers, index=found.index, sq_distance=found.sq_distance)
-        told = {"seconds": seconds, "peak": resident.high_water(), **resident.split()}
-        if options.party == OURS:
-            told["counts"] = found.counts and vars(found.counts)
-            told["modules"] = [name for name in ("torch", "faiss") if name in sys.modules]
-        tell(told)
+        reply = {"seconds": seconds, "peak": resident.high_water(), **resident.split()}
+        if options.contestant == OURS:
+            reply["counts"] = found.counts and vars(found.counts)
+            reply["modules"] = [name for name in ("torch", "faiss") if name in sys.modules]
+        send(reply)
 
 
 def build(bank: Rows, folder: Path, memory_limit: int) -> None:
-    """Our index of the rows, as .npy files in ``folder`` and a list of their names; nothing without an index."""
+    """Write our index of the rows to ``folder``: .npy files and a list of their names; nothing without an index."""
     from inreach_fast import kernels
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = kernels.Bank(bank).index_arrays(folder=folder, memory_limit=memory_limit)
     for name, array in arrays.items():
-        if not (folder / f"{name}.npy").is_file():  # the engine writes the large ones itself
+        if not (folder / f"{name}.npy").is_file():  # the engine writes the large ones to files
             np.save(folder / f"{name}.npy", array)
     (folder / MANIFEST).write_text(json.dumps(sorted(arrays)), encoding="utf-8")
 
 
 def mapped_index(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """What `build` left, memory-mapped."""
+    """The files of `build`, memory-mapped."""
     return {name: _mapped(folder / f"{name}.npy") for name in json.loads((folder / MANIFEST).read_text("utf-8"))}
 
 
 def _mapped(file: Path) -> npt.NDArray[Any]:
     try:
         return np.load(file, mmap_mode="r")
-    except ValueError:  # nothing in it: an empty file cannot be mapped
+    except ValueError:  # an empty file cannot be mapped
         return np.load(file)
 
 
-def prepare(party: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callable[[], Any], str]:
-    """What searches all queries, and its setting in words."""
-    if party == OURS:
+def prepare(contestant: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callable[[], Any], str]:
+    """A function that searches all queries, and its settings in words."""
+    if contestant == OURS:
         from inreach_fast import kernels
 
         if (options.index / MANIFEST).is_file():
@@ -100,16 +100,16 @@ def prepare(party: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callab
         return lambda: kernels.nearest(queries, prepared), ""
     from . import approximate, panorama, peers
 
-    if party == peers.FAISS:
+    if contestant == peers.FAISS:
         import faiss
 
         flat = faiss.IndexFlatL2(bank.shape[1])
         for first in range(0, len(bank), _ADDED_AT_ONCE):
             flat.add(np.ascontiguousarray(bank[first : first + _ADDED_AT_ONCE]))
         return lambda: flat.search(queries, 1), ""
-    if party == peers.TORCH:
+    if contestant == peers.TORCH:
         return peers.torch_nearest(queries, np.array(bank)), ""
-    if party == peers.SKLEARN:
+    if contestant == peers.SKLEARN:
         return peers.sklearn_nearest(queries, np.array(bank)), ""
     truth = np.load(options.answers)["index"]
     rows = np.array(bank)
@@ -117,7 +117,7 @@ def prepare(party: str, bank: Rows, queries: Rows, options: Any) -> tuple[Callab
         panorama.NAME: lambda: panorama.fastest(queries, rows, truth),
         approximate.HNSW: lambda: approximate.hnsw(queries, rows, truth, options.scratch),
         approximate.IVF: lambda: approximate.ivf(queries, rows, truth, options.scratch),
-    }[party]()
+    }[contestant]()
     return tuned.run, tuned.words()
 
 

@@ -1,4 +1,4 @@
-"""`nearest` and `mutual_nearest` against torch.cdist, faiss' indexes and scikit-learn, on features and on noise."""
+"""`nearest` and `mutual_nearest` against torch.cdist, faiss's indexes and scikit-learn, on features and on noise."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Rows = npt.NDArray[np.float32]
 
 OURS_COLD = "inreach_fast, plain arrays"
 RANDOM = "random, isotropic"
-# Times a peer's time is to be ours: at the size that the goals name, at others, and on noise.
+# Goals for the ratio of a peer's time to ours: at the size of the goals, at other sizes, and on noise.
 GOALS = {peers.FAISS: 25.0, panorama.NAME: 6.0, approximate.HNSW: 1.0}
 GOALS_SMALLER = {peers.FAISS: 1.0, peers.TORCH: 2.0}
 GOALS_NOISE = {peers.FAISS: 0.95}
-# Sets so small that nothing is pruned and what a call costs beside its products shows: a 28 x 28 and a 14 x 14 grid.
+# Small sets, where nothing is pruned and the overhead of a call shows: grids of 28 x 28 and 14 x 14.
 SMALL_SETS = (784, 196)
 GOALS_SMALL_SETS = {peers.FAISS: 1.0, peers.TORCH: 1.0}
 _GOAL_SIZE = 300_000
-# Larger than this, torch and scikit-learn would take most of the bench's time.
+# Above this size, torch and scikit-learn would take most of the bench's time.
 _SLOW_PEERS = 100_000
 
 
@@ -41,7 +41,7 @@ def run(
     banks: tuple[int, ...] | None = None,
     scratch: Path | None = None,
 ) -> list[Case]:
-    """All cases; ``queries`` and ``banks`` (sizes) override the ones that ``quick`` implies."""
+    """All cases; ``queries`` and ``banks`` (sizes) override those of ``quick``."""
     banks = banks or ((10_000, 30_000) if quick else (10_000, 100_000, 300_000))
     scratch = scratch or scratch_folder()
     cases: list[Case] = []
@@ -71,8 +71,8 @@ def _inputs(work: Workload, queries: int | None, bank_size: int) -> Iterator[tup
 def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False, scratch: Path | None = None) -> Case:
     """Nearest bank row of each query; the bank prepared (faiss: added) before, and once from plain arrays.
 
-    Panorama and the approximate indexes take part where the data have structure: noise offers them nothing to prune
-    and no neighbourhood to walk through.
+    Panorama and the approximate indexes take part if the data have structure: noise has nothing to prune and no
+    neighbourhoods.
     """
     prepared = kernels.Bank(bank)
     found = kernels.nearest(query, prepared)
@@ -113,7 +113,7 @@ def nearest_case(query: Rows, bank: Rows, *, data: str, quick: bool = False, scr
 
 
 def _tuned(query: Rows, bank: Rows, truth: Any, flat: Any, scratch: Path) -> dict[str, Tuned]:
-    """The peers whose settings have to be searched for; ``truth`` is checked against brute force by the case."""
+    """The peers whose settings are tuned; ``truth`` is checked against brute force by the case."""
     found = {
         approximate.HNSW: approximate.hnsw(query, bank, truth, scratch, storage=flat),
         approximate.IVF: approximate.ivf(query, bank, truth, scratch),
@@ -148,7 +148,7 @@ def mutual_case(a: Rows, b: Rows, *, data: str, quick: bool = False, goals: Mapp
 
 
 def _effort(bank: int, quick: bool) -> tuple[int, bool]:
-    """(rounds, whether everybody is warmed up): less where one search takes seconds."""
+    """(rounds, whether all are warmed up): fewer if a search takes seconds."""
     if quick:
         return 3, True
     return (7, True) if bank <= 10_000 else (5, False) if bank <= 100_000 else (3, False)

@@ -1,4 +1,4 @@
-"""What bench/compression.py and bench/verdict.py share: a fitted model and an unseen test set of a class."""
+"""Shared by bench/compression.py and bench/limited_search.py: a fitted model and an unseen test set of a class."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ Rows = npt.NDArray[np.float32]
 
 
 def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that ``python -m bench.NAME`` has in any case."""
+    """The options that every ``python -m bench.NAME`` has."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description)
-    parser.add_argument("--classes", default="bottle,pill", help="with commas between (%(default)s)")
-    parser.add_argument("--models", type=Path, help="folder of fitted models: taken from there, left there once fitted")
+    parser.add_argument("--classes", default="bottle,pill", help="classes, separated by commas (default: %(default)s)")
+    parser.add_argument("--models", type=Path, help="folder that fitted models are kept in (default: not kept)")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / f"{name}.json")
     return parser
 
 
 def classes(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
-    """The classes asked for; ends the program where what they need is absent."""
+    """The requested classes; exits with an error if their data are missing."""
     names: list[str] = options.classes.split(",")
     missing = [name for name in names if not available(name)]
     if missing:
-        parser.error(f"{', '.join(missing)}: images or the ResNet-50's weights are absent (bench/README.md)")
+        parser.error(f"{', '.join(missing)}: images or the ResNet-50's weights are missing; see bench/README.md")
     return names
 
 
 def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    """The figures as JSON, where the options say."""
+    """Write the figures as JSON to the file that the options name."""
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def available(name: str) -> bool:
-    """Whether the class's images and the ResNet-50's weights are at hand."""
+    """Whether the images of the class and the weights of the ResNet-50 are present."""
     return (data_folder() / name / "train" / "good").is_dir() and weights_file().is_file()
 
 
-def fitted(name: str, kept_in: Path | None = None) -> Any:
+def fitted_model(name: str, folder: Path | None = None) -> Any:
     """`InReaCh` fitted on all good training images of a class, with the Caffe ResNet-50.
 
     Args:
         name: a class of `data_folder`.
-        kept_in: folder where the model is looked for, and left once fitted.
+        folder: where the model is read from, or saved to after the fit.
     """
     from inreach_fast import InReaCh
     from inreach_fast.backbones import load_backbone
 
     backbone = load_backbone(f"{ROOT / 'bench' / 'backbones' / 'resnet50_caffe.py'}:build")
-    path = None if kept_in is None else kept_in / f"{name}.inreach"
+    path = None if folder is None else folder / f"{name}.inreach"
     if path is not None and path.is_file():
         return InReaCh.load(path, backbone=backbone)
     model = InReaCh(backbone=backbone).fit(data_folder() / name / "train" / "good")

@@ -1,4 +1,4 @@
-"""Interleaved timing: peer, ours, peer, ours, ... so that a machine's drift hits everybody alike."""
+"""Interleaved timing: peer, ours, peer, ours, ... so that drift of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 OURS = "inreach_fast"
-# After a parallel region OpenMP's workers spin for a while; nobody should start while another's do.
+# After a parallel region, OpenMP's workers spin for a while; the next contestant waits until they stop.
 _REST = 0.03
 
 Contestants = Mapping[str, Callable[[], object]]
@@ -17,13 +17,13 @@ Contestants = Mapping[str, Callable[[], object]]
 def race(
     contestants: Contestants, *, rounds: int, budget: float = 60.0, warm: Iterable[str] | None = None
 ) -> dict[str, list[float]]:
-    """Wall-clock seconds of each contestant, one entry a round.
+    """Wall-clock seconds of each contestant, one entry per round.
 
     Args:
         contestants: name -> what to time.
-        rounds: how often; each round runs everybody once, in the order given.
-        budget: seconds; no further round is begun once they are spent (the first is always finished).
-        warm: who runs once before, untimed; everybody by default.
+        rounds: number of rounds; each runs every contestant once, in the given order.
+        budget: seconds; no round starts after they are spent (the first always runs).
+        warm: contestants that run once before, untimed; all by default.
     """
     for name in contestants if warm is None else warm:
         contestants[name]()
@@ -41,12 +41,12 @@ def race(
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Median, least and greatest of some values, and the values."""
+    """Median, minimum and maximum of some values, and the values."""
     return {"median": median(values), "min": min(values), "max": max(values), "values": values}
 
 
 def ratios(seconds: Mapping[str, list[float]], ours: str) -> dict[str, dict[str, Any]]:
-    """How many times longer each other contestant took, round by round, then the median: above 1, ours is faster."""
+    """Ratio of each other contestant's time to ours in the same round, and its median: above 1, ours is faster."""
     return {
         name: spread([peer / mine for peer, mine in zip(values, seconds[ours], strict=True)])
         for name, values in seconds.items()

@@ -1,4 +1,4 @@
-"""A peer whose setting was searched for, and how many of its answers are right."""
+"""A peer whose settings were tuned, and how many of its answers are right."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Tuned:
 
     Attributes:
         run: searches all queries, int64 (m,).
-        setting: the setting that was chosen, in words.
-        recall: share of the queries for which it finds a nearest row.
-        build_seconds: building and choosing; reading, where ``cached``.
+        setting: the chosen settings, in words.
+        recall: share of the queries whose nearest row it finds.
+        build_seconds: of building and tuning; of reading, if ``cached``.
         cached: whether the index was read from an earlier run's file.
-        tried: what each setting gave on the way (seconds or recall).
+        tried: result of each setting that was tried (seconds or recall).
     """
 
     run: Callable[[], Ids]
@@ -41,7 +41,7 @@ class Tuned:
 
 
 def recall(queries: Rows, bank: Rows, found: Ids, truth: Ids) -> float:
-    """Share of ``found`` (m,) that are as near as the nearest rows ``truth`` (m,): equally near ones are right."""
+    """Share of ``found`` (m,) that are as near as the nearest rows ``truth`` (m,); ties count as right."""
     right = 0
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -1,7 +1,7 @@
-"""As many different pictures as are wanted, cut from real ones: crops, flips, turns, scales, brightness.
+"""Any number of different pictures, cut from real ones: crops, flips, rotations, scales, brightness.
 
-Picture i depends on the seed and on i alone, whatever was asked for before: a map-style Dataset that is made as it
-is read, so that thousands of pictures take no room.
+A map-style Dataset whose pictures are made when they are read, so that thousands of them take no space. Picture i
+depends only on the seed and on i.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class VariedImages:
     Args:
         count: how many.
         folder: of each class, in MVTec AD's layout: "train/good" or "test".
-        seed: of all that is random.
-        originals: share of pictures that are originals, in a seeded order and each once, until all were shown.
+        seed: of every random choice.
+        originals: share of pictures that are originals, in a seeded order and each once, until all have been used.
         side: of a picture, in pixels.
     """
 
@@ -42,17 +42,17 @@ class VariedImages:
 
     @property
     def sources(self) -> int:
-        """Real pictures that all are cut from."""
+        """The real pictures that all others are cut from."""
         return len(self._files) or len(self._textures)
 
     @property
     def words(self) -> str:
-        """What the pictures are."""
+        """A description of the pictures."""
         what = f"MVTec {' and '.join(CLASSES)}" if self._files else "scikit-image textures"
         return f"{self._count} pictures ({len(self._original)} originals) of {self.sources} of {what}"
 
     def kind(self, i: int) -> str:
-        """Class of the original that picture ``i`` is; "" for a cut one and for textures."""
+        """Class of picture ``i`` if it is an original; "" for a cut one and for textures."""
         number = self._original.get(i, -1)
         return self._files[number].parents[2].name if self._files and number >= 0 else ""
 
@@ -76,7 +76,7 @@ class VariedImages:
 
 
 def vary(image: UInt8, random: np.random.Generator, side: int) -> UInt8:
-    """A square cut of 40 % to 100 % of the shorter side, flipped, turned by quarters, brighter or darker by 20 %."""
+    """A square cut of 40 % to 100 % of the shorter side, flipped, rotated by quarter turns, brightness within 20 %."""
     height, width = image.shape[:2]
     cut = int(min(height, width) * random.uniform(0.4, 1.0))
     top, left = int(random.integers(height - cut + 1)), int(random.integers(width - cut + 1))

@@ -1,4 +1,4 @@
-"""The whole job, backbone included: `fit` and `predict` against bench/baseline.py, and predict's parts."""
+"""`fit` and `predict`, backbone included, against bench/baseline.py; and the parts of `predict`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def run(
     rounds: int | None = None,
     patches: int | None = None,
 ) -> list[Case]:
-    """Cases: fit, predict, and predict without the backbone beside the backbone's forward pass, on the model just
-    fitted and on one of ``patches`` (300,000) nominal patches.
+    """Cases: fit, predict, and predict without the backbone against the backbone's forward pass, with the fitted model
+    and with one of ``patches`` (300,000) nominal patches.
     """
     images = images or (8 if quick else 24)
     cases = _fitted_cases(work, images, rounds or (1 if quick else 3), quick)
@@ -40,19 +40,19 @@ def run(
 
 
 def _fitted_cases(work: Workload, images: int, rounds: int, quick: bool) -> list[Case]:
-    # With as many seed images as images no channel grows past the span filter.
+    # With as many seed images as images, no channel would pass the span filter.
     depth = min(10, max(2, images // 2))
     training, tests = work.training_images(images), work.test_images(5)
     backbone = work.backbone
     data = work.features
-    # Both warm: torch's convolution primitives, plans, file caches.
+    # Warm up both: torch's convolution primitives, plans, file caches.
     for image in training[:2]:
         baseline.describe(backbone.extract(resize(image, work.image_size)[None]))
         work.describe(image)
     held: dict[str, Any] = {}
 
     def fit_ours() -> None:
-        # Only this keeps the two alike: the authors' seed images are the first ones.
+        # The authors' seed images are the first ones.
         model = InReaCh(seed_selection="first", assoc_depth=depth, backbone=backbone, image_size=work.image_size)
         held[OURS] = model.fit(training)
 
@@ -111,15 +111,15 @@ def _without_backbone(work: Workload, model: Any, image: Any, quick: bool) -> Ca
         },
         rounds=3 if quick else 11,
     )
-    name = f"{WITHOUT}, beside the forward pass of {backbone.name}"
+    name = f"{WITHOUT}, against the forward pass of {backbone.name}"
     return timed_case(name, seconds, data=work.features, ours=WITHOUT)
 
 
 def large_model_case(work: Workload, patches: int, unseen: int, forward: Callable[[], object] | None = None) -> Case:
-    """Predict without the backbone on a model of ``patches`` nominal patches, one unseen image a round.
+    """Predict without the backbone on a model of ``patches`` nominal patches, a new unseen image each round.
 
-    Every patch of as many training images as it takes counts as nominal. ``forward`` is what it is to be faster than:
-    by default one WideResNet50-2 pass, cut after layer3, with random weights (the time is the same).
+    Every patch of as many training images as needed counts as nominal. ``forward`` is the pass to compare with: by
+    default one WideResNet50-2 pass, cut after layer3, with random weights (the time is the same).
     """
     first = work.describe(work.training_images(1)[0])
     each, dim = first.shape
@@ -131,7 +131,7 @@ def large_model_case(work: Workload, patches: int, unseen: int, forward: Callabl
     grid = tuple(int(n) for n in levels[0][0].shape[-2:])
     model = InReaCh(assoc_depth=2, image_size=work.image_size, threshold_images=2)
     model.fit_descriptors(rows[:8], grid)
-    # A fit gives the estimator its grid; what it scores against is put in its place before anything is scored.
+    # A fit gives the estimator its grid; its nominal patches are replaced before anything is scored.
     number = np.arange(count * each)
     image_of, patch = number // each, number % each
     model.nominal_ = NominalModel(rows.reshape(-1, dim), image_of, patch, image_of, patch)

@@ -1,4 +1,4 @@
-"""What is measured on: real images where they are to be had, else textures; and the descriptors of either."""
+"""Data of the benches: real images if they are present, else textures; and their descriptors."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _SIDE = 256
 
 
 def data_folder() -> Path:
-    """Where classes in MVTec AD's layout are looked for; it may be absent."""
+    """The folder of classes in MVTec AD's layout; it may be absent."""
     return Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data")
 
 
 def scratch_folder() -> Path:
-    """Where large or slowly built files go (banks, faiss' graphs, models): bench/results/tmp if not told."""
+    """The folder for large or slowly built files (banks, graphs, models); bench/results/tmp by default."""
     return Path(os.environ.get(SCRATCH_VARIABLE) or ROOT / "bench" / "results" / "tmp")
 
 
 class Workload:
-    """Images, a backbone and descriptors, each made when first asked for.
+    """Images, a backbone and descriptors, each made on first use.
 
     Args:
-        backbone: a name that `load_backbone` knows, or "auto": the Caffe ResNet-50 of bench/backbones where
-            its weights are present, else the offline EfficientNet-Lite2.
+        backbone: a name for `load_backbone`, or "auto": the Caffe ResNet-50 of bench/backbones if its weights are
+            present, else the offline EfficientNet-Lite2.
         weights: for a named backbone.
-        mvtec_class: which class of `data_folder`; textures where it is absent.
+        mvtec_class: a class of `data_folder`; textures if it is absent.
         image_size: side of the network's input in pixels.
     """
 
@@ -64,20 +64,20 @@ class Workload:
 
     @property
     def source(self) -> str:
-        """What the images are, in words."""
+        """A description of the images."""
         return f"MVTec {self._class}" if self._files("train/good") else "scikit-image textures"
 
     @property
     def features(self) -> str:
-        """What the descriptors are, in words."""
+        """A description of the descriptors."""
         return f"{self.backbone.name} of {self.source}"
 
     def training_images(self, count: int) -> list[UInt8]:
-        """``count`` unlabelled images, uint8 (H, W, 3) RGB; over again from the first where there are fewer."""
+        """``count`` unlabelled images, uint8 (H, W, 3) RGB; repeated if there are fewer."""
         return self._images("train/good", count, seed=0)
 
     def test_images(self, count: int) -> list[UInt8]:
-        """Images that are not among the training ones, good and defective."""
+        """Images that are not training images, good and defective."""
         return self._images("test", count, seed=1)
 
     def descriptors(self, count: int) -> Rows:
@@ -86,7 +86,7 @@ class Workload:
         return np.stack(self._rows[:count])
 
     def drop_descriptors(self) -> None:
-        """Gives their memory back."""
+        """Free the memory of the descriptors."""
         self._rows = []
 
     def describe(self, image: UInt8) -> Rows:
@@ -136,5 +136,5 @@ def resize(image: UInt8, side: int) -> UInt8:
 
 
 def random_rows(count: int, dim: int, seed: int) -> Rows:
-    """Isotropic normal rows: nothing in them can be pruned."""
+    """Isotropic normal rows, which no search can prune."""
     return np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32)

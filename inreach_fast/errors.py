@@ -1,91 +1,90 @@
-"""Every error that inreach_fast raises on purpose, each naming what is wrong and the remedy.
+"""Every error that inreach_fast raises on purpose. Messages name the argument or file, the cause and the remedy.
 
-They share one root, `InReachError`, so that an embedding program can catch them all at once, and each also
-derives from the built-in exception that Python programs expect in its place (`ValueError` for bad arguments,
-`OSError` for a full disk), so that code which knows nothing of this package still does the right thing.
+All derive from `InReachError`, so that a program can catch them at once, and from the built-in exception that Python
+programs expect in their place (`ValueError` for bad arguments, `OSError` for a full disk).
 """
 
 from __future__ import annotations
 
 
 class InReachError(Exception):
-    """Root of every error raised by inreach_fast."""
+    """Base class of all errors of inreach_fast."""
 
 
 class ParameterError(InReachError, ValueError):
-    """An argument has a value, type, dtype or shape that is not allowed; the message names the argument."""
+    """An argument's value, type, dtype or shape is not allowed; give one that the message allows."""
 
 
 class MemoryLimitError(ParameterError):
-    """``memory_limit`` is too small for the fit; the message says how much it takes."""
+    """``memory_limit`` is too small for the fit; give at least what the message says."""
 
 
 class DataError(InReachError, ValueError):
-    """The images, descriptors or other data given cannot be used; the message names the file or argument."""
+    """Images, descriptors or other data cannot be used; repair or remove what the message names."""
 
 
 class EmptyFolderError(DataError):
-    """A folder (or list) that should hold images holds none."""
+    """A folder or list contains no image; give one that does."""
 
 
 class TooFewImagesError(DataError):
-    """InReaCh associates patches *between* images, so that fewer than two images cannot be fitted."""
+    """Fewer than two images can be used; InReaCh compares images with each other, so give more."""
 
 
 class ImageError(DataError):
-    """One file is unreadable, truncated or not an image; the message names the file."""
+    """A file is unreadable, truncated or not an image; replace it, or skip such files with ``skip_bad``."""
 
 
 class MixedSizesError(DataError):
-    """Arrays that must agree in size do not."""
+    """Arrays that must have the same size or dtype do not; bring them to one."""
 
 
 class NonFiniteError(DataError):
-    """An array holds NaN or infinity; the message names the argument and the first such row."""
+    """An array contains NaN or infinity; leave out or repair the row or image that the message names."""
 
 
 class DegenerateDataError(DataError):
-    """The training images are all identical, so that nothing can be learnt from them."""
+    """All training images are identical; give different ones."""
 
 
 class NoChannelsError(DataError):
-    """No channel survived the filters; the message says which filter removed how many."""
+    """No channel is left after the filters; relax the filter that the message names."""
 
 
 class BackendError(InReachError, RuntimeError):
-    """A kernel backend is unknown or not usable on this machine; the message names those that are."""
+    """A kernel backend is unknown or cannot be used on this machine; choose one that the message lists."""
 
 
 class GpuError(BackendError):
-    """A GPU failed; the message gives the driver's own word for it, and the remedy."""
+    """A GPU failed; the message contains the driver's description and a remedy."""
 
 
 class GpuUnavailableError(GpuError):
-    """No GPU can be used here: no driver, one that is too old, no GPU, or one that others hold."""
+    """No GPU can be used: no driver, a driver that is too old, no GPU, or a GPU reserved by others; use the CPU."""
 
 
 class GpuMemoryError(GpuError, MemoryError):
-    """The GPU's memory does not suffice."""
+    """The GPU's memory is full; free some, or lower the memory limit."""
 
 
 class GpuLostError(GpuError):
-    """The GPU has failed in a way that only a new process gets over; nothing that was on it can be read."""
+    """The GPU failed and everything on it is lost; start a new process."""
 
 
 class DeviceMismatchError(ParameterError):
-    """Arrays that meet in one call are on different devices; the message names them."""
+    """The arrays of a call are on different devices; move them to one."""
 
 
 class ExecutorError(InReachError, RuntimeError):
-    """Work could not be spread over workers (`inreach_fast.executors`)."""
+    """Work could not be distributed to workers (`inreach_fast.executors`)."""
 
 
 class WorkerLostError(ExecutorError):
-    """Workers were lost again and again; the message names the task that took them along, if one did."""
+    """Workers ended unexpectedly, repeatedly; the message names the task during which they did, if it was one."""
 
 
 class ClusterError(ExecutorError):
-    """A cluster cannot be joined, was lost whole, or has other versions on it; the message says which."""
+    """A cluster cannot be joined, was lost, or runs other versions; the message says which."""
 
 
 class BackboneError(InReachError, RuntimeError):
@@ -93,7 +92,7 @@ class BackboneError(InReachError, RuntimeError):
 
 
 class WeightsError(BackboneError):
-    """A backbone's weights are missing, cannot be fetched, or fail their sha256."""
+    """A backbone's weights are missing, cannot be downloaded, or have another sha256; give the file."""
 
 
 class ModelFileError(InReachError, RuntimeError):
@@ -101,72 +100,72 @@ class ModelFileError(InReachError, RuntimeError):
 
 
 class ModelCorruptError(ModelFileError):
-    """A saved model was cut, altered, or is no model of this package at all."""
+    """A saved model was truncated or altered, or the file is not a model; copy it again, or fit again."""
 
 
 class ModelVersionError(ModelFileError):
-    """A saved model was written by a newer version of the format than this package reads."""
+    """A saved model has a newer format than this version reads; update inreach_fast."""
 
 
 class BackboneMismatchError(ModelFileError):
-    """A saved model belongs to another backbone (or to other weights) than the one at hand."""
+    """A model was fitted with another backbone or other weights; give those of the fit."""
 
 
 class SaveError(InReachError, OSError):
-    """A file could not be written (full disk, no permission); nothing half-written was left."""
+    """A file could not be written (full disk, no permission); no partial file was left."""
 
     def __str__(self) -> str:
-        # The sentence alone: an OSError of two arguments would put "[Errno 28]" before it.
+        # The message alone: an OSError of two arguments would prepend "[Errno 28]".
         return str(self.args[-1]) if self.args else ""
 
 
 class SpoolError(InReachError, RuntimeError):
-    """The spool of a fit (what it keeps on disk to go on from) cannot be used; the message names its folder."""
+    """The spool of a fit, the folder from which it can be resumed, cannot be used."""
 
 
 class SpoolExistsError(SpoolError):
-    """The spool holds an unfinished fit and nobody asked to resume it, or the folder holds something else."""
+    """The spool contains an unfinished fit, or the folder other files; resume it, or choose another folder."""
 
 
 class SpoolMismatchError(SpoolError):
-    """The spool is of another configuration: parameters, backbone, seeds or version; the message says which."""
+    """The spool has other parameters, backbone, seeds or version; resume with those, or begin a new spool."""
 
 
 class SpoolImagesChangedError(SpoolError, DataError):
-    """An image is not what it was when the spool was begun, or images came or went; the message names it."""
+    """An image was changed, added or removed since the spool was begun; restore it, or begin a new spool."""
 
 
 class SpoolBusyError(SpoolError):
-    """Another process is fitting with this spool."""
+    """Another process is using the spool; wait for it, or choose another folder."""
 
 
 class SpoolCorruptError(SpoolError):
-    """The spool's journal or data were altered since they were written."""
+    """The spool's journal or data were altered; remove it and begin again."""
 
 
 class SpoolWriteError(SaveError, SpoolError):
-    """The spool cannot be written (full disk, no permission); what was done stays in it, to be resumed."""
+    """The spool cannot be written (full disk, no permission); its data are kept, so that the fit can be resumed."""
 
 
 class GrowthError(InReachError, RuntimeError):
-    """A fitted model cannot take images in or give them up; it stays as it was."""
+    """Images cannot be added to or removed from a fitted model, which is unchanged."""
 
 
 class FinalModelError(GrowthError):
-    """The model was saved without what growing needs (``final=True``, or by an older version)."""
+    """The model was saved without what growing needs (``final=True``, or an older version); fit again."""
 
 
 class SeedImageError(GrowthError):
-    """A seed image cannot be forgotten without a refit."""
+    """A seed image cannot be forgotten without a refit; give ``refit=True``."""
 
 
 class RefitNeededError(GrowthError):
-    """With the new set of images the position test or the alignment decides otherwise: all has to be fitted anew."""
+    """With the new set of images the position test or the alignment changes its decision; fit all images anew."""
 
 
 class DescriptorsNeededError(GrowthError):
-    """The descriptors of images that the threshold is chosen from are no longer at hand; give them."""
+    """Descriptors of images that the threshold is chosen from are no longer available; give them."""
 
 
 class NotFittedError(InReachError, RuntimeError, AttributeError):
-    """`fit` (or `load`) has to come before this call, or before this attribute is there."""
+    """The model is not fitted; call `fit` or `load` first."""

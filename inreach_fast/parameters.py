@@ -31,7 +31,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
-_CHOICES: Final[dict[str, tuple[Any, ...]]] = {
+CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "preset": tuple(PRESETS),
     "position": ("auto", "always", "never"),
     "align": ("never", "auto"),
@@ -134,7 +134,7 @@ class Parameters:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
 
-        for name, allowed in _CHOICES.items():
+        for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, (least, greatest) in _WHOLE.items():
             put(name, _whole(name, getattr(self, name), least, greatest))
@@ -171,15 +171,6 @@ class Parameters:
             if name not in known:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
-
-    @property
-    def kernel_backend(self) -> str:
-        """``backend``, where "auto" on a CUDA device means the GPU's own (`kernels.backend_for`)."""
-        if self.backend != "auto" or not self.device.startswith("cuda"):
-            return self.backend
-        from .kernels import backend_for
-
-        return backend_for(self.backend, self.device)
 
     def with_changes(self, **changes: Any) -> Parameters:
         """A copy with some values changed, checked again."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inreach_fast.method.association import NO_CHANNEL
-from inreach_fast.method.channels import Members, select_members, spread_in_memory
+from inreach_fast.method.channels import ChannelFilters, Members, select_members
 
 
 class NominalRows(NamedTuple):
@@ -36,7 +36,7 @@ def select_nominal(
     members = Members(
         seed_images, patches, is_member.sum(axis=1), row_of % patches, np.ascontiguousarray(joined.ravel()[row_of])
     )
-    spread = spread_in_memory(descriptors[row_of], min_length=min_length, max_std=max_std, backend="auto")
-    selection = select_members(members, spread, min_length=min_length, max_std=max_std)
+    filters = ChannelFilters(min_length, max_std)
+    selection = select_members(members, descriptors[row_of], filters, memory=0)
     channel = selection.channel[selection.nominal]
     return NominalRows(row_of[selection.nominal], seed_images[channel // patches], channel % patches, selection.counts)

@@ -22,6 +22,7 @@ PACKAGE = Path(inreach_fast.__file__).parent
 # From the top down. A room may import from those below its own line, and from itself.
 LAYERS = (
     ("cli",),
+    ("",),  # the package itself: the public API
     ("evaluation",),
     ("estimator",),
     ("fit", "predict"),
@@ -30,7 +31,7 @@ LAYERS = (
     ("method",),
     ("images", "backbones"),
     ("kernels",),
-    ("parameters", "threads", "memory", "errors", "array_types", "_version", "_core", "_cuda"),
+    ("parameters", "threads", "memory", "errors", "array_types", "progress", "_version", "_core", "_cuda"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 # Within the last line modules may use each other.
@@ -50,10 +51,7 @@ BUILT = frozenset({".so", ".pyd", ".fatbin"})
 # What still breaks a rule, as patterns of "importer -> imported". Only ever to be made shorter: one that matches no
 # import fails a test.
 _NOT_YET = (
-    "inreach_fast.parameters -> inreach_fast.kernels",
-    "inreach_fast.predict.disagreement -> *",
-    "inreach_fast.fit.* -> *",
-    "inreach_fast.cli.* -> *",
+    "inreach_fast.fit.resuming -> inreach_fast._version",
     "inreach_fast.evaluation.* -> *",
     "inreach_fast.executors.ray_bridge -> *",
 )
@@ -136,7 +134,7 @@ def crossed_layers(imports: Iterable[Import], package: str) -> list[str]:
     broken = []
     for found in _own(imports, package):
         own, other = room(found.module), room(found.target)
-        if own in ("", other) or (LEVEL.get(own) == FLOOR and LEVEL.get(other) == FLOOR):
+        if own == other or (LEVEL.get(own) == FLOOR and LEVEL.get(other) == FLOOR):
             continue
         if own not in LEVEL or other not in LEVEL or LEVEL[other] >= LEVEL[own]:
             broken.append(str(found))
@@ -221,6 +219,7 @@ def made_up(folder: Path, **sources: str) -> list[Import]:
         ("method__a", "if TYPE_CHECKING:\n    from ..fit.b import name", "p.fit.b"),
         ("predict__a", "from ..fit.b import name", "p.fit.b"),
         ("memory", "from .fit.b import name", "p.fit.b"),
+        ("memory", "from . import __version__", "p"),
         ("unheard_of", "from .fit.b import name", "p.fit.b"),
     ],
 )

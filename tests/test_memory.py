@@ -81,8 +81,8 @@ def test_what_is_no_map_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_search_knows_rows_that_lie_in_a_file_without_a_name() -> None:
-    from inreach_fast.files import map_file, write_all
     from inreach_fast.kernels import Bank
+    from inreach_fast.storage.files import map_file, write_all
     from inreach_fast.storage.workspace import Budget, Workspace
 
     file = Workspace(Budget(1000)).open_file("rows")

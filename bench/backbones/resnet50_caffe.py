@@ -5,9 +5,8 @@ Its 13 blocks have exactly the shapes of WideResNet50-2's. Use it as
 
     inreach fit DIR -o MODEL --backbone bench/backbones/resnet50_caffe.py:build
 
-The weight file (safetensors, torchvision's tensor names) is named by the environment variable
-INREACH_RESNET50_CAFFE, else looked for at ../shared/weights/resnet50_caffe_layer3.safetensors beside the
-repository. It is no part of this package.
+The environment variable INREACH_RESNET50_CAFFE names the weight file (safetensors, torchvision's tensor names); the
+default is ../shared/weights/resnet50_caffe_layer3.safetensors next to the repository. It is not part of this package.
 
 Differences from torchvision's ResNet-50: the input is BGR, 0 to 255, minus a mean, undivided; in layer2.0 and
 layer3.0 the stride sits in the first convolution (1x1); the max-pool has no padding and rounds up.
@@ -23,7 +22,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from inreach_fast.backbones import BackboneDefinition, Normalisation
-from inreach_fast.backbones.cut_resnet import resnet_block_names, resnet_hierarchies
+from inreach_fast.backbones.resnet import resnet_block_names, resnet_hierarchies
 from inreach_fast.backbones.weights import load_state, read_state
 
 SHA256 = "8243183e751f0c0bc0b01e50a18f77d06fe7260f5d049d16fe9f7b1cae0262a3"
@@ -32,7 +31,7 @@ NORMALISATION = Normalisation((103.0626, 115.9029, 123.1516), (1.0, 1.0, 1.0), s
 
 
 def weights_file() -> Path:
-    """Where the weights are looked for; the file may be absent."""
+    """The weights file; it may be absent."""
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
@@ -40,7 +39,7 @@ def weights_file() -> Path:
 
 
 def build() -> BackboneDefinition:
-    """The factory. Raises WeightsError where the file is missing or is not the one that SHA256 names."""
+    """The factory. Raises WeightsError if the file is missing or its sha256 is not SHA256."""
     path = weights_file()
     with torch.device("meta"):
         model = resnet50(weights=None)

@@ -1,1 +1,1 @@
-"""Scripts to try one kernel in a minute."""
+"""Scripts that try one kernel in a minute."""

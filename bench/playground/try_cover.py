@@ -1,7 +1,7 @@
-"""``python -m bench.playground.try_cover``: how many patches a cover keeps, by the order in which patches are met.
+"""``python -m bench.playground.try_cover``: how many patches a cover keeps, by the order in which patches are visited.
 
-All pairs are held in memory, so few patches only. "greedy" is the greedy set cover: the patch that covers most each
-time, which no order reaches; the others keep a patch when none kept before is within epsilon.
+All pairs are held in memory, so use few patches. "greedy" is the greedy set cover, which takes the patch that covers
+most each time and which no order reaches; the others keep a patch if no kept one is within epsilon.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Square = npt.NDArray[np.float32]
 
 
 def main() -> int:
-    """Prints the share kept by each order at several epsilons, in units of the median distance to the nearest."""
+    """Print the share kept by each order at several epsilons, in units of the median distance to the nearest patch."""
     parser = argparse.ArgumentParser(prog="python -m bench.playground.try_cover", description=__doc__)
     parser.add_argument("--patches", type=int, default=8000)
     parser.add_argument("--images", type=int, default=8, help="training images that they are drawn from")

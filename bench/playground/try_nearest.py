@@ -14,7 +14,7 @@ from inreach_fast import kernels, set_num_threads
 
 
 def main() -> None:
-    """Parses, searches, prints the time of each round and what the search counted."""
+    """Parse the options, search, print the time of each round and the search's counts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--queries", type=int, default=3136)
     parser.add_argument("--rows", type=int, default=3136)
@@ -39,7 +39,7 @@ def main() -> None:
         x = random.standard_normal((count, options.dim), dtype=np.float32)
         if options.data == "low-rank":
             scale = np.float32(0.97) ** np.arange(options.dim, dtype=np.float32)
-            x *= scale  # a spectrum that falls as trained features' does
+            x *= scale  # a spectrum that falls like that of trained features
         return x
 
     queries, bank = kernels.Bank(rows(options.queries)), kernels.Bank(rows(options.rows))

@@ -4,7 +4,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <functional>
+
 namespace inreach {
+
+// Runs `work` with the GIL released. About every 50 ms the main thread runs the handlers of signals that have
+// arrived; where one raises, as Ctrl-C does, the engine stops and the exception continues.
+void without_gil(const std::function<void()>& work);
 
 void bind_runtime(pybind11::module_& module);
 void bind_nearest(pybind11::module_& module);

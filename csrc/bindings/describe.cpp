@@ -10,8 +10,8 @@ namespace py = pybind11;
 namespace inreach {
 namespace {
 
-// The Python layer (kernels/describing.py) has made these arrays; what is checked again here only keeps a
-// wrong caller from reading outside of an array.
+// kernels/describing.py has made these arrays; these checks keep any other caller from reading outside of
+// them.
 using Floats = py::array_t<float, py::array::c_style>;
 using Ints = py::array_t<int32_t, py::array::c_style>;
 using Longs = py::array_t<int64_t, py::array::c_style>;
@@ -20,7 +20,7 @@ void require(bool condition) {
     if (!condition) throw std::invalid_argument("describe: inconsistent plan");
 }
 
-// The object as it is: no conversion, whose temporary array would be gone before it is read.
+// The object itself, without a conversion whose temporary array would be gone before it is read.
 template <typename Array>
 Array exactly(const py::handle& object) {
     require(py::isinstance<Array>(object));
@@ -88,7 +88,8 @@ void bind_describe(py::module_& module) {
                               size_t grid_width, py::array out) {
         require(out.ndim() == 3 && py::isinstance<py::array_t<float>>(out) && out.writeable());
         const size_t batch = static_cast<size_t>(out.shape(0)), dim = static_cast<size_t>(out.shape(2));
-        require(neighbourhood % 2 == 1 && grid_height > 0 && grid_width > 0 && dim > 0);
+        require(neighbourhood % 2 == 1 && neighbourhood < 65536 && grid_height > 0 && grid_width > 0 &&
+                dim > 0);
         require(static_cast<size_t>(out.shape(1)) == grid_height * grid_width);
         require(dim == 1 || float_stride(out, 2) == 1);
         std::vector<DescribeLevel> levels;
@@ -107,9 +108,10 @@ void bind_describe(py::module_& module) {
         require(covered == dim);
         float* const data = static_cast<float*>(out.mutable_data());
         const ptrdiff_t batch_stride = float_stride(out, 0), row_stride = float_stride(out, 1);
-        const py::gil_scoped_release release;
-        describe(levels.data(), levels.size(), batch, neighbourhood, grid_height, grid_width, dim, data,
-                 batch_stride, row_stride);
+        without_gil([&] {
+            describe(levels.data(), levels.size(), batch, neighbourhood, grid_height, grid_width, dim, data,
+                     batch_stride, row_stride);
+        });
     });
 }
 

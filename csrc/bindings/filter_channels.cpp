@@ -14,8 +14,8 @@ using Rows = py::array_t<float, py::array::c_style>;
 using Ids = py::array_t<int64_t, py::array::c_style>;
 using Sums = py::array_t<double, py::array::c_style>;
 
-// kernels/filtering.py has sorted and checked all of this; here nothing is read outside of an array, that is
-// all.
+// kernels/filtering.py has sorted and checked all of this; these checks keep any other caller from reading
+// outside of an array.
 ChannelMembers channel_members(const Rows& members, const Ids& rows, const Ids& starts) {
     if (members.ndim() != 2 || rows.ndim() != 1 || starts.ndim() != 1 || starts.size() < 1)
         throw std::invalid_argument("channel_spread: wrong number of dimensions");
@@ -64,10 +64,7 @@ void bind_filter_channels(py::module_& module) {
             py::array_t<double> sigma(static_cast<py::ssize_t>(view.channels));
             double* const distance_out = distance.mutable_data();
             double* const sigma_out = sigma.mutable_data();
-            {
-                const py::gil_scoped_release release;
-                channel_spread(view, distance_out, sigma_out);
-            }
+            without_gil([&] { channel_spread(view, distance_out, sigma_out); });
             return py::make_tuple(distance, sigma);
         },
         py::arg("members"), py::arg("rows"), py::arg("starts"));
@@ -87,11 +84,10 @@ void bind_filter_channels(py::module_& module) {
             check_slots(rows, slots, means);
             py::array_t<double> distance(slots.size());
             double* const out = distance.mutable_data();
-            {
-                const py::gil_scoped_release release;
+            without_gil([&] {
                 channel_distances(rows.data(), static_cast<size_t>(rows.shape(0)),
                                   static_cast<size_t>(rows.shape(1)), slots.data(), means.data(), out);
-            }
+            });
             return distance;
         },
         py::arg("rows"), py::arg("slots"), py::arg("means"));

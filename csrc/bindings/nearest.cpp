@@ -15,6 +15,7 @@
 #include "engine/leaf_builder.h"
 #include "engine/leaf_index.h"
 #include "engine/projected_rows.h"
+#include "engine/require.h"
 
 namespace py = pybind11;
 
@@ -23,15 +24,15 @@ namespace {
 
 constexpr size_t kHeadFloats = kBallDepth;
 
-// The Python layer has already made these arrays contiguous, of the right type and shape, with its own error
-// messages; what is checked again here only keeps a wrong caller from reading outside of an array.
+// The Python layer has checked these arrays, with error messages of its own; these checks keep any other
+// caller from reading outside of them. What does not depend on Python's arrays is checked by the engine.
 using Rows = py::array_t<float, py::array::c_style>;
 using Ids = py::array_t<int64_t, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
 
 RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::optional<Ids>& group,
                bool mapped = false) {
-    if (rows.ndim() != 2) throw std::invalid_argument("rows: expected two dimensions");
+    require(rows.ndim() == 2, "rows: expected two dimensions");
     RowSet set;
     set.data = rows.data();
     set.dim = static_cast<size_t>(rows.shape(1));
@@ -39,20 +40,26 @@ RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::opt
     set.count = static_cast<size_t>(rows.shape(0));
     if (mapped) set.mapped_bytes = static_cast<size_t>(rows.nbytes());
     if (index) {
+        const size_t held = set.count;
         set.index = index->data();
         set.count = static_cast<size_t>(index->size());
+        bool inside = true;  // as unsigned numbers, negative ones are too large
+        for (size_t i = 0; i < set.count; ++i) inside &= static_cast<uint64_t>(set.index[i]) < held;
+        require(inside, "index: no such row");
     }
     if (group) {
-        if (static_cast<size_t>(group->size()) != set.count)
-            throw std::invalid_argument("group: wrong length");
+        require(static_cast<size_t>(group->size()) == set.count, "group: wrong length");
         set.group = group->data();
     }
     return set;
 }
 
-void check(const RowSet& a, const RowSet& b, size_t k) {
-    if (a.dim != b.dim || k == 0) throw std::invalid_argument("rows differ in length, or k is 0");
-    if (b.count > 0xfffffffeull) throw std::invalid_argument("a bank holds at most 4294967294 rows");
+// Something that takes its time to be made.
+template <typename T, typename... Arguments>
+std::unique_ptr<T> built(Arguments&&... arguments) {
+    std::unique_ptr<T> made;
+    without_gil([&] { made = std::make_unique<T>(std::forward<Arguments>(arguments)...); });
+    return made;
 }
 
 // Arrays of an index travel in the dtypes that model files know: unsigned row numbers as int32, codes as
@@ -111,7 +118,7 @@ std::unique_ptr<LeafIndex> mapped_index(const Basis& basis, size_t rows, const p
         const py::array array = plain_vector<typename Exported<T>::type>(given, name);
         stored = Array::view(reinterpret_cast<const T*>(array.data()), static_cast<size_t>(array.size()));
     });
-    return std::make_unique<LeafIndex>(basis, rows, std::move(arrays));
+    return built<LeafIndex>(basis, rows, std::move(arrays));
 }
 
 // Name, dtype and length of each array that fill_arrays wants.
@@ -135,20 +142,13 @@ void fill_arrays(LeafBuilder& builder, const py::dict& given) {
             throw std::invalid_argument(std::string("LeafBuilder: array '") + name + "' has the wrong size");
         stored = Array::writable_view(reinterpret_cast<T*>(array.mutable_data()), stored.size());
     });
-    const py::gil_scoped_release release;
-    builder.fill(arrays);
+    without_gil([&] { builder.fill(arrays); });
 }
 
-void check_search(const RowSet& a, const RowSet& b, size_t k, const ProjectedRows& projected,
-                  const Basis& basis, const std::optional<Ids>& hint) {
-    check(a, b, k);
-    if (projected.frames.size() != a.count || projected.rank != basis.rank() || basis.dim() != a.dim)
-        throw std::invalid_argument("projected rows belong to another set or basis");
-    if (!hint) return;
-    if (static_cast<size_t>(hint->size()) != a.count) throw std::invalid_argument("hint: wrong length");
-    for (size_t i = 0; i < a.count; ++i)
-        if (hint->data()[i] < -1 || hint->data()[i] >= static_cast<int64_t>(b.count))
-            throw std::invalid_argument("hint: no such bank row");
+const int64_t* hints_of(const std::optional<Ids>& hint, const RowSet& queries) {
+    if (!hint) return nullptr;
+    require(static_cast<size_t>(hint->size()) == queries.count, "hint: wrong length");
+    return hint->data();
 }
 
 py::tuple counts_tuple(const SearchCounts& counts) {
@@ -161,8 +161,8 @@ void bind_nearest(py::module_& module) {
     py::class_<Basis>(module, "Basis")
         .def(py::init([](const Doubles& centre, double scale, const Rows& directions, double defect) {
             const auto dim = static_cast<size_t>(centre.size());
-            if (directions.ndim() != 2 || static_cast<size_t>(directions.shape(1)) != dim)
-                throw std::invalid_argument("Basis: shapes do not fit");
+            require(directions.ndim() == 2 && static_cast<size_t>(directions.shape(1)) == dim,
+                    "Basis: shapes do not fit");
             return std::make_unique<Basis>(
                 Frame(std::vector<double>(centre.data(), centre.data() + dim), scale), dim,
                 static_cast<size_t>(directions.shape(0)), directions.data(), defect);
@@ -171,24 +171,16 @@ void bind_nearest(py::module_& module) {
     py::class_<ProjectedRows>(module, "ProjectedRows")
         .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index) {
             const RowSet set = row_set(rows, index, std::nullopt);
-            const py::gil_scoped_release release;
-            return std::make_unique<ProjectedRows>(basis, set);
+            return built<ProjectedRows>(basis, set);
         }))
         .def("take", [](const ProjectedRows& self, const Ids& ids) {
-            for (py::ssize_t i = 0; i < ids.size(); ++i)
-                if (ids.data()[i] < 0 || static_cast<size_t>(ids.data()[i]) >= self.frames.size())
-                    throw std::invalid_argument("ProjectedRows.take: no such row");
             return std::make_unique<ProjectedRows>(self, ids.data(), static_cast<size_t>(ids.size()));
         });
     py::class_<LeafIndex>(module, "LeafIndex")
         .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index,
                          const ProjectedRows* projected) {
             const RowSet set = row_set(rows, index, std::nullopt);
-            check(set, set, 1);
-            if (projected && (projected->rank != basis.rank() || projected->frames.size() != set.count))
-                throw std::invalid_argument("LeafIndex: projected rows belong to another set or basis");
-            const py::gil_scoped_release release;
-            return std::make_unique<LeafIndex>(basis, set, projected);
+            return built<LeafIndex>(basis, set, projected);
         }))
         .def(py::init(&mapped_index), py::keep_alive<1, 4>())
         .def("arrays", [](const py::object& self) { return index_arrays(self); })
@@ -199,7 +191,6 @@ void bind_nearest(py::module_& module) {
         .def(py::init([](const Basis& basis, const Rows& rows, const std::optional<Ids>& index,
                          bool rows_mapped, size_t limit, const std::optional<Rows>& heads) {
                  const RowSet set = row_set(rows, index, std::nullopt);
-                 check(set, set, 1);
                  BuildMemory memory;
                  memory.limit = limit;
                  memory.rows_mapped = rows_mapped;
@@ -209,10 +200,12 @@ void bind_nearest(py::module_& module) {
                          throw std::invalid_argument("LeafBuilder: heads has the wrong size");
                      memory.heads = const_cast<float*>(heads->data());
                  }
-                 const py::gil_scoped_release release;
-                 return std::make_unique<LeafBuilder>(basis, set, nullptr, memory);
+                 return built<LeafBuilder>(basis, set, nullptr, memory);
              }),
-             py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::keep_alive<1, 4>(), py::keep_alive<1, 7>())
+             // Not converted: what is converted is a copy that nobody would keep alive.
+             py::arg("basis"), py::arg("rows").noconvert(), py::arg("index").noconvert(),
+             py::arg("rows_mapped"), py::arg("limit"), py::arg("heads").noconvert(), py::keep_alive<1, 2>(),
+             py::keep_alive<1, 3>(), py::keep_alive<1, 4>(), py::keep_alive<1, 7>())
         .def("shapes", &array_shapes)
         .def("fill", &fill_arrays)
         .def_readonly_static("HEAD_FLOATS", &kHeadFloats);
@@ -223,16 +216,12 @@ void bind_nearest(py::module_& module) {
                                    bool mapped, size_t k) {
         const RowSet a = row_set(queries, query_index, query_group);
         const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-        check(a, b, k);
         py::array_t<int64_t> index({a.count, k});
         py::array_t<float> sq_distance({a.count, k});
         int64_t* const index_out = index.mutable_data();
         float* const sq_distance_out = sq_distance.mutable_data();
         SearchCounts counts;
-        {
-            const py::gil_scoped_release release;
-            counts = nearest_brute(a, b, k, index_out, sq_distance_out);
-        }
+        without_gil([&] { counts = nearest_brute(a, b, k, index_out, sq_distance_out); });
         return py::make_tuple(index, sq_distance, counts_tuple(counts));
     });
     module.def("nearest_pruned", [](const Rows& queries, const std::optional<Ids>& query_index,
@@ -242,17 +231,15 @@ void bind_nearest(py::module_& module) {
                                     const LeafIndex& leaf_index, size_t k, const std::optional<Ids>& hint) {
         const RowSet a = row_set(queries, query_index, query_group);
         const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-        check_search(a, b, k, projected, basis, hint);
         py::array_t<int64_t> index({a.count, k});
         py::array_t<float> sq_distance({a.count, k});
         int64_t* const index_out = index.mutable_data();
         float* const sq_distance_out = sq_distance.mutable_data();
-        const int64_t* const hints = hint ? hint->data() : nullptr;
+        const int64_t* const hints = hints_of(hint, a);
         SearchCounts counts;
-        {
-            const py::gil_scoped_release release;
+        without_gil([&] {
             counts = nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out, sq_distance_out);
-        }
+        });
         return py::make_tuple(index, sq_distance, counts_tuple(counts));
     });
     module.def("nearest_bounds",
@@ -262,28 +249,24 @@ void bind_nearest(py::module_& module) {
                   const Basis& basis, const LeafIndex& leaf_index, const std::optional<Ids>& hint) {
                    const RowSet a = row_set(queries, query_index, query_group);
                    const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-                   check_search(a, b, 1, projected, basis, hint);
                    const auto m = static_cast<py::ssize_t>(a.count);
                    py::array_t<int64_t> index(m);
                    py::array_t<float> sq_upper(m), sq_lower(m);
                    int64_t* const index_out = index.mutable_data();
                    float* const sq_upper_out = sq_upper.mutable_data();
                    float* const sq_lower_out = sq_lower.mutable_data();
-                   const int64_t* const hints = hint ? hint->data() : nullptr;
+                   const int64_t* const hints = hints_of(hint, a);
                    SearchCounts counts;
-                   {
-                       const py::gil_scoped_release release;
+                   without_gil([&] {
                        counts = nearest_bounds(a, projected, b, basis, leaf_index, hints, index_out,
                                                sq_upper_out, sq_lower_out);
-                   }
+                   });
                    return py::make_tuple(index, sq_upper, sq_lower, counts_tuple(counts));
                });
     module.def("mutual_nearest_brute", [](const Rows& a_rows, const std::optional<Ids>& a_index,
                                           const Rows& b_rows, const std::optional<Ids>& b_index) {
         const RowSet a = row_set(a_rows, a_index, std::nullopt);
         const RowSet b = row_set(b_rows, b_index, std::nullopt);
-        check(a, b, 1);
-        check(b, a, 1);
         py::array_t<int64_t> ab_index(static_cast<py::ssize_t>(a.count)),
             ba_index(static_cast<py::ssize_t>(b.count));
         py::array_t<float> ab_sq(static_cast<py::ssize_t>(a.count)), ba_sq(static_cast<py::ssize_t>(b.count));
@@ -292,21 +275,21 @@ void bind_nearest(py::module_& module) {
         float* const ab_sq_out = ab_sq.mutable_data();
         float* const ba_sq_out = ba_sq.mutable_data();
         SearchCounts counts;
-        {
-            const py::gil_scoped_release release;
-            counts = mutual_nearest_brute(a, b, ab_index_out, ab_sq_out, ba_index_out, ba_sq_out);
-        }
+        without_gil(
+            [&] { counts = mutual_nearest_brute(a, b, ab_index_out, ab_sq_out, ba_index_out, ba_sq_out); });
         return py::make_tuple(ab_index, ab_sq, ba_index, ba_sq, counts_tuple(counts));
     });
     module.def("participation", [](const Rows& rows, const std::optional<Ids>& index, size_t sample) {
         const RowSet set = row_set(rows, index, std::nullopt);
-        const py::gil_scoped_release release;
-        return participation(set, sample);
+        double directions = 0.0;
+        without_gil([&] { directions = participation(set, sample); });
+        return directions;
     });
     module.def("first_nonfinite_row", [](const Rows& rows, const std::optional<Ids>& index) {
         const RowSet set = row_set(rows, index, std::nullopt);
-        const py::gil_scoped_release release;
-        return first_nonfinite_row(set);
+        int64_t row = -1;
+        without_gil([&] { row = first_nonfinite_row(set); });
+        return row;
     });
 }
 

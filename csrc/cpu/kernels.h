@@ -95,9 +95,9 @@ struct KernelTable {
     Quantized (*quantize)(const float* row, const float* centre, int8_t* codes);
 
     // FILTER. The codes of a query against those of a leaf: out[j] = scale * dot[j] + (tail * tails[j] -
-    // halves[j]), dot[j] the exact integer sum of products, and a bit set for each j with out[j] >=
-    // threshold. Error <= gamma(4) * (|scale * dot[j]| + |tail * tails[j]| + |halves[j]|). row_sum: the sum
-    // of row.
+    // halves[j]), dot[j] the exact integer sum of products, and a bit set for each j unless out[j] <
+    // threshold: NaN passes. Error <= gamma(4) * (|scale * dot[j]| + |tail * tails[j]| + |halves[j]|).
+    // row_sum: the sum of row.
     uint64_t (*scan_codes)(const uint8_t* block, const int8_t* row, int32_t row_sum, float scale, float tail,
                            const float* tails, const float* halves, float threshold, float* out);
 

@@ -1,14 +1,13 @@
 """Backbones: the networks whose features InReaCh compares.
 
-definition.py          BackboneDefinition and Normalisation: what a factory returns
-backbone.py            Backbone: uint8 batch -> one feature map a level
-loading.py             load_backbone: by name
-weights.py             files found, checked by sha256, read without executing anything; random ones
-torchvision_models.py  WideResNet50-2, the paper's
-offline.py             EfficientNet-Lite2, whose weights come as a package
-timm_models.py         "timm:NAME"
-custom.py              "FILE.py:FACTORY"
-cut_resnet.py, efficientnet_lite.py, capture.py    networks that return levels and stop after the last
+definition.py         BackboneDefinition and Normalisation: what a factory returns
+backbone.py           Backbone: uint8 batch -> one feature map for each level; the levels of any module
+loading.py            load_backbone: by name
+weights.py            files found, verified by sha256, read without executing anything in them; random ones
+resnet.py             torchvision's residual networks; WideResNet50-2, the paper's
+efficientnet_lite.py  EfficientNet-Lite2, whose weights are a package
+timm_models.py        "timm:NAME"
+custom.py             "FILE.py:FACTORY"
 """
 
 from .backbone import Backbone, prepare_input

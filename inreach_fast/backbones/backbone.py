@@ -1,9 +1,10 @@
-"""`Backbone`: 8-bit images in, the levels' feature maps out."""
+"""`Backbone`: 8-bit images in, feature maps of the levels out; and the levels of any module, by hooks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -16,26 +17,22 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
-from .capture import HookedNetwork
-from .cut_resnet import CutResNet, can_be_cut
 from .definition import IMAGENET, BackboneDefinition, LevelNetwork, Normalisation, as_normalisation, choose_levels
 from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
+from .resnet import CutResNet, can_be_cut
 
-PRECISIONS = ("float32", "float16", "bfloat16")
-_HALVES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Backbone:
-    """A network cut after its last level, with its preprocessing. Build it with `load_backbone` or
-    `from_module`.
+    """A network cut after its last level, with its preprocessing; made by `load_backbone` or `from_module`.
 
     Attributes:
-        name: shown in every output and saved with the model.
-        levels: names of the levels, in the order in which `extract` returns them.
-        normalisation: how images are prepared.
-        device: where the network is.
-        spec: JSON-able; `backbone_from_spec` builds the same backbone from it where spec["rebuildable"] is
-        true.
+        name: shown in outputs and saved with the model.
+        levels: names of the levels, in the order of `extract`.
+        normalisation: of the network's input.
+        device: of the network.
+        spec: JSON-able; `backbone_from_spec` builds the same backbone from it if spec["rebuildable"] is true.
     """
 
     def __init__(
@@ -51,18 +48,16 @@ class Backbone:
         self.name = definition.name
         self.levels = tuple(levels)
         self.normalisation = normalisation or definition.normalisation
-        network = (network or cut_network(definition, self.levels)).eval()
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
+        network = (network or cut_network(definition, self.levels)).eval().requires_grad_(False)
         try:
             self.device = torch.device(device)
             self._network = network.to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
-            failed = _failed_gpu(error, device)
+            failed = _gpu_failure(error, device)
             if isinstance(failed, (GpuMemoryError, GpuLostError)):
                 raise failed from error
             first = str(error).splitlines()[0]
-            raise ParameterError(f"device={str(device)!r} cannot be used here ({first}); 'cpu' always can.") from error
+            raise ParameterError(f"device: {str(device)!r} cannot be used here ({first}); 'cpu' always can") from error
         self.spec: dict[str, Any] = {
             "name": self.name,
             "levels": list(self.levels),
@@ -81,8 +76,7 @@ class Backbone:
         name: str = "custom",
         device: str | torch.device = "cpu",
     ) -> Backbone:
-        """A backbone from any module: the outputs, (B, C, h, w), of its sub-modules named `levels`, shallow
-        to deep.
+        """A backbone of any module: the outputs, (B, C, h, w), of its sub-modules ``levels``, from shallow to deep.
 
         The module is used, not copied: it is put in evaluation mode, moved to `device` and to channels_last.
         A model fitted with it can be loaded only by giving the same backbone again.
@@ -91,90 +85,80 @@ class Backbone:
             ParameterError: a level that the module does not have.
         """
         chosen = choose_levels(tuple(levels), (), {}, (), name)
-        prepared = as_normalisation(normalisation, IMAGENET)
-        return cls(BackboneDefinition(module, chosen, prepared, name), chosen, device=device)
+        definition = BackboneDefinition(module, chosen, as_normalisation(normalisation, IMAGENET), name)
+        return cls(definition, chosen, device=device)
 
-    def extract(
-        self, batch: UInt8Array, *, image_by_image: bool | None = None, precision: str = "float32"
-    ) -> list[torch.Tensor]:
-        """Features of a batch.
+    def extract(self, batch: UInt8Array, *, precision: str = "float32") -> list[torch.Tensor]:
+        """Features of images.
+
+        The network runs on one image at a time: torch's convolutions may sum in another order in another batch, and
+        an image's features must have the same bits in any batch (at one number of torch threads).
 
         Args:
             batch: uint8 (B, H, W, 3), RGB, of the network's input size.
-            image_by_image: run the network on one image at a time. torch's convolutions may sum in another order in
-                another batch; run one by one, an image has the same features, to the bit, in any batch (at one number
-                of torch threads), and the activations of one image are all the memory taken. False costs that
-                promise and is some per cent faster. None: True on the CPU, False elsewhere.
-            precision: one of `PRECISIONS`, what products are computed in; halves change the features.
+            precision: of products: "float32", "float16" or "bfloat16"; the last two change the features.
 
         Returns:
-            One float32 tensor (B, C_l, h_l, w_l) a level, channels_last, on `device`, made in inference mode.
-            They are yours: nothing later writes to them.
+            For each level a float32 tensor (B, C_l, h_l, w_l), channels_last, on `device`, made in inference mode and
+            not written to later.
 
         Raises:
-            DataError: another dtype or shape. BackboneError: the network failed, or a level is no (B, C, h,
-            w) map.
+            DataError: another dtype or shape. BackboneError: the network failed, or a level is not (B, C, h, w).
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-            raise DataError(f"batch: {batch.dtype} {batch.shape} given, uint8 (B, H, W, 3) expected.")
-        errors = nullcontext() if self.device.type == "cpu" else typed_errors(str(self.device))
-        with torch.inference_mode(), errors:
+            raise DataError(f"batch: expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}")
+        typed = typed_errors(str(self.device)) if self.device.type != "cpu" else nullcontext()
+        with torch.inference_mode(), typed:
             x = prepare_input(batch, self.normalisation, self.device)
-            if image_by_image is None:
-                image_by_image = self.device.type == "cpu"
-            if not image_by_image or len(batch) == 1:
-                return self._run(x, precision)
-            first = self._run(x[:1], precision)
-            levels = [
-                torch.empty((len(batch), *level.shape[1:]), device=self.device, memory_format=torch.channels_last)
-                for level in first
+            images = [self.run(x[i : i + 1], precision) for i in range(len(batch))]
+            if len(images) == 1:
+                return images[0]
+            return [
+                torch.cat(parts).contiguous(memory_format=torch.channels_last) for parts in zip(*images, strict=True)
             ]
-            for i in range(len(batch)):
-                for whole, level in zip(levels, first if i == 0 else self._run(x[i : i + 1], precision), strict=True):
-                    whole[i].copy_(level[0])
-            return levels
 
     def run(self, x: torch.Tensor, precision: str = "float32") -> list[torch.Tensor]:
-        """`extract` for an input that is prepared and on ``device`` already: float32 (B, 3, H, W), normalised."""
-        return self._run(x, precision)
-
-    def _run(self, x: torch.Tensor, precision: str) -> list[torch.Tensor]:
-        half = _HALVES[precision]
+        """`extract` for a prepared input on ``device``, float32 (B, 3, H, W), normalised; the batch as a whole."""
+        half = _AUTOCAST[precision]
+        flags: Any = nullcontext()
+        if self.device.type == "cuda":  # float32 without TF32, and algorithms that repeat their bits
+            flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
-            with _full_float32(self.device), torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+            with flags, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
                 outputs = self._network(x)
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, BackboneError):
                 raise
-            failed = _failed_gpu(error, self.device)
+            failed = _gpu_failure(error, self.device)
             if failed is not None:
                 raise failed from error
             raise BackboneError(
-                f"{self.name} failed on an input of {x.shape[2]}x{x.shape[3]} pixels ({error}); "
-                "another image_size may suit it."
+                f"backbone: {self.name} failed on an input of {x.shape[2]}x{x.shape[3]} pixels ({error}); try another "
+                "image_size"
             ) from error
-        return [self._checked(level, out, len(x)) for level, out in zip(self.levels, outputs, strict=True)]
-
-    def _checked(self, level: str, output: torch.Tensor, count: int) -> torch.Tensor:
-        if output.ndim != 4 or output.shape[0] != count:
-            raise BackboneError(f"{self.name}: level {level!r} has shape {tuple(output.shape)}, not (B, C, h, w).")
-        return output.to(torch.float32).contiguous(memory_format=torch.channels_last)
+        for level, output in zip(self.levels, outputs, strict=True):
+            if output.ndim != 4 or len(output) != len(x):
+                raise BackboneError(
+                    f"backbone: level {level!r} of {self.name} has shape {tuple(output.shape)}; give levels of shape "
+                    "(B, C, h, w)"
+                )
+        return [output.to(torch.float32).contiguous(memory_format=torch.channels_last) for output in outputs]
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
-        """(C_l, h_l, w_l) of each level for an input of that size; by running a black image through it."""
+        """(C_l, h_l, w_l) of each level for that input size, found by running a black image."""
         black = np.zeros((1, height, width, 3), np.uint8)
         return [(out.shape[1], out.shape[2], out.shape[3]) for out in self.extract(black)]
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256, hex, over the name, dtype, shape and bytes of every weight up to the last level, in name
-        order, the levels' names and the normalisation. Equal fingerprints: equal features, on one machine.
+        """sha256, hex, of the name, dtype, shape and bytes of every weight up to the last level, in name order, of the
+        levels' names and the normalisation. Equal fingerprints mean equal features on one machine.
         """
         digest = hashlib.sha256()
         state = self._network.state_dict()
         for key in sorted(state):
             if key.endswith("num_batches_tracked"):
-                continue  # training's counter; no output depends on it
+                continue  # a counter of training, without effect on outputs
             tensor = state[key].detach().cpu().contiguous()
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -186,16 +170,9 @@ class Backbone:
         return f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r})"
 
 
-def _full_float32(device: torch.device) -> Any:
-    """A context in which cuDNN reads float32 as float32 (no TF32), and chooses algorithms that repeat their bits."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def _failed_gpu(error: Exception, device: str | torch.device) -> GpuError | None:
-    """The error for a GPU that failed or is full; None for an error of the network's own."""
-    # By name: torch 2.1 has not all of them.
+def _gpu_failure(error: Exception, device: str | torch.device) -> GpuError | None:
+    """The error for a GPU that failed or is full; None for an error of the network itself."""
+    # By name: torch 2.1 does not have all of them.
     of_gpu = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or "CUDA error" in str(error)
     return as_gpu_error(error, str(device)) if of_gpu else None
 
@@ -203,8 +180,8 @@ def _failed_gpu(error: Exception, device: str | torch.device) -> GpuError | None
 def prepare_input(batch: UInt8Array, normalisation: Normalisation, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 (B, H, W, 3) RGB to normalised float32 (B, 3, H, W), channels_last, on `device`.
 
-    (v * scale - mean) / std is computed as (v - mean / scale) / (std / scale), in place, over whole image
-    rows: that is one pass less, and a row's three interleaved colours vectorise where single pixels do not.
+    (v * scale - mean) / std is computed as (v - mean / scale) / (std / scale), in place, over whole rows: one pass
+    less, and a row of interleaved colours vectorises better than single pixels.
     """
     count, height, width, _ = batch.shape
     order = -1 if normalisation.channel_order == "BGR" else 1
@@ -217,10 +194,74 @@ def prepare_input(batch: UInt8Array, normalisation: Normalisation, device: torch
 
 
 def cut_network(definition: BackboneDefinition, levels: tuple[str, ...]) -> LevelNetwork:
-    """A network that returns `levels` and keeps no more of `definition.module` than it can help."""
+    """A network that returns `levels`, with as little of `definition.module` as possible."""
     module = definition.module
     if isinstance(module, EfficientNetLite2):
         return CutEfficientNetLite(module, levels)
     if can_be_cut(module, levels):
         return CutResNet(module, levels)
     return HookedNetwork(module, levels, definition.name)
+
+
+class _AllCaptured(Exception):
+    """Raised by the last hook, so that nothing after the last level is computed."""
+
+
+class HookedNetwork(LevelNetwork):
+    """Runs `module` and returns copies of the outputs of the sub-modules named `levels`.
+
+    Copies, because an unknown network may work in place on a level's output (an in-place ReLU, or `+=`). They cost a
+    few per cent of the forward pass.
+    """
+
+    def __init__(self, module: nn.Module, levels: Sequence[str], name: str) -> None:
+        super().__init__()
+        known = [known for known, _ in module.named_modules() if known]
+        for level in levels:
+            if level not in known:
+                some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+                raise ParameterError(f"levels: {name} has no sub-module {level!r}; give some of {some}")
+        self.body = module
+        self._levels = tuple(levels)
+        self._name = name
+        self._lock = threading.Lock()  # hooks belong to the module: one forward pass at a time
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks cannot be pickled; a worker's copy makes its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._lock = threading.Lock()
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        captured: dict[str, torch.Tensor] = {}
+
+        def hook_for(level: str) -> Any:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                if not isinstance(output, torch.Tensor):
+                    kind = type(output).__name__
+                    raise BackboneError(f"levels: {level!r} of {self._name} returns a {kind}; give one with a tensor")
+                captured[level] = output.detach().clone(memory_format=torch.preserve_format)
+                if len(captured) == len(self._levels):
+                    raise _AllCaptured
+
+            return hook
+
+        with self._lock:
+            handles = []
+            try:
+                for level in self._levels:
+                    handles.append(self.body.get_submodule(level).register_forward_hook(hook_for(level)))
+                self.body(x)
+            except _AllCaptured:
+                pass
+            finally:
+                for handle in handles:
+                    handle.remove()
+        for level in self._levels:
+            if level not in captured:
+                raise BackboneError(
+                    f"levels: {level!r} of {self._name} is not reached by its forward pass; leave it out"
+                )
+        return [captured[level] for level in self._levels]

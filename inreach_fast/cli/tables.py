@@ -1,18 +1,20 @@
-"""Plain text tables for the terminal."""
+"""Plain text tables and numbers for the terminal."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns as wide as their widest cell; numbers to the right, words to the left."""
-    cells = [[format_cell(cell) for cell in row] for row in rows]
-    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
-    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    """Columns as wide as their widest cell; numbers to the right, words to the left, `-` for a missing value."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    columns = list(zip(header, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [bool(rows) and all(map(_is_number, column[1:])) for column in columns]
 
     def line(values: Sequence[str]) -> str:
         padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
@@ -21,19 +23,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, cells)])
 
 
-def format_cell(value: Any) -> str:
-    """A cell's text: four significant digits for floats, `-` for what is missing."""
+def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return format_number(value)
-    return str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def format_number(value: float) -> str:
-    """Four significant digits without an exponent where that is readable."""
+    """Four significant digits, without an exponent from 0.001 to 100,000."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         digits = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
         return f"{value:.{digits}f}"
@@ -48,7 +47,10 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, str):
-        return re.fullmatch(r"[-+]?[\d.,]+%?", value) is not None
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+def format_file(path: Path, seconds: float) -> str:
+    """A file that was written: `m.inreach: 12.3 MB, 4.5 s`."""
+    return f"{path}: {path.stat().st_size / 1e6:.1f} MB, {format_seconds(seconds)}"
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"-|[-+]?[\d.,]+(e[-+]\d+)?%?", cell) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,9 +17,11 @@ from ..images.alignment import Alignment
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
 from ..method.nominal_model import NominalModel
-from .training_rows import Reference
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
+
+# An array of descriptors, as long as its owner keeps it, and the number of an image in it.
+Reference = tuple["weakref.ref[Any]", int]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

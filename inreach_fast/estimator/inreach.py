@@ -32,6 +32,7 @@ from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
+from ..images.alignment import rotate, rotate_map_back
 from ..images.ids import image_numbers
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
@@ -519,7 +520,7 @@ class InReaCh:
             raise ParameterError(
                 f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest"'
             )
-        nominal = self.nominal_.compress(epsilon, to=to, backend=self.parameters.kernel_backend, progress=progress)
+        nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
         assert nominal.compression is not None
         report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
         report.seconds.update(self.report_.seconds)
@@ -653,6 +654,30 @@ class InReaCh:
             progress("score", i + 1, state.n_images)
         return out
 
+    def training_map(self, number: int, image: UInt8Array) -> FloatArray:
+        """The anomaly map of a training image against the nominal patches of the *other* images.
+
+        `predict` would find each nominal patch of the image in the model itself, at distance 0.
+
+        Args:
+            number: the training image, counted from 0 as in ``image_names_``.
+            image: uint8 (H, W, 3), as it was read.
+
+        Returns:
+            float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
+
+        Raises:
+            NotFittedError, BackboneMismatchError.
+        """
+        degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
+        predictor = self._ready(images=True)
+        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None])
+        values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
+        smoothed = predictor.map(values)
+        if degrees:
+            smoothed = rotate_map_back(smoothed, degrees)
+        return self.map_to_original(smoothed, (image.shape[0], image.shape[1]))
+
     def prepare(self) -> Self:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
 
@@ -662,7 +687,7 @@ class InReaCh:
         if not self._fitted().from_descriptors:
             _ = self.backbone
         nominal = self.nominal_
-        kernels.nearest(nominal.patches[:1], nominal.bank, backend=self.parameters.kernel_backend)
+        kernels.nearest(nominal.patches[:1], nominal.bank, backend=kernels.backend_of(self.parameters))
         return self
 
     def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
@@ -711,7 +736,7 @@ class InReaCh:
                         lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
                         p.score,
                         p.distance,
-                        p.kernel_backend,
+                        kernels.backend_of(p),
                     ),
                     describer=self._describer,
                     precision=self._precision,

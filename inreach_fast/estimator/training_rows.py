@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,7 @@ from ..images.alignment import rotate
 from ..images.preprocess import Geometry
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
-
-if TYPE_CHECKING:
-    from .fitted_state import FittedState
-
-# An array of descriptors, as long as its owner keeps it, and the number of an image in it.
-Reference = tuple["weakref.ref[Any]", int]
+from .fitted_state import FittedState, Reference
 
 
 def references(x: Any, count: int) -> list[Reference | None]:

@@ -13,7 +13,7 @@
 - figures: :func:`auroc`, :func:`average_precision`, :func:`best_f1`, :func:`aupro`,
   :func:`nominal_precision_recall`
 
-Importing this package imports no scikit-learn, scipy or torch.
+Importing this package imports no scikit-learn, scikit-image or torch.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 from ..array_types import FloatArray, UInt8Array
 from ..errors import SaveError
 from ..method.descriptors import Describer
-from ..storage.whole_file import write_whole
+from ..storage.files import whole_file
 
 Describe = Callable[[UInt8Array], FloatArray]
 
@@ -99,6 +99,7 @@ def _read(path: Path) -> FloatArray | None:
 def _write(path: Path, rows: FloatArray) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
+        with whole_file(path) as file:
+            np.save(file, np.ascontiguousarray(rows, dtype=np.float32), allow_pickle=False)
     except OSError as error:
-        raise SaveError(f"{path.parent}: cannot be created ({error}); choose another folder") from error
-    write_whole(path, lambda file: np.save(file, np.ascontiguousarray(rows, dtype=np.float32), allow_pickle=False))
+        raise SaveError(f"{path}: cannot be written ({error}); free some space or evaluate without a cache") from error

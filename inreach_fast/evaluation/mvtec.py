@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from ..array_types import BoolArray
 from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
@@ -143,8 +144,6 @@ def read_mask(sample: Sample) -> BoolArray | None:
     """The sample's ground truth: bool (H, W), True is defect; None without a mask. Raises ImageError."""
     if sample.mask_path is None:
         return None
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(sample.mask_path) as image:
             pixels = np.asarray(image)

@@ -14,19 +14,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..array_types import BoolArray, FloatArray
+from ..estimator import InReaCh
+from ..images.alignment import rotate_mask
+from ..images.preprocess import Geometry
+from ..method.scoring import anomaly_map
 from . import metrics
 from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
 from .supplement import expected_image_auroc, expected_pixel_auroc, expected_transpose_score
-
-if TYPE_CHECKING:
-    from ..estimator import InReaCh
-    from ..images.preprocess import Geometry
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,8 +122,6 @@ def evaluate_class(
         The errors of `read_dataset` and of `InReaCh`. A broken image ends the evaluation, because figures over fewer
         images would not be comparable.
     """
-    from ..estimator import InReaCh
-
     started = time.perf_counter()
     dataset = read_dataset(root, class_name, layout=layout)
     training = make_training_set(dataset, corrupt=corrupt, shuffle=shuffle)
@@ -247,18 +246,12 @@ def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolAr
     mask = read_mask(sample)
     if mask is None:
         return None
-    from ..images.alignment import rotate_mask
-
     fitted = resize_crop_mask(mask, geometry)
     return np.asarray(rotate_mask(fitted, degrees)) if degrees else fitted
 
 
 def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
     """`Geometry.apply` for a mask: bool (H, W) to bool (h, w), nearest resampling, the same crop."""
-    from PIL import Image
-
-    from ..images.preprocess import Geometry
-
     if geometry.resize is not None and mask.shape != geometry.resize:
         height, width = geometry.resize
         picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
@@ -271,8 +264,6 @@ def _predict(
     model: InReaCh, samples: Sequence[Sample], progress: Progress | None
 ) -> tuple[FloatArray, list[FloatArray], list[BoolArray]]:
     """Score (n,), map and mask of every test image; map and mask at the network's input, rotated if it is."""
-    from ..method.scoring import anomaly_map
-
     scores = np.empty(len(samples), dtype=np.float32)
     maps: list[FloatArray] = []
     masks: list[BoolArray] = []

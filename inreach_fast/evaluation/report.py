@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import ParameterError
-from ..storage.whole_file import write_whole
+from ..errors import ParameterError, SaveError
+from ..storage.files import whole_file
 from .protocol import ClassResult
 
 Style = Literal["markdown", "plain"]
@@ -94,7 +94,11 @@ def write_csv(results: Sequence[ClassResult], path: str | Path) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    write_whole(path, lambda file: file.write(text.encode()))
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise SaveError(f"{path}: cannot be written ({error}); free some space or choose another folder") from error
     return path
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -31,6 +32,7 @@ from .scheduling import Pool, WorkerGone, run_on_pool
 _starting = threading.Lock()
 
 
+@dataclass(frozen=True)
 class ProcessExecutor:
     """Runs tasks in processes of this machine.
 
@@ -39,8 +41,7 @@ class ProcessExecutor:
             That is 1 unless torch was told to use fewer threads than there are processors.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers
+    workers: int | None = None
 
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Executor.run`."""
@@ -51,9 +52,6 @@ class ProcessExecutor:
             return nullcontext(Pool(size, "worker process", lambda: _ProcessWorker(path, threads)))
 
         return run_on_pool(pool, spec, tasks)
-
-    def __repr__(self) -> str:
-        return f"ProcessExecutor({self.workers})"
 
 
 def start_process(target: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:

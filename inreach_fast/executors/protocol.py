@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -44,6 +45,7 @@ class Executor(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class LocalExecutor:
     """Runs each task in this process when its result is requested."""
 
@@ -53,6 +55,3 @@ class LocalExecutor:
         for task in tasks:
             function = function or spec.build()
             yield function(task)
-
-    def __repr__(self) -> str:
-        return "LocalExecutor()"

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Client
 from typing import Final
 
@@ -41,6 +42,7 @@ _END_SECONDS: Final = 10.0
 _log = logging.getLogger("inreach_fast.executors")
 
 
+@dataclass(frozen=True)
 class RayExecutor:
     """Runs tasks on a Ray cluster.
 
@@ -55,18 +57,16 @@ class RayExecutor:
         BackendError: Ray is not installed.
     """
 
-    def __init__(self, address: str | None = None, *, workers: int | None = None) -> None:
+    address: str | None = None
+    workers: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
         if importlib.util.find_spec("ray") is None:
             raise BackendError("executor: Ray is not installed; run pip install 'inreach_fast[ray]'")
-        self.address = address
-        self.workers = workers
 
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Executor.run`; raises ClusterError if the cluster cannot be reached or is lost."""
         return run_on_pool(lambda path: _Bridge(path, self.address, self.workers), spec, tasks)
-
-    def __repr__(self) -> str:
-        return f"RayExecutor({self.address!r}, workers={self.workers})"
 
 
 class _Bridge(AbstractContextManager[Pool]):

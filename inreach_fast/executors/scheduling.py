@@ -94,7 +94,6 @@ class _Run:
         self._pool = pool
         self._tasks = tasks
         self._tasks_end = False
-        self._tasks_error: Exception | None = None
         self._pulled = 0
         self._next = 0  # the task whose result is yielded next
         self._kept: dict[int, PackedTask] = {}  # tasks that are not done
@@ -116,8 +115,6 @@ class _Run:
             while self._next in self._outcomes:
                 yield self._take()  # not referenced here: the caller decides how long a result lives
             if self._tasks_end and self._next == self._pulled:
-                if self._tasks_error is not None:
-                    raise self._tasks_error
                 return
             self._wait()
             self._assign()
@@ -155,7 +152,7 @@ class _Run:
 
     def _finish(self, task: int, outcome: Future[Any]) -> None:
         self._outcomes[task] = outcome
-        del self._kept[task]
+        self._kept.pop(task, None)
         if outcome.exception() is not None and (self._failed is None or task < self._failed):
             self._failed = task
 
@@ -190,14 +187,12 @@ class _Run:
             return
         self._to_do.remove(task)
         heapq.heapify(self._to_do)
-        outcome: Future[Any] = Future()  # raised in its turn, like an error of the task itself
-        outcome.set_exception(
-            WorkerLostError(
-                f"task {task} ({self._kept[task].name}): {MOST_STRIKES} times the {self._pool.noun} that ran it was "
-                f"lost ({reason}); leave it out, or give workers more memory (fewer workers, smaller images)"
-            )
+        name, noun = self._kept[task].name, self._pool.noun
+        error = WorkerLostError(
+            f"task {task} ({name}): {MOST_STRIKES} times the {noun} that ran it was lost ({reason}); leave it out, or "
+            "give workers more memory (fewer workers, smaller images)"
         )
-        self._finish(task, outcome)
+        self._fail(task, error)
 
     def _start_workers(self) -> None:
         while len(self.workers) < min(self._pool.size, len(self._kept)):
@@ -222,17 +217,23 @@ class _Run:
             self._pending[worker.submit(self._kept[task])] = worker, task
 
     def _pull(self) -> bool:
-        """Takes one more task; an error of the iterable ends it, and is raised after all results."""
+        """Takes one more task, if any; an error of the iterable is the outcome of its last task."""
         if self._tasks_end or self._failed is not None:
             return False
         try:
             self._kept[self._pulled] = next(self._tasks)
+            heapq.heappush(self._to_do, self._pulled)
         except StopIteration:
             self._tasks_end = True
             return False
         except Exception as error:
-            self._tasks_end, self._tasks_error = True, error
-            return False
-        heapq.heappush(self._to_do, self._pulled)
+            self._tasks_end = True
+            self._fail(self._pulled, error)
         self._pulled += 1
-        return True
+        return not self._tasks_end
+
+    def _fail(self, task: int, error: Exception) -> None:
+        """Has an error raised when it is the task's turn."""
+        outcome: Future[Any] = Future()
+        outcome.set_exception(error)
+        self._finish(task, outcome)

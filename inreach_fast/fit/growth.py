@@ -22,6 +22,7 @@ import numpy as np
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import DescriptorsNeededError, RefitNeededError, SeedImageError, TooFewImagesError
 from ..images.source import ImageSource
+from ..kernels import backend_of
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows, Members
 from ..method.descriptors import described_rows, in_memory
@@ -117,7 +118,7 @@ def _training_set(
     context: FitContext, current: FitResult, inputs: InputStore, names: list[str], known: IndexArray | None
 ) -> TrainingSet:
     """The resulting set; RefitNeededError if its position test or alignment has another result than before."""
-    alignment, positions = decide_positions(inputs, context.parameters, context.progress, known)
+    alignment, positions = decide_positions(inputs.images, context.parameters, context.progress, known)
     kept = current.alignment is not None and current.alignment.kept
     if alignment.kept != kept or positions != current.positions:
         result = "are no longer aligned" if kept else "are now aligned"
@@ -164,7 +165,7 @@ def add_rows(context: FitContext, current: FitResult, x: FloatArray, available: 
     members = state.members
     with closing(_store_for(context, current, len(x))) as store:
         seed_rows = members.seed_rows(state.rows(current.nominal.patches))
-        associator = Associator(members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=p.kernel_backend)
+        associator = Associator(members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
         found = (members_of(associator, old + i, image, is_seed=False, whole=False) for i, image in enumerate(x))
         gather(context, found, store, len(x))
         del associator, found, seed_rows
@@ -227,7 +228,7 @@ def _rebuilt_rows(
 
     def image_rows(image: int, where: MemberRows) -> FloatArray:
         start, stop = members.rest_span(kept_images, image)
-        return members.whole_image(where, image, kept_rest[start:stop])
+        return members.whole_image(image, where.read(*members.span(image)), kept_rest[start:stop])
 
     return build_model(context, training, current.grid, members, rows, image_rows)
 

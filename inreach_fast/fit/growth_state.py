@@ -56,22 +56,21 @@ class GrowthState:
         return np.array(self.kept_rest[start:stop])
 
     def to_arrays(self) -> dict[str, Array]:
-        """For a model file; the seed images are stored there in any case."""
-        arrays: dict[str, Array] = {
-            "counts": self.members.counts,
-            "patch": self.members.patch.astype(np.int32, copy=False),
-            "joined": self.members.joined,
+        """For a model file, which has the seed images in any case."""
+        members = self.members
+        arrays: dict[str, Array | None] = {
+            "counts": members.counts,
+            "patch": members.patch.astype(np.int32, copy=False),
+            "joined": members.joined,
             "nominal": self.nominal.view(np.uint8),
             "others": self.others,
             "digests": self.digests,
+            "kept_images": self.kept_images if self.inputs is None else None,
+            "kept_rest": self.kept_rest if self.inputs is None else None,
+            "inputs": self.inputs,
+            "angles": self.angles,
         }
-        if self.inputs is None:
-            arrays.update(kept_images=self.kept_images, kept_rest=self.kept_rest)
-        else:
-            arrays["inputs"] = self.inputs
-        if self.angles is not None:
-            arrays["angles"] = self.angles
-        return arrays
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def from_arrays(
@@ -85,22 +84,23 @@ class GrowthState:
         Raises:
             KeyError, ValueError: a part is missing, or parts do not fit.
         """
-        members = Members(seed_images, patches, arrays["counts"], arrays["patch"], arrays["joined"])
         inputs, others = arrays.get("inputs"), arrays["others"]
+        if inputs is not None:
+            arrays = {**arrays, "kept_images": np.empty(0, np.int64), "kept_rest": others[:0]}
         state = cls(
-            members=members,
+            members=Members(seed_images, patches, arrays["counts"], arrays["patch"], arrays["joined"]),
             nominal=arrays["nominal"].view(np.bool_),
             others=others,
             digests=arrays["digests"],
             inputs=inputs,
             angles=arrays.get("angles"),
-            kept_images=np.empty(0, np.int64) if inputs is not None else arrays["kept_images"],
-            kept_rest=np.empty((0, others.shape[1]), np.float32) if inputs is not None else arrays["kept_rest"],
+            kept_images=arrays["kept_images"],
+            kept_rest=arrays["kept_rest"],
         )
-        count, images = len(members.patch), len(members.counts)
+        count, images = len(state.members), len(state.members.counts)
         fits = (
-            members.joined.shape == state.nominal.shape == (count,)
-            and len(state.others) == count - nominal
+            state.members.joined.shape == state.nominal.shape == (count,)
+            and len(others) == count - nominal
             and state.digests.shape == (images, 32)
             and (inputs is None or len(inputs) == images)
             and (state.angles is None or state.angles.shape == (images,))
@@ -115,20 +115,18 @@ class GrowthState:
         Raises:
             ValueError: they cannot be those of a fit.
         """
-        members = self.members
-        channels = len(members.seed_images) * members.patches
+        members, kept = self.members, self.kept_images
         ok = (
             int(members.counts.sum()) == len(members)
             and _within(members.patch, 0, members.patches)
-            and _within(members.joined, -1, channels)
+            and _within(members.joined, -1, len(members.seed_images) * members.patches)
             and bool((members.counts >= 0).all())
             and bool((members.counts[members.seed_images] == members.patches).all())
             and int(np.count_nonzero(self.nominal)) + len(self.others) == len(members)
+            and bool((np.diff(kept) > 0).all())
+            and _within(kept, 0, len(members.counts))
+            and int((members.patches - members.counts[kept]).sum()) == len(self.kept_rest)
         )
-        if self.inputs is None and ok:
-            kept = self.kept_images
-            ok = bool((np.diff(kept) > 0).all()) and _within(kept, 0, len(members.counts))
-            ok = ok and int((members.patches - members.counts[kept]).sum()) == len(self.kept_rest)
         if not ok:
             raise ValueError("the numbers that growing needs contradict each other")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import BackboneMismatchError
+from ..kernels import backend_of
 from ..method.association import Associator, ImageMembers, members_of
 from ..method.descriptors import Describer, described_rows
 from ..parameters import Parameters
@@ -113,7 +114,7 @@ class ImageWorker:
 
     def __init__(self, job: ImageJob, describer: Describer) -> None:
         self._job, self._describer, p = job, describer, job.parameters
-        self._associator = Associator(job.seed_images, job.seed_rows, pairs=p.assoc_pairs, backend=p.kernel_backend)
+        self._associator = Associator(job.seed_images, job.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
         self._slot = {image: slot for slot, image in enumerate(job.seed_images.tolist())}
 
     def __call__(self, task: ImageTask) -> ImageMembers:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..array_types import Array, FloatArray
+from ..kernels import backend_of
 from ..memory import mapped_file, release_pages
-from ..method.channels import MemberRows, Members, Selection, select_members, spread_in_memory, spread_streamed
+from ..method.channels import ChannelFilters, MemberRows, Members, Selection, select_members
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
 from ..method.threshold import sample_images
@@ -68,7 +69,7 @@ def build_model(
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
-        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, p.kernel_backend)
+        scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
         stored = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
         passing = _passing(context, nominal)
         scores = np.empty(len(sampled), dtype=np.float32)
@@ -104,22 +105,11 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     recorded = workspace.recorded_selection(members, p)
     if recorded is not None:
         return recorded
-    min_length = p.min_channel_length if p.span_filter else None
-    max_std = p.max_channel_std if p.spread_filter else None
     array = rows.load(workspace.budget.members) if isinstance(rows, RowLog) else None
-    if array is not None:
-        spread = spread_in_memory(array, min_length=min_length, max_std=max_std, backend=p.kernel_backend)
-        return select_members(members, spread, min_length=min_length, max_std=max_std)
-    spread = spread_streamed(
-        rows,
-        members,
-        min_length=min_length,
-        max_std=max_std,
-        memory=workspace.budget.sums,
-        backend=p.kernel_backend,
-    )
-    selection = select_members(members, spread, min_length=min_length, max_std=max_std)
-    workspace.record_selection(selection, p)
+    where = rows if array is None else array
+    selection = select_members(members, where, ChannelFilters.of(p), workspace.budget.sums)
+    if array is None:
+        workspace.record_selection(selection, p)
     return selection
 
 

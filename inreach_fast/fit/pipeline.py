@@ -14,6 +14,7 @@ import numpy as np
 
 from ..array_types import FloatArray
 from ..images.source import ImageSource
+from ..kernels import backend_of
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows
 from ..method.threshold import ranked_images, sample_images
@@ -48,7 +49,7 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     seed_images = context.seed_images(source.names, used)
 
     with report.stage("align"):
-        alignment, positions = decide_positions(inputs, p, context.progress)
+        alignment, positions = decide_positions(inputs.images, p, context.progress)
     training = TrainingSet(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
     with report.stage("describe"):
         seed_rows, grid = describe_seeds(context, training, seed_images)
@@ -66,7 +67,8 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     members = store.members(seed_images)
 
     def image_rows(image: int, rows: MemberRows) -> FloatArray:
-        return members.whole_image(rows, image, store.rest.read(*members.rest_span(sampled, image)))
+        rest = store.rest.read(*members.rest_span(sampled, image))
+        return members.whole_image(image, rows.read(*members.span(image)), rest)
 
     result = build_model(context, training, grid, members, store.rows, image_rows)
     store.close()
@@ -88,7 +90,7 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
 
     kept = np.sort(ranked_images(digests, p.random_state)[: p.threshold_images + RESERVE])
     store = MemberStore(context.workspace, dim, patches, n_images, kept)
-    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=p.kernel_backend)
+    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=backend_of(p))
     is_seed, is_kept = set(seed_images.tolist()), set(kept.tolist())
     found = (members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_kept) for i, rows in enumerate(x))
     gather(context, found, store, n_images)

@@ -1,8 +1,8 @@
-"""What a fit will take, before it is begun: memory, disk and time, from a measurement of a few images.
+"""What a fit will take: memory, disk and time, estimated from a few images.
 
-The seed images (at most ten of them) are described, a few other images are described and associated with them, and
-what was measured is multiplied. Bytes follow from the share of patches that join a channel; that share is what an
-estimate of a few images can miss by. Seconds are this machine's, as busy as it is now.
+The seed images (at most ten of them) and sixteen other images are described and associated, and the measurements are
+scaled up. Bytes follow from the share of patches that join a channel, which is where the estimate can be wrong. Seconds
+are those of this machine with its present load.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ import numpy as np
 from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.source import ImageSource
-from ..kernels import Bank, channel_sums, nearest
+from ..kernels import Bank, backend_of, channel_sums, nearest
 from ..memory import format_bytes
 from ..method.association import Associator, members_of
 from ..method.descriptors import described_rows, in_memory
@@ -32,7 +31,7 @@ from .reading import decide_positions
 
 _MOST_SEEDS: Final = 10
 _OTHERS: Final = 16
-# Bytes a member that are kept of it besides its row: patch, channel, whether it is nominal; and of a nominal patch.
+# Bytes that are kept of a member besides its row (patch, channel, whether it is nominal), and of a nominal patch.
 _MEMBER_IDS, _NOMINAL_IDS = 13, 32
 
 
@@ -41,19 +40,19 @@ class FitPlan:
     """What a fit is expected to take.
 
     Attributes:
-        images: how many there are. patches: of an image. dimensions: values in a descriptor (with position channels,
-            if they may come into use).
-        smallest, largest: (height, width) in pixels of the images that were looked at.
+        images: their number. patches: of an image. dimensions: values in a descriptor (with position channels, if they
+            may be used).
+        smallest, largest: (height, width) in pixels of the measured images.
         measured_images: how many were described for this plan.
         join_rate: share of an image's patches that join a channel.
-        members: patches that are kept before the filters, seed images' included; the model has at most as many.
+        members: patches that are kept before the filters, the seed images' included; the model has at most as many.
         memory: bytes by part: "process" (this process with its network, after one image), "seeds" (their descriptors
-            and what is prepared of them), "image" (one image at a time), "limit" (what ``memory_limit`` allows), "used"
-            (what of it the fit will use); "peak" is process + seeds + image + used.
-        disk: bytes by part: "spool" (at its largest; with ``spool``, or where ``memory_limit`` is outgrown),
-            "model", "final_model" (saved with ``final=True``), and "peak": spool and model on one disk, while the model
-            is saved and the spool still there. How many members are nominal cannot be told beforehand: what is not is
-            copied then, and comes on top, unless the model is final.
+            and search structures), "image" (one image at a time), "limit" (``memory_limit``), "used" (what of it the
+            fit will use); "peak" is process + seeds + image + used.
+        disk: bytes by part: "spool" (at its largest; with ``spool``, or if ``memory_limit`` is exceeded), "model",
+            "final_model" (saved with ``final=True``), and "peak": spool and model on one disk, while the model is
+            saved. The members that turn out not to be nominal, whose number is not known yet, come on top, unless the
+            model is final.
         seconds: by stage.
     """
 
@@ -71,7 +70,7 @@ class FitPlan:
 
     @property
     def total_seconds(self) -> float:
-        """Of all stages."""
+        """Seconds of all stages."""
         return sum(self.seconds.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
     patches, dim = first.shape
     before = resident_bytes()
     places = np.arange(len(seed_rows), dtype=np.int64)
-    associator = Associator(places, seed_rows, backend=p.kernel_backend)
+    associator = Associator(places, seed_rows, backend=backend_of(p))
     rates: list[float] = []
     kept: list[FloatArray] = [seed_rows.reshape(-1, dim)]
     associating = summing = 0.0
@@ -128,12 +127,12 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
         associating += found.seconds[1]
         rates.append(len(found.patch) / patches)
         kept.append(found.rows)
-        summing += _summing(found.rows, p.kernel_backend)
+        summing += _summing(found.rows, backend_of(p))
     prepared = max(0, resident_bytes() - before)
     join_rate = float(np.mean(rates))
     members = len(chosen) * patches + round((count - len(chosen)) * join_rate * patches)
     bank_rows = np.concatenate(kept)
-    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, p.kernel_backend)
+    index_bytes, index_seconds, search_seconds = _searching(bank_rows, first, backend_of(p))
 
     row_bytes = 4 * dim
     inputs = count * p.image_size[0] * p.image_size[1] * 3
@@ -258,7 +257,7 @@ def _searching(rows: FloatArray, queries: FloatArray, backend: str) -> tuple[int
 
 
 def resident_bytes() -> int:
-    """Memory that this process has now; 0 where the system does not tell."""
+    """Resident memory of this process; 0 if the system does not say (Windows, macOS)."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -266,8 +265,7 @@ def resident_bytes() -> int:
 
 
 def _duration(seconds: float) -> str:
-    parts: Sequence[tuple[float, str]] = ((3600, "h"), (60, "min"))
-    for size, unit in parts:
+    for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
 
 
 def decide_positions(
-    inputs: Any, p: Parameters, progress: Progress, known: IndexArray | None = None
+    inputs: Collection[UInt8Array], p: Parameters, progress: Progress, known: IndexArray | None = None
 ) -> tuple[Alignment, bool]:
     """Position test and alignment (supplement D): what was found, and whether positions are used.
 

@@ -15,7 +15,7 @@ reference))` looks like the reference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from PIL import Image
 from scipy import sparse
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray, UInt8Array
-from ..errors import DataError, MixedSizesError, ModelCorruptError, TooFewImagesError
+from ..errors import TooFewImagesError
 
 SUPPLEMENT_THRESHOLD = 600.0
 """The supplement's threshold of the transpose test, in squared 8-bit intensity units."""
@@ -39,50 +39,31 @@ _SEARCH_SIDE = 320  # larger images are reduced to this shorter side for the sea
 # --- transpose test ----------------------------------------------------------------------------------------
 
 
-class MeanImage:
-    """Mean of uint8 images, added one by one. Sums are integers, so that their order does not matter."""
+def mean_image(images: Iterable[UInt8Array]) -> DoubleArray:
+    """Mean of uint8 images (h, w, 3), float64 (h, w, 3). Sums are integers, so that their order does not matter.
 
-    def __init__(self) -> None:
-        self._sum: npt.NDArray[np.uint64] | None = None
-        self.count = 0
-
-    def add(self, image: UInt8Array) -> None:
-        """Add an image, uint8 (h, w, 3).
-
-        Raises:
-            DataError: another dtype or shape. MixedSizesError: another size than the images before.
-        """
-        if image.ndim != 3 or image.dtype != np.uint8:
-            raise DataError(f"images: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")
-        if self._sum is None:
-            self._sum = np.zeros(image.shape, np.uint64)
-        elif self._sum.shape != image.shape:
-            raise MixedSizesError(f"images: one of size {image.shape[:2]} among images of {self._sum.shape[:2]}")
-        self._sum += image
-        self.count += 1
-
-    @property
-    def mean(self) -> DoubleArray:
-        """The mean, float64 (h, w, 3), in 0..255. Raises TooFewImagesError if there is no image."""
-        if self._sum is None:
-            raise TooFewImagesError("images: no image to average; add at least one")
-        return np.asarray(self._sum / self.count, np.float64)
+    Raises:
+        TooFewImagesError: no image.
+    """
+    count, total = 0, np.zeros((), np.uint64)
+    for image in images:
+        total = total + image
+        count += 1
+    if not count:
+        raise TooFewImagesError("images: no image to average; give at least one")
+    return np.asarray(total / count, np.float64)
 
 
 def transpose_score(mean_image: npt.NDArray[np.floating]) -> float:
     """Mean over pixels and colours of (A - transpose(A))**2, in squared 8-bit intensity units.
 
     Args:
-        mean_image: A, float (h, w, 3) or (h, w), in 0..255. If it is not square, it is first resampled to a square
-            of its shorter side (Pillow's bilinear filter).
+        mean_image: A, float (h, w, 3), in 0..255. If it is not square, it is first resampled to a square of its shorter
+            side (Pillow's bilinear filter).
 
     Source: supplement D; its Table 3 gives the score of each MVTec AD class.
     """
     mean = np.asarray(mean_image, np.float64)
-    if mean.ndim == 2:
-        mean = mean[:, :, None]
-    if mean.ndim != 3 or 0 in mean.shape:
-        raise DataError(f"mean_image: expected shape (h, w, 3), got {mean.shape}")
     height, width, channels = mean.shape
     if height != width:
         side = min(height, width)
@@ -104,23 +85,9 @@ def best_rotation(image: UInt8Array, reference: UInt8Array) -> int:
 
     Args:
         image, reference: uint8 (h, w, 3) of the same size, at least 4 pixels a side.
-
-    Raises:
-        DataError: another dtype or shape. MixedSizesError: their sizes differ.
     """
-    search = _search_of(image)
-    _search_of(reference)
-    if image.shape != reference.shape:
-        raise MixedSizesError(
-            f"image: size {image.shape[:2]} differs from the reference's {reference.shape[:2]}; resize them alike"
-        )
+    search = _rotation_search(*image.shape[:2])
     return search.best(image, search.quarters(reference))
-
-
-def _search_of(image: UInt8Array) -> _RotationSearch:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 4:
-        raise DataError(f"image: expected uint8 (h, w, 3) of at least 4x4 pixels, got {image.dtype} {image.shape}")
-    return _rotation_search(image.shape[0], image.shape[1])
 
 
 @lru_cache(maxsize=2)
@@ -334,22 +301,19 @@ class Alignment:
 
     @classmethod
     def from_parts(cls, arrays: Mapping[str, Array], scalars: Mapping[str, Any]) -> Alignment:
-        """Inverse of `to_arrays` and `to_json`. Raises ModelCorruptError if a part is missing or malformed."""
-        try:
-            after, kept = scalars["score_after"], bool(scalars["kept"])
-            reference = arrays["reference"] if kept else None
-            if reference is not None and (reference.dtype != np.uint8 or reference.shape[2:] != (3,)):
-                raise ValueError("the reference is not a uint8 (h, w, 3) image")
-            return cls(
-                score_before=float(scalars["score_before"]),
-                score_after=None if after is None else float(after),
-                threshold=float(scalars["threshold"]),
-                kept=kept,
-                angles=np.asarray(arrays["angles"], np.int64),
-                reference=reference,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelCorruptError(f"alignment: missing or malformed ({error!r}); fit the model again") from error
+        """Inverse of `to_arrays` and `to_json`. Raises KeyError, TypeError or ValueError for malformed parts."""
+        after, kept = scalars["score_after"], bool(scalars["kept"])
+        reference = arrays["reference"] if kept else None
+        if reference is not None and (reference.dtype != np.uint8 or reference.shape[2:] != (3,)):
+            raise ValueError("alignment: the reference is not a uint8 (h, w, 3) image")
+        return cls(
+            score_before=float(scalars["score_before"]),
+            score_after=None if after is None else float(after),
+            threshold=float(scalars["threshold"]),
+            kept=kept,
+            angles=np.asarray(arrays["angles"], np.int64),
+            reference=reference,
+        )
 
 
 def align_images(
@@ -374,28 +338,26 @@ def align_images(
         progress: called as progress("align", done, total).
 
     Raises:
-        TooFewImagesError: no image. MixedSizesError: several sizes.
+        TooFewImagesError: no image.
     """
-    plain = MeanImage()
-    for image in images:
-        plain.add(image)
-    score_before, count = transpose_score(plain.mean), len(images)
+    score_before, count = transpose_score(mean_image(images)), len(images)
     if score_before > threshold or not search:
         return Alignment(score_before, None, threshold, False, np.zeros(count, np.int64), None)
 
-    rotated = MeanImage()
     searched = np.full(count, -1, np.int64) if known is None else np.array(known, np.int64)
-    reference = quarters = None
-    for place, image in enumerate(images):
-        matcher = _search_of(image)
-        if reference is None or quarters is None:
-            reference, quarters = image.copy(), matcher.quarters(image)
-        if searched[place] < 0:
-            searched[place] = matcher.best(image, quarters)
-        rotated.add(rotate(image, int(searched[place])))
-        if progress is not None:
-            progress("align", place + 1, count)
-    score_after = transpose_score(rotated.mean)
+    reference = np.array(next(iter(images)))
+    matcher = _rotation_search(*reference.shape[:2])
+    quarters = matcher.quarters(reference)
+
+    def rotated() -> Iterator[UInt8Array]:
+        for place, image in enumerate(images):
+            if searched[place] < 0:
+                searched[place] = matcher.best(image, quarters)
+            yield rotate(image, int(searched[place]))
+            if progress is not None:
+                progress("align", place + 1, count)
+
+    score_after = transpose_score(mean_image(rotated()))
     kept = score_after > threshold
     angles = searched if kept else np.zeros(count, np.int64)
     return Alignment(score_before, score_after, threshold, kept, angles, reference if kept else None, searched)

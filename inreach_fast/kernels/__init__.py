@@ -14,7 +14,7 @@ from .filtering import ChannelFilterResult, filter_channels
 from .gpu.devices.limit import get_gpu_memory_limit, set_gpu_memory_limit
 from .gpu.devices.opening import is_gpu_name
 from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
-from .registry import available_backends, backend_for
+from .registry import available_backends, backend_for, backend_of
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "SearchCounts",
     "available_backends",
     "backend_for",
+    "backend_of",
     "describe",
     "filter_channels",
     "get_gpu_memory_limit",

@@ -274,7 +274,7 @@ def as_float32(value: Any, name: str, *, ndim: int = 2) -> FloatArray:
         where = tuple(int(i) for i in np.argwhere(~same)[0])
         raise ParameterError(
             f"{name}: converting {array.dtype} to float32 would change values (first at {where}: "
-            f"{array[where]!r}); convert it yourself with .astype(np.float32) if that is meant"
+            f"{array[where]!r}); convert it with .astype(np.float32) to accept that"
         )
     return converted
 

@@ -94,9 +94,9 @@ def filter_channels(
     member = member[np.argsort(channel[member], kind="stable")]
     ids, length = np.unique(channel[member], return_counts=True)
     if min_length is not None:
-        lives = length > min_length
-        member = member[np.repeat(lives, length)]
-        ids, length = ids[lives], length[lives]
+        kept = length > min_length
+        member = member[np.repeat(kept, length)]
+        ids, length = ids[kept], length[kept]
     starts = np.zeros(len(ids) + 1, np.int64)
     np.cumsum(length, out=starts[1:])
 
@@ -110,12 +110,12 @@ def filter_channels(
         stays = distance < np.repeat(limit, length)
     if len(ids):
         length = np.add.reduceat(stays, starts[:-1], dtype=np.int64)
-    lives = length > (0 if min_length is None else min_length)
-    stays &= np.repeat(lives, np.diff(starts))
+    kept = length > (0 if min_length is None else min_length)
+    stays &= np.repeat(kept, np.diff(starts))
 
     keep = np.zeros(len(channel), np.bool_)
     keep[member[stays]] = True
-    return ChannelFilterResult(keep, ids[lives], length[lives].astype(np.int64), sigma[lives])
+    return ChannelFilterResult(keep, ids[kept], length[kept].astype(np.int64), sigma[kept])
 
 
 def _on_gpu(backend: str, members: Any) -> GpuMembers | None:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from ..errors import BackendError, GpuError, GpuLostError
+from ..parameters import Parameters
 from .backend import Backend
 from .bank import set_indexer
 from .gpu.backends import gpu_backend
@@ -143,6 +144,11 @@ def backend_for(backend: str, device: str) -> str:
         return wanted
 
     return on_first_gpu_backend(opened, f"device {device!r}") or "auto"
+
+
+def backend_of(parameters: Parameters) -> str:
+    """The backend of a model's parameters: see `backend_for`."""
+    return backend_for(parameters.backend, parameters.device)
 
 
 def on_first_gpu_backend(use: Callable[[str], _T], where: str) -> _T | None:

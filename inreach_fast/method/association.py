@@ -1,8 +1,7 @@
 """Association of patches into channels (paper, section 3.2; ALGORITHM section 4).
 
-Patch q of an image and seed patch p associate when they are each other's nearest; the seed image whose nearest
-patch is closest to q decides for q. Images are met one at a time and nothing but one channel id a patch is kept,
-so that the seeds alone need to stay in memory.
+Patch q of an image and seed patch p associate if each is the other's nearest; of several seed images the one with the
+patch nearest to q is used. Images are processed one at a time, so that only the seeds need to stay in memory.
 """
 
 from __future__ import annotations
@@ -32,37 +31,36 @@ def choose_seeds(n_images: int, depth: int, selection: str, random_state: int) -
 
 
 def given_seeds(seeds: Any, names: Sequence[str], used: Sequence[int]) -> IndexArray:
-    """Seed images that a caller chose, as training indices, ascending, int64 (S,).
+    """Seed images that a caller chose (numbers or names, see `image_numbers`): training indices, ascending, int64 (S,).
 
     Args:
-        seeds: numbers or names, as `image_numbers` takes them, of the images given.
         names: of all images given. used: the numbers of those that could be read, in the order of training.
 
     Raises:
         ParameterError: no such image, or one that could not be read.
     """
-    chosen = image_numbers(seeds, names, "seeds")
     place = {number: training for training, number in enumerate(used)}
-    for number in chosen.tolist():
+    chosen = []
+    for number in image_numbers(seeds, names, "seeds").tolist():
         if number not in place:
-            raise ParameterError(f"seeds: {names[number]} could not be read and was passed over; choose another")
-    return np.array([place[number] for number in chosen.tolist()], dtype=np.int64)
+            raise ParameterError(f"seeds: {names[number]} could not be read and was skipped; choose another image")
+        chosen.append(place[number])
+    return np.array(chosen, dtype=np.int64)
 
 
 class Associator:
-    """The seed images, prepared once; `associate` takes one image at a time, in any order.
+    """The seed images, prepared for search once; `associate` takes one image at a time, in any order.
 
-    All seed images form one bank. The nearest seed patch over the whole bank is the nearest patch of the nearest
+    All seed images form one bank: the nearest seed patch over the whole bank is the nearest patch of the nearest
     seed image, and with seed images in ascending order the bank's lowest row on ties is section 4's lowest seed.
-    So one search replaces one for each seed image, and only the seed patches that it found need to answer.
+    One search replaces one for each seed image, and only the seed patches that it found need the reverse search.
 
     Args:
         seed_images: int64 (S,), training index of each seed image, ascending.
         seed_rows: the seed images' descriptors, (S, P, D) float32 or S arrays of (P, D); or all images'
-            (N, P, D) float32, of which the seeds' are taken. Of one array nothing is copied.
-        pairs: "all": an image meets every seed image but itself (paper); "later": only those with a lower
-            training index (reference).
-        backend: kernel backend.
+            (N, P, D) float32. One array is not copied.
+        pairs: "all": an image is compared with every seed image but itself (paper); "later": only with those of a
+            lower training index (reference).
     """
 
     def __init__(
@@ -80,25 +78,22 @@ class Associator:
         own = np.arange(len(self._seed_images))
         if isinstance(seed_rows, np.ndarray):
             self._rows = seed_rows.reshape(-1, seed_rows.shape[2])
-            # As many images as seeds: they are the seeds, whatever they are numbered in the training set.
+            # As many images as seeds: they are the seeds themselves.
             first = (own if len(seed_rows) == len(own) else self._seed_images) * self._patches
         else:
             self._rows = np.concatenate(list(seed_rows))
             first = own * self._patches
-        # Where each seed image's patches lie among the rows, (S, P).
+        # The row of each seed patch, (S, P).
         self._places = first[:, None] + np.arange(self._patches)
         self._bank = self._bank_of(len(self._seed_images))
         self._first_seeds: dict[int, kernels.Bank] = {len(self._seed_images): self._bank}
 
     def associate(self, image: int, rows: Any) -> IndexArray:
-        """The channel that each patch of an image joins.
+        """The channel that each patch of an image joins, int64 (P,): ``slot * P + p`` for seed patch p, or -1.
 
         Args:
             image: its training index.
-            rows: (P, D) float32 descriptors, in the CPU's memory or on a GPU (the seeds' go there once).
-
-        Returns:
-            int64 (P,): ``slot * P + p`` for seed patch p of the seed image number ``slot``, or -1.
+            rows: (P, D) float32 descriptors, in the CPU's memory or on a GPU (the seeds are copied there once).
         """
         channel = np.full(len(rows), NO_CHANNEL, dtype=np.int64)
         bank = self._met_by(image)
@@ -112,13 +107,13 @@ class Associator:
         return channel
 
     def _met_by(self, image: int) -> kernels.Bank | None:
-        """The seeds that an image meets, itself among them (its group keeps it apart)."""
+        """The seed images that an image is compared with. (The search skips its own group.)"""
         count = len(self._seed_images)
         if self._pairs == "later":
             count = int(np.searchsorted(self._seed_images, image))
         if count == 0:
             return None
-        if count not in self._first_seeds:  # only the seed images themselves meet fewer than all
+        if count not in self._first_seeds:  # "later", and the image is a seed or before one
             self._first_seeds[count] = self._bank_of(count)
         return self._first_seeds[count]
 
@@ -128,14 +123,14 @@ class Associator:
 
 
 class ImageMembers(NamedTuple):
-    """What an image gives to the channels.
+    """An image's members of channels.
 
     Attributes:
         patch: int32 (m,), patch numbers of its members, ascending: those that joined; of a seed image all.
         joined: int64 (m,), the channel that each joined, or -1.
         rows: float32 (m, D), their descriptors.
-        rest: float32 (P - m, D), the other patches in their order, where the whole image was wanted.
-        seconds: describing and associating, wall clock.
+        rest: float32 (P - m, D), the other patches in their order, if they were asked for; else None.
+        seconds: wall-clock time of describing and of associating.
     """
 
     patch: Int32Array
@@ -146,9 +141,9 @@ class ImageMembers(NamedTuple):
 
 
 def members_of(associator: Associator, number: int, rows: Any, *, is_seed: bool, whole: bool) -> ImageMembers:
-    """Lets the patches of one image, (P, D) float32, join channels; of a seed image all are members.
+    """Associates one image's patches, (P, D) float32, perhaps on a GPU; of a seed image all are members.
 
-    Rows may be on a GPU; those of the result are in the CPU's memory.
+    The result is in the CPU's memory.
     """
     begin = time.perf_counter()
     joined = associator.associate(number, rows)

@@ -1,14 +1,13 @@
 """From associations to nominal patches: the two channel filters (paper, section 3.3; ALGORITHM section 5).
 
 A channel (s, p), numbered ``slot * P + p`` with ``slot`` the place of s among the seed images, holds seed patch p and
-every patch that joined it. Where the members' rows are in memory, `kernels.filter_channels` looks at them all at once;
-where they lie on disk, the filters go over them image by image and keep one float64 sum a channel (`spread_streamed`).
-Both give the same bits.
+every patch that joined it. For members' rows in memory the filters are `kernels.filter_channels`; rows on disk are read
+image by image, with one float64 sum for each channel (`filter_streamed`). Both give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +20,7 @@ from .. import kernels
 from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import NoChannelsError
 from ..kernels import channel_sums
+from ..parameters import Parameters
 from .association import NO_CHANNEL
 
 FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
@@ -39,7 +39,7 @@ class MemberRows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """Every patch that is a member of a channel before the filters: the seed images' patches, and all that joined.
+    """The members of channels before the filters: all patches of the seed images, and all patches that joined.
 
     Attributes:
         seed_images: int64 (S,), ascending.
@@ -94,11 +94,11 @@ class Members:
         ends, place = np.cumsum(lengths), int(np.searchsorted(images, image))
         return int(ends[place] - lengths[place]), int(ends[place])
 
-    def whole_image(self, rows: MemberRows, image: int, rest: FloatArray) -> FloatArray:
-        """All patches of an image, (P, D): its members' rows and the others, ``rest``, in patch order."""
+    def whole_image(self, image: int, rows: FloatArray, rest: FloatArray) -> FloatArray:
+        """All patches of an image, (P, D), in their order: its members' ``rows`` and the ``rest``."""
         is_member = self.are_members(image)
-        out = np.empty((self.patches, rows.dim), dtype=np.float32)
-        out[is_member] = rows.read(*self.span(image))
+        out = np.empty((self.patches, rows.shape[1]), dtype=np.float32)
+        out[is_member] = rows
         out[~is_member] = rest
         return out
 
@@ -131,13 +131,34 @@ class Members:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Which members are nominal, and what the filters took.
+@dataclass(frozen=True)
+class ChannelFilters:
+    """The two filters.
 
     Attributes:
-        nominal: bool (n,), by member.
-        channel: int64 (n,), the channel under which each nominal member is stored; of the others meaningless.
+        min_length: span filter: a channel needs more members than this; None switches it off.
+        max_std: spread filter, see `kernels.filter_channels`; None switches it off.
+        backend: kernel backend.
+    """
+
+    min_length: int | None
+    max_std: float | None
+    backend: str = "auto"
+
+    @classmethod
+    def of(cls, p: Parameters) -> ChannelFilters:
+        """The filters of a fit's parameters."""
+        min_length = p.min_channel_length if p.span_filter else None
+        return cls(min_length, p.max_channel_std if p.spread_filter else None, kernels.backend_of(p))
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The filters' result.
+
+    Attributes:
+        nominal: bool (n,), which members are nominal.
+        channel: int64 (n,), the channel under which each nominal member is stored; meaningless for the others.
         counts: JSON-able counts for the fit's report.
     """
 
@@ -146,39 +167,39 @@ class Selection:
     counts: dict[str, int]
 
 
-Spread = Callable[[IndexArray, IndexArray], BoolArray]
-"""(member, channel) of each membership, in the members' order -> which memberships pass both filters."""
-
-
-def select_members(members: Members, spread: Spread, *, min_length: int | None, max_std: float | None) -> Selection:
-    """Applies span and spread filter; what stays in a living channel is nominal.
+def select_members(members: Members, rows: FloatArray | MemberRows, filters: ChannelFilters, memory: int) -> Selection:
+    """Applies span and spread filter; the members of the channels that are left are nominal.
 
     With both filters off every seed patch is nominal, and every patch that joined any channel (the ablation's "Base
-    InReaCh"). A seed image's patch can be a member of two channels: it is stored once, under its own where it stays
-    there, else under the other.
+    InReaCh"). A seed image's patch can be a member of two channels: it is stored once, under its own channel if it
+    stays there, otherwise under the other.
 
     Args:
-        members: all of them.
-        spread: applies the filters, `spread_in_memory` or `spread_streamed`.
-        min_length, max_std: those of ``spread``, for the report.
+        rows: the members' rows, (n, D), in memory or read image by image.
+        memory: bytes of channel sums at a time, for rows that are not in memory.
 
     Raises:
-        NoChannelsError: nothing is left; the message says which filter took how many.
+        NoChannelsError: nothing is left; the message says what each filter removed.
     """
     own, joined = members.own(), members.joined
     channels = len(members.seed_images) * members.patches
-    # A member's own channel beside the one that it joined, so that memberships are in the members' order.
+    # Memberships in the members' order: a member's own channel, then the one that it joined.
     both = np.stack([own, joined], axis=1)
     have = both != NO_CHANNEL
     member, channel = np.repeat(np.arange(len(members)), 2)[have.ravel()], both[have]
-    keep = spread(member, channel)
+    min_length, max_std = filters.min_length, filters.max_std
+    if isinstance(rows, np.ndarray):
+        keep = kernels.filter_channels(
+            rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=filters.backend
+        ).keep
+    else:
+        keep = filter_streamed(rows, members, member, channel, filters, memory)
 
     lengths = np.bincount(channel, minlength=channels)
     too_short = 0 if min_length is None else int(np.count_nonzero(lengths <= min_length))
     living = len(np.unique(channel[keep]))
-    associated = int(np.count_nonzero(joined != NO_CHANNEL))
     counts = {
-        "associated": associated,
+        "associated": int(np.count_nonzero(joined != NO_CHANNEL)),
         "channels_formed": channels,
         "channels_too_short": too_short,
         "channels_spread_out": channels - too_short - living,
@@ -188,10 +209,10 @@ def select_members(members: Members, spread: Spread, *, min_length: int | None, 
     }
     if not keep.any():
         raise NoChannelsError(
-            f"no channel is left of {channels} formed by {associated} associations: the span filter "
-            f"(min_channel_length={min_length}) took {counts['channels_too_short']}, the spread filter "
-            f"(max_channel_std={max_std}) {counts['channels_spread_out']}. Give more images, or lower "
-            "min_channel_length (a channel has at most one member an image), or raise max_channel_std"
+            f"no channel is left of {channels} formed by {counts['associated']} associations: the span filter "
+            f"(min_channel_length={min_length}) removed {too_short}, the spread filter (max_channel_std={max_std}) "
+            f"{channels - too_short}; give more images, or lower min_channel_length (a channel has at most one member "
+            "of an image), or raise max_channel_std"
         )
     kept = np.zeros_like(have)
     kept[have] = keep
@@ -200,54 +221,41 @@ def select_members(members: Members, spread: Spread, *, min_length: int | None, 
     return Selection(nominal, np.where(kept[:, 0], own, joined), counts)
 
 
-def spread_in_memory(rows: FloatArray, *, min_length: int | None, max_std: float | None, backend: str) -> Spread:
-    """The filters over the members' rows, (n, D), in memory."""
-
-    def spread(member: IndexArray, channel: IndexArray) -> BoolArray:
-        return kernels.filter_channels(
-            rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=backend
-        ).keep
-
-    return spread
-
-
-def spread_streamed(
+def filter_streamed(
     rows: MemberRows,
     members: Members,
-    *,
-    min_length: int | None,
-    max_std: float | None,
+    member: IndexArray,
+    channel: IndexArray,
+    filters: ChannelFilters,
     memory: int,
-    backend: str,
-) -> Spread:
-    """The filters over rows that are read image by image, each at most twice for each ``memory`` bytes of sums."""
+) -> BoolArray:
+    """Which memberships (member, channel) pass both filters, bool; `kernels.filter_channels` for rows on disk.
 
-    def spread(member: IndexArray, channel: IndexArray) -> BoolArray:
-        count = len(members.seed_images) * members.patches
-        length = np.bincount(channel, minlength=count)
-        lives = length > (0 if min_length is None else min_length)
-        stays = lives[channel]
-        if max_std is not None and stays.any():
-            distance = _distances(rows, members, lives, length, memory, backend)
-            distance = distance[member, (channel != members.joined[member]).astype(np.int64)]
-            # bincount adds its weights one by one, in their order: the members', as kernels.filter_channels does.
-            some = np.maximum(length, 1)
-            mean = np.bincount(channel[stays], distance[stays], count) / some
-            off = distance[stays] - mean[channel[stays]]
-            sigma = np.sqrt(np.bincount(channel[stays], off * off, count) / some)
-            limit = np.where(sigma > 0.0, max_std * sigma, np.inf)
-            stays[stays] = distance[stays] < limit[channel[stays]]
-        left = np.bincount(channel[stays], minlength=count)
-        lives &= left > (0 if min_length is None else min_length)
-        return np.asarray(stays & lives[channel])
-
-    return spread
+    Rows are read image by image, at most twice for each ``memory`` bytes of channel sums.
+    """
+    count = len(members.seed_images) * members.patches
+    least = 0 if filters.min_length is None else filters.min_length
+    length = np.bincount(channel, minlength=count)
+    lives = length > least
+    stays = lives[channel]
+    if filters.max_std is not None and stays.any():
+        distance = _distances(rows, members, lives, length, memory, filters.backend)
+        distance = distance[member, (channel != members.joined[member]).astype(np.int64)]
+        # bincount adds its weights one by one, in their order: the members', as kernels.filter_channels does.
+        some = np.maximum(length, 1)
+        mean = np.bincount(channel[stays], distance[stays], count) / some
+        off = distance[stays] - mean[channel[stays]]
+        sigma = np.sqrt(np.bincount(channel[stays], off * off, count) / some)
+        limit = np.where(sigma > 0.0, filters.max_std * sigma, np.inf)
+        stays[stays] = distance[stays] < limit[channel[stays]]
+    lives &= np.bincount(channel[stays], minlength=count) > least
+    return np.asarray(stays & lives[channel])
 
 
 def _distances(
     rows: MemberRows, members: Members, lives: BoolArray, length: IndexArray, memory: int, backend: str
 ) -> DoubleArray:
-    """Distance of each member to the means of the channel that it joined and of its own, (n, 2); NaN where dead."""
+    """Distance of each member to the means of the channel that it joined and of its own, (n, 2); NaN if removed."""
     distance = np.full((len(members), 2), np.nan)
     slots = np.flatnonzero(lives)
     step = max(1, memory // (8 * rows.dim)) if rows.dim else max(1, len(slots))

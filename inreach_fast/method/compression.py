@@ -1,34 +1,33 @@
-"""Compression of a nominal model with a guarantee: a subset of its patches that covers all of them.
+"""Compression of a nominal model with a guarantee: a subset of its patches that covers all patches.
 
 *Cover.* A subset K of the patches X covers X within epsilon when every x in X has a c in K with |x - c| <= epsilon.
 
-*Theorem.* Let d(q, S) be the distance from q to the nearest row of S. If K covers X within epsilon, then for
-every q, whether it was ever seen or not,
+*Theorem.* Let d(q, S) be the distance from q to the nearest row of S. If K covers X within epsilon, then for any q,
 
     d(q, X) <= d(q, K) <= d(q, X) + epsilon.
 
-*Proof.* K is a subset of X, which gives the left side. For the right one let x be nearest to q in X and c its
+*Proof.* K is a subset of X, which gives the left side. For the right side let x be nearest to q in X and c its
 cover: d(q, K) <= |q - c| <= |q - x| + |x - c| <= d(q, X) + epsilon, by the triangle inequality. ∎
 
-As reported: squared distances are rounded to float32, and rounding is monotone, so that no reported distance
-ever shrinks, to the bit. It grows by at most epsilon and the two roundings, each 2^-24 of the squared distance.
+Reported squared distances are rounded to float32. Rounding is monotone, so that no reported distance shrinks, to the
+bit; it grows by at most epsilon and two roundings, each 2^-24 of the squared distance.
 
 *Corollary* (maps and scores). A map's weights sum to 1. With plain distances a pixel, and so an image's score,
 grows by at most epsilon. With squared ones it grows from m to at most (sqrt(m) + epsilon)^2, since
 
     sum w (d + e)^2 = m + 2 e sum w d + e^2 <= m + 2 e sqrt(m) + e^2        (Jensen's inequality).
 
-Scores never fall: what was anomalous stays anomalous.
+Scores never fall, so that an anomalous image stays anomalous.
 
 *Rounding.* "Within epsilon" is decided on r, the squared distance in float64 in the kernels' fixed order
-(docs/search.md, section 1): r = |x - c|^2 (1 + δ), |δ| <= s = (D / 16 + 12) 2^-53. So r <= epsilon^2 (1 - 2 s) and
-a little less proves |x - c| <= epsilon (`greatest_within`), and the other way round (`certified`). r is 0 for equal
-rows and for no others: differences of float32 numbers are multiples of 2^-149, whose squares float64 holds. The
-decision is the same for every backend, number of threads and size of the batches below.
+(docs/search.md, section 1): r = |x - c|^2 (1 + δ), |δ| <= s = (D / 16 + 12) 2^-53. So r <= epsilon^2 (1 - 2 s), minus a
+little, proves |x - c| <= epsilon (`greatest_within`), and the converse holds (`certified`). r is 0 for equal rows only:
+differences of float32 numbers are multiples of 2^-149, whose squares float64 can represent. The decision is the same
+for every backend, number of threads and batch size.
 
-*Which subset.* Patches in (image, patch) order; one is kept when none that was kept before is within epsilon
-(a maximal set of patches more than epsilon apart, which therefore covers). This order needs nothing but searches
-among what is kept, and other orders keep hardly fewer (measured in docs/serving.md).
+*Which subset.* In (image, patch) order, a patch is kept if no patch kept before is within epsilon (a maximal set of
+patches more than epsilon apart, which therefore covers). This needs only searches among the kept patches, and other
+orders keep hardly fewer (measured in docs/serving.md).
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ from ..kernels.distance import exact_sq_distance
 from ..progress import Progress
 
 _BATCH = 2048
-# Kept patches wait in a list until they are this many, or this share of those in the bank; then it is built anew.
+# Kept patches are collected until there are this many, or this share of those in the bank; then it is built again.
 _LEAST_TAIL, _TAIL_SHARE = 2048, 3
-# A search for a size ends when this share of it is used, or after so many passes.
+# A search for a size ends when this share of it is used, or after this many passes.
 _FULL, _MOST_PASSES = 0.97, 12
 
 
@@ -59,8 +58,7 @@ class Compression:
     """How a nominal model was compressed.
 
     Attributes:
-        epsilon: no patch's distance has grown by more than this, in L2 units (not squared), against the model that
-            was fitted. As it was asked for; or found, where a size was asked for.
+        epsilon: greatest growth of a distance against the fitted model, in L2 units (not squared).
         kept: patches that are left.
         of: patches of the fitted model.
     """
@@ -75,7 +73,7 @@ class Compression:
 
     @classmethod
     def from_dict(cls, values: Any) -> Compression:
-        """The inverse of `as_dict`; KeyError, TypeError or ValueError where that is not what it is."""
+        """The inverse of `as_dict`; KeyError, TypeError or ValueError for anything else."""
         made = cls(float(values["epsilon"]), int(values["kept"]), int(values["of"]))
         if not (0 <= made.epsilon < math.inf and 1 <= made.kept <= made.of):
             raise ValueError(f"compression {values!r}")
@@ -113,9 +111,9 @@ def certified(r: float, dim: int) -> float:
 
 
 def sum_above(first: float, second: float) -> float:
-    """The sum of two epsilons, finite and no less than it: exact where one is 0, else a step above float64's.
+    """An upper bound of the sum of two epsilons: exact if one is 0, else a step above float64's sum.
 
-    The greatest float64 stands for all that exceed it: no distance of float32 rows comes near it.
+    It is at most the greatest float64, which no distance of float32 rows comes near.
     """
     if first == 0 or second == 0:
         return first + second
@@ -123,7 +121,7 @@ def sum_above(first: float, second: float) -> float:
 
 
 def _slack(dim: int) -> float:
-    # Twice docs/search.md's (1), and room for the few roundings of the two formulas above.
+    # Twice docs/search.md's (1), plus the few roundings of the two formulas above.
     return 2 * (dim / 16 + 16) * 2.0**-53
 
 
@@ -141,7 +139,7 @@ def _distinct(rows: FloatArray) -> IndexArray:
     seen: dict[bytes, list[int]] = {}
     kept = []
     for i in range(len(rows)):
-        row = rows[i] + np.float32(0)  # -0 equals 0, and shall have its bytes
+        row = rows[i] + np.float32(0)  # turns -0 into 0, which it equals
         same = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), [])
         if not any(np.array_equal(rows[j], row) for j in same):
             same.append(i)
@@ -152,14 +150,11 @@ def _distinct(rows: FloatArray) -> IndexArray:
 def cover_of_size(
     rows: FloatArray, size: int, *, backend: str = "auto", progress: Progress | None = None
 ) -> tuple[IndexArray, float]:
-    """At most ``size`` rows that cover all of ``rows``, and the epsilon within which they do.
+    """At most ``size`` rows that cover all of ``rows``, int64 numbers, ascending; and the epsilon within which they do.
 
-    Duplicates go first. Then epsilon is looked for by passes of `cover`, each of which ends when it has kept
-    too many; what the last one leaves free goes to the rows that are farthest from all that were kept, and the
-    greatest distance of the others is epsilon.
-
-    Returns:
-        (int64 numbers, ascending; epsilon).
+    Duplicates are removed first. Then epsilon is found by passes of `cover`, each of which ends when it has kept too
+    many. Places that are left go to the rows that are farthest from the kept ones; the greatest distance of the others
+    is epsilon.
     """
     dim = rows.shape[1]
     distinct = _distinct(rows)
@@ -180,19 +175,19 @@ def cover_of_size(
         if not low < epsilon < high:
             break
     r = _distances(rows, distinct, kept, backend)
-    order = np.argsort(-r, kind="stable")  # those kept are at 0
+    order = np.argsort(-r, kind="stable")  # the kept ones have distance 0
     spare = size - len(kept)
     added = np.concatenate([kept, distinct[order[:spare]]])
     return np.unique(added), certified(float(r[order[spare]]), dim)
 
 
 def _short(epsilon: float) -> float:
-    """To four digits: the last bits of a square root shall not decide what is kept."""
+    """Rounded to four digits, so that the last bits of a square root do not matter."""
     return float(f"{epsilon:.4g}")
 
 
 def _first_guess(rows: FloatArray, distinct: IndexArray, size: int, backend: str) -> float:
-    """A distance to start from: farthest from the first ``size`` of a sample, in the median."""
+    """A distance to start from: the median distance in a sample thinned out like the result."""
     sample = distinct[:: max(1, len(distinct) // _BATCH)]
     count = max(1, min(len(sample) - 1, len(sample) * size // len(distinct)))
     kept = sample[:: -(-len(sample) // count)]
@@ -219,9 +214,9 @@ def _leaders(
     backend: str,
     progress: Progress | None,
 ) -> IndexArray | None:
-    """Those of ``numbers`` (all rows, for None) that no earlier one kept has within ``limit`` (a squared distance).
+    """Those of ``numbers`` (None: all rows) that have no kept row before them within ``limit`` (a squared distance).
 
-    None where they are more than ``most``.
+    None if there are more than ``most``.
     """
     total = len(rows) if numbers is None else len(numbers)
     bank: kernels.Bank | None = None
@@ -257,8 +252,8 @@ def _covered(
 ) -> BoolArray:
     """Whether each of ``part`` has a bank row, whose numbers in ``rows`` are given, within ``limit``."""
     found = kernels.nearest(rows[part], bank, backend=backend)
-    # The float32 distance is within half a step of r, so that a step to either side is certain.
-    # (As float64 arrays: NumPy would compare in float32.)
+    # The float32 distance is within half a step of r: a full step to either side is a bound.
+    # (float64 arrays, since NumPy would compare in float32.)
     within: BoolArray = np.nextafter(found.sq_distance, np.float32(np.inf)).astype(np.float64) <= limit
     below: BoolArray = np.nextafter(found.sq_distance, np.float32(-np.inf)).astype(np.float64) <= limit
     unsure = np.flatnonzero(~within & below)
@@ -267,12 +262,12 @@ def _covered(
 
 
 def _leaders_of_batch(rows: FloatArray, limit: float) -> IndexArray:
-    """Rows of a few thousand that no earlier one kept has within ``limit``, ascending.
+    """Rows, of a few thousand, that have no kept row before them within ``limit``, ascending.
 
-    Pairs are sorted out by a float64 matrix product, whose bits may differ from machine to machine: with a and b the
-    rows less their mean, |a - b|^2 by its expansion differs from r by less than 4 (D + 16) 2^-53 (|a| + |b|)^2:
-    D + 2 roundings of a sum whose terms add up to no more than (|a| + |b|)^2 (docs/search.md, section 1), one
-    rounding of each value of a and b, and r's own. What is closer to the limit than that is decided by r.
+    Most pairs are decided by a float64 matrix product, whose bits may depend on the machine: with a and b the rows
+    minus their mean, |a - b|^2 by its expansion differs from r by less than 4 (D + 16) 2^-53 (|a| + |b|)^2: D + 2
+    roundings of a sum whose terms add up to at most (|a| + |b|)^2 (docs/search.md, section 1), one rounding of each
+    value of a and b, and r's own. Pairs that are closer to the limit are decided by r.
     """
     if len(rows) < 2:
         return np.arange(len(rows), dtype=np.int64)

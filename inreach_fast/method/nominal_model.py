@@ -1,4 +1,4 @@
-"""The nominal model: patches that the channels vouch for, each with its provenance."""
+"""The nominal model: the patches of the channels that pass the filters, each with its origin."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class NominalModel:
         patches: float32 (n, D), the descriptors (with their two position channels, where those are in use).
         image_index: int64 (n,), training image of each patch.
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
-        channel_seed_image, channel_seed_patch: int64 (n,), the channel that vouches for it.
-        index_arrays: the prepared search index by name, as `kernels.Bank.index_arrays` gives it (see `build_index`);
-            None where it is built when it is first needed.
-        compression: `Compression`, what `compress` left out; None where nothing was. A compressed model cannot
-            grow.
+        channel_seed_image, channel_seed_patch: int64 (n,), its channel.
+        index_arrays: the search index by name, from `kernels.Bank.index_arrays` (see `build_index`); None: it is built
+            when it is first needed.
+        compression: `Compression`, what `compress` left out, or None. A compressed model cannot grow.
 
     Raises:
         MixedSizesError: arrays of different lengths. DataError: no patch.
@@ -55,7 +54,7 @@ class NominalModel:
         for name in ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch"):
             view = getattr(self, name).view()
             view.flags.writeable = False
-            object.__setattr__(self, name, view)  # frozen for others; this is its own constructor
+            object.__setattr__(self, name, view)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -76,7 +75,7 @@ class NominalModel:
 
     @property
     def bank(self) -> kernels.Bank:
-        """The patches prepared for search, grouped by image (made on first use, then kept)."""
+        """The patches prepared for search, grouped by image (built on first use, then kept)."""
         with self._lock:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
@@ -91,18 +90,18 @@ class NominalModel:
         return bank
 
     def build_index(self, folder: Path | None, memory_limit: int) -> None:
-        """Builds the search index, so that it can be saved with the model, which then need not build it again.
+        """Builds the search index, to be saved with the model.
 
         Args:
             folder: where its arrays are written, to be memory-mapped; None keeps them in memory.
-            memory_limit: bytes that building it in ``folder`` may take; without one it plays no part.
+            memory_limit: bytes that building it in ``folder`` may take; not used without a folder.
 
         Raises:
             OSError: the folder cannot be written.
         """
         bank = self.bank
         arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
-        object.__setattr__(self, "index_arrays", arrays)  # what the patches imply; nothing of the model changes
+        object.__setattr__(self, "index_arrays", arrays)  # follows from the patches: the model does not change
 
     def compress(
         self,
@@ -114,25 +113,23 @@ class NominalModel:
     ) -> NominalModel:
         """A model of fewer patches, whose distances grow by at most epsilon and never shrink.
 
-        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. Proof: each patch x that is left out has
-        a kept one c with |x - c| <= epsilon; with x the nearest of all to q, d(q, kept) <= |q - c| <= |q - x| + |x
-        - c| <= d(q, all) + epsilon. The kept ones are a subset, hence the left side. (`compression` has it with all
-        roundings, and what follows for maps and scores.)
+        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. (The module `compression` has the
+        proof, with all roundings, and what follows for maps and scores.)
 
         Args:
-            epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out nothing but
-                exact duplicates.
+            epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out only exact
+                duplicates.
             to: instead of epsilon, how many patches to keep at most: a number, or a float in (0, 1) for a share.
-                The epsilon that this takes is looked for, and stands in ``compression``. Duplicates go first.
-            backend: kernel backend; what is kept does not depend on it.
+                The epsilon that this takes is found and stored in ``compression``. Duplicates are removed first.
+            backend: kernel backend; the result does not depend on it.
             progress: called as progress("compress", done, total), for each pass.
 
         Returns:
-            The model of what is kept, in (image, patch) order, each with its provenance. Of a model that was
-            compressed before, ``compression`` adds the epsilons up.
+            The model of the kept patches, in (image, patch) order. If this model was compressed before, ``compression``
+            has the sum of the epsilons.
 
         Raises:
-            ParameterError: not exactly one of epsilon and to; one that is negative, no number, or no size.
+            ParameterError: not exactly one of epsilon and to; or a negative value, not a number, or not a size.
         """
         if (epsilon is None) == (to is None):
             raise ParameterError("compress: give either epsilon or to, exactly one of them")

@@ -4,13 +4,13 @@ All three scores start from the nearest nominal patch m of a patch x:
 
 * nearest: d(x, m), the distance itself (the default).
 * mahalanobis: the distance from x to the mean of m's channel, each value in units of the channel's standard
-  deviation. Variances get 1 % of the mean channel variance added: a channel of four patches can have none at
-  all in some value (ReLU features are often exactly 0), which would leave nothing but that value. The
-  supplement's poor figures for this score come from such deviations.
+  deviation. 1 % of the mean channel variance is added to each variance: in a channel of four patches some values
+  can have variance 0 (ReLU features are often exactly 0), and would be all that counts. The supplement's poor
+  figures for this score come from such deviations.
 * patchcore (Roth et al. 2022, eq. 7, for each patch): w * d(x, m) with
   w = 1 - exp(|x - m|) / sum(exp(|x - m'|)) over the 9 nominal patches m' nearest to m, itself included.
 
-A score is a squared distance unless ``distance="l2"`` (the authors' program takes the squared one).
+A score is a squared distance, as in the authors' program, unless ``distance="l2"``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Scorer:
 
     Attributes:
         bank: nominal patches, with their images as groups.
-        channel: int64 (n,), any number that is equal for the bank rows of one channel.
+        channel: returns int64 (n,), a number for each bank row that is equal within a channel.
         score, distance, backend: as in `Parameters`.
     """
 
@@ -58,15 +58,15 @@ class Scorer:
 
         Args:
             rows: (m, D) float32 descriptors.
-            leave_out: training image whose own patches are passed over (leave-one-image-out). A patch that
-                then has no nominal patch left scores infinity, its nearest row is -1.
+            leave_out: training image whose own patches are ignored (leave-one-image-out). If no nominal patch is left
+                for a patch, its score is infinity and its nearest row -1.
         """
         group = None if leave_out is None else np.full(len(rows), leave_out, dtype=np.int64)
         found = kernels.nearest(rows, self.bank, query_group=group, backend=self.backend)
         return self.scores_of(rows, found, leave_out), found.index
 
     def scores_of(self, rows: FloatArray, found: kernels.Nearest, leave_out: int | None = None) -> FloatArray:
-        """Scores of patches, float32 (m,), whose nearest bank rows were found already; see `patch_scores`."""
+        """Scores of patches, float32 (m,), whose nearest bank rows are known; see `patch_scores`."""
         squared = found.sq_distance
         if self.score == "mahalanobis":
             squared = self._mahalanobis(rows, found.index, leave_out)
@@ -89,7 +89,7 @@ class Scorer:
         around = kernels.nearest(
             self._rows(nearest), self.bank, k=PATCHCORE_NEIGHBOURS, query_group=group, backend=self.backend
         ).index[inverse.ravel()]
-        distance = np.full(around.shape, -np.inf)  # a bank of fewer than nine rows: the rest weighs nothing
+        distance = np.full(around.shape, -np.inf)  # weighs nothing where the bank has fewer than nine rows
         for j in range(around.shape[1]):
             have = np.flatnonzero(around[:, j] >= 0)
             for start in range(0, len(have), _CHUNK):
@@ -146,15 +146,15 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
     """Nearest upsampling of (h, w) patch scores to ``size`` = (H, W), then a Gaussian filter; float32.
 
     The filter is scipy's `gaussian_filter` (truncate 4, reflected borders), ``smoothing_sigma`` in pixels.
-    Upsampling and filter are linear and separable, so that the map is A s B^T with two small banded matrices.
-    They are applied as sums in a fixed order, not as a BLAS product, whose bits depend on the threads.
+    Both are linear and separable: the map is A s B^T with two small banded matrices, applied as sums in a fixed order
+    (the bits of a BLAS product would depend on the threads).
     """
     height, width = size
     h, w = patch_scores.shape
     rows, columns = axis_operator(height, h, smoothing_sigma), axis_operator(width, w, smoothing_sigma)
     source = np.asarray(patch_scores, dtype=np.float64)
     if not np.isfinite(source).all():
-        # 0 * inf would be NaN out of the filter's reach; a patch with no counterpart scores infinity.
+        # A patch without a nominal patch scores infinity, and 0 * inf is NaN.
         source = np.where(np.isfinite(source), source, np.finfo(np.float32).max)
     half = np.zeros((height, w), dtype=np.float64)
     for j, (low, high, column) in enumerate(rows):
@@ -167,10 +167,7 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
 
 
 def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma: float) -> DoubleArray:
-    """For each patch of ``grid`` the sum of the (H, W) pixels' values under its weights in `anomaly_map`: (h, w).
-
-    That is A^T v B, the transpose of the map.
-    """
+    """The transpose of `anomaly_map`, A^T v B: for each patch of ``grid`` the weighted sum of (H, W) pixels, (h, w)."""
     height, width = pixels.shape
     rows, columns = axis_operator(height, grid[0], smoothing_sigma), axis_operator(width, grid[1], smoothing_sigma)
     half = np.stack([(column[:, None] * pixels[low:high]).sum(axis=0) for low, high, column in rows])

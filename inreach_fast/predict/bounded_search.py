@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -139,10 +139,6 @@ class BoundedScores:
     complete: bool
     counts: SearchCounts
 
-    def certain(self, threshold: float) -> bool:
-        """Whether it is proven on which side of ``threshold`` the score lies."""
-        return self.score_lower > threshold or self.score_upper <= threshold
-
 
 @dataclass
 class BoundedSearch:
@@ -174,7 +170,7 @@ class BoundedSearch:
         first = grid_bounds(self.rows, self.grid, bank, displaced=self._displaced, backend=backend)
         upper = scorer.of_squared(first.sq_upper).copy()
         lower = scorer.of_squared(first.sq_lower).copy()
-        nearest, unknown, counts = first.index, ~first.searched, [first.counts]
+        nearest, unknown, counts = first.index, ~first.searched, first.counts
         self.speed.searched(int(first.searched.sum()), time.perf_counter() - begun)
         size = FIRST_ROUND
         while True:
@@ -199,10 +195,10 @@ class BoundedSearch:
             upper[chosen] = lower[chosen] = scorer.of_squared(found.sq_distance)
             nearest[chosen] = found.index
             unknown[chosen] = False
-            counts.append(found.counts)
+            counts = replace(counts + found.counts, pairs=counts.pairs)  # rounds look at the first search's pairs again
             self.speed.searched(len(chosen), time.perf_counter() - now)
             size *= 2
-        return BoundedScores(upper, lower, nearest, upper_map, low, high, complete, total_counts(counts))
+        return BoundedScores(upper, lower, nearest, upper_map, low, high, complete, counts)
 
     def _map(self, values: FloatArray) -> FloatArray:
         return anomaly_map(values.reshape(self.grid), self.size, self.smoothing_sigma)
@@ -222,14 +218,3 @@ class BoundedSearch:
         numbers = np.flatnonzero(unknown)
         order = np.lexsort((-length[numbers], -np.nan_to_num(priority[numbers])))
         return np.asarray(numbers[order])
-
-
-def total_counts(counts: list[SearchCounts]) -> SearchCounts:
-    """Sums over all searches of one image."""
-    return SearchCounts(
-        pairs=max(one.pairs for one in counts),  # the first search's: later rounds look at the same pairs again
-        bounded=sum(one.bounded for one in counts),
-        refined=sum(one.refined for one in counts),
-        decided=sum(one.decided for one in counts),
-        brute_force=any(one.brute_force for one in counts),
-    )

@@ -99,28 +99,17 @@ class Prediction:
         return Prediction(**{**one, **scalars}, rotation=float(np.asarray(self.rotation)[i]))
 
 
-_DTYPES = {
-    "score": np.float32,
-    "score_lower": np.float32,
-    "score_upper": np.float32,
-    "rotation": np.float64,
-    "is_anomalous": np.bool_,
-    "certain": np.bool_,
-    "complete": np.bool_,
-}
-
-
 def stacked(done: list[Prediction]) -> Prediction:
     """Predictions of single images, at least one, as those of a batch; `Prediction.__getitem__` is the inverse."""
     values: dict[str, Any] = {}
     for name in (f.name for f in fields(Prediction)):
         parts = [getattr(one, name) for one in done]
-        if name in _DTYPES:
-            values[name] = np.array(parts, dtype=_DTYPES[name])
-        elif name in ("original_size", "counts"):
+        if name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
         else:
             values[name] = np.stack(parts)
+            if values[name].dtype == np.float64 and name != "rotation":
+                values[name] = values[name].astype(np.float32)
     return Prediction(**values)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from ..files import byte_view, map_file, read_into, write_all
+from .files import byte_view
+from .row_log import RowLog
 from .workspace import Workspace
 
 
@@ -22,46 +22,35 @@ class InputStore:
     """
 
     def __init__(self, workspace: Workspace, size: tuple[int, int], most: int) -> None:
-        self._workspace = workspace
-        self._shape = (*size, 3)
-        self._bytes = size[0] * size[1] * 3
+        memory = workspace.budget.inputs
+        self._log = RowLog(workspace, "inputs", (*size, 3), dtype=np.uint8, most_rows=most, memory=memory)
         self._digests: list[bytes] = []
-        self._array: UInt8Array | None = None
-        self._file: BinaryIO | None = None
-        if most * self._bytes <= workspace.budget.inputs:
-            self._array = np.empty((most, *self._shape), dtype=np.uint8)
-        else:
-            self._file = workspace.open_file("inputs")
-            self._file.truncate(0)
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def append(self, image: UInt8Array) -> None:
         """Adds the next image, (H, W, 3); SpoolWriteError if the file cannot be written."""
-        digest = array_digest(image)
-        if self._array is not None:
-            self._array[len(self)] = image
-        else:
-            assert self._file is not None
-            with self._workspace.writing(self._bytes):
-                write_all(self._file, image)
-        self._digests.append(digest)
+        self._log.append(image[None])
+        self._digests.append(array_digest(image))
 
     def __getitem__(self, number: int) -> UInt8Array:
         """Image ``number``, (H, W, 3); not to be written to."""
         if not 0 <= number < len(self):
             raise IndexError(number)
-        if self._array is not None:
-            image: UInt8Array = self._array[number]
-            return image
-        assert self._file is not None
-        out = np.empty(self._shape, dtype=np.uint8)
-        read_into(self._file, number * self._bytes, out)
-        return out
+        image: UInt8Array = self._log.read(number, number + 1)[0]
+        return image
 
     def __iter__(self) -> Iterator[UInt8Array]:
         return (self[number] for number in range(len(self)))
+
+    def __contains__(self, image: object) -> bool:
+        return any(image is mine for mine in self)
+
+    @property
+    def images(self) -> Collection[UInt8Array]:
+        """The images to be gone over in their order: the array that holds them, or this store."""
+        return self if self._log.array is None else self._log.array
 
     @property
     def digests(self) -> UInt8Array:
@@ -70,21 +59,13 @@ class InputStore:
 
     def finish(self) -> UInt8Array:
         """All images, read-only (N, H, W, 3), memory-mapped if they are in a file; ends the use of the store."""
-        shape = (len(self), *self._shape)
-        if self._array is not None:
-            images: UInt8Array = self._array[: len(self)]
-        else:
-            assert self._file is not None
-            images = map_file(self._file, np.uint8, shape)
-        self.close()
+        images: UInt8Array = self._log.finish()
         images.flags.writeable = False
         return images
 
     def close(self) -> None:
         """Releases memory and file."""
-        self._array = None
-        if self._file is not None:
-            self._file.close()
+        self._log.close()
 
 
 def array_digest(array: UInt8Array | FloatArray) -> bytes:

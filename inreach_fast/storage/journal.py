@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..errors import SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError
-from ..files import whole_file
+from .files import whole_file
 
 _FORMAT: Final = 2
 

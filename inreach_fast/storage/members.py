@@ -26,13 +26,11 @@ class MemberStore:
     def __init__(self, workspace: Workspace, dim: int, patches: int, n_images: int, whole: IndexArray) -> None:
         self._workspace, self._patches, self._n_images = workspace, patches, n_images
         self._found = found = workspace.recorded_images(dim, n_images)
-        budget = workspace.budget
-        self.rows = RowLog(
-            workspace, "members", dim, most_rows=n_images * patches, memory=budget.members, rows=found.rows
-        )
-        self.rest = RowLog(
-            workspace, "rest", dim, most_rows=len(whole) * patches, memory=budget.sample, rows=found.rest
-        )
+        # In a spool every row is written at once.
+        memory = (0, 0) if workspace.durable else (workspace.budget.members, workspace.budget.sample)
+        most = n_images * patches, len(whole) * patches
+        self.rows = RowLog(workspace, "members", dim, most_rows=most[0], memory=memory[0], rows=found.rows)
+        self.rest = RowLog(workspace, "rest", dim, most_rows=most[1], memory=memory[1], rows=found.rest)
 
     @property
     def done(self) -> int:

@@ -8,9 +8,9 @@
                then, at the next multiple of 64, the header: canonical JSON (sorted keys, UTF-8):
                {"arrays": [...], "meta": {...}}
 
-Where the first array lies is known before anything else is: a fit that outgrows memory puts its nominal patches there,
-and `save_file` makes a model of that very file, without a copy of them. Version 1 had the header in front (at 56, its
-length at 16, sha256 at 24); it is still read.
+The first array has a fixed offset: a fit that exceeds memory writes its nominal patches there, and `save_file` makes
+that file the model, without copying them. Version 1, which is still read, had the header in front (at 56, its length at
+16, sha256 at 24).
 
 An entry of "arrays" is {"name", "dtype", "shape", "offset", "sha256"}. All integers are little-endian.
 Nothing in a file depends on time, machine or memory layout: the same fit gives the same bytes.
@@ -29,19 +29,19 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
 from ..array_types import Array
 from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
-from ..files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
 from ..memory import release_pages
+from .files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"
 VERSION: Final = 2
 ARRAYS_AT: Final = 64
-"""Where the first array lies."""
+"""Offset of the first array."""
 _PREFIX: Final = struct.Struct("<8sIIQQ")
 _PREFIX_1: Final = struct.Struct("<8sIIQ")  # of version 1
 _HEADER_AT_1: Final = _PREFIX_1.size + 32
@@ -51,6 +51,18 @@ _MOST_HEADER: Final = 1 << 30
 _DTYPES: Final = ("float32", "float64", "int64", "int32", "uint8")
 
 
+class _Entry(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    sha256: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
 def save_file(
     path: str | os.PathLike[str],
     meta: Mapping[str, Any],
@@ -58,14 +70,14 @@ def save_file(
     *,
     holding: Path | None = None,
 ) -> None:
-    """Writes a model file; the file of that name, if any, is replaced only once the new one is complete.
+    """Writes a model file; an older file of that name is replaced only when the new one is complete.
 
     Args:
         path: where to; its folder must exist.
         meta: JSON-able.
         arrays: by name; float32, float64, int64, int32 or uint8.
-        holding: a file of the caller's that holds the first array at `ARRAYS_AT`. Where it can be, it becomes the model
-            (one file with two names), which saves a copy of that array; the bytes are the same.
+        holding: a file of the caller's that holds the first array at `ARRAYS_AT`. If possible it becomes the model (one
+            file with two names), so that the array is not copied; the bytes are the same.
 
     Raises:
         SaveError: full disk, no permission, no such folder; no part of the new file is left.
@@ -136,13 +148,12 @@ def load_file(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dic
         with source.open("rb") as file:
             header = _read_header(file, source, size)
             entries = _entries(header, source, size)
-            if verify:
-                for name, dtype, shape, offset, digest in entries:
-                    if _file_sha256(file, offset, dtype.itemsize * math.prod(shape)) != digest:
-                        raise ModelCorruptError(
-                            f"{source}: array {name!r} was altered (its sha256 differs); copy the file again"
-                        )
-            arrays = {name: map_file(file, dtype, shape, offset) for name, dtype, shape, offset, _ in entries}
+            for entry in entries if verify else ():
+                if _file_sha256(file, entry.offset, entry.nbytes) != entry.sha256:
+                    raise ModelCorruptError(
+                        f"{source}: array {entry.name!r} was altered (its sha256 differs); copy the file again"
+                    )
+            arrays = {entry.name: map_file(file, entry.dtype, entry.shape, entry.offset) for entry in entries}
     except OSError as error:
         raise ModelFileError(f"{source}: cannot be read ({error.strerror or error}); check the path") from error
     return header["meta"], arrays
@@ -200,53 +211,45 @@ def _read_header(file: BinaryIO, source: Path, size: int) -> dict[str, Any]:
     if len(start) < ARRAYS_AT or start[: len(MAGIC)] != MAGIC:
         if MAGIC.startswith(start[: len(MAGIC)]) and size < ARRAYS_AT:
             raise _cut(source)
-        raise ModelCorruptError(f"{source}: is no inreach_fast model; give a file that InReaCh.save wrote")
+        raise ModelCorruptError(f"{source}: is not an inreach_fast model; give a file that InReaCh.save wrote")
     version = _PREFIX_1.unpack_from(start)[1]
     if version > VERSION:
         raise ModelVersionError(
             f"{source}: written in format {version}, and this inreach_fast reads up to {VERSION}; upgrade it"
         )
-    if version < 1:
-        raise _altered(source)
     if version == 1:
         header_at, length, prefix = _HEADER_AT_1, _PREFIX_1.unpack_from(start)[3], start[: _PREFIX_1.size]
     else:
         (header_at, length), prefix = _PREFIX.unpack_from(start)[3:], start[: _PREFIX.size]
-    if header_at + length > size:
+    if version >= 1 and header_at + length > size:
         raise _cut(source)
-    if length > _MOST_HEADER:
+    if version < 1 or length > _MOST_HEADER:
         raise _altered(source)
     file.seek(header_at)
     text = file.read(length)
     if hashlib.sha256(prefix + text).digest() != start[len(prefix) : len(prefix) + 32]:
         raise _altered(source)
     try:
-        header = json.loads(text)
-        if not isinstance(header["meta"], dict):
-            raise TypeError("meta")
+        header: dict[str, Any] = json.loads(text)
+        dict(header["meta"])
     except (ValueError, KeyError, TypeError) as error:
         raise _altered(source) from error
     end = header.get("file_bytes", 0) if version == 1 else header_at + length
-    if size < end:
-        raise _cut(source)
     if size != end:
-        raise _altered(source)
-    return dict(header)
+        raise _cut(source) if size < end else _altered(source)
+    return header
 
 
-def _entries(
-    header: Mapping[str, Any], source: Path, size: int
-) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int, str]]:
+def _entries(header: Mapping[str, Any], source: Path, size: int) -> list[_Entry]:
     out = []
     try:
         for entry in header["arrays"]:
-            dtype, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
-            offset = int(entry["offset"])
-            ok = dtype in _DTYPES and all(n >= 0 for n in shape) and offset >= ARRAYS_AT
-            wide = np.dtype(dtype).newbyteorder("<")
-            if not ok or offset + wide.itemsize * math.prod(shape) > size:
+            dtype, shape = np.dtype(entry["dtype"]).newbyteorder("<"), tuple(int(n) for n in entry["shape"])
+            found = _Entry(str(entry["name"]), dtype, shape, int(entry["offset"]), str(entry["sha256"]))
+            known = entry["dtype"] in _DTYPES and all(n >= 0 for n in shape)
+            if not known or not ARRAYS_AT <= found.offset <= size - found.nbytes:
                 raise ValueError("array entry")
-            out.append((str(entry["name"]), wide, shape, offset, str(entry["sha256"])))
+            out.append(found)
     except (KeyError, TypeError, ValueError) as error:
         raise _altered(source) from error
     return out

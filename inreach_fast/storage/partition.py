@@ -15,9 +15,9 @@ import numpy as np
 
 from ..array_types import BoolArray, FloatArray
 from ..errors import SpoolCorruptError
-from ..files import map_file, write_at
 from ..method.channels import MemberRows
 from ..progress import Progress
+from .files import map_file, write_at
 from .model_file import ARRAYS_AT
 from .row_log import RowLog
 from .workspace import Workspace
@@ -44,19 +44,9 @@ def partition(
             others = rows.array[~chosen]
             return rows.compact(np.flatnonzero(chosen)), others
     elif 4 * len(chosen) * rows.dim <= workspace.budget.members:
-        return _in_memory(rows, chosen)
+        array = rows.read(0, len(chosen))
+        return array[chosen], array[~chosen]
     return _in_files(rows, chosen, workspace, progress)
-
-
-def _in_memory(rows: MemberRows, chosen: BoolArray) -> tuple[FloatArray, FloatArray]:
-    count = int(np.count_nonzero(chosen))
-    nominal, others = (np.empty((n, rows.dim), np.float32) for n in (count, len(chosen) - count))
-    for start, stop in _blocks(len(chosen), rows.dim):
-        flags, block = chosen[start:stop], rows.read(start, stop)
-        first, last = (int(np.count_nonzero(chosen[:end])) for end in (start, stop))
-        nominal[first:last] = block[flags]
-        others[start - first : stop - last] = block[~flags]
-    return nominal, others
 
 
 def _in_files(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from ..array_types import FloatArray, IndexArray
-from ..files import map_file, read_into, write_all
+from ..array_types import Array, IndexArray
+from .files import map_file, read_into, write_all
 from .workspace import Workspace
 
 _CHUNK_BYTES = 32 << 20
@@ -17,17 +19,18 @@ _CHUNK_ROWS = 4096
 
 
 class RowBuffer:
-    """(rows, D) float32 in memory that can be given back: pages are taken when written, and freed by `compact`.
+    """Rows in memory that can be given back: pages are taken when written, and freed by `compact`.
 
     Args:
-        rows: capacity. dim: values in a row.
+        rows: capacity. shape: of a row. dtype: of its values.
 
     Attributes:
-        array: the rows.
+        array: (rows, *shape).
     """
 
-    def __init__(self, rows: int, dim: int) -> None:
-        size = max(rows * dim * 4, mmap.PAGESIZE)
+    def __init__(self, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> None:
+        count = rows * math.prod(shape)
+        size = max(count * np.dtype(dtype).itemsize, mmap.PAGESIZE)
         if hasattr(mmap, "MAP_PRIVATE"):
             # Python's default is shared memory, whose pages cannot be freed.
             self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -36,64 +39,82 @@ class RowBuffer:
                     self._map.madvise(mmap.MADV_HUGEPAGE)
         else:
             self._map = mmap.mmap(-1, size)
-        self.array: FloatArray = np.frombuffer(self._map, dtype=np.float32, count=rows * dim).reshape(rows, dim)
+        self.array: Array = np.frombuffer(self._map, dtype=dtype, count=count).reshape(rows, *shape)
 
-    def compact(self, rows: IndexArray) -> FloatArray:
-        """Moves the given rows (int64, ascending) to the front and frees the memory behind them.
+    def compact(self, rows: IndexArray) -> Array:
+        """The given rows (int64, ascending), moved to the front; the memory behind them is freed.
 
-        Returns:
-            float32 (n, D), those rows. Every other view of the buffer becomes meaningless.
+        Every other view of the buffer becomes meaningless.
         """
         array = self.array
         for start in range(0, len(rows), _CHUNK_ROWS):
             part = rows[start : start + _CHUNK_ROWS]
             # Row rows[j] >= j, so that a chunk's sources are at or behind everything written before it.
             array[start : start + len(part)] = array[part]
-        used = -(-len(rows) * array.shape[1] * 4 // mmap.PAGESIZE) * mmap.PAGESIZE
+        return self.keep(len(rows))
+
+    def keep(self, count: int) -> Array:
+        """The first ``count`` rows; the memory behind them is freed."""
+        self.array = self.array[:count]
+        used = -(-self.array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED") and used < len(self._map):
             self._map.madvise(mmap.MADV_DONTNEED, used, len(self._map) - used)
-        self.array = array[: len(rows)]
         return self.array
 
 
 class RowLog:
-    """(n, D) float32, growing at its end; implements `MemberRows`.
+    """Rows of one shape, growing at their end; of float32 vectors, (n, D), it implements `MemberRows`.
 
     Args:
         workspace: gives the file.
         name: of the file.
-        dim: values in a row.
+        shape: of a row; a number: D. dtype: of its values.
         most_rows: how many there can be at most.
         memory: bytes that may be kept in memory; beyond, all rows move to the file.
         rows: rows that the file holds already (a resumed spool's); what is behind them is cut off.
     """
 
     def __init__(
-        self, workspace: Workspace, name: str, dim: int, *, most_rows: int, memory: int, rows: int = 0
+        self,
+        workspace: Workspace,
+        name: str,
+        shape: int | tuple[int, ...],
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        most_rows: int,
+        memory: int,
+        rows: int = 0,
     ) -> None:
-        self._workspace, self._name, self.dim = workspace, name, dim
+        self._workspace, self._name = workspace, name
+        self._shape, self._dtype = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+        self.dim = math.prod(self._shape)
+        self.row_bytes = self.dim * self._dtype.itemsize
         self._count = rows
         self._file: BinaryIO | None = None
-        capacity = min(most_rows, memory // (4 * dim)) if dim else 0
-        self._buffer = _buffer(capacity, dim) if capacity and not rows and not workspace.durable else None
+        capacity = min(most_rows, memory // self.row_bytes) if self.dim else 0
+        self._buffer = self._new_buffer(capacity) if capacity and not rows else None
         if self._buffer is None:
-            self._open()
+            self._file = workspace.open_file(name)
+            with workspace.writing():
+                self._file.truncate(rows * self.row_bytes)
+            self._file.seek(0, 2)
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def array(self) -> FloatArray | None:
-        """All rows, (n, D), if they are in memory."""
+    def array(self) -> Array | None:
+        """All rows, (n, *shape), if they are in memory."""
         return None if self._buffer is None else self._buffer.array[: self._count]
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return 4 * self.dim
+    def file(self) -> BinaryIO:
+        """The file that the rows are in, if they are not in memory."""
+        assert self._file is not None
+        return self._file
 
-    def append(self, rows: FloatArray) -> None:
-        """Adds (m, D) rows; SpoolWriteError if the file cannot be written: the rows before stay as they are."""
+    def append(self, rows: Array) -> None:
+        """Adds (m, *shape) rows; SpoolWriteError if the file cannot be written: the rows before stay as they are."""
         end = self._count + len(rows)
         if self._buffer is not None and end > len(self._buffer.array):
             self._move_to_file()
@@ -103,26 +124,23 @@ class RowLog:
             self._write(rows)
         self._count = end
 
-    def read(self, start: int, stop: int) -> FloatArray:
-        """Rows start to stop, (stop - start, D)."""
+    def read(self, start: int, stop: int) -> Array:
+        """Rows start to stop, (stop - start, *shape); not to be written to."""
         if self._buffer is not None:
             return self._buffer.array[start:stop]
-        out = np.empty((stop - start, self.dim), dtype=np.float32)
+        out = np.empty((stop - start, *self._shape), dtype=self._dtype)
         read_into(self.file, start * self.row_bytes, out)
         return out
 
-    def load(self, memory: int) -> FloatArray | None:
-        """All rows, (n, D), in memory, read from the file if ``memory`` bytes hold them; else None.
-
-        The file stays as it is.
-        """
+    def load(self, memory: int) -> Array | None:
+        """All rows in memory, read from the file if ``memory`` bytes hold them; else None. The file stays."""
         if self._buffer is None and self.dim and self._count * self.row_bytes <= memory:
-            self._buffer = _buffer(max(self._count, 1), self.dim)
+            self._buffer = self._new_buffer(max(self._count, 1))
             if self._buffer is not None:
                 read_into(self.file, 0, self._buffer.array[: self._count])
         return self.array
 
-    def compact(self, rows: IndexArray) -> FloatArray:
+    def compact(self, rows: IndexArray) -> Array:
         """With all rows in memory: the given ones (ascending), moved to the front; ends the use of the log."""
         assert self._buffer is not None
         kept = self._buffer.compact(rows)
@@ -135,17 +153,12 @@ class RowLog:
         self.file.seek(0, 2)
         self._count = count
 
-    @property
-    def file(self) -> BinaryIO:
-        """The file that the rows are in."""
-        assert self._file is not None
-        return self._file
-
-    def finish(self) -> FloatArray:
-        """All rows, (n, D), in memory or memory-mapped from the file; ends the use of the log."""
+    def finish(self) -> Array:
+        """All rows, in memory or memory-mapped from the file; ends the use of the log."""
         if self._buffer is not None:
-            return self.compact(np.arange(self._count, dtype=np.int64))
-        rows: FloatArray = map_file(self.file, np.float32, (self._count, self.dim))
+            rows = self._buffer.keep(self._count)
+        else:
+            rows = map_file(self.file, self._dtype, (self._count, *self._shape))
         self.close()
         return rows
 
@@ -157,13 +170,7 @@ class RowLog:
             self._file.close()
             self._file = None
 
-    def _open(self) -> None:
-        self._file = self._workspace.open_file(self._name)
-        with self._workspace.writing():
-            self._file.truncate(self._count * self.row_bytes)
-        self._file.seek(0, 2)
-
-    def _write(self, rows: FloatArray) -> None:
+    def _write(self, rows: Array) -> None:
         begin = self.file.tell()
         with self._workspace.writing(rows.nbytes):
             try:
@@ -182,9 +189,8 @@ class RowLog:
             self._write(rows[start : start + step])
         self._buffer = None
 
-
-def _buffer(capacity: int, dim: int) -> RowBuffer | None:
-    try:
-        return RowBuffer(capacity, dim)
-    except (OSError, MemoryError):  # not even addresses are left: use the file
-        return None
+    def _new_buffer(self, capacity: int) -> RowBuffer | None:
+        try:
+            return RowBuffer(capacity, self._shape, self._dtype)
+        except (OSError, MemoryError):  # not even addresses are left: use the file
+            return None

@@ -34,11 +34,11 @@ from ..errors import (
     SpoolMismatchError,
     SpoolWriteError,
 )
-from ..files import WINDOWS, byte_view, disk_is_full, read_into, remove_file, try_lock, write_all
 from ..memory import mapped_file
 from ..method.association import ImageMembers
 from ..method.channels import FILTER_PARAMETERS, Members, Selection
 from ..parameters import Parameters
+from .files import WINDOWS, byte_view, disk_is_full, read_into, remove_file, try_lock, write_all
 from .journal import Journal
 from .workspace import Budget, RecordedImages, Workspace, write_failure
 
@@ -245,7 +245,8 @@ class Spool(Workspace):
 
     def new_file(self, name: str) -> BinaryIO:
         """See `Workspace`."""
-        remove_file(self.folder / name)
+        with self.writing():
+            (self.folder / name).unlink(missing_ok=True)
         return self.open_file(name)
 
     def index_folder(self) -> Path:

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, cast
 
 from ..array_types import FloatArray, IndexArray, Int32Array, UInt8Array
 from ..errors import InReachError, SpoolWriteError
-from ..files import disk_is_full
 from ..memory import format_bytes
 from ..method.association import ImageMembers
 from ..method.channels import Members, Selection
 from ..parameters import Parameters
+from .files import disk_is_full
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models import resnet18, wide_resnet50_2
 
 from inreach_fast.backbones import IMAGENET, REFERENCE, Backbone, BackboneDefinition, load_backbone, prepare_input
-from inreach_fast.backbones.capture import HookedNetwork
-from inreach_fast.backbones.cut_resnet import CutResNet
+from inreach_fast.backbones.backbone import HookedNetwork
+from inreach_fast.backbones.resnet import CutResNet
 from inreach_fast.backbones.weights import random_state
 from inreach_fast.errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 
@@ -48,9 +48,15 @@ def _without_fc() -> nn.Module:
     return model
 
 
+def at_once(backbone: Backbone) -> list[torch.Tensor]:
+    """The levels of a batch that passes through the network as a whole."""
+    with torch.inference_mode():
+        return backbone.run(prepare_input(BATCH, backbone.normalisation))
+
+
 def test_default_levels_are_the_whole_networks(backbone: Backbone, whole: dict[str, torch.Tensor]) -> None:
     assert backbone.levels == DEFAULT
-    levels = backbone.extract(BATCH, image_by_image=False)
+    levels = at_once(backbone)
     for name, level in zip(backbone.levels, levels, strict=True):
         assert level.dtype == torch.float32
         assert level.is_inference()
@@ -79,7 +85,7 @@ def test_default_levels_are_the_whole_networks(backbone: Backbone, whole: dict[s
 def test_depth(whole: dict[str, torch.Tensor], depth: object, expected: tuple[str, ...]) -> None:
     backbone = load_backbone(weights="random", seed=4, depth=depth)
     assert backbone.levels == expected
-    for name, level in zip(expected, backbone.extract(BATCH, image_by_image=False), strict=True):
+    for name, level in zip(expected, at_once(backbone), strict=True):
         assert torch.equal(level, whole[name]), name
 
 
@@ -101,8 +107,8 @@ def test_levels_are_not_written_to_later(backbone: Backbone) -> None:
 def test_an_images_features_do_not_depend_on_its_batch(name: str) -> None:
     backbone = load_backbone(name, weights="random", depth=8)
     together = backbone.extract(BATCH)
-    at_once = backbone.extract(BATCH, image_by_image=False)
-    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(together, at_once, strict=True))
+    whole = at_once(backbone)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(together, whole, strict=True))
     for i in range(len(BATCH)):
         alone = backbone.extract(BATCH[i : i + 1])
         assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together, strict=True))
@@ -149,7 +155,7 @@ def test_hooked_levels_survive_in_place_operations() -> None:
     torch.manual_seed(0)
     module = InPlace()
     backbone = Backbone.from_module(module, ["first", "second"], name="mine")
-    first, second = backbone.extract(BATCH, image_by_image=False)
+    first, second = at_once(backbone)
     with torch.inference_mode():
         expected = module.first(prepare_input(BATCH, IMAGENET))
     assert torch.equal(first, expected)
@@ -168,7 +174,7 @@ def test_hooks_and_cut_agree() -> None:
     hooked = HookedNetwork(model, definition.levels, "r18").eval()
     with torch.inference_mode():
         expected = hooked(prepare_input(BATCH, IMAGENET))
-    assert all(torch.equal(a, b) for a, b in zip(cut.extract(BATCH, image_by_image=False), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(at_once(cut), expected, strict=True))
     by_stage = Backbone.from_module(model, ["layer1", "layer2"])  # no block names: hooks
     assert isinstance(by_stage._network, HookedNetwork)
     assert torch.equal(by_stage.extract(BATCH)[0], cut.extract(BATCH)[0])

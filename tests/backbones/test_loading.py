@@ -128,17 +128,17 @@ def test_broken_weight_files(factory: str, tmp_path: Path) -> None:
     refused(tmp_path / "absent.pth", "missing")
     refused(tmp_path, "cannot be read")
     (tmp_path / "junk.pth").write_bytes(b"junk")
-    refused(tmp_path / "junk.pth", "no readable state dict")
+    refused(tmp_path / "junk.pth", "not a readable state dict")
     torch.save([1, 2], tmp_path / "list.pth")
-    refused(tmp_path / "list.pth", "no dict of tensors")
+    refused(tmp_path / "list.pth", "not a dict of tensors")
     torch.save({"0.weight": torch.zeros(2)}, tmp_path / "shape.pth")
     refused(tmp_path / "shape.pth", "shape")
     torch.save({"0.weight": torch.zeros(8, 3, 4, 4)}, tmp_path / "lacks.pth")
-    refused(tmp_path / "lacks.pth", r"lack '0\.bias'")
+    refused(tmp_path / "lacks.pth", r"lacks '0\.bias'")
     (tmp_path / "net-0123abcd.pth").write_bytes(b"junk")
     refused(tmp_path / "net-0123abcd.pth", "0123abcd")
     (tmp_path / "bad.safetensors").write_bytes(b"junk")
-    refused(tmp_path / "bad.safetensors", "no readable state dict")
+    refused(tmp_path / "bad.safetensors", "not a readable state dict")
 
 
 class Payload:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inreach_fast.backbones import load_backbone, offline, prepare_input
+from inreach_fast.backbones import efficientnet_lite, load_backbone, prepare_input
 from inreach_fast.backbones.efficientnet_lite import EfficientNetLite2
 from inreach_fast.backbones.weights import load_state, random_state, read_state
 from inreach_fast.errors import WeightsError
@@ -36,10 +36,10 @@ def test_it_recognises_photographs(name: str, expected: set[int]) -> None:
     left, top = (photograph.width - side) // 2, (photograph.height - side) // 2
     square = photograph.crop((left, top, left + side, top + side)).resize((260, 260), Image.Resampling.BICUBIC)
     model = EfficientNetLite2().eval()
-    path, digest = offline.offline_weights_file()
+    path, digest = efficientnet_lite.efficientnet_lite2_weights()
     load_state(model, read_state(path, digest), str(path))
     with torch.inference_mode():
-        logits = model(prepare_input(np.asarray(square)[None], offline.NORMALISATION))[0]
+        logits = model(prepare_input(np.asarray(square)[None], efficientnet_lite.NORMALISATION))[0]
     assert int(logits.argmax()) in expected
     assert float(logits.softmax(0).max()) > 0.2
 
@@ -56,7 +56,7 @@ def test_levels() -> None:
 
 
 def test_levels_are_the_whole_networks() -> None:
-    backbone = load_backbone("efficientnet_lite2", weights="random", depth=(*offline.LEVELS, "_blocks.15"))
+    backbone = load_backbone("efficientnet_lite2", weights="random", depth=(*efficientnet_lite.LEVELS, "_blocks.15"))
     model = EfficientNetLite2().eval()
     load_state(model, random_state(model, 0), "random")
     seen: dict[str, torch.Tensor] = {}
@@ -64,7 +64,7 @@ def test_levels_are_the_whole_networks() -> None:
         block.register_forward_hook(lambda _m, _i, out, i=i: seen.update({f"_blocks.{i}": out.clone()}))
     batch = np.random.default_rng(0).integers(0, 256, (1, 70, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
-        model.to(memory_format=torch.channels_last)(prepare_input(batch, offline.NORMALISATION))
+        model.to(memory_format=torch.channels_last)(prepare_input(batch, efficientnet_lite.NORMALISATION))
     for name, level in zip(backbone.levels, backbone.extract(batch), strict=True):
         assert torch.equal(level, seen[name]), name
 
@@ -77,6 +77,6 @@ def test_reference_hierarchy() -> None:
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "_PACKAGE", "no_such_package_as_this")
+    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package_as_this")
     with pytest.raises(WeightsError, match=r"offline.*--weights PATH"):
         load_backbone("efficientnet_lite2")

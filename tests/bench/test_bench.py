@@ -1,4 +1,4 @@
-"""The bench on tiny sizes: its schema, its ratios, and the baseline that ours is compared with."""
+"""The bench at tiny sizes: its schema, its ratios, and the baseline."""
 
 from __future__ import annotations
 

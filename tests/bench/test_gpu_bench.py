@@ -1,4 +1,4 @@
-"""The bench of a GPU, every line of it, with the CPU in the GPU's place: no loan of a GPU goes to its mistakes."""
+"""Every line of the GPU bench, run on the CPU."""
 
 from __future__ import annotations
 

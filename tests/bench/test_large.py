@@ -93,19 +93,19 @@ def test_scale_parties_agree_with_brute_force(tmp_path: Path) -> None:
     queries = rows[::20] + np.float32(0.05)
     file = tmp_path / "rows.f32"
     rows.tofile(file)
-    case, told = scale._at_size("features", file, queries, 1200, tmp_path, quick=True)
+    case, reply = scale._at_size("features", file, queries, 1200, tmp_path, quick=True)
     assert case["checks"]["equal to float64 brute force, index and bits"] == "16 of 16"
     assert set(case["seconds"]) == {OURS, *scale._peers("features", 1200)}
     assert len(case["seconds"][OURS]["values"]) == 2
-    assert told["modules"] == []  # what is measured loads neither torch nor faiss
-    assert 0 < told["anonymous"] <= told["resident"] <= told["peak"]
+    assert reply["modules"] == []  # what is measured loads neither torch nor faiss
+    assert 0 < reply["anonymous"] <= reply["resident"] <= reply["peak"]
     assert not (tmp_path / "scale").exists()
     json.dumps(case)
     noise, _ = scale._at_size(RANDOM, file, queries, 1200, tmp_path, quick=True)
     assert set(noise["seconds"]) == {OURS, peers.FAISS}
-    memory = scale._memory_case("features", 1200, 24, told)
+    memory = scale._memory_case("features", 1200, 24, reply)
     assert memory["goals"] == []
-    assert scale._memory_case("features", scale.TO, 24, told)["goals"][0]["met"]
+    assert scale._memory_case("features", scale.TO, 24, reply)["goals"][0]["met"]
 
 
 def test_index_is_mapped_as_it_was_built(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_growth_and_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {30_000: 1.0, 3_000_000: 30.0}
 
     def at_size(data: str, rows: Path, queries: Any, size: int, scratch: Path, quick: bool) -> Any:
-        told = {"peak": 3e9, "resident": 1e9, "anonymous": 4e8, "files": 6e8, "modules": [], "build": None}
-        return {"seconds": {OURS: {"median": seconds[size]}}, "goals": []}, told
+        reply = {"peak": 3e9, "resident": 1e9, "anonymous": 4e8, "files": 6e8, "modules": [], "build": None}
+        return {"seconds": {OURS: {"median": seconds[size]}}, "goals": []}, reply
 
     monkeypatch.setattr(scale, "_at_size", at_size)
     queries = np.zeros((1, 8), dtype=np.float32)
@@ -163,7 +163,7 @@ def test_plot_is_made_of_seconds_a_query(tmp_path: Path) -> None:
 
 
 def test_large_fit_is_held_against_its_limit_at_full_size_only() -> None:
-    told = {
+    reply = {
         "images": fit_large.IMAGES, "patches": 10, "nominal": 4, "memory_limit": "1GB", "data": "x", "before": 10**9,
         "peak": 31 * 10**8, "fit": {"anonymous_before": 1, "anonymous_peak": 2, "seconds": 5.0},
         "plan": {
@@ -173,13 +173,13 @@ def test_large_fit_is_held_against_its_limit_at_full_size_only() -> None:
         "joined": 5, "disk_fitted": 6, "disk_peak": 7, "model_bytes": 6, "stages": {"describe": 4.0},
         "save_seconds": 1.0,
     }  # fmt: skip
-    memory, disk, seconds = fit_large.cases(told)
+    memory, disk, seconds = fit_large.cases(reply)
     assert memory["goals"][0]["figure"] == "3.1 GB"
     assert not memory["goals"][0]["met"]
     assert memory["values"]["planned"] == 4.0
     assert list(seconds["values"]) == ["fit", "planned", "of it describe", "save"]
     assert disk["goals"] == []
-    assert fit_large.cases({**told, "images": 24})[0]["goals"] == []
+    assert fit_large.cases({**reply, "images": 24})[0]["goals"] == []
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])

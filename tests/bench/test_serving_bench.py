@@ -1,4 +1,4 @@
-"""The benches of compression and verdicts, on a model small enough for a test."""
+"""The benches of compression and of limited searches, on a small model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # last: an installed package must not be hidden by the source tree
 
-from bench import compression, serving, verdict  # noqa: E402
+from bench import compression, limited_search, serving  # noqa: E402
 
 GRID = (6, 6)
 
@@ -56,8 +56,8 @@ def test_compression_is_measured_step_by_step(model: InReaCh, monkeypatch: pytes
     assert (tmp_path / "new" / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_verdicts_are_measured_beside_the_whole_search(model: InReaCh) -> None:
-    found = verdict.measure(model, images(), [False] * 3 + [True] * 3)
+def test_limited_searches_are_measured_against_the_full_one(model: InReaCh) -> None:
+    found = limited_search.measure(model, images(), [False] * 3 + [True] * 3)
     ways = found["ways"]
     assert ways["whole search"]["complete"] == ways["whole search"]["certain"] == 1.0
     assert ways["threshold"]["certain"] == 1.0
@@ -65,7 +65,7 @@ def test_verdicts_are_measured_beside_the_whole_search(model: InReaCh) -> None:
         assert way["bounds_held"] == "6 of 6"
         equal, of = way["certain_verdicts_equal"].split(" of ")
         assert equal == of
-    assert verdict.table("part", found).count("\n| ") == 1 + len(ways)
+    assert limited_search.table("part", found).count("\n| ") == 1 + len(ways)
 
 
 def test_classes_that_are_absent_are_named(
@@ -73,7 +73,7 @@ def test_classes_that_are_absent_are_named(
 ) -> None:
     monkeypatch.setenv("INREACH_BENCH_DATA", str(tmp_path))
     assert not serving.available("bottle")
-    for main in (compression.main, verdict.main):
+    for main in (compression.main, limited_search.main):
         with pytest.raises(SystemExit):
             main(["--classes", "bottle"])
         assert "bottle: images or the ResNet-50's weights are absent" in capsys.readouterr().err

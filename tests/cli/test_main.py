@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +14,53 @@ from cli_cases import Run
 
 import inreach_fast
 from inreach_fast.cli import exit_codes
-from inreach_fast.cli.commands import fit, info
+from inreach_fast.cli.commands import fit
 from inreach_fast.cli.main import build_parser
 from inreach_fast.cli.options import PARAMETER_OPTIONS, parameters_of
+from inreach_fast.estimator import InReaCh
 from inreach_fast.parameters import Parameters
+
+
+def _commands() -> dict[str, argparse.ArgumentParser]:
+    (subparsers,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(subparsers.choices)
+
+
+def _value_is_optional(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    """Whether the option takes a value, or is on or off, and may be left out."""
+    groups = parser._mutually_exclusive_groups
+    required = action.required or any(group.required and action in group._group_actions for group in groups)
+    return bool(action.option_strings) and not required and (action.nargs != 0 or "--no-" in str(action.option_strings))
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_option_has_a_help_text_that_stands_alone(command: str) -> None:
+    parser = _commands()[command]
+    assert parser.description
+    for action in parser._actions:
+        name, words = "/".join(action.option_strings) or action.dest, action.help or ""
+        assert re.match(r"[a-z]|CPU |PNG |JSON ", words), f"{command} {name}: {words!r}"
+        assert not words.endswith("."), f"{command} {name}: {words!r}"
+        optional = _value_is_optional(parser, action)
+        assert optional == (re.search(r" \(default: [^)]+\)$", words) is not None), f"{command} {name}: {words!r}"
+        if optional and isinstance(action.default, (str, int)) and action.default != argparse.SUPPRESS:
+            assert f"(default: {action.default})" in words
+
+
+def test_help_imports_nothing_slow() -> None:
+    slow = ("torch", "scipy", "skimage", "sklearn", "matplotlib", "tqdm", "PIL")
+    program = (
+        "import sys; from inreach_fast.cli.main import main; main(['--help']); "
+        f"sys.exit(', '.join(name for name in {slow} if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_version_and_help(run: Run) -> None:
     result = run("--version")
     assert (result.code, result.out.strip()) == (0, f"inreach_fast {inreach_fast.__version__}")
-    for command in ("demo", "fit", "predict", "audit", "evaluate", "compress", "info", "backends"):
+    for command in _commands():
         assert run(command, "--help").code == 0
         assert command in run("--help").out
 
@@ -76,9 +115,6 @@ def test_interrupt(run: Run, training: Path, tmp_path: Path, monkeypatch: pytest
 def test_internal_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> str:
         raise ZeroDivisionError("a bug\nin two lines")
-
-    monkeypatch.setattr(info, "format_number", broken)
-    from inreach_fast.estimator import InReaCh
 
     monkeypatch.setattr(InReaCh, "load", broken)
     result = run("info", tmp_path / "m")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inreach_fast.cli.pictures.colours import inferno
-from inreach_fast.cli.pictures.heat import OUTLINE, blend, heat, in_thresholds, outline
-from inreach_fast.cli.pictures.overlay import inspection_picture
-from inreach_fast.cli.pictures.sheet import SheetRow, inspection_sheet
-from inreach_fast.cli.pictures.text import shorten, width_of
+from inreach_fast.cli.pictures.heat import OUTLINE, Inspected, blend, heat, in_thresholds, inferno, outline
+from inreach_fast.cli.pictures.inspection import inspection_picture, inspection_sheet
+from inreach_fast.cli.pictures.text import font, shorten
 
 
 def test_lightness_rises_with_the_value() -> None:
@@ -53,9 +51,7 @@ def test_pictures_of_any_shape(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 90, dtype=np.uint8)
     anomaly_map = np.linspace(0, 3, shape[0] * shape[1], dtype=np.float32).reshape(shape)
     anomaly_map[0, 0] = np.nan
-    shown = inspection_picture(
-        image, anomaly_map, name="x" * 500, score=3.0, threshold=1.0, is_anomalous=True, remark="r"
-    )
+    shown = inspection_picture(Inspected("x" * 500, image, anomaly_map, 3.0, 1.0, True), remark="r")
     assert shown.dtype == np.uint8
     assert shown.shape[2] == 3
     assert 500 < shown.shape[1] < 4000
@@ -64,8 +60,8 @@ def test_pictures_of_any_shape(shape: tuple[int, int]) -> None:
 def test_sheet_says_what_went_wrong() -> None:
     image = np.full((32, 48, 3), 90, dtype=np.uint8)
     truth = np.zeros((32, 48), dtype=bool)
-    right = SheetRow(image, truth, np.zeros((32, 48)), 0.5, 1.0, False, "a")
-    wrong = SheetRow(image, truth, np.zeros((32, 48)), 0.5, 1.0, True, "a")
+    right = Inspected("a", image, np.zeros((32, 48)), 0.5, 1.0, False, truth)
+    wrong = Inspected("a", image, np.zeros((32, 48)), 0.5, 1.0, True, truth)
     sheets = [inspection_sheet([row, row], title="t", subtitle="s") for row in (right, wrong)]
     assert sheets[0].shape == sheets[1].shape
     assert not np.array_equal(*sheets)
@@ -74,7 +70,7 @@ def test_sheet_says_what_went_wrong() -> None:
 def test_long_text_is_shortened_in_the_middle() -> None:
     text = "/a/very/long/path/to/some/image.png"
     short = shorten(text, 14, 100)
-    assert width_of(short, 14) <= 100
+    assert font(14).getlength(short) <= 100
     assert short.startswith("/a")
     assert short.endswith("png")
     assert shorten("abc", 14, 500) == "abc"

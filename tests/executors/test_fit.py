@@ -22,17 +22,6 @@ pytestmark = [
 ]
 
 
-def test_processes_give_the_local_model_and_so_does_growing_it(tmp_path: Path) -> None:
-    pictures = small_fits.pictures(14)
-    files = []
-    for executor in ("local", "processes:2"):
-        model = small_fits.estimator(executor=executor).fit(pictures[:9])
-        fitted = small_fits.saved(model, tmp_path)
-        model.partial_fit(pictures[9:])
-        files.append((fitted, small_fits.saved(model, tmp_path)))
-    assert files[0] == files[1]
-
-
 def test_killed_workers_change_nothing(tmp_path: Path, no_process_left: Callable[[], set[int]]) -> None:
     pictures = small_fits.pictures(16)
     want = small_fits.saved(small_fits.estimator().fit(pictures), tmp_path)

@@ -370,7 +370,7 @@ def test_descriptors_that_are_no_longer_at_hand() -> None:
         drawn = next(i for i in model.threshold_images_.tolist() if i != 0)
     with pytest.raises(DescriptorsNeededError, match=r"x\[\d+\].*x=\(N, P, D\)"):
         model.forget(drawn)
-    with pytest.raises(ParameterError, match="these are 3"):
+    with pytest.raises(ParameterError, match="got 3"):
         model.forget(drawn, x=expected[:3])
     with pytest.raises(DescriptorsNeededError):
         model.forget(drawn, x=expected + 1)  # other descriptors

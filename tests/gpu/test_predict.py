@@ -11,6 +11,7 @@ from small_networks import Small
 
 from inreach_fast import InReaCh
 from inreach_fast.backbones import Backbone
+from inreach_fast.kernels import backend_of
 from inreach_fast.kernels.gpu.backends import gpu_backend
 from inreach_fast.predict.disagreement import disagreement
 
@@ -61,7 +62,7 @@ def test_a_bank_in_pieces_is_read_when_it_is_there(model: InReaCh, monkeypatch: 
 
     images = _images(12, seed=5)
     whole = [model.predict(image) for image in images]
-    opened: Any = gpu_backend(f"{model.parameters.kernel_backend.partition(':')[0]}:{torch.cuda.current_device()}")
+    opened: Any = gpu_backend(f"{backend_of(model.parameters).partition(':')[0]}:{torch.cuda.current_device()}")
     monkeypatch.setattr(opened, "options", replace(opened.options, memory_limit=20_000))
     monkeypatch.setattr(model, "_predictor", None)
     model.nominal_.bank._prepared.clear()

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from inreach_fast.errors import DataError, MixedSizesError, ModelCorruptError, TooFewImagesError
+from inreach_fast.errors import TooFewImagesError
 from inreach_fast.images import alignment
 from inreach_fast.images.alignment import (
     Alignment,
-    MeanImage,
     align_images,
     best_rotation,
+    mean_image,
     rotate,
     rotate_map_back,
     rotate_mask,
@@ -53,7 +53,6 @@ def test_transpose_score_of_worked_cases() -> None:
     mean[0, 1] = 6.0  # differs by 6 at two of four pixels
     assert transpose_score(mean) == 18.0
     assert transpose_score(np.full((5, 5, 3), 77.0)) == 0.0
-    assert transpose_score(mean[:, :, 0]) == 18.0
 
 
 def test_oblong_mean_images_are_tested_as_squares() -> None:
@@ -61,31 +60,16 @@ def test_oblong_mean_images_are_tested_as_squares() -> None:
     horizontal = np.linspace(0, 200, 40)[None, :, None] * np.ones((20, 1, 3))
     assert transpose_score(vertical) > 600
     assert transpose_score(vertical) == pytest.approx(transpose_score(horizontal))
-    with pytest.raises(DataError):
-        transpose_score(np.zeros((4, 0, 3)))
 
 
 @given(st.integers(1, 6), st.integers(0, 2**31))
 @settings(max_examples=20)
 def test_mean_image_is_exact_in_any_order(count: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
-    one, other = MeanImage(), MeanImage()
-    for image, last in zip(images, images[::-1], strict=True):
-        one.add(image)
-        other.add(last)
-    np.testing.assert_array_equal(one.mean, other.mean)
-    np.testing.assert_array_equal(one.mean, images.sum(0, dtype=np.int64) / count)
-
-
-def test_mean_image_refuses() -> None:
-    mean = MeanImage()
+    np.testing.assert_array_equal(mean_image(images), mean_image(images[::-1]))
+    np.testing.assert_array_equal(mean_image(images), images.sum(0, dtype=np.int64) / count)
     with pytest.raises(TooFewImagesError):
-        _ = mean.mean
-    mean.add(np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(MixedSizesError):
-        mean.add(np.zeros((4, 5, 3), np.uint8))
-    with pytest.raises(DataError):
-        mean.add(np.zeros((4, 4, 3)))
+        mean_image([])
 
 
 @pytest.mark.parametrize(("name", "published", "tolerance"), [("bottle", 123, 0.02), ("pill", 5064, 0.02)])
@@ -93,10 +77,8 @@ def test_scores_of_table_3(name: str, published: float, tolerance: float) -> Non
     folder = DATA / name / "train" / "good"
     if not folder.is_dir():
         pytest.skip("no real images here")
-    mean = MeanImage()
-    for path in list_images(folder):
-        mean.add(Geometry((256, 256), (224, 224)).apply(read_image(path)))
-    assert transpose_score(mean.mean) == pytest.approx(published, rel=tolerance)
+    inputs = (Geometry((256, 256), (224, 224)).apply(read_image(path)) for path in list_images(folder))
+    assert transpose_score(mean_image(inputs)) == pytest.approx(published, rel=tolerance)
 
 
 # --- rotation
@@ -192,16 +174,6 @@ def test_large_images_are_searched_at_a_smaller_size(monkeypatch: pytest.MonkeyP
     alignment._rotation_search.cache_clear()
 
 
-def test_search_refuses() -> None:
-    image = photograph()
-    with pytest.raises(MixedSizesError):
-        best_rotation(image, image[:40])
-    with pytest.raises(DataError):
-        best_rotation(image.astype(float), image)
-    with pytest.raises(DataError):
-        best_rotation(image[:3], image[:3])
-
-
 # --- the decision
 
 
@@ -269,14 +241,12 @@ def test_decision_survives_saving() -> None:
         one, other = found.apply(rotate(bar(32), 77)), again.apply(rotate(bar(32), 77))
         assert one[1] == other[1]
         np.testing.assert_array_equal(one[0], other[0])
-    with pytest.raises(ModelCorruptError):
+    with pytest.raises(KeyError):
         Alignment.from_parts({}, found.to_json())
-    with pytest.raises(ModelCorruptError):
+    with pytest.raises(KeyError):
         Alignment.from_parts(found.to_arrays(), {"kept": True})
 
 
 def test_decision_refuses() -> None:
     with pytest.raises(TooFewImagesError):
         align_images([])
-    with pytest.raises(MixedSizesError):
-        align_images([bar(32), bar(36)])

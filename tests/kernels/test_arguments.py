@@ -26,9 +26,14 @@ GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 class Unasked(Backend):
-    """A backend without operations: whoever asks for one gets an error that no test here expects."""
+    """A backend whose operations raise an error that no test here expects."""
 
     name = "unasked"
+
+    def nearest(self, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("the backend was called before the arguments were checked")
+
+    describe = nearest
 
 
 @pytest.fixture

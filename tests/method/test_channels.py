@@ -80,7 +80,7 @@ def test_both_filters_off_keeps_every_member() -> None:
 
 def test_no_channel_left_says_which_filter_took_how_many() -> None:
     x = shared_patches(3, 4, 3)
-    with pytest.raises(NoChannelsError, match=r"span filter \(min_channel_length=9\) took 8, the spread filter .* 0"):
+    with pytest.raises(NoChannelsError, match=r"span filter \(min_channel_length=9\) removed 8, the spread .* 0;"):
         nominal(x, [0, 1], 9, 5.0)
-    with pytest.raises(NoChannelsError, match=r"span .* took 0, the spread filter \(max_channel_std=1e-06\) [1-8]\."):
+    with pytest.raises(NoChannelsError, match=r"span .* removed 0, the spread filter \(max_channel_std=1e-06\) [1-8];"):
         nominal(shared_patches(9, 2, 8), [0], 0, 1e-6)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from inreach_fast import kernels
 from inreach_fast.kernels import available_backends, channel_sums
 from inreach_fast.method.association import NO_CHANNEL, Associator
-from inreach_fast.method.channels import MemberRows, Members, spread_in_memory, spread_streamed
+from inreach_fast.method.channels import ChannelFilters, MemberRows, Members, filter_streamed
 from inreach_fast.storage.row_log import RowLog
 from inreach_fast.storage.rows import ArrayRows, ChainedRows, SplitRows
 from inreach_fast.storage.workspace import Budget, Workspace
@@ -69,11 +70,11 @@ def test_streamed_filters_are_the_kernels_to_the_bit(
     x = ((x + np.float32(away)) * np.float32(magnitude)).astype(np.float32)
     members, rows = members_of(x, sorted(seeds))
     member, channel = memberships(members)
-    settings_of = {"min_length": min_length, "max_std": max_std, "backend": backend}
-    want = spread_in_memory(rows, **settings_of)(member, channel)  # type: ignore[arg-type]
-    got = spread_streamed(ArrayRows(rows), members, memory=channels_at_a_time * 8 * dim, **settings_of)(  # type: ignore[arg-type]
-        member, channel
-    )
+    want = kernels.filter_channels(
+        rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=backend
+    ).keep
+    filters = ChannelFilters(min_length, max_std, backend)
+    got = filter_streamed(ArrayRows(rows), members, member, channel, filters, channels_at_a_time * 8 * dim)
     assert np.array_equal(got, want)
 
 

@@ -93,7 +93,7 @@ def test_appended_bytes_are_told(saved: Path) -> None:
 def test_another_files_content_and_a_newer_version(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / "picture.png"
     other.write_bytes(b"\x89PNG" + bytes(200))
-    with pytest.raises(ModelCorruptError, match="no inreach_fast model"):
+    with pytest.raises(ModelCorruptError, match="not an inreach_fast model"):
         model_file.load_file(other)
     newer = bytearray(saved.read_bytes())
     newer[8] = model_file.VERSION + 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import InReaCh
+from inreach_fast import InReaCh, kernels
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
 from inreach_fast.fit import model_building
 from inreach_fast.method.scoring import Scorer
@@ -210,7 +210,7 @@ def kept_after_a_kill(model: Any, spool: Path) -> Any:
 def test_pages_that_a_score_looked_at_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nominal = kept(tmp_path / "spool").nominal_
     p = estimator(**SETTINGS).parameters
-    scorer = Scorer(nominal.bank, lambda: np.zeros(len(nominal), np.int64), p.score, p.distance, p.kernel_backend)
+    scorer = Scorer(nominal.bank, lambda: np.zeros(len(nominal), np.int64), p.score, p.distance, kernels.backend_of(p))
     rows, passing = np.random.default_rng(0).random((64, 26), dtype=np.float32), np.zeros(3)
     expected = model_building.leave_one_out_score(scorer, rows, 0, (8, 8), p)
     released: list[Any] = []

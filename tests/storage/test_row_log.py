@@ -16,7 +16,7 @@ def resident_bytes() -> int:
 
 def test_compaction_keeps_the_rows_in_place_and_gives_the_rest_back() -> None:
     rows, dim = 100_000, 128  # 51 MB
-    buffer = RowBuffer(rows, dim)
+    buffer = RowBuffer(rows, (dim,))
     buffer.array[:] = np.arange(rows, dtype=np.float32)[:, None]
     full = resident_bytes()
     chosen = np.sort(np.random.default_rng(0).choice(rows, rows // 4, replace=False))
@@ -28,6 +28,6 @@ def test_compaction_keeps_the_rows_in_place_and_gives_the_rest_back() -> None:
 
 def test_compaction_of_all_and_of_few_rows() -> None:
     for chosen in ([0, 1, 2], [2], [0, 2]):
-        buffer = RowBuffer(3, 2)
+        buffer = RowBuffer(3, (2,))
         buffer.array[:] = [[0, 1], [2, 3], [4, 5]]
         assert buffer.compact(np.array(chosen)).tolist() == [[2 * i, 2 * i + 1] for i in chosen]

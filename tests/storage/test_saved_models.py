@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import saved_models
@@ -16,6 +17,12 @@ EXPECTED = json.loads((saved_models.FOLDER / "expected.json").read_text())
 def load(name: str) -> InReaCh:
     backbone = None if name == saved_models.DESCRIPTORS else saved_models.network()
     return InReaCh.load(saved_models.FOLDER / name, backbone=backbone)
+
+
+@pytest.mark.parametrize("name", [saved_models.IMAGES, saved_models.DESCRIPTORS, saved_models.FINAL])
+def test_a_saved_model_is_saved_again_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+    load(name).save(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == (saved_models.FOLDER / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", [saved_models.IMAGES, saved_models.DESCRIPTORS])

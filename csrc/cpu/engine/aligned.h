@@ -1,30 +1,31 @@
-// Plain arrays: on a cache line's boundary and not initialised, or somebody else's.
+// Plain arrays: aligned to cache lines and not initialised, or views of somebody else's memory.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
+#include <type_traits>
+
+#include "engine/platform.h"
 
 namespace inreach {
 
 template <typename T>
 class AlignedArray {
+    static_assert(std::is_trivially_copyable_v<T>, "elements are neither constructed nor destroyed");
+
   public:
     AlignedArray() = default;
     explicit AlignedArray(size_t count) : count_(count) {
         if (count == 0) return;
-        // Large arrays on large pages, where the system has them: searches jump about in them, and the tables
-        // of small pages do not stay in cache.
+        if (count > (~size_t{0} - kLargePage) / sizeof(T)) throw std::bad_alloc();
+        // Large arrays on large pages: searches read them at random, and the page tables of small pages do
+        // not stay in cache.
         const size_t alignment = count * sizeof(T) >= 2 * kLargePage ? kLargePage : 64;
         const size_t bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
-        data_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
+        data_.reset(static_cast<T*>(allocate_aligned(alignment, bytes)));
         if (!data_) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-        if (alignment == kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
-#endif
+        if (alignment == kLargePage) prefer_large_pages(data_.get(), bytes);
     }
 
     T* data() { return data_.get(); }
@@ -34,16 +35,14 @@ class AlignedArray {
     const T& operator[](size_t i) const { return data_.get()[i]; }
 
   private:
-    static constexpr size_t kLargePage = size_t{1} << 21;
-
     struct Free {
-        void operator()(T* pointer) const { std::free(pointer); }
+        void operator()(T* pointer) const { free_aligned(pointer); }
     };
     std::unique_ptr<T, Free> data_;
     size_t count_ = 0;
 };
 
-// An array that is its own, or a view of memory that the caller keeps alive (a mapped file).
+// An array that owns its memory, or a view of memory that the caller keeps alive (a mapped file).
 template <typename T>
 class StoredArray {
   public:
@@ -56,7 +55,7 @@ class StoredArray {
     const T* data() const { return data_; }
     size_t size() const { return count_; }
     const T& operator[](size_t i) const { return data_[i]; }
-    T* writable() { return writable_; }  // null where it is a view to read from
+    T* writable() { return writable_; }  // null for a read-only view
 
   private:
     StoredArray(const T* data, T* writable, size_t count) : data_(data), writable_(writable), count_(count) {}

@@ -1,11 +1,12 @@
 #include "engine/basis.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <stdexcept>
 #include <utility>
 
 #include "dispatch.h"
+#include "engine/require.h"
 #include "engine/rounding.h"
 
 namespace inreach {
@@ -14,12 +15,16 @@ namespace {
 // Dimensions summed in float32 by one chain; chains are summed in float64. What rounding may have done to a
 // coordinate, and more so to the length of what the coordinates miss, loosens every bound.
 constexpr size_t kChunk = 32;
+// Rows projected together: 8 tiles reuse a block of directions that is in cache.
 constexpr size_t kTile = 8 * kTileRows;
+
+std::atomic<uint64_t> next_id{1};
 
 }  // namespace
 
 Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, double defect)
-    : frame_(std::move(frame)),
+    : id_(next_id.fetch_add(1)),
+      frame_(std::move(frame)),
       dim_(dim),
       rank_((rank + kBlockRows - 1) / kBlockRows * kBlockRows),
       spans_all_(rank >= dim),
@@ -27,7 +32,14 @@ Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, doub
       lipschitz_(std::sqrt(1.0 + defect * (1.0 + defect))),
       packed_(rank_ * dim) {
     static_assert(kScanDims == kBlockRows, "the rank is rounded up to whole blocks");
-    if (rank_ > kMostRank) throw std::invalid_argument("Basis: at most 512 directions");
+    require(dim > 0 && rank > 0 && rank_ <= kMostRank,
+            "Basis: expected 1 to 512 directions of at least 1 value");
+    require(frame_.dim() == dim && frame_.valid(),
+            "Basis: expected a finite centre and a power of two as scale");
+    require(defect >= 0.0 && defect < 1.0, "Basis: the directions are not orthonormal");
+    require(
+        std::all_of(directions, directions + rank * dim, [](float value) { return std::isfinite(value); }),
+        "Basis: a direction is not finite");
     for (size_t b = 0; b < rank_ / kBlockRows; ++b)
         for (size_t d = 0; d < dim; ++d)
             for (size_t j = 0; j < kBlockRows; ++j) {
@@ -113,6 +125,12 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
                 round_up(1.001 * (centring + projection + tail_error + 4.0 * kUnit32 * norm) + kUnderflow);
         }
     }
+}
+
+std::shared_ptr<const Basis> make_basis(std::vector<double> centre, double scale, size_t rank,
+                                        const float* directions, double defect) {
+    const size_t dim = centre.size();
+    return std::make_shared<const Basis>(Frame(std::move(centre), scale), dim, rank, directions, defect);
 }
 
 }  // namespace inreach

@@ -26,8 +26,9 @@ namespace inreach {
 // Coordinates in which balls are measured, with the length of the rest as one more.
 constexpr size_t kBallDims = 32;
 
-// nearest_pruned's allowance for rounding covers codes of so many coordinates.
+// kRoundingSlack and `lowered` (query_search.cpp) cover sums over codes of so many coordinates.
 constexpr size_t kMostRank = 512;
+static_assert(kBallDims <= kScanDims, "balls see the leading coordinates of the first codes");
 
 // What is stored of a projected row besides its coordinates.
 struct RowFrame {
@@ -42,11 +43,13 @@ struct RowFrame {
 
 class Basis {
   public:
-    // directions: rank x dim, row-major, orthonormal up to rounding (|V V' - 1| <= defect), the principal
-    // ones first.
+    // directions: rank x dim, row-major, orthonormal up to rounding (|V V' - 1| <= defect, Frobenius), the
+    // principal ones first; 1 to kMostRank of them. Throws std::invalid_argument.
     Basis(Frame frame, size_t dim, size_t rank, const float* directions, double defect);
 
     size_t dim() const { return dim_; }
+    // Tells this basis from every other in the process: what was made in one is of no use in another.
+    uint64_t id() const { return id_; }
     // Coordinates stored, a multiple of 64; those past dim are 0. Balls see the leading kBallDims of them,
     // the first codes kScanDims, the second `middle`, the third all.
     size_t rank() const { return rank_; }
@@ -64,6 +67,7 @@ class Basis {
                  RowFrame* frames) const;
 
   private:
+    uint64_t id_;
     Frame frame_;
     size_t dim_, rank_;
     bool spans_all_;

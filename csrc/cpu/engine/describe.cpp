@@ -1,9 +1,8 @@
 // Descriptors in two sweeps over an image (formula, order of operations and figures: cpu/describe/README.md):
 //
 //   1. Stages whose grid is not the output's: all their outputs, at their own small resolution, into a table.
-//   2. Bands of output rows: stages already on the output's grid are computed for the band; then every
-//   patch's
-//      row is written once, from left to right, blended from the tables.
+//   2. Bands of output rows: stages already on the output's grid are computed for the band; then the row of
+//      every patch is written once, from left to right, blended from the tables.
 //
 // A stage is a run of levels on one grid; an output that two of them share is one longer run of taps. The
 // inner loop sees planes only: the channels that 16 outputs need are packed into zero-bordered planes in
@@ -171,6 +170,7 @@ void sum_outputs(const KernelTable& isa, const Problem& problem, const Stage& st
         const size_t c_begin = static_cast<size_t>(begin / kk),
                      c_end = static_cast<size_t>((stop - 1) / kk) + 1;
         for (size_t c0 = c_begin; c0 < c_end; c0 += chunk) {
+            stop_point();
             const size_t c1 = std::min(c0 + chunk, c_end);
             // Reads of the waste places of the last plane run at most one plane's slack further.
             float* const packed =
@@ -310,7 +310,7 @@ void describe(const DescribeLevel* levels, size_t level_count, size_t batch, siz
                         tasks.push_back(
                             {b, s, y, std::min(y + rows, stage.height), j, std::min(j + kOutputGroup, end)});
             }
-        parallel_for(tasks.size(), [&](size_t i, int) {
+        parallel_for(tasks.size(), [&](size_t i) {
             const TableTask& task = tasks[i];
             const Stage& stage = stages[task.stage];
             float* const table = tables.get() + task.image * table_floats + table_begin[task.stage];
@@ -318,7 +318,7 @@ void describe(const DescribeLevel* levels, size_t level_count, size_t batch, siz
                         table + task.y0 * stage.width * stage.outputs);
         });
 
-        parallel_for(in_work * bands, [&](size_t i, int) {
+        parallel_for(in_work * bands, [&](size_t i) {
             const size_t image = i / bands, y0 = i % bands * band_rows,
                          y1 = std::min(y0 + band_rows, grid_height);
             Scratch& memory = scratch();

@@ -56,7 +56,7 @@ double population_std(const double* values, size_t count) {
 void channel_spread(const ChannelMembers& members, double* out_distance, double* out_sigma) {
     // Several channels a task, so that neither the pool's counter nor the scratch row costs anything.
     constexpr size_t kChunk = 16;
-    parallel_for((members.channels + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+    parallel_for((members.channels + kChunk - 1) / kChunk, [&](size_t chunk) {
         std::vector<double> mean(members.dim);
         const size_t last = std::min(members.channels, (chunk + 1) * kChunk);
         for (size_t c = chunk * kChunk; c < last; ++c) {
@@ -73,8 +73,9 @@ void channel_spread(const ChannelMembers& members, double* out_distance, double*
 }
 
 void channel_add(const float* rows, size_t count, size_t dim, const int64_t* slots, double* sums) {
+    const Uninterruptible whole;
     constexpr size_t kChunk = 32;
-    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk) {
         const size_t last = std::min(count, (chunk + 1) * kChunk);
         for (size_t i = chunk * kChunk; i < last; ++i) {
             if (slots[i] < 0) continue;
@@ -88,7 +89,7 @@ void channel_add(const float* rows, size_t count, size_t dim, const int64_t* slo
 void channel_distances(const float* rows, size_t count, size_t dim, const int64_t* slots, const double* means,
                        double* out) {
     constexpr size_t kChunk = 32;
-    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+    parallel_for((count + kChunk - 1) / kChunk, [&](size_t chunk) {
         const size_t last = std::min(count, (chunk + 1) * kChunk);
         for (size_t i = chunk * kChunk; i < last; ++i) {
             const double* const mean = slots[i] < 0 ? nullptr : means + static_cast<size_t>(slots[i]) * dim;

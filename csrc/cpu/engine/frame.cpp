@@ -8,9 +8,9 @@ namespace inreach {
 namespace {
 
 constexpr size_t kSample = 512;      // rows for the centre
-constexpr size_t kNormSample = 128;  // for the scale, which is a power of two: a rough idea will do
+constexpr size_t kNormSample = 128;  // for the scale, a power of two: any estimate within a factor of 4 does
 
-// Several sums, each waiting for itself alone: one would wait four cycles for every addition.
+// Eight independent sums: a single one would wait four cycles for each addition.
 double sq_norm(const float* row, const double* centre, size_t dim) {
     constexpr size_t kSums = 8;
     double sums[kSums] = {};
@@ -43,7 +43,7 @@ Frame Frame::of(const RowSet& bank, const RowSet& queries) {
     double seen = 0.0;
     for (size_t r = 0; r < bank.count; r += step, seen += 1.0)
         for (size_t d = 0; d < bank.dim; ++d) centre[d] += bank.row(r)[d];
-    for (double& value : centre) value /= seen;
+    for (double& value : centre) value /= std::max(1.0, seen);
     double norm = largest_norm(bank, centre);
     if (norm == 0.0) norm = largest_norm(queries, centre);
     const double scale = norm > 0.0 ? std::ldexp(1.0, -std::ilogb(norm)) : 1.0;

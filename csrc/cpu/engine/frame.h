@@ -22,10 +22,19 @@ class Frame {
   public:
     Frame(std::vector<double> centre, double scale) : centre_(std::move(centre)), scale_(scale) {}
 
-    // From an evenly spaced sample of the bank (of the queries, where the bank has no extent).
+    // From an evenly spaced sample of the bank (of the queries, where all rows of the bank are equal).
     static Frame of(const RowSet& bank, const RowSet& queries);
 
     double scale() const { return scale_; }
+    size_t dim() const { return centre_.size(); }
+
+    // Whether the centre is finite and the scale a power of two, which rounds nothing.
+    bool valid() const {
+        for (const double value : centre_)
+            if (!std::isfinite(value)) return false;
+        int exponent;
+        return scale_ > 0.0 && std::isfinite(scale_) && std::frexp(scale_, &exponent) == 0.5;
+    }
 
     // scale * (row - centre) in float32 into out; returns the squared length of what was stored.
     double standardize(const float* row, float* out) const;

@@ -7,7 +7,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "engine/mapped.h"
+#include "engine/platform.h"
+#include "engine/require.h"
 #include "engine/rounding.h"
 #include "engine/threads.h"
 
@@ -15,8 +16,12 @@ namespace inreach {
 namespace {
 
 constexpr size_t kTaskRows = 192;
+// Rows of a chunk: large enough that starting the threads costs nothing, small enough that its coordinates
+// (64 MiB at a rank of 256) stay far below the rows' own size. Under a limit at least four tasks.
 constexpr size_t kChunkRows = 65536;
-constexpr size_t kLeastChunkRows = 768;
+constexpr size_t kLeastChunkRows = 4 * kTaskRows;
+// Rows whose loops are too cheap for a stop_point() each.
+constexpr size_t kRowsBetweenStops = 4096;
 // Rows that tell a span's widest direction, and steps of the power method.
 constexpr size_t kDirectionSample = 256;
 constexpr int kPowerSteps = 5;
@@ -24,18 +29,11 @@ constexpr int kPowerSteps = 5;
 constexpr size_t kKeptCoordinates = size_t{1} << 28;
 // Where nothing varies a step must still be positive.
 constexpr float kLeastStep = 1e-6f;
+// The dot product of a place without a ball: below any other, its square below float32's range.
 constexpr float kAbsentStart = -1e37f;
 
-// Greatest value, from many threads: of what is not negative, the bits are ordered as the numbers are.
-void raise(float* place, float value) {
-    auto* const bits = reinterpret_cast<std::atomic<uint32_t>*>(place);
-    static_assert(sizeof(std::atomic<uint32_t>) == sizeof(float), "floats are raised in place");
-    uint32_t wanted;
-    std::memcpy(&wanted, &value, sizeof wanted);
-    uint32_t seen = bits->load(std::memory_order_relaxed);
-    while (seen < wanted && !bits->compare_exchange_weak(seen, wanted, std::memory_order_relaxed)) {
-    }
-}
+void store(float* four, const LeafNumbers& numbers) { std::memcpy(four, &numbers, sizeof numbers); }
+void store(float* four, const RowRest& rest) { std::memcpy(four, &rest, sizeof rest); }
 
 // Direction in which (a sample of) some points vary most, by the power method in one fixed order.
 void widest_direction(const float* points, size_t count, float* direction) {
@@ -79,6 +77,11 @@ void widest_direction(const float* points, size_t count, float* direction) {
 LeafBuilder::LeafBuilder(const Basis& basis, const RowSet& rows, const ProjectedRows* projected,
                          const BuildMemory& memory)
     : basis_(basis), rows_(rows), projected_(projected), memory_(memory) {
+    require_rows(rows);
+    require(rows.dim == basis.dim(), "rows: another length than the basis was made for");
+    require(
+        projected == nullptr || (projected->basis_id == basis.id() && projected->frames.size() == rows.count),
+        "projected: rows of another set or in another basis");
     const bool keep = memory.limit == 0 && rows.count * basis.rank() <= kKeptCoordinates / sizeof(float);
     if (projected_ == nullptr && keep) {
         own_projected_ = std::make_unique<ProjectedRows>(basis, rows);
@@ -104,11 +107,11 @@ LeafBuilder::LeafBuilder(const Basis& basis, const RowSet& rows, const Projected
         if (next.size() == pieces.size()) break;
         pieces.swap(next);
     }
-    parallel_for(pieces.size(), [&](size_t i, int) {
+    parallel_for(pieces.size(), [&](size_t i) {
         split(pieces[i]);
         if (memory_.heads != nullptr)
-            drop_pages(heads_ + pieces[i].begin * kBallDepth,
-                       (pieces[i].end - pieces[i].begin) * kBallDepth * sizeof(float));
+            release_mapped_pages(heads_ + pieces[i].begin * kBallDepth,
+                                 (pieces[i].end - pieces[i].begin) * kBallDepth * sizeof(float));
     });
 
     leaves_ = (row_at_.size() + kBlockRows - 1) / kBlockRows;
@@ -116,13 +119,14 @@ LeafBuilder::LeafBuilder(const Basis& basis, const RowSet& rows, const Projected
     leaf_balls_.resize(leaves_);
     branch_balls_.resize(branches_);
     constexpr size_t kBranchRows = kLeavesPerBranch * kBlockRows;
-    parallel_for(branches_, [&](size_t b, int) {
+    parallel_for(branches_, [&](size_t b) {
         const Span all{b * kBranchRows, std::min(row_at_.size(), (b + 1) * kBranchRows)};
         measure(all, branch_balls_[b]);
         for (size_t first = all.begin; first < all.end; first += kBlockRows)
             measure({first, std::min(all.end, first + kBlockRows)}, leaf_balls_[first / kBlockRows]);
         if (memory_.heads != nullptr)
-            drop_pages(heads_ + all.begin * kBallDepth, (all.end - all.begin) * kBallDepth * sizeof(float));
+            release_mapped_pages(heads_ + all.begin * kBallDepth,
+                                 (all.end - all.begin) * kBallDepth * sizeof(float));
     });
     own_heads_ = AlignedArray<float>();
     heads_ = nullptr;
@@ -131,40 +135,44 @@ LeafBuilder::LeafBuilder(const Basis& basis, const RowSet& rows, const Projected
         place_of_[row_at_[place]] = static_cast<uint32_t>(place);
 }
 
-// Calls use(Chunk) for all rows in their order, `width` coordinates of each.
+// Calls use(ProjectedChunk) for all rows in their order, `width` coordinates of each.
 template <typename Use>
 void LeafBuilder::for_each_chunk(size_t width, Use&& use) {
     if (projected_ != nullptr) {
         // Kept coordinates are as wide as the rank; who asks for fewer reads the leading ones.
-        use(Chunk{0, rows_.count, projected_->coordinates.data(), projected_->frames.data()});
+        use(ProjectedChunk{0, rows_.count, projected_->coordinates.data(), projected_->frames.data()});
         return;
     }
     size_t most = kChunkRows;
     if (memory_.limit != 0) {
+        // What the build holds of every row: its place twice, a key while halving, its share of the balls
+        // and of the extents' other ends.
+        const size_t held = rows_.count * (4 + 4 + 8 + 2 + basis_.rank() * sizeof(float) / kBlockRows);
+        const size_t left = memory_.limit > held ? memory_.limit - held : 0;
         // A row of a chunk costs itself, its coordinates, and a page of each array that it is written to.
         const size_t each = rows_.dim * sizeof(float) + basis_.rank() * sizeof(float) +
                             (memory_.arrays_mapped ? 10 * 4096 : 0);
-        most = std::max(kLeastChunkRows, std::min(kChunkRows, memory_.limit / 2 / each));
+        most = std::max(kLeastChunkRows, std::min(kChunkRows, left / 2 / each));
     }
     AlignedArray<float> coordinates(std::min(most, rows_.count) * width);
     std::vector<RowFrame> frames(std::min(most, rows_.count));
     for (size_t first = 0; first < rows_.count; first += most) {
         const size_t count = std::min(most, rows_.count - first);
-        parallel_for((count + kTaskRows - 1) / kTaskRows, [&](size_t task, int) {
+        parallel_for((count + kTaskRows - 1) / kTaskRows, [&](size_t task) {
             const size_t begin = task * kTaskRows;
             basis_.project(rows_, first + begin, std::min(kTaskRows, count - begin), width,
                            coordinates.data() + begin * width, frames.data() + begin);
         });
         if (memory_.rows_mapped && rows_.index == nullptr)
-            drop_pages(rows_.row(first), count * rows_.stride * sizeof(float));
-        use(Chunk{first, count, coordinates.data(), frames.data()});
+            release_mapped_pages(rows_.row(first), count * rows_.stride * sizeof(float));
+        use(ProjectedChunk{first, count, coordinates.data(), frames.data()});
     }
 }
 
 void LeafBuilder::project_heads() {
     row_at_.reserve(rows_.count);
     const size_t width = projected_ ? basis_.rank() : static_cast<size_t>(kScanDims);
-    for_each_chunk(width, [&](const Chunk& chunk) {
+    for_each_chunk(width, [&](const ProjectedChunk& chunk) {
         const size_t begin = row_at_.size();
         for (size_t i = 0; i < chunk.count; ++i) {
             const auto row = static_cast<uint32_t>(chunk.first + i);
@@ -178,7 +186,8 @@ void LeafBuilder::project_heads() {
             row_at_.push_back(row);
         }
         if (memory_.heads != nullptr)
-            drop_pages(heads_ + begin * kBallDepth, (row_at_.size() - begin) * kBallDepth * sizeof(float));
+            release_mapped_pages(heads_ + begin * kBallDepth,
+                                 (row_at_.size() - begin) * kBallDepth * sizeof(float));
     });
 }
 
@@ -200,6 +209,7 @@ size_t LeafBuilder::halve(Span span) {
     };
     std::vector<Key> keys(count);
     for (size_t i = 0; i < count; ++i) {
+        if (i % kRowsBetweenStops == 0) stop_point();
         float value = 0.0f;
         for (size_t d = 0; d < kBallDepth; ++d) value += points[i * kBallDepth + d] * direction[d];
         keys[i] = {value, static_cast<uint32_t>(i)};
@@ -211,6 +221,7 @@ size_t LeafBuilder::halve(Span span) {
     // In place, cycle by cycle: what belongs at i stands at keys[i].at.
     size_t moved = 0;
     for (size_t i = 0; i < count; ++i) {
+        if (i % kRowsBetweenStops == 0) stop_point();
         if (keys[i].at == i) continue;
         float kept[kBallDepth];
         std::copy_n(points + i * kBallDepth, kBallDepth, kept);
@@ -223,13 +234,13 @@ size_t LeafBuilder::halve(Span span) {
             to = from;
             // A mapped file's pages stay with the process once touched.
             if (memory_.heads != nullptr && ++moved % (memory_.limit / 4 / 4096 + 1024) == 0)
-                drop_pages(points, count * kBallDepth * sizeof(float));
+                release_mapped_pages(points, count * kBallDepth * sizeof(float));
         }
         std::copy_n(kept, kBallDepth, points + to * kBallDepth);
         rows[to] = kept_row;
         keys[to].at = static_cast<uint32_t>(to);
     }
-    if (memory_.heads != nullptr) drop_pages(points, count * kBallDepth * sizeof(float));
+    if (memory_.heads != nullptr) release_mapped_pages(points, count * kBallDepth * sizeof(float));
     return span.begin + half;
 }
 
@@ -296,14 +307,20 @@ void LeafBuilder::fill(LeafArrays& arrays) {
     std::copy(unbounded_.begin(), unbounded_.end(), arrays.unbounded.writable());
     std::fill_n(arrays.row_of.writable(), arrays.row_of.size(), kNoRow);
     std::copy(row_at_.begin(), row_at_.end(), arrays.row_of.writable());
-    std::fill_n(arrays.leaf_numbers.writable(), arrays.leaf_numbers.size(), 0.0f);
     measure_extents(arrays);
     encode(arrays);
+    lay_balls(arrays);
+}
 
-    // Balls last: their radii take in the errors of their rows. Places without a ball are as far off as can
-    // be.
-    const auto lay_balls = [](const std::vector<Ball>& balls, float* centres, float* starts, float* radii,
-                              size_t places) {
+// Balls last: their radii take in the errors of their rows. Places without a ball are as far off as can be.
+void LeafBuilder::lay_balls(LeafArrays& arrays) const {
+    const auto error_of = [&](size_t leaf) {
+        LeafNumbers numbers;
+        std::memcpy(&numbers, arrays.leaf_numbers.data() + leaf * 4, sizeof numbers);
+        return numbers.error;
+    };
+    const auto lay = [](const std::vector<Ball>& balls, float* centres, float* starts, float* radii,
+                        size_t places, const auto& error) {
         std::fill_n(centres, places * kBallDepth, 0.0f);
         std::fill_n(starts, places, kAbsentStart);
         std::fill_n(radii, places, 0.0f);
@@ -311,23 +328,19 @@ void LeafBuilder::fill(LeafArrays& arrays) {
             float* const column = centres + i / kBlockRows * kBallDepth * kBlockRows + i % kBlockRows;
             for (size_t d = 0; d < kBallDepth; ++d) column[d * kBlockRows] = balls[i].centre[d];
             starts[i] = balls[i].start;
-            radii[i] = balls[i].radius;
+            radii[i] = round_up(static_cast<double>(balls[i].radius) + error(i));
         }
     };
-    const auto* const numbers = reinterpret_cast<const LeafNumbers*>(arrays.leaf_numbers.data());
-    for (size_t leaf = 0; leaf < leaves_; ++leaf)
-        leaf_balls_[leaf].radius =
-            round_up(static_cast<double>(leaf_balls_[leaf].radius) + numbers[leaf].error);
-    for (size_t b = 0; b < branches_; ++b) {
-        float error = 0.0f;
-        for (size_t leaf = b * kLeavesPerBranch; leaf < std::min(leaves_, (b + 1) * kLeavesPerBranch); ++leaf)
-            error = std::max(error, numbers[leaf].error);
-        branch_balls_[b].radius = round_up(static_cast<double>(branch_balls_[b].radius) + error);
-    }
-    lay_balls(leaf_balls_, arrays.leaf_centres.writable(), arrays.leaf_starts.writable(),
-              arrays.leaf_radii.writable(), arrays.leaf_radii.size());
-    lay_balls(branch_balls_, arrays.branch_centres.writable(), arrays.branch_starts.writable(),
-              arrays.branch_radii.writable(), arrays.branch_radii.size());
+    lay(leaf_balls_, arrays.leaf_centres.writable(), arrays.leaf_starts.writable(),
+        arrays.leaf_radii.writable(), arrays.leaf_radii.size(), error_of);
+    lay(branch_balls_, arrays.branch_centres.writable(), arrays.branch_starts.writable(),
+        arrays.branch_radii.writable(), arrays.branch_radii.size(), [&](size_t branch) {
+            float error = 0.0f;
+            const size_t end = std::min(leaves_, (branch + 1) * kLeavesPerBranch);
+            for (size_t leaf = branch * kLeavesPerBranch; leaf < end; ++leaf)
+                error = std::max(error, error_of(leaf));
+            return error;
+        });
 }
 
 // Centres and steps of codes: the middle and the extent of each leaf (of each group, for first codes), which
@@ -339,9 +352,10 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
     std::fill_n(low, leaves_ * rank, std::numeric_limits<float>::max());
     std::fill_n(high.data(), leaves_ * rank, -std::numeric_limits<float>::max());
     const auto stripes = static_cast<size_t>(num_threads());
-    for_each_chunk(rank, [&](const Chunk& chunk) {
-        parallel_for(stripes, [&](size_t stripe, int) {  // each leaf belongs to one stripe
+    for_each_chunk(rank, [&](const ProjectedChunk& chunk) {
+        parallel_for(stripes, [&](size_t stripe) {  // each leaf belongs to one stripe
             for (size_t i = 0; i < chunk.count; ++i) {
+                if (i % kRowsBetweenStops == 0) stop_point();
                 const uint32_t place = place_of_[chunk.first + i];
                 if (place == kNoRow || place / kBlockRows % stripes != stripe) continue;
                 const float* const z = chunk.coordinates + i * rank;
@@ -356,7 +370,7 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
         if (memory_.arrays_mapped) give_back(arrays);
     });
     const size_t groups = arrays.group_steps.size();
-    parallel_for(groups, [&](size_t group, int) {
+    parallel_for(groups, [&](size_t group) {
         float* const centre = arrays.group_centres.writable() + group * kScanDims;
         float step = kLeastStep;
         const size_t end = std::min(leaves_, (group + 1) * kLeavesPerGroup);
@@ -371,7 +385,7 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
         }
         arrays.group_steps.writable()[group] = step;
     });
-    parallel_for(leaves_, [&](size_t leaf, int) {
+    parallel_for(leaves_, [&](size_t leaf) {
         float* const centre = low + leaf * rank;
         double squares = 0.0;
         for (size_t g = 0; g < rank / kCodeGroup; ++g) {
@@ -384,8 +398,8 @@ void LeafBuilder::measure_extents(LeafArrays& arrays) {
             arrays.code_steps.writable()[leaf * (rank / kCodeGroup) + g] = step;
             squares += static_cast<double>(step) * step;
         }
-        reinterpret_cast<LeafNumbers*>(arrays.leaf_numbers.writable())[leaf].codes =
-            round_up(127.0 * std::sqrt(static_cast<double>(kCodeGroup) * squares) * (1.0 + 1e-9));
+        const double longest = 127.0 * std::sqrt(static_cast<double>(kCodeGroup) * squares) * (1.0 + 1e-9);
+        store(arrays.leaf_numbers.writable() + leaf * 4, LeafNumbers{0.0f, 0.0f, 0.0f, round_up(longest)});
     });
 }
 
@@ -403,19 +417,31 @@ void LeafBuilder::encode(LeafArrays& arrays) {
         for (size_t d = 0; d < kScanDims; ++d)
             block[d / 4 * 4 * kBlockRows + 4 * (place % kBlockRows) + d % 4] = 128;
     }
-    for_each_chunk(basis_.rank(), [&](const Chunk& chunk) {
-        parallel_for((chunk.count + kTaskRows - 1) / kTaskRows, [&](size_t task, int) {
+    std::vector<LeafMaxima> maxima(leaves_);
+    for_each_chunk(basis_.rank(), [&](const ProjectedChunk& chunk) {
+        parallel_for((chunk.count + kTaskRows - 1) / kTaskRows, [&](size_t task) {
             for (size_t i = task * kTaskRows; i < std::min(chunk.count, (task + 1) * kTaskRows); ++i) {
                 const uint32_t place = place_of_[chunk.first + i];
                 if (place != kNoRow)
-                    encode_row(arrays, place, chunk.coordinates + i * basis_.rank(), chunk.frames[i]);
+                    encode_row(arrays, place, chunk.coordinates + i * basis_.rank(), chunk.frames[i],
+                               maxima[place / kBlockRows]);
             }
         });
         if (memory_.arrays_mapped) give_back(arrays);
     });
+    for (size_t leaf = 0; leaf < leaves_; ++leaf) {
+        float* const stored = arrays.leaf_numbers.writable() + leaf * 4;
+        LeafNumbers numbers;
+        std::memcpy(&numbers, stored, sizeof numbers);
+        numbers.error = maxima[leaf].error.value();
+        numbers.norm = maxima[leaf].norm.value();
+        numbers.residue = maxima[leaf].residue.value();
+        store(stored, numbers);
+    }
 }
 
-void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z, const RowFrame& frame) {
+void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z, const RowFrame& frame,
+                             LeafMaxima& maxima) const {
     const size_t leaf = place / kBlockRows, rank = basis_.rank(), middle = basis_.middle();
     // Adding 1.5 * 2^52 and taking it away again rounds to the nearest whole number, without a call.
     const auto code_of = [](double value, double inverse) {
@@ -423,8 +449,6 @@ void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z,
         const double units = value * inverse;
         return ((units < -127.0 ? -127.0 : units > 127.0 ? 127.0 : units) + kRound) - kRound;
     };
-    LeafNumbers* const numbers = reinterpret_cast<LeafNumbers*>(arrays.leaf_numbers.writable()) + leaf;
-
     const size_t group = leaf / kLeavesPerGroup;
     const float* const group_centre = arrays.group_centres.data() + group * kScanDims;
     const double group_step = arrays.group_steps[group], group_inverse = 1.0 / group_step;
@@ -441,9 +465,10 @@ void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z,
     const double tail = frame.scan_tail, sq = code_sq * group_step * group_step + tail * tail;
     arrays.first_tails.writable()[place] = frame.scan_tail;
     arrays.first_halves.writable()[place] = static_cast<float>(0.5 * sq);
-    raise(&numbers->error, frame.error);
-    raise(&numbers->norm, round_up(std::sqrt(sq) * (1.0 + 1e-9)));
-    raise(&numbers->residue, round_up(std::sqrt(residue_sq) * (1.0 + 1e-9)));
+    const auto length = [](double squares) { return round_up(std::sqrt(squares) * (1.0 + 1e-9)); };
+    maxima.error.raise(frame.error);
+    maxima.norm.raise(length(sq));
+    maxima.residue.raise(length(residue_sq));
 
     // Further codes, about the leaf's own centre.
     const float* const centre = arrays.code_centres.data() + leaf * rank;
@@ -466,15 +491,14 @@ void LeafBuilder::encode_row(LeafArrays& arrays, uint32_t place, const float* z,
         encode(kScanDims, middle, arrays.middle_codes.writable() + place * (middle - kScanDims));
     const double first_sq = encode(0, kScanDims, last);
     const double last_sq = encode(middle, rank, last + kScanDims);
-    const auto length = [](double sq) { return round_up(std::sqrt(sq) * (1.0 + 1e-9)); };
-    reinterpret_cast<RowRest*>(arrays.row_rests.writable())[place] = {
-        frame.middle_tail, length(residue_sq + middle_sq), frame.full_tail,
-        length(first_sq + middle_sq + last_sq)};
+    store(arrays.row_rests.writable() + place * 4,
+          RowRest{frame.middle_tail, length(residue_sq + middle_sq), frame.full_tail,
+                  length(first_sq + middle_sq + last_sq)});
 }
 
 void LeafBuilder::give_back(const LeafArrays& arrays) const {
     LeafArrays::each(arrays, [](const char*, const auto& array) {
-        if (array.size() != 0) drop_pages(array.data(), array.size() * sizeof(array[0]));
+        if (array.size() != 0) release_mapped_pages(array.data(), array.size() * sizeof(array[0]));
     });
 }
 

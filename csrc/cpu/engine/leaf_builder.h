@@ -5,8 +5,11 @@
 // chunk.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -14,9 +17,11 @@
 
 namespace inreach {
 
-// What a build may take. By default: what it likes, rows in memory.
+// What a build may take. By default: no limit, rows in memory.
 struct BuildMemory {
-    size_t limit = 0;            // bytes for chunks of rows, 0 for no limit
+    // Bytes beside the rows, 0 for no limit. Some 34 bytes a row are needed always (at a rank of 256); the
+    // rest of the limit is for chunks of rows, of at least 768.
+    size_t limit = 0;
     bool rows_mapped = false;    // rows lie in a file mapping: give their pages back
     bool arrays_mapped = false;  // the same for the arrays that fill() writes
     float* heads = nullptr;  // rows.count * kBallDepth floats of mapped memory, if they must not be in memory
@@ -33,10 +38,40 @@ class LeafBuilder {
     // Arrays of the right sizes, not filled; with `count_only` no memory comes with them.
     LeafArrays allocate(bool count_only = false) const;
 
-    // Fills arrays of these sizes.
+    // Fills arrays of these sizes, any number of times: the same bytes.
     void fill(LeafArrays& arrays);
 
   private:
+    // Greatest values of a leaf's rows so far, raised by many threads. The bits of floats that are not
+    // negative are ordered as the floats are.
+    class AtomicMaximum {
+      public:
+        void raise(float value) {
+            const uint32_t wanted = bits_of(value);
+            uint32_t seen = bits_.load(std::memory_order_relaxed);
+            while (seen < wanted && !bits_.compare_exchange_weak(seen, wanted, std::memory_order_relaxed)) {
+            }
+        }
+        float value() const {
+            const uint32_t bits = bits_.load(std::memory_order_relaxed);
+            float value;
+            std::memcpy(&value, &bits, sizeof value);
+            return value;
+        }
+
+      private:
+        static uint32_t bits_of(float value) {
+            static_assert(sizeof(float) == sizeof(uint32_t) && std::numeric_limits<float>::is_iec559);
+            uint32_t bits;
+            std::memcpy(&bits, &value, sizeof bits);
+            return bits;
+        }
+
+        std::atomic<uint32_t> bits_{0};
+    };
+    struct LeafMaxima {
+        AtomicMaximum error, norm, residue;
+    };
     struct Span {
         size_t begin, end;
     };
@@ -45,7 +80,7 @@ class LeafBuilder {
         float start, radius;  // -|centre|^2 / 2; radius without the rows' errors
     };
     // coordinates (count x width) and frames of rows first .. first + count.
-    struct Chunk {
+    struct ProjectedChunk {
         size_t first, count;
         const float* coordinates;
         const RowFrame* frames;
@@ -59,7 +94,9 @@ class LeafBuilder {
     void measure(Span span, Ball& ball) const;
     void measure_extents(LeafArrays& arrays);
     void encode(LeafArrays& arrays);
-    void encode_row(LeafArrays& arrays, uint32_t place, const float* z, const RowFrame& frame);
+    void encode_row(LeafArrays& arrays, uint32_t place, const float* z, const RowFrame& frame,
+                    LeafMaxima& maxima) const;
+    void lay_balls(LeafArrays& arrays) const;
     void give_back(const LeafArrays& arrays) const;
 
     const Basis& basis_;

@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 #include "engine/leaf_builder.h"
+#include "engine/require.h"
 #include "engine/rounding.h"
+#include "engine/threads.h"
 
 namespace inreach {
 namespace {
-
-void require(bool right, const char* what) {
-    if (!right) throw std::invalid_argument(std::string("LeafIndex: ") + what);
-}
 
 bool finite(const StoredArray<float>& values) {
     return std::all_of(values.data(), values.data() + values.size(),
@@ -32,30 +28,34 @@ LeafIndex::LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows
 }
 
 LeafIndex::LeafIndex(const Basis& basis, size_t rows, LeafArrays arrays) : arrays_(std::move(arrays)) {
-    require(arrays_.row_of.size() % kBlockRows == 0, "leaves are not whole");
+    require(arrays_.row_of.size() % kBlockRows == 0, "LeafIndex: leaves are not whole");
     lay_out(basis, rows, arrays_.row_of.size() / kBlockRows);
     check_sizes();
     require(finite(arrays_.branch_centres) && finite(arrays_.branch_starts) && finite(arrays_.branch_radii) &&
                 finite(arrays_.leaf_centres) && finite(arrays_.leaf_starts) && finite(arrays_.leaf_radii) &&
                 finite(arrays_.leaf_numbers) && finite(arrays_.group_centres) && finite(arrays_.group_steps),
-            "a ball is not finite");
+            "LeafIndex: a ball is not finite");
+    require(rows <= kMostRows && rows <= arrays_.row_of.size() + arrays_.unbounded.size(),
+            "LeafIndex: some rows are in no leaf");
     std::vector<bool> met(rows, false);
     const auto meet = [&](uint32_t row) {
-        require(row < rows && !met[row], "a row number occurs twice or is none");
+        require(row < rows && !met[row], "LeafIndex: a row number occurs twice or is none");
         met[row] = true;
     };
     size_t seen = arrays_.unbounded.size();
     for (size_t i = 0; i < arrays_.unbounded.size(); ++i) meet(arrays_.unbounded[i]);
     for (size_t i = 0; i < arrays_.row_of.size(); ++i) {
+        if (i % 65536 == 0) stop_point();
         if (arrays_.row_of[i] == kNoRow) continue;
         meet(arrays_.row_of[i]);
         ++seen;
     }
-    require(seen == rows, "some rows are in no leaf");
+    require(seen == rows, "LeafIndex: some rows are in no leaf");
     find_centre_norm();
 }
 
 void LeafIndex::lay_out(const Basis& basis, size_t rows, size_t leaves) {
+    basis_id_ = basis.id();
     rows_indexed_ = rows;
     rank_ = basis.rank();
     middle_ = basis.middle();
@@ -79,7 +79,7 @@ void LeafIndex::check_sizes() {
                 a.code_steps.size() == leaves_ * (rank_ / kCodeGroup) &&
                 a.middle_codes.size() == places * middle_width() &&
                 a.last_codes.size() == places * last_width() && a.row_rests.size() == places * 4,
-            "the sizes of its arrays do not fit each other, the basis or the number of rows");
+            "LeafIndex: the sizes of its arrays do not fit each other, the basis or the number of rows");
 }
 
 void LeafIndex::find_centre_norm() {
@@ -104,6 +104,11 @@ size_t LeafIndex::bytes() const {
     LeafArrays::each(arrays_,
                      [&](const char*, const auto& array) { total += array.size() * sizeof(array[0]); });
     return total;
+}
+
+std::shared_ptr<const LeafIndex> make_leaf_index(const Basis& basis, const RowSet& rows,
+                                                 const ProjectedRows* projected) {
+    return std::make_shared<const LeafIndex>(basis, rows, projected);
 }
 
 }  // namespace inreach

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "engine/aligned.h"
@@ -28,7 +29,7 @@ constexpr size_t kLeavesPerBranch = kBlockRows;  // one block for the tile kerne
 constexpr size_t kLeavesPerGroup = 16;           // leaves whose first codes have one centre and step
 constexpr uint32_t kNoRow = 0xffffffffu;         // a place without a row, in the last leaf
 
-// Bounds that hold for all rows of a leaf, in the frame.
+// Bounds that hold for all rows of a leaf, in the frame. Stored as 4 floats.
 struct LeafNumbers {
     float error;    // >= RowFrame::error
     float norm;     // >= length of (first codes, tail)
@@ -37,11 +38,15 @@ struct LeafNumbers {
 };
 
 // What further codes leave of one row: the length of all coordinates beyond those coded, and of what the
-// codes miss (residues are rounded up).
+// codes miss (residues are rounded up). Stored as 4 floats.
 struct RowRest {
     float middle_tail, middle_residue;
     float last_tail, last_residue;
 };
+static_assert(sizeof(LeafNumbers) == 4 * sizeof(float) && sizeof(RowRest) == 4 * sizeof(float),
+              "both are stored as 4 floats");
+static_assert(kLeavesPerBranch % kLeavesPerGroup == 0, "a group lies in one branch");
+static_assert(kBlockRows == 64, "the rows of a leaf, and the leaves of a branch, are the bits of a uint64_t");
 
 // The index as plain arrays, to be kept in a file and mapped again. Leaves are numbered along the tree;
 // places are leaf * 64 + position in the leaf.
@@ -89,13 +94,15 @@ class LeafIndex {
     // `projected`: the same rows in the same basis, where they were projected already.
     LeafIndex(const Basis& basis, const RowSet& rows, const ProjectedRows* projected = nullptr);
 
-    // An index of `rows` rows from its arrays, which are views of memory that outlives it. Sizes and row
-    // numbers are checked, so that no search can read outside of an array; whether the numbers are those of
-    // the rows cannot be told without reading them. Throws std::invalid_argument.
+    // An index of `rows` rows from its arrays, which are views of memory that outlives it. Sizes, row numbers
+    // and the finiteness of balls are checked, so that no search reads outside of an array. A search takes
+    // NaN among the numbers of single rows as "nothing is known". Whether the numbers are those of these rows
+    // cannot be told without reading the rows. Throws std::invalid_argument.
     LeafIndex(const Basis& basis, size_t rows, LeafArrays arrays);
 
     const LeafArrays& arrays() const { return arrays_; }
 
+    uint64_t basis_id() const { return basis_id_; }
     size_t rows_indexed() const { return rows_indexed_; }
     size_t rank() const { return rank_; }
     size_t leaves() const { return leaves_; }
@@ -116,8 +123,10 @@ class LeafIndex {
     const float* leaf_radii(size_t branch) const { return at(arrays_.leaf_radii, branch, kBlockRows); }
     float centre_norm() const { return centre_norm_; }  // >= length of every ball's centre
 
-    const LeafNumbers& numbers(size_t leaf) const {
-        return reinterpret_cast<const LeafNumbers*>(arrays_.leaf_numbers.data())[leaf];
+    LeafNumbers numbers(size_t leaf) const {
+        LeafNumbers numbers;
+        std::memcpy(&numbers, at(arrays_.leaf_numbers, leaf, 4), sizeof numbers);
+        return numbers;
     }
     const uint32_t* rows(size_t leaf) const { return at(arrays_.row_of, leaf, kBlockRows); }
     const float* group_centre(size_t group) const { return at(arrays_.group_centres, group, kScanDims); }
@@ -136,8 +145,11 @@ class LeafIndex {
     size_t last_width() const { return kScanDims + rank_ - middle_; }
     const int8_t* middle_codes(size_t place) const { return at(arrays_.middle_codes, place, middle_width()); }
     const int8_t* last_codes(size_t place) const { return at(arrays_.last_codes, place, last_width()); }
-    const RowRest& rest(size_t place) const {
-        return reinterpret_cast<const RowRest*>(arrays_.row_rests.data())[place];
+    const float* rest_data(size_t place) const { return at(arrays_.row_rests, place, 4); }
+    RowRest rest(size_t place) const {
+        RowRest rest;
+        std::memcpy(&rest, rest_data(place), sizeof rest);
+        return rest;
     }
 
     // Rows too far outside the frame to be bounded: every query decides them in float64.
@@ -154,6 +166,7 @@ class LeafIndex {
     void check_sizes();
     void find_centre_norm();
 
+    uint64_t basis_id_ = 0;
     size_t rows_indexed_ = 0, rank_ = 0, middle_ = 0, leaves_ = 0, branches_ = 0;
     float centre_norm_ = 0.0f;
     LeafArrays arrays_;

@@ -1,20 +1,15 @@
-// Rows that lie in a mapped file: what was touched counts as this process's memory until it is given back.
+// Rows in a mapped file: pages that were read count as this process's memory until they are released.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "inreach/nearest.h"
 
 namespace inreach {
 
-// Gives the pages of a file mapping back to the system; they are read again when touched. Never call it for
-// memory that is not a shared mapping of a file: it would be lost.
-void drop_pages(const void* data, size_t bytes);
-
-// Called now and then while rows are read: gives a large mapping's pages back once about a quarter gigabyte
-// of files has come into memory. Does nothing for rows in memory, or for mappings that are not large. Returns
-// after how many more rows it should be called again.
+// Called now and then while rows are read: releases a large mapping's pages once about 256 MiB of files have
+// become resident. Does nothing for rows in memory and for small mappings. Returns after how many more rows
+// to call it again.
 uint64_t limit_resident(const RowSet& rows);
 
 }  // namespace inreach

@@ -13,20 +13,24 @@
 
 #include "dispatch.h"
 #include "engine/aligned.h"
-#include "engine/best.h"
 #include "engine/frame.h"
 #include "engine/mapped.h"
+#include "engine/require.h"
 #include "engine/rounding.h"
 #include "engine/threads.h"
+#include "engine/top_k.h"
 #include "inreach/nearest.h"
 
 namespace inreach {
 namespace {
 
-constexpr size_t kDepth =
-    128;  // dimensions a pass: 128 x 64 floats of the bank stay in the first-level cache
-constexpr size_t kQueryChunk = 1536;  // queries of one task at most
+// Dimensions a pass: 128 x 64 floats of the bank (32 KiB) stay in the first-level cache.
+constexpr size_t kDepth = 128;
+// Queries of a task at most: their dot products with a block (384 KiB) stay in the second-level cache.
+constexpr size_t kQueryChunk = 1536;
+// Bank rows of a task at least, where the bank is split.
 constexpr size_t kBankChunk = 64 * kBlockRows;
+static_assert(kQueryChunk % kTileRows == 0, "chunks are whole tiles");
 
 // A set in the frame: rows in float32, their norms, and which of them float32 cannot hold.
 struct Standardized {
@@ -41,7 +45,7 @@ Standardized standardize(const Frame& frame, const RowSet& rows) {
     result.sq_norm.resize(rows.count);
     result.usable.resize(rows.count);
     constexpr size_t kRows = 64;
-    parallel_for((rows.count + kRows - 1) / kRows, [&](size_t task, int) {
+    parallel_for((rows.count + kRows - 1) / kRows, [&](size_t task) {
         for (size_t r = task * kRows; r < std::min(rows.count, (task + 1) * kRows); ++r) {
             float* out = result.values.data() + r * rows.dim;
             result.sq_norm[r] = frame.standardize(rows.row(r), out);
@@ -69,7 +73,7 @@ class Rounding {
 
 // A pair that may be the nearest of its query or of its bank row, to be decided in float64 later: by then
 // better pairs may have ruled it out.
-struct Candidate {
+struct CandidatePair {
     double at_least;  // lower bound on the distance, scaled
     uint32_t query, row;
 };
@@ -78,10 +82,10 @@ struct Candidate {
 //
 // For k = 1 the computed values themselves give upper bounds on the best distance, so that pairs wait in
 // `candidates` and few are left to decide; for k > 1 every pair that passes is decided at once.
-class Task {
+class TileSearch {
   public:
-    Task(const Frame& frame, const RowSet& queries, const RowSet& bank, const Standardized& q, size_t k,
-         size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers, Answer* column_answers)
+    TileSearch(const Frame& frame, const RowSet& queries, const RowSet& bank, const Standardized& q, size_t k,
+               size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers, Answer* column_answers)
         : frame_(frame),
           table_(kernels()),
           queries_(queries),
@@ -108,6 +112,7 @@ class Task {
         const size_t dim = queries_.dim, count = q1_ - q0_;
         AlignedArray<float> standard(kBlockRows * dim), packed(dim * kBlockRows), dots(count * kBlockRows);
         for (size_t b = b0_; b < b1_; b += kBlockRows) {
+            stop_point();
             const Block block = load(b, standard.data(), packed.data());
             for (size_t d = 0; d < dim; d += kDepth)
                 for (size_t i = 0; i < count; i += kTileRows)
@@ -185,9 +190,11 @@ class Task {
             const size_t query = q0_ + i;
             const float* dot = dots + i * kBlockRows;
             if (!q_.usable[query]) {
+                stop_point();
                 for (size_t j = 0; j < block.width; ++j) decide(query, block.first + j);
                 continue;
             }
+            if (block.unusable != 0) stop_point();
             for (uint64_t rest = block.unusable; rest; rest &= rest - 1)
                 decide(query, block.first + static_cast<size_t>(__builtin_ctzll(rest)));
             const float column_shift = columns ? round_down(0.5 * q_.sq_norm[query]) : 0.0f;
@@ -255,7 +262,9 @@ class Task {
     }
 
     void decide_candidates() {
-        for (const Candidate& pair : candidates_) {
+        size_t seen = 0;
+        for (const CandidatePair& pair : candidates_) {
+            if (seen++ % 4096 == 0) stop_point();
             const bool row = pair.at_least <= row_reach_[pair.query];
             const bool column = column_answers_ != nullptr && pair.at_least <= column_reach_[pair.row];
             if (row || column) decide(q0_ + pair.query, b0_ + pair.row);
@@ -268,15 +277,15 @@ class Task {
         const double sq = table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim);
         ++decided_;
         const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + kDecisionSlack);
-        Best best(row_answers_ + (query - q0_) * k_, k_);
-        best.offer({sq, static_cast<int64_t>(row)});
+        TopK answers(row_answers_ + (query - q0_) * k_, k_);
+        answers.offer({sq, static_cast<int64_t>(row)});
         double& reach = row_reach_[query - q0_];
         if (k_ == 1)
             reach = std::min(reach, distance);
-        else if (!std::isinf(best.limit()))
-            reach = std::min(reach, std::sqrt(best.limit()) * frame_.scale() * (1.0 + kDecisionSlack));
+        else if (!std::isinf(answers.limit()))
+            reach = std::min(reach, std::sqrt(answers.limit()) * frame_.scale() * (1.0 + kDecisionSlack));
         if (column_answers_ != nullptr) {
-            Best(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
+            TopK(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
             column_reach_[row - b0_] = std::min(column_reach_[row - b0_], distance);
         }
     }
@@ -294,7 +303,7 @@ class Task {
     double largest_query_ = 0.0;
     // Scaled distances that the nearest pair of a query, or of a bank row, is known not to exceed.
     std::vector<double> row_reach_, column_reach_;
-    std::vector<Candidate> candidates_;
+    std::vector<CandidatePair> candidates_;
     uint64_t decided_ = 0;
 };
 
@@ -316,33 +325,35 @@ Chunks plan_chunks(size_t queries, size_t bank) {
 
 SearchCounts run_all(const RowSet& queries, const RowSet& bank, size_t k, std::vector<Answer>& rows,
                      std::vector<Answer>* columns) {
+    require_search(queries, bank, k);
+    rows.assign(queries.count * k, Answer());
+    if (columns) columns->assign(bank.count, Answer());
+    SearchCounts counts;
+    counts.pairs = counts.bounded = static_cast<uint64_t>(queries.count) * bank.count;
+    counts.brute_force = true;
+    if (counts.pairs == 0) return counts;
     const Frame frame = Frame::of(bank, queries);
     const Standardized q = standardize(frame, queries);
     const Chunks chunks = plan_chunks(queries.count, bank.count);
     const size_t query_tasks = (queries.count + chunks.queries - 1) / chunks.queries;
     const size_t bank_tasks = (bank.count + chunks.bank - 1) / chunks.bank;
-    rows.assign(queries.count * k, Answer());
-    if (columns) columns->assign(bank.count, Answer());
     std::atomic<uint64_t> decided{0};
     std::mutex merging;
-    parallel_for(query_tasks * bank_tasks, [&](size_t t, int) {
+    parallel_for(query_tasks * bank_tasks, [&](size_t t) {
         const size_t q0 = t % query_tasks * chunks.queries, q1 = std::min(queries.count, q0 + chunks.queries);
         const size_t b0 = t / query_tasks * chunks.bank, b1 = std::min(bank.count, b0 + chunks.bank);
         std::vector<Answer> own_rows((q1 - q0) * k), own_columns(columns ? b1 - b0 : 0);
-        decided += Task(frame, queries, bank, q, k, q0, q1, b0, b1, own_rows.data(),
-                        columns ? own_columns.data() : nullptr)
+        decided += TileSearch(frame, queries, bank, q, k, q0, q1, b0, b1, own_rows.data(),
+                              columns ? own_columns.data() : nullptr)
                        .run();
         // The order of merging does not matter: answers are ordered by (distance, row).
         const std::lock_guard<std::mutex> lock(merging);
         for (size_t i = q0; i < q1; ++i)
-            for (size_t j = 0; j < k; ++j) Best(rows.data() + i * k, k).offer(own_rows[(i - q0) * k + j]);
+            for (size_t j = 0; j < k; ++j) TopK(rows.data() + i * k, k).offer(own_rows[(i - q0) * k + j]);
         if (columns)
-            for (size_t j = b0; j < b1; ++j) Best(columns->data() + j, 1).offer(own_columns[j - b0]);
+            for (size_t j = b0; j < b1; ++j) TopK(columns->data() + j, 1).offer(own_columns[j - b0]);
     });
-    SearchCounts counts;
-    counts.pairs = counts.bounded = static_cast<uint64_t>(queries.count) * bank.count;
     counts.decided = decided.load();
-    counts.brute_force = true;
     return counts;
 }
 
@@ -353,7 +364,7 @@ SearchCounts nearest_brute(const RowSet& queries, const RowSet& bank, size_t k, 
     std::vector<Answer> rows;
     const SearchCounts counts = run_all(queries, bank, k, rows, nullptr);
     for (size_t i = 0; i < queries.count; ++i)
-        Best(rows.data() + i * k, k).write(out_index + i * k, out_sq_distance + i * k);
+        TopK(rows.data() + i * k, k).write(out_index + i * k, out_sq_distance + i * k);
     return counts;
 }
 
@@ -361,16 +372,17 @@ SearchCounts mutual_nearest_brute(const RowSet& a, const RowSet& b, int64_t* ab_
                                   int64_t* ba_index, float* ba_sq_distance) {
     std::vector<Answer> rows, columns;
     const SearchCounts counts = run_all(a, b, 1, rows, &columns);
-    for (size_t i = 0; i < a.count; ++i) Best(rows.data() + i, 1).write(ab_index + i, ab_sq_distance + i);
-    for (size_t j = 0; j < b.count; ++j) Best(columns.data() + j, 1).write(ba_index + j, ba_sq_distance + j);
+    for (size_t i = 0; i < a.count; ++i) TopK(rows.data() + i, 1).write(ab_index + i, ab_sq_distance + i);
+    for (size_t j = 0; j < b.count; ++j) TopK(columns.data() + j, 1).write(ba_index + j, ba_sq_distance + j);
     return counts;
 }
 
 int64_t first_nonfinite_row(const RowSet& rows) {
+    require_rows(rows);
     constexpr size_t kChunk = 256;
     constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
     std::atomic<int64_t> first{kNone};
-    parallel_for((rows.count + kChunk - 1) / kChunk, [&](size_t chunk, int) {
+    parallel_for((rows.count + kChunk - 1) / kChunk, [&](size_t chunk) {
         const size_t end = std::min(rows.count, (chunk + 1) * kChunk);
         for (size_t j = chunk * kChunk; j < end; ++j) {
             const float* row = rows.row(j);

@@ -1,6 +1,7 @@
 // Rows projected into a basis, kept to be queries.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "engine/aligned.h"
@@ -14,6 +15,7 @@ struct ProjectedRows {
     ProjectedRows(const ProjectedRows& other, const int64_t* ids, size_t count);
 
     size_t rank;
+    uint64_t basis_id;
     AlignedArray<float> coordinates;  // count x rank
     std::vector<RowFrame> frames;
 };

@@ -4,12 +4,15 @@
 #include "dispatch.h"
 #include "engine/aligned.h"
 #include "engine/frame.h"
+#include "engine/require.h"
 #include "inreach/nearest.h"
 
 namespace inreach {
 
 double participation(const RowSet& rows, size_t sample) {
+    require_rows(rows);
     const size_t count = std::min(sample, rows.count);
+    if (count == 0) return 0.0;
     std::vector<int64_t> picked(count);
     for (size_t i = 0; i < count; ++i) {
         const size_t at = i * rows.count / count;

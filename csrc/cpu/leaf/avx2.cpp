@@ -131,7 +131,7 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t, float scal
             _mm256_fmsub_ps(t, _mm256_loadu_ps(tails + 8 * c), _mm256_loadu_ps(halves + 8 * c));
         const __m256 value = _mm256_fmadd_ps(s, _mm256_cvtepi32_ps(dot[c]), rest);
         _mm256_storeu_ps(out + 8 * c, value);
-        const int mask = _mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_GE_OQ));
+        const int mask = _mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_NLT_UQ));
         bits |= static_cast<uint64_t>(static_cast<unsigned>(mask)) << (8 * c);
     }
     return bits;

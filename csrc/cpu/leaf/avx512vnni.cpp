@@ -29,7 +29,7 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, fl
             _mm512_fmsub_ps(t, _mm512_loadu_ps(tails + 16 * c), _mm512_loadu_ps(halves + 16 * c));
         const __m512 value = _mm512_fmadd_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(even[c], odd[c])), rest);
         _mm512_storeu_ps(out + 16 * c, value);
-        bits |= static_cast<uint64_t>(_mm512_cmp_ps_mask(value, limit, _CMP_GE_OQ)) << (16 * c);
+        bits |= static_cast<uint64_t>(_mm512_cmp_ps_mask(value, limit, _CMP_NLT_UQ)) << (16 * c);
     }
     return bits;
 }

@@ -98,7 +98,7 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t, float scal
             vst1q_f32(out + column + 4 * c, vfmaq_n_f32(rest, sum, scale));
         }
     }
-    for (int j = 0; j < kBlockRows; ++j) bits |= static_cast<uint64_t>(out[j] >= threshold) << j;
+    for (int j = 0; j < kBlockRows; ++j) bits |= static_cast<uint64_t>(!(out[j] < threshold)) << j;
     return bits;
 }
 

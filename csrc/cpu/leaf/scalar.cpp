@@ -66,7 +66,7 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t, float scal
     uint64_t bits = 0;
     for (int j = 0; j < kBlockRows; ++j) {
         out[j] = scale * static_cast<float>(dot[j]) + (tail * tails[j] - halves[j]);
-        bits |= static_cast<uint64_t>(out[j] >= threshold) << j;
+        bits |= static_cast<uint64_t>(!(out[j] < threshold)) << j;
     }
     return bits;
 }

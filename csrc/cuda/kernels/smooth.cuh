@@ -1,6 +1,6 @@
-// From patch scores to the smoothed map and its maximum (inreach_fast/method/scoring.py, anomaly_map): upsampling
-// and Gaussian filter are one small banded matrix an axis, applied as sums over the cells in their order, in
-// float64.
+// From patch scores to the smoothed map and its maximum (inreach_fast/method/scoring.py, anomaly_map):
+// upsampling and Gaussian filter are one small banded matrix an axis, applied as sums over the cells in their
+// order, in float64.
 #pragma once
 
 #include "portable.cuh"

@@ -16,8 +16,8 @@ struct AxisResample {
     const float* w1 = nullptr;
 };
 
-// One level of the backbone and its part of the map, seen and not owned. Strides count floats and may have
-// any value: channels_last and contiguous tensors are both read in place.
+// A view of one level of the backbone, and its part of the map. Strides count floats and may have any value:
+// channels_last and contiguous tensors are both read in place.
 struct DescribeLevel {
     const float* data = nullptr;  // (batch, channels, height, width)
     size_t channels = 0;

@@ -6,7 +6,7 @@
 
 namespace inreach {
 
-// Members of `channels` channels, seen and not owned. Member i is the float32 row
+// Members of `channels` channels (a view). Member i is the float32 row
 // data[rows[i] * dim .. + dim); channel c holds the members starts[c] .. starts[c + 1] - 1.
 struct ChannelMembers {
     const float* data = nullptr;

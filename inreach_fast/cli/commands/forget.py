@@ -1,47 +1,33 @@
-"""`inreach forget MODEL IMAGE...`: take images out of a model again."""
+"""`inreach forget MODEL IMAGE...`: remove images from a model."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..console import Console
-from ..options import common_options
-from .add import add_growth_options, load_growing, save_grown
+from .add import add_growth_options, add_model_argument, load_growing, save_grown
 
-if TYPE_CHECKING:
-    from . import Subparsers
+DESCRIPTION = """Removes training images from a model, for example a defect that was found later. The result is the
+model that a fit of the remaining images with the same seed images gives. Removing a seed image needs --refit."""
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Options of the command."""
-    parser = subparsers.add_parser(
-        "forget",
-        parents=[common_options()],
-        help="take images out of a model",
-        description="Takes training images out of a model, a defect that was found later, say: it is then the one that "
-        "a fit of the other images with the same seed images gives. A seed image needs --refit.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file; replaced once the new one is complete")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
     parser.add_argument(
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="names as `inreach audit` and `inreach info --json` show them (the last parts do), or numbers from 0",
+        help="names as `inreach audit` and `inreach info --json` print them (the end of a path suffices), or numbers "
+        "from 0",
     )
     add_growth_options(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, console: Console) -> int:
-    """Load, forget, save."""
+def run(args: argparse.Namespace, console: Console) -> None:
     begin = time.perf_counter()
     model = load_growing(args)
-    before = model.n_images_
-    names = set(model.image_names_)
+    before, names = model.n_images_, set(model.image_names_)
     ids = [int(text) if text.isascii() and text.isdigit() and text not in names else text for text in args.images]
     model.forget(ids, refit=args.refit, progress=console.progress)
-    console.close()
-    return save_grown(args, console, model, begin, f"{before - model.n_images_} images forgotten")
+    save_grown(args, console, model, begin, f"{before - model.n_images_} images forgotten")

@@ -6,98 +6,60 @@ import argparse
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...array_types import UInt8Array
-from ...errors import DataError, ImageError, ParameterError
+import inreach_fast
+
+from ...errors import DataError, ImageError
+from ...images.reading import list_images, read_image
+from .. import options
 from ..console import Console
 from ..exit_codes import ANOMALY, SUCCESS
-from ..options import add_skip_bad, common_options
-from ..outputs import OutputNames, require_folder, write_float_tiff, write_npy, write_png
+from ..outputs import OutputNames, require_folders, write_array
+from ..pictures.heat import Inspected
+from ..pictures.inspection import inspection_picture
 from ..tables import format_number, format_seconds
 
-if TYPE_CHECKING:
-    from ...estimator import InReaCh
-    from ...predict.bounded_search import Limits
-    from ...predict.prediction import Prediction
-    from . import Subparsers
+DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
+the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
+--budget-ms the line also has score_lower and score_upper, which bound the full search's score, certain (the verdict is
+proven) and complete (the score is)."""
 
-_MAP_KINDS = ("npy", "tiff")
+_MAP_FORMATS = ("npy", "tiff")
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Options of the command."""
-    parser = subparsers.add_parser(
-        "predict",
-        parents=[common_options()],
-        help="inspect images",
-        description="Inspects images and prints one JSON line for each: file, score, threshold, "
-        "is_anomalous, seconds, and the names of the files written; a file that --skip-bad passed over has a "
-        "line with `error`. With --threshold or --budget-ms also score_lower and score_upper, between which the "
-        "whole search's score lies, certain (the verdict is proven) and complete (the score is).",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file, written by `inreach fit`")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="image files and folders of them")
-    parser.add_argument("--recursive", action="store_true", help="take sub-folders in too")
-    parser.add_argument("--maps", type=Path, metavar="DIR", help="write float32 anomaly maps in each image's frame")
-    parser.add_argument(
-        "--map-format",
-        type=_map_formats,
-        default=("npy",),
-        metavar="npy|tiff|npy,tiff",
-        help="of the maps (npy)",
-    )
-    parser.add_argument("--overlays", type=Path, metavar="DIR", help="write heat-map pictures (PNG)")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        metavar="T",
-        help="decide against this score (the model's own threshold), and stop searching once the verdict is "
-        "certain; maps and overlays are whole nevertheless",
-    )
-    parser.add_argument(
-        "--budget-ms",
-        type=float,
-        metavar="B",
-        help="milliseconds for each image; its score comes with the bounds that could be proven until then",
-    )
-    add_skip_bad(parser)
-    parser.add_argument("--backbone", metavar="NAME", help="the model's backbone, where it is not where it was")
-    parser.add_argument("--weights", type=Path, metavar="PATH", help="its weights file, likewise")
-    parser.add_argument("--device", metavar="NAME", help="torch device of the backbone (the model's)")
-    parser.add_argument("--backend", metavar="NAME", help="kernels: native, numba, torch (the model's)")
-    parser.add_argument(
-        "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY} when any image is anomalous"
-    )
-    parser.set_defaults(run=run)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="model file, written by `inreach fit`")
+    add("images", type=Path, nargs="+", metavar="IMAGES", help="image files and folders of images")
+    add("--maps", type=Path, metavar="DIR", help="write float32 anomaly maps, as large as the images (default: none)")
+    words = "file format of the maps (default: npy)"
+    add("--map-format", type=_map_formats, default=("npy",), metavar="npy|tiff|npy,tiff", help=words)
+    add("--overlays", type=Path, metavar="DIR", help="write heat-map pictures as PNG (default: none)")
+    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for maps
+        and overlays (default: the model's, searched in full)"""
+    add("--threshold", type=float, metavar="T", help=words)
+    words = "time for an image, in milliseconds; the score comes with the bounds proven by then (default: no limit)"
+    add("--budget-ms", type=float, metavar="B", help=words)
+    options.add_reading(parser)
+    options.add_model_overrides(parser)
+    add("--fail-on-anomaly", action="store_true", help=f"return exit code {ANOMALY} if any image is anomalous")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Inspect every image in turn."""
-    from ...estimator import InReaCh
-    from ...images.reading import read_image
-    from ...predict.bounded_search import Limits
-
-    limits = Limits.of(args.threshold, args.budget_ms)
     paths = expand(args.images, recursive=args.recursive)
     names = OutputNames(paths)
-    # Names are settled and folders tried before the first image, not after an hour.
-    for path in paths:
-        _outputs(args, names, path)
-    require_folder(args.maps)
-    require_folder(args.overlays)
-    model = InReaCh.load(
-        args.model, backbone=args.backbone, weights=args.weights, device=args.device, backend=args.backend
-    )
-    if not model.from_descriptors:
-        _ = model.backbone  # loaded (and refused, if it is another) before the first image's seconds count
-    if limits.any:
-        model.prepare()
-    threshold = float(model.threshold_ if limits.threshold is None else limits.threshold)
+    # Names and folders are checked before the first image, not after an hour.
+    files = {path: _outputs(args, names, path) for path in paths}
+    require_folders(args.maps, args.overlays)
+    model = inreach_fast.InReaCh.load(args.model, **options.model_overrides(args))
+    model.prepare()  # before the first image's seconds count
+    limited = args.threshold is not None or args.budget_ms is not None
+    threshold = float(model.threshold_ if args.threshold is None else args.threshold)
 
     begin = time.perf_counter()
     anomalous = skipped = 0
-    for number, path in enumerate(paths):
+    for number, path in enumerate(paths, start=1):
         start = time.perf_counter()
         try:
             image = read_image(path)
@@ -108,119 +70,68 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.note(f"inreach: passed over: {error}")
             console.row({"file": path, "error": str(error)})
             continue
-        outputs = _outputs(args, names, path)
-        prediction = _predicted(model, image, limits, bool(outputs), start)
+        limits: dict[str, Any] = {"threshold": None if files[path] else args.threshold}  # maps are complete
+        if args.budget_ms is not None:
+            spent = (time.perf_counter() - start) * 1e3  # reading the file counts
+            limits["budget_ms"] = max(args.budget_ms - spent, 1e-3)
+        prediction = model.predict(image, **limits)
         seconds = time.perf_counter() - start
-        is_anomalous = float(prediction.score) > threshold
+        score = float(prediction.score)
         row: dict[str, Any] = {
             "file": path,
-            "score": float(prediction.score),
+            "score": score,
             "threshold": threshold,
-            "is_anomalous": is_anomalous,
+            "is_anomalous": score > threshold,
             "seconds": round(seconds, 4),
         }
-        if limits.any:
+        if limited:
             row |= {
                 "score_lower": float(prediction.score_lower),
                 "score_upper": float(prediction.score_upper),
                 "certain": bool(prediction.score_lower > threshold or prediction.score_upper <= threshold),
                 "complete": bool(prediction.complete),
             }
-        _write(outputs, model, path, image, prediction, threshold)
-        if outputs:
-            row["outputs"] = dict(outputs)
-        anomalous += is_anomalous
+        if files[path]:
+            row["outputs"] = files[path]
+            anomaly_map = model.map_to_original(prediction.anomaly_map, image.shape[:2])
+            inspected = Inspected(str(path), image, anomaly_map, score, threshold, score > threshold)
+            for kind, target in files[path].items():
+                write_array(target, inspection_picture(inspected) if kind == "overlay" else anomaly_map)
+        anomalous += score > threshold
         console.row(row)
-        if console.progress is not None:
-            console.progress("inspection", number + 1, len(paths))
-    console.close()
-    _close(
-        console,
-        len(paths) - skipped,
-        anomalous,
-        skipped,
-        time.perf_counter() - begin,
-        threshold,
-    )
+        console.progress("inspection", number, len(paths))
+    words = f"{len(paths) - skipped} inspected, {anomalous} anomalous (threshold {format_number(threshold)})"
+    if skipped:
+        words += f", {skipped} passed over"
+    # On stderr: stdout holds JSON lines only.
+    console.note(f"{words}, {format_seconds(time.perf_counter() - begin)}")
     if skipped == len(paths):
-        raise DataError(f"none of the {skipped} images could be read; the first is {paths[0]}")
+        raise DataError(f"{paths[0]}: cannot be read, and no other of the {skipped} images can; give other images")
     return ANOMALY if args.fail_on_anomaly and anomalous else SUCCESS
 
 
-def _predicted(model: InReaCh, image: UInt8Array, limits: Limits, with_outputs: bool, start: float) -> Prediction:
-    if limits.budget is None:
-        # A map that a file is made of is proven, unless there is no time for it.
-        return model.predict(image, threshold=None if with_outputs else limits.threshold)
-    left = limits.budget - (time.perf_counter() - start)  # reading the file counts too
-    return model.predict(image, threshold=None if with_outputs else limits.threshold, budget_ms=max(left, 1e-6) * 1e3)
-
-
 def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
-    """Files as they are, folders as their images; a file named twice is inspected once."""
-    from ...images.reading import list_images
-
+    """Files, and the images of folders; a file that is named twice is inspected once."""
     paths: dict[Path, None] = {}
     for item in inputs:
-        found = list_images(item, recursive=recursive) if item.is_dir() else [item]
-        paths.update(dict.fromkeys(found))
+        paths.update(dict.fromkeys(list_images(item, recursive=recursive) if item.is_dir() else [item]))
     return list(paths)
 
 
 def _map_formats(text: str) -> tuple[str, ...]:
+    """argparse type: `npy`, `tiff` or both."""
     kinds = tuple(dict.fromkeys(kind.strip().lower() for kind in text.split(",")))
-    unknown = [kind for kind in kinds if kind not in _MAP_KINDS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no map format; give npy, tiff or npy,tiff")
+    for kind in kinds:
+        if kind not in _MAP_FORMATS:
+            raise argparse.ArgumentTypeError(f"{kind!r} is not a map format; give npy, tiff or npy,tiff")
     return kinds
 
 
-def _outputs(args: argparse.Namespace, names: OutputNames, path: Path) -> list[tuple[str, Path]]:
-    """Kind and name of every file that this image gets."""
-    outputs = []
+def _outputs(args: argparse.Namespace, names: OutputNames, path: Path) -> dict[str, Path]:
+    """Kind and name of every file that an image gets."""
+    outputs = {}
     if args.maps is not None:
-        outputs += [(f"map_{kind}", names.path(args.maps, path, f".{kind}")) for kind in args.map_format]
+        outputs = {f"map_{kind}": names.path(args.maps, path, f".{kind}") for kind in args.map_format}
     if args.overlays is not None:
-        outputs.append(("overlay", names.path(args.overlays, path, ".png")))
-    targets = [target for _, target in outputs]
-    if len(set(targets)) < len(targets):
-        raise ParameterError("--maps and --overlays would write the same file; give them different folders")
+        outputs["overlay"] = names.path(args.overlays, path, ".png")
     return outputs
-
-
-def _write(
-    outputs: list[tuple[str, Path]],
-    model: InReaCh,
-    path: Path,
-    image: UInt8Array,
-    prediction: Prediction,
-    threshold: float,
-) -> None:
-    if not outputs:
-        return
-    from ..pictures.overlay import inspection_picture
-
-    height, width = image.shape[:2]
-    anomaly_map = model.map_to_original(prediction.anomaly_map, (height, width))
-    for kind, target in outputs:
-        if kind == "map_npy":
-            write_npy(target, anomaly_map)
-        elif kind == "map_tiff":
-            write_float_tiff(target, anomaly_map)
-        else:
-            picture = inspection_picture(
-                image,
-                anomaly_map,
-                name=str(path),
-                score=float(prediction.score),
-                threshold=threshold,
-                is_anomalous=float(prediction.score) > threshold,
-            )
-            write_png(target, picture)
-
-
-def _close(console: Console, inspected: int, anomalous: int, skipped: int, seconds: float, threshold: float) -> None:
-    words = f"{inspected} inspected, {anomalous} anomalous (threshold {format_number(threshold)})"
-    if skipped:
-        words += f", {skipped} passed over"
-    # stdout holds JSON lines and nothing else, so that the summary goes to stderr.
-    console.note(f"{words}, {format_seconds(seconds)}")

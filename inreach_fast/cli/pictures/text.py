@@ -1,4 +1,4 @@
-"""Labels, drawn with the font inside Pillow: nothing to install, nothing to find on the machine."""
+"""Labels, drawn in the font that Pillow brings along."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from PIL import ImageDraw, ImageFont
 
-Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 Colour: TypeAlias = tuple[int, int, int]
 
 INK: Colour = (30, 30, 30)
@@ -15,31 +14,17 @@ FAINT: Colour = (110, 110, 110)
 GOOD: Colour = (0, 110, 60)
 BAD: Colour = (190, 20, 30)
 
-
-@lru_cache(maxsize=32)
-def font(size: int) -> Font:
-    """Pillow's font at a size in pixels (its one fixed bitmap font where Pillow has no FreeType)."""
-    try:
-        return ImageFont.load_default(size)
-    except (TypeError, ImportError):  # Pillow before 10.1, or built without FreeType
-        return ImageFont.load_default()
-
-
-def width_of(text: str, size: int) -> float:
-    """Width of a line of text in pixels."""
-    return font(size).getlength(text)
+font = lru_cache(maxsize=32)(ImageFont.load_default)
+"""Pillow's font at a size in pixels."""
 
 
 def shorten(text: str, size: int, room: float) -> str:
-    """`text`, its middle replaced by an ellipsis where it is wider than `room` pixels."""
-    if width_of(text, size) <= room:
-        return text
-    for keep in range(len(text) - 1, 1, -1):
-        head = keep // 2
-        candidate = text[:head] + "..." + text[len(text) - (keep - head) :]
-        if width_of(candidate, size) <= room:
-            return candidate
-    return text[:1]
+    """`text`, with its middle replaced by an ellipsis if it is wider than `room` pixels."""
+    keep, shown = len(text), text
+    while keep > 1 and font(size).getlength(shown) > room:
+        keep -= 1
+        shown = text[: keep // 2] + "..." + text[len(text) - (keep - keep // 2) :]
+    return shown
 
 
 def draw_text(
@@ -48,18 +33,10 @@ def draw_text(
     text: str,
     *,
     size: int,
+    room: float,
     colour: Colour = INK,
     centre: bool = False,
-    room: float | None = None,
 ) -> None:
-    """One line of text, its top at `at`; `centre` takes the x of `at` as the middle; shortened to `room`."""
-    if room is not None:
-        text = shorten(text, size, room)
-    x, y = at
-    if centre:
-        x -= width_of(text, size) / 2
-    # Characters that the bitmap font of an old Pillow lacks must not end the program.
-    face = font(size)
-    if not isinstance(face, ImageFont.FreeTypeFont):
-        text = text.encode("latin-1", "replace").decode("latin-1")
-    draw.text((x, y), text, fill=colour, font=face)
+    """One line of text, shortened to `room` pixels; `at` is its top left corner, or the middle of its top."""
+    words = shorten(text, size, room)
+    draw.text(at, words, fill=colour, font=font(size), anchor="ma" if centre else "la")

@@ -17,6 +17,7 @@ _BUILD_BYTES = 1 << 30  # where no limit is given
 def build_in(folder: Path, bank: Bank, basis: _core.Basis, memory_limit: int | None) -> dict[str, Array]:
     """Builds the index's arrays, each in a file of its own and mapped."""
     heads, heads_file = None, folder / "heads.tmp"
+    arrays: dict[str, Array] = {}
     if memory_limit is not None and len(bank) * _core.LeafBuilder.HEAD_FLOATS * 4 > memory_limit // 2:
         heads = np.memmap(heads_file, np.float32, "w+", shape=(len(bank), _core.LeafBuilder.HEAD_FLOATS))
         _reserve_space(heads_file)
@@ -24,7 +25,6 @@ def build_in(folder: Path, bank: Bank, basis: _core.Basis, memory_limit: int | N
         limit = _BUILD_BYTES if memory_limit is None else memory_limit
         plain = None if heads is None else heads.view(np.ndarray)
         builder = _core.LeafBuilder(basis, bank.rows, bank.index, bank.mapped, limit, plain)
-        arrays = {}
         for name, dtype, count in builder.shapes():
             path = folder / f"{name}.npy"
             if count == 0:
@@ -33,6 +33,12 @@ def build_in(folder: Path, bank: Bank, basis: _core.Basis, memory_limit: int | N
                 arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, (count,)).view(np.ndarray)
                 _reserve_space(path)
         builder.fill(arrays)
+    except BaseException:  # a full disk, Ctrl-C: no half-written array stays
+        names = list(arrays)
+        arrays.clear()  # what is mapped cannot be deleted on Windows
+        for name in names:
+            (folder / f"{name}.npy").unlink(missing_ok=True)
+        raise
     finally:
         del heads
         heads_file.unlink(missing_ok=True)

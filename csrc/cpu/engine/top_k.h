@@ -1,27 +1,29 @@
-// The k best answers so far, ordered by (float64 squared distance, row number).
+// The k nearest rows so far, ordered by (float64 squared distance, row number).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
 namespace inreach {
 
 struct Answer {
+    static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+
     double sq_distance = std::numeric_limits<double>::infinity();
-    int64_t row = std::numeric_limits<int64_t>::max();
+    int64_t row = kNone;
 
     bool before(const Answer& other) const {
         return sq_distance < other.sq_distance || (sq_distance == other.sq_distance && row < other.row);
     }
 };
 
-// A view of k answers kept by the caller, nearest first. A row must be offered once only (for k = 1 again is
-// harmless).
-class Best {
+// A view of k answers kept by the caller, nearest first. For k > 1 a row must be offered once only.
+class TopK {
   public:
-    Best(Answer* answers, size_t k) : answers_(answers), k_(k) {}
+    TopK(Answer* answers, size_t k) : answers_(answers), k_(k) {}
 
-    // Distance that a row must not exceed to matter: infinity until k rows were found.
+    // Rows farther than this cannot enter: infinity until k rows were found.
     double limit() const { return answers_[k_ - 1].sq_distance; }
 
     void offer(const Answer& answer) {
@@ -31,11 +33,10 @@ class Best {
         answers_[i] = answer;
     }
 
-    // Writes index (-1 where none) and float32 distance.
+    // Row numbers (-1 for none) and float32 distances.
     void write(int64_t* index, float* sq_distance) const {
         for (size_t i = 0; i < k_; ++i) {
-            const bool found = answers_[i].row != std::numeric_limits<int64_t>::max();
-            index[i] = found ? answers_[i].row : -1;
+            index[i] = answers_[i].row == Answer::kNone ? -1 : answers_[i].row;
             sq_distance[i] = static_cast<float>(answers_[i].sq_distance);
         }
     }

@@ -1,14 +1,19 @@
-"""torchvision's residual networks, cut after the last level asked for."""
+"""torchvision's residual networks, cut after the last level; and WideResNet50-2, the paper's backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models import wide_resnet50_2
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, Wide_ResNet50_2_Weights
 
-from .definition import LevelNetwork
+from .definition import IMAGENET, BackboneDefinition, LevelNetwork
+from .weights import hub_file
+
+WIDE_RESNET50_2 = "wide_resnet50_2"
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -20,7 +25,7 @@ def resnet_block_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The named hierarchies of ALGORITHM section 3, for a ResNet whose layer1..layer3 have enough blocks.
+    """The named hierarchies of ALGORITHM section 3, as far as the ResNet has their stages.
 
     "PC": the last blocks of layer2 and layer3 (layer2.3 and layer3.5 in WideResNet50-2). "reference": the
     blocks of layer1 to layer3 without layer3.0, and layer4.0.
@@ -47,11 +52,10 @@ def can_be_cut(model: nn.Module, levels: Sequence[str]) -> bool:
 
 
 class CutResNet(LevelNetwork):
-    """Stem and blocks of a torchvision ResNet up to the last level; the rest is not kept.
+    """Stem and blocks of a torchvision ResNet up to the last level.
 
-    The blocks' in-place ReLUs work on tensors of their own block: what a block returns is only read by the
-    next one (its convolutions, and the sum ``out += identity``, which changes `out`). So the captured levels
-    stay intact.
+    The in-place ReLUs of a block write to tensors of that block alone. The output of a block is only read by the next
+    one (its convolutions, and the sum ``out += identity``, which writes to `out`), so that levels stay intact.
     """
 
     def __init__(self, model: ResNet, levels: Sequence[str]) -> None:
@@ -74,3 +78,30 @@ class CutResNet(LevelNetwork):
             if name in self._levels:
                 captured[name] = x
         return [captured[level] for level in self._levels]
+
+
+def wide_resnet50_2_definition() -> BackboneDefinition:
+    """WideResNet50-2 with 13 levels: layer1.{0,1,2}, layer2.{0,1,2,3}, layer3.{0,...,5}, each after its last ReLU.
+
+    The module is on the meta device: weights are loaded after it is cut.
+    """
+    with torch.device("meta"):
+        model = wide_resnet50_2(weights=None)
+    blocks = resnet_block_names(model)
+    return BackboneDefinition(
+        module=model,
+        levels=tuple(name for name in blocks if not name.startswith("layer4.")),
+        normalisation=IMAGENET,
+        name=WIDE_RESNET50_2,
+        hierarchies=resnet_hierarchies(model),
+        known_levels=blocks,
+    )
+
+
+def wide_resnet50_2_weights() -> tuple[Path, None]:
+    """The official weight file (IMAGENET1K_V1), from torch.hub's cache or downloaded; its name contains its sha256.
+
+    Raises:
+        WeightsError: neither is possible.
+    """
+    return hub_file(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url, WIDE_RESNET50_2), None

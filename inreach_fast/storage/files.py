@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from .array_types import Array
+from ..array_types import Array
 
 WINDOWS: Final = os.name == "nt"
 _BLOCK: Final = 16 << 20

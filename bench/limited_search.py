@@ -1,4 +1,4 @@
-"""``python -m bench.verdict``: `predict` with a threshold and with budgets, beside the whole search, in one run."""
+"""``python -m bench.limited_search``: `predict` with a threshold and with budgets, against the full search."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from . import serving
 
-# Budgets, in parts of what the whole search of that model takes in this run.
+# Budgets, as shares of the full search's time in this run.
 PARTS = (0.25, 0.5, 0.75, 1.5)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures the classes asked for."""
-    parser = serving.arguments("verdict", __doc__)
-    parser.add_argument("--images", type=int, default=24, help="test images of each class, good and defective")
+    """Measure the requested classes."""
+    parser = serving.arguments("limited_search", __doc__)
+    parser.add_argument("--images", type=int, default=24, help="test images of each class (default: 24)")
     options = parser.parse_args(arguments)
     found = {}
     for name in serving.classes(parser, options):
-        model = serving.fitted(name, options.models)
+        model = serving.fitted_model(name, options.models)
         files, defects = serving.test_files(name)
         order = np.random.default_rng(0).permutation(len(files))[: options.images]
         rows = list(serving.descriptors(model, [files[i] for i in order]))
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(model: Any, images: list[Any], defects: list[bool]) -> dict[str, Any]:
-    """Each image by the whole search, to a verdict, and within budgets, in turn: search and map, no backbone."""
+    """Each image by the full search, with a threshold, and with budgets, in turn; without the network."""
     model.prepare()
-    plain = [_timed(model, rows) for rows in images]  # also the warming up
+    plain = [_timed(model, rows) for rows in images]  # also warms up
     usual = median(seconds for seconds, _ in plain)
     ways: dict[str, dict[str, Any]] = {"whole search": {}, "threshold": {"threshold": model.threshold_}}
     for part in PARTS:
@@ -84,7 +84,7 @@ def _share(values: list[float]) -> float | None:
 
 
 def table(name: str, found: dict[str, Any]) -> str:
-    """As Markdown."""
+    """The figures as a Markdown table."""
     lines = [
         f"{name}: {found['images']} test images ({found['defective']} defective), {found['patches']:,} nominal "
         f"patches; the whole search and map take {1e3 * found['whole_seconds']:.3g} ms, median",

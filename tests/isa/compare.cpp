@@ -1,7 +1,7 @@
 // Every kernel of every instruction set that this machine can run, against the scalar one, on random data:
 // EXACT kernels bit for bit, FILTER kernels within the bound that kernels.h promises. Then whole searches
-// under each of them. Needs no Python, so that it runs under qemu-user for processors that are not at hand
-// (`make neon-test`); built for the host it checks the host's own tables just so.
+// under each of them. Needs no Python: `make neon-test` runs it under qemu-user, `make windows-test` under
+// Wine.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -13,6 +13,7 @@
 
 #include "dispatch.h"
 #include "engine/rounding.h"
+#include "inreach/interrupt.h"
 #include "inreach/nearest.h"
 
 namespace {
@@ -238,6 +239,18 @@ void compare_scan_codes(const KernelTable& one) {
             expect(std::abs(out[j] - exact) <= gamma32(4) * size, "scan_codes: rounding bound");
             expect(((bits >> j) & 1) == (out[j] >= threshold), "scan_codes: bits");
         }
+        auto unknown = halves;
+        unknown[5] = NAN;
+        expect((one.scan_codes(block.data(), row.data(), row_sum, scale, tail, tails.data(), unknown.data(),
+                               threshold, out.data()) |
+                uint64_t{1} << 5) == (bits | uint64_t{1} << 5) &&
+                   std::isnan(out[5]),
+               "scan_codes: NaN changes other rows");
+        expect(one.scan_codes(block.data(), row.data(), row_sum, scale, tail, tails.data(), unknown.data(),
+                              threshold, out.data()) >>
+                       5 &
+                   1,
+               "scan_codes: NaN must pass");
     }
 }
 
@@ -296,29 +309,72 @@ void compare_describe(const KernelTable& one, const KernelTable& scalar) {
     }
 }
 
-// A search under this table gives plain float64 brute force's answer, ties and all.
+inreach::RowSet rows_of(const std::vector<float>& values, size_t dim) {
+    inreach::RowSet rows;
+    rows.data = values.data(), rows.count = values.size() / dim, rows.dim = rows.stride = dim;
+    return rows;
+}
+
+// Searches under this table give plain float64 brute force's answers, ties and all.
 void compare_search(const KernelTable& scalar) {
-    constexpr size_t kDim = 37, kRows = 300, kQueries = 100, kNearest = 3;
-    auto rows = normal(kRows * kDim);
-    std::copy(rows.begin(), rows.begin() + kDim, rows.begin() + 200 * kDim);  // an exact tie
-    auto queries = normal(kQueries * kDim);
-    std::copy(rows.begin(), rows.begin() + kDim, queries.begin());
-    inreach::RowSet a, b;
-    a.data = queries.data(), a.count = kQueries, a.dim = a.stride = kDim;
-    b.data = rows.data(), b.count = kRows, b.dim = b.stride = kDim;
-    std::vector<int64_t> index(kQueries * kNearest);
-    std::vector<float> sq_distance(kQueries * kNearest);
-    inreach::nearest_brute(a, b, kNearest, index.data(), sq_distance.data());
+    constexpr size_t kDim = 70, kRows = 6000, kQueries = 100, kNearest = 3, kRank = 64;
+    auto values = normal(kRows * kDim), asked = normal(kQueries * kDim);
+    for (auto* some : {&values, &asked})
+        for (size_t i = 0; i < some->size(); ++i) (*some)[i] /= static_cast<float>(1 + i % kDim);
+    std::copy_n(values.begin(), kDim, values.begin() + 200 * kDim);  // an exact tie
+    std::copy_n(values.begin(), kDim, asked.begin());
+    std::fill_n(values.begin() + 300 * kDim, kDim, 1e20f);  // outside of the frame
+    std::fill_n(asked.begin() + kDim, kDim, 1e20f);
+    const inreach::RowSet queries = rows_of(asked, kDim), bank = rows_of(values, kDim);
+
+    std::vector<float> axes(kRank * kDim);
+    for (size_t i = 0; i < kRank; ++i) axes[i * kDim + i] = 1.0f;
+    const auto basis = inreach::make_basis(std::vector<double>(kDim, 0.0), 0.5, kRank, axes.data(), 0.0);
+    const auto leaf_index = inreach::make_leaf_index(*basis, bank);
+    const auto projected = inreach::project_rows(*basis, queries);
+
+    std::vector<int64_t> brute(kQueries * kNearest), pruned(brute), near(kQueries);
+    std::vector<float> brute_sq(brute.size()), pruned_sq(brute.size()), upper(kQueries), lower(kQueries);
+    inreach::nearest_brute(queries, bank, kNearest, brute.data(), brute_sq.data());
+    inreach::nearest_pruned(queries, *projected, bank, *basis, *leaf_index, kNearest, nullptr, pruned.data(),
+                            pruned_sq.data());
+    inreach::nearest_bounds(queries, *projected, bank, *basis, *leaf_index, nullptr, near.data(),
+                            upper.data(), lower.data());
     for (size_t q = 0; q < kQueries; ++q) {
         std::vector<std::pair<double, int64_t>> all;
         for (size_t j = 0; j < kRows; ++j)
-            all.emplace_back(scalar.sq_distance(a.row(q), b.row(j), kDim), static_cast<int64_t>(j));
-        std::sort(all.begin(), all.end());
-        for (size_t i = 0; i < kNearest; ++i)
-            expect(index[q * kNearest + i] == all[i].second &&
-                       sq_distance[q * kNearest + i] == static_cast<float>(all[i].first),
+            all.emplace_back(scalar.sq_distance(queries.row(q), bank.row(j), kDim), static_cast<int64_t>(j));
+        std::partial_sort(all.begin(), all.begin() + kNearest, all.end());
+        for (size_t i = 0; i < kNearest; ++i) {
+            const size_t at = q * kNearest + i;
+            const auto sq = static_cast<float>(all[i].first);
+            expect(brute[at] == all[i].second && brute_sq[at] == sq,
                    "nearest_brute, query " + std::to_string(q));
+            expect(pruned[at] == all[i].second && pruned_sq[at] == sq,
+                   "nearest_pruned, query " + std::to_string(q));
+        }
+        expect(lower[q] <= brute_sq[q * kNearest] && brute_sq[q * kNearest] <= upper[q],
+               "nearest_bounds, query " + std::to_string(q));
     }
+}
+
+// An operation that is asked to stop does so long before its end (64 * 60,000^2 multiply-adds), and the pool
+// is of use afterwards.
+void check_interrupt() {
+    const auto values = normal(60000 * 64);
+    const inreach::RowSet rows = rows_of(values, 64);
+    std::vector<int64_t> index(rows.count);
+    std::vector<float> sq_distance(rows.count);
+    int asked = 0;
+    bool stopped = false;
+    try {
+        const inreach::InterruptScope scope([&] { return ++asked == 2; });
+        inreach::nearest_brute(rows, rows, 1, index.data(), sq_distance.data());
+    } catch (const inreach::Interrupted&) {
+        stopped = true;
+    }
+    expect(stopped && asked == 2, "a search that is asked to stop");
+    expect(inreach::first_nonfinite_row(rows) == -1, "the pool after an interruption");
 }
 
 }  // namespace
@@ -345,6 +401,7 @@ int main(int argc, char** argv) {
         std::printf("%s: %ld checks\n", name.c_str(), checks - before);
         wanted_seen = wanted_seen || name == argv[1];
     }
+    check_interrupt();
     if (!wanted_seen) std::printf("FAILED: %s is not among the tables of this build\n", argv[1]);
     std::printf("%d failed\n", failures);
     return failures == 0 && wanted_seen ? 0 : 1;

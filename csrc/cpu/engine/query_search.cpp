@@ -1,0 +1,325 @@
+#include "engine/query_search.h"
+
+#include <algorithm>
+
+#include "dispatch.h"
+#include "engine/mapped.h"
+#include "engine/require.h"
+#include "engine/rounding.h"
+#include "engine/threads.h"
+
+namespace inreach {
+
+namespace {
+
+// First answers. CONSTANTS_TODO
+constexpr size_t kFirstBranches = 4;     // branches whose leaves may be read first
+constexpr size_t kFirstLeaves = 4;       // leaves with an answer that are read first
+constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
+constexpr size_t kBoundLeaves = 12;      // leaves that nearest_bounds reads
+
+// Relative rounding of a float32 dot product over head and tail, its start value and the squared norms.
+constexpr double kRoundingSlack = 64 * kUnit32;
+// Of a difference from a code, relative to itself and to the longest code (docs/search.md, 5).
+constexpr double kCodeRounding = 4.1 * kUnit32;
+
+// A float32 sum of squares, lowered by what rounding can have added. NaN (an index whose file was altered)
+// becomes 0: nothing is known.
+double lowered(float sum) {
+    return std::max(0.0, static_cast<double>(sum) * (1.0 - kRoundingSlack) - kUnderflow);
+}
+
+}  // namespace
+
+SearchContext::SearchContext(const RowSet& queries, const ProjectedRows& projected, const RowSet& bank,
+                             const Basis& basis, const LeafIndex& index, size_t k, const int64_t* hint)
+    : queries(queries),
+      projected(projected),
+      bank(bank),
+      basis(basis),
+      index(index),
+      table(kernels()),
+      grouped(queries.group != nullptr && bank.group != nullptr) {
+    require_search(queries, bank, k);
+    require(basis.dim() == bank.dim, "basis: made for rows of another length");
+    require(projected.frames.size() == queries.count && projected.basis_id == basis.id(),
+            "projected: rows of another set or in another basis");
+    require(index.rows_indexed() == bank.count && index.basis_id() == basis.id(),
+            "leaf_index: belongs to another bank or basis");
+    if (hint == nullptr) return;
+    for (size_t i = 0; i < queries.count; ++i)
+        require(hint[i] >= -1 && hint[i] < static_cast<int64_t>(bank.count), "hint: no such bank row");
+}
+
+QuerySearch::QuerySearch(const SearchContext& context, size_t query, const float* head, SearchWork& work,
+                         TopK answers)
+    : context_(context),
+      bank_(context.bank),
+      index_(context.index),
+      table_(context.table),
+      original_(context.queries.row(query)),
+      frame_(context.projected.frames[query]),
+      coordinates_(context.projected.coordinates.data() + query * context.projected.rank),
+      head_(head),
+      work_(work),
+      answers_(answers),
+      group_(context.grouped ? context.queries.group[query] : 0),
+      scale_(context.basis.lipschitz() * context.basis.scale()) {
+    double sq = 0.0;
+    for (size_t i = 0; i < kBallDepth; ++i) sq += static_cast<double>(head[i]) * head[i];
+    // Lowered by what rounding can do to the dot products with the balls' centres.
+    const double norms = static_cast<double>(frame_.norm) + index_.centre_norm() + frame_.error;
+    ball_sq_ = round_down(sq - 2.0 * kRoundingSlack * norms * norms - kUnderflow);
+    update_reach();
+}
+
+void QuerySearch::offer(int64_t row) {
+    if (!eligible(row)) return;
+    decide(static_cast<uint32_t>(row));
+    update_reach();
+}
+
+void QuerySearch::start(const float* dots, size_t stride) {
+    const StoredArray<uint32_t>& unbounded = index_.unbounded();
+    for (size_t i = 0; i < unbounded.size(); ++i) {
+        if (i % 1024 == 0) stop_point();
+        offer(unbounded[i]);
+    }
+    BallGap nearest[kFirstBranches];  // by distance from their centres
+    size_t found = 0;
+    for (size_t b = 0; b < index_.branches(); ++b) {
+        const BallGap one{-dot_of(dots, stride, b), static_cast<uint32_t>(b)};
+        if (found == kFirstBranches && !(one < nearest[found - 1])) continue;
+        size_t i = found < kFirstBranches ? found++ : found - 1;
+        for (; i > 0 && one < nearest[i - 1]; --i) nearest[i] = nearest[i - 1];
+        nearest[i] = one;
+    }
+    size_t productive = 0;
+    for (size_t n = 0; n < found && productive < kFirstLeaves && read_.size() < kMostFirstLeaves; ++n) {
+        const size_t b = nearest[n].number;
+        if (n > 0 && branch_gap(dot_of(dots, stride, b), b) > reach_) continue;
+        BallGap leaves[kBlockRows];
+        const size_t count = leaves_in_reach(b, leaves);
+        std::sort(leaves, leaves + count);
+        for (size_t i = 0; i < count && productive < kFirstLeaves && read_.size() < kMostFirstLeaves; ++i) {
+            if (leaves[i].gap > reach_) break;
+            read_.push_back(leaves[i].number);
+            read_leaf(leaves[i].number);
+            if (candidates_.empty()) continue;
+            drain();
+            ++productive;
+        }
+    }
+}
+
+void QuerySearch::want_leaves(size_t branch, float* dots, uint64_t bit, uint64_t* wanted) {
+    uint32_t in[kBlockRows];
+    const size_t found = scan_balls(branch, dots, in);
+    for (size_t i = 0; i < found; ++i) wanted[in[i]] |= bit;
+    for (const uint32_t leaf : read_)
+        if (leaf / kLeavesPerBranch == branch) wanted[leaf % kLeavesPerBranch] &= ~bit;
+}
+
+double QuerySearch::read_nearest(const float* dots, size_t stride, std::vector<BallGap>& heap) {
+    const auto later = [](const BallGap& a, const BallGap& b) { return b < a; };
+    const auto push = [&](const BallGap& ball) {
+        heap.push_back(ball);
+        std::push_heap(heap.begin(), heap.end(), later);
+    };
+    heap.clear();
+    const auto leaves = static_cast<uint32_t>(index_.leaves());
+    for (size_t b = 0; b < index_.branches(); ++b) {  // numbered after the leaves
+        const float gap = round_down(branch_gap(dot_of(dots, stride, b), b));
+        if (gap <= reach_) push({gap, leaves + static_cast<uint32_t>(b)});
+    }
+    size_t left = kBoundLeaves;
+    while (!heap.empty()) {
+        const BallGap ball = heap.front();
+        if (ball.gap > reach_ || (left == 0 && ball.number < leaves)) break;
+        std::pop_heap(heap.begin(), heap.end(), later);
+        heap.pop_back();
+        if (ball.number < leaves) {
+            --left;
+            if (std::find(read_.begin(), read_.end(), ball.number) != read_.end()) continue;
+            read_leaf(ball.number);
+            drain();
+            continue;
+        }
+        BallGap found[kBlockRows];
+        const size_t count = leaves_in_reach(ball.number - leaves, found);
+        for (size_t i = 0; i < count; ++i) push(found[i]);
+    }
+    return heap.empty() ? reach_ : std::min(reach_, static_cast<double>(heap.front().gap));
+}
+
+float QuerySearch::sq_lower(double bound) const {
+    if (bound >= reach_) return static_cast<float>(answers_.limit());  // what was found is the nearest
+    const double distance = std::max(0.0, bound - frame_.error) / scale_ * (1.0 - 4.0 * kDecisionSlack);
+    return std::min(round_down(distance * distance), static_cast<float>(answers_.limit()));
+}
+
+// The largest distance in the frame at which a row can still matter.
+void QuerySearch::update_reach() {
+    const double limit = answers_.limit();
+    reach_ = std::isinf(limit) ? 1e18 : scale_ * std::sqrt(limit) * (1.0 + kDecisionSlack) + frame_.error;
+    reach_ = std::min(reach_, 1e18);
+}
+
+void QuerySearch::decide(uint32_t row) {
+    answers_.offer({table_.sq_distance(original_, bank_.row(row), bank_.dim), static_cast<int64_t>(row)});
+    if (++work_.counts.decided >= work_.check_memory_at)
+        work_.check_memory_at = work_.counts.decided + limit_resident(bank_);
+}
+
+// The dots of a branch's leaves, and which of them are within reach.
+size_t QuerySearch::scan_balls(size_t branch, float* dots, uint32_t* in_reach) {
+    table_.scan_block(index_.leaf_centres(branch), kBallDepth, head_, 0.0f, index_.leaf_starts(branch), dots);
+    work_.balls += kBlockRows;
+    return table_.collect_in_reach(dots, index_.leaf_radii(branch), kBlockRows, ball_sq_,
+                                   round_up(reach_ * (1.0 + 1e-6)), in_reach);
+}
+
+size_t QuerySearch::leaves_in_reach(size_t branch, BallGap* out) {
+    float dots[kBlockRows];
+    uint32_t in[kBlockRows];
+    const size_t found = scan_balls(branch, dots, in);
+    size_t count = 0;
+    for (size_t i = 0; i < found; ++i) {
+        const size_t leaf = branch * kLeavesPerBranch + in[i];
+        if (leaf < index_.leaves())
+            out[count++] = {round_down(leaf_gap(dots[in[i]], leaf)), static_cast<uint32_t>(leaf)};
+    }
+    return count;
+}
+
+// The query in codes about the centre of a group of leaves.
+void QuerySearch::quantize(size_t group) {
+    if (group == group_at_) return;
+    group_at_ = group;
+    quantized_ = table_.quantize(coordinates_, index_.group_centre(group), codes_);
+    const double length =
+        static_cast<double>(quantized_.step) * std::sqrt(static_cast<double>(quantized_.sq_sum));
+    const double missed =
+        std::sqrt(static_cast<double>(quantized_.sq_error) * (1.0 + 256 * kUnit32) + kUnderflow);
+    missed_ = missed + 4.0 * kUnit32 * (length + missed);
+    const double tail = frame_.scan_tail;
+    code_sq_ = length * length + tail * tail;
+    code_norm_ = std::sqrt(code_sq_);
+}
+
+void QuerySearch::read_leaf(size_t leaf) {
+    const LeafNumbers numbers = index_.numbers(leaf);
+    quantize(leaf / kLeavesPerGroup);
+    const double norms = (code_norm_ + numbers.norm) * (1.0 + 1e-9);
+    const double slack = kRoundingSlack * norms * norms + kUnderflow;
+    const double far = reach_ + numbers.error + numbers.residue + missed_;
+    const double threshold = 0.5 * (code_sq_ - far * far) - slack;
+    float values[kBlockRows];
+    uint64_t survivors =
+        table_.scan_codes(index_.first_codes(leaf), codes_, quantized_.sum,
+                          quantized_.step * index_.group_step(leaf / kLeavesPerGroup), frame_.scan_tail,
+                          index_.first_tails(leaf), index_.first_halves(leaf), round_down(threshold), values);
+    work_.counts.bounded += kBlockRows;
+    if (survivors == 0) return;
+    const uint32_t* const rows = index_.rows(leaf);
+    uint8_t places[kBlockRows];
+    size_t count = 0;
+    for (; survivors; survivors &= survivors - 1) {
+        const auto j = static_cast<size_t>(__builtin_ctzll(survivors));
+        // What the next stage reads.
+        __builtin_prefetch(index_.middle_codes(leaf * kBlockRows + j));
+        __builtin_prefetch(index_.rest_data(leaf * kBlockRows + j));
+        places[count] = static_cast<uint8_t>(j);
+        count += rows[j] != kNoRow && eligible(rows[j]);
+    }
+    work_.counts.refined += count;
+    double middles[kBlockRows];
+    count = pass_middle(leaf, numbers, places, count, values, slack, middles);
+    if (count != 0) refine(leaf, numbers, places, count, middles);
+}
+
+// A row can matter while the length of its difference, computed from codes, is at most this.
+double QuerySearch::longest(const LeafNumbers& numbers, double missed) const {
+    return (reach_ + numbers.error + missed + kCodeRounding * numbers.codes) * (1.0 + 2.0 * kCodeRounding);
+}
+
+// Sums of squares over coded coordinates of some rows of a leaf.
+void QuerySearch::code_sums(size_t leaf, const int8_t* codes, size_t stride, const uint8_t* places,
+                            size_t count, size_t first_coordinate, size_t coordinates, float* sums) const {
+    table_.code_distances(codes, stride, places, count, coordinates_ + first_coordinate,
+                          index_.code_centre(leaf) + first_coordinate,
+                          index_.code_steps(leaf) + first_coordinate / kCodeGroup, coordinates / kCodeGroup,
+                          sums);
+}
+
+// Keeps those of `places` that may be within reach by first and middle codes, in their order; returns how
+// many, and the sums of squares over their middle codes.
+size_t QuerySearch::pass_middle(size_t leaf, const LeafNumbers& numbers, uint8_t* places, size_t count,
+                                const float* values, double slack, double* middles) const {
+    if (index_.middle_width() == 0) {
+        std::fill(middles, middles + count, 0.0);
+        return count;
+    }
+    const size_t first_place = leaf * kBlockRows;
+    float sums[kBlockRows];
+    code_sums(leaf, index_.middle_codes(first_place), index_.middle_width(), places, count, kScanDims,
+              index_.middle_width(), sums);
+    const float* const tails = index_.first_tails(leaf);
+    const double first_sq = code_sq_ - 2.0 * slack, most = longest(numbers, missed_);
+    size_t left = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const size_t j = places[i];
+        const RowRest rest = index_.rest(first_place + j);
+        const double tail = static_cast<double>(tails[j]) - frame_.scan_tail;
+        const double first = std::max(0.0, first_sq - 2.0 * static_cast<double>(values[j]) - tail * tail);
+        const double beyond = static_cast<double>(rest.middle_tail) - frame_.middle_tail;
+        const double middle = lowered(sums[i]);
+        const double limit = most + static_cast<double>(rest.middle_residue) * (1.0 + 2.0 * kCodeRounding);
+        // Without a branch: which rows pass cannot be predicted. NaN passes.
+        places[left] = static_cast<uint8_t>(j);
+        middles[left] = middle;
+        left += !(first + middle + beyond * beyond > limit * limit);
+    }
+    return left;
+}
+
+// Rows that the last codes let through become candidates.
+void QuerySearch::refine(size_t leaf, const LeafNumbers& numbers, const uint8_t* places, size_t count,
+                         const double* middles) {
+    const size_t first_place = leaf * kBlockRows, width = index_.last_width();
+    const int8_t* const codes = index_.last_codes(first_place);
+    for (size_t i = 0; i < count; ++i) fetch_ahead(codes + places[i] * width, width);
+    float first[kBlockRows], others[kBlockRows] = {};
+    code_sums(leaf, codes, width, places, count, 0, kScanDims, first);
+    if (width > kScanDims)
+        code_sums(leaf, codes + kScanDims, width, places, count, kScanDims + index_.middle_width(),
+                  width - kScanDims, others);
+    const double most = longest(numbers, 0.0);
+    for (size_t i = 0; i < count; ++i) {
+        const RowRest rest = index_.rest(first_place + places[i]);
+        const double tail = static_cast<double>(rest.last_tail) - frame_.full_tail;
+        const double sq = lowered(first[i]) + lowered(others[i]) + middles[i] + tail * tail;
+        const double limit = most + static_cast<double>(rest.last_residue) * (1.0 + 2.0 * kCodeRounding);
+        if (sq > limit * limit) continue;
+        const double length = std::sqrt(sq);
+        const double bound = length - kCodeRounding * (length + numbers.codes) - rest.last_residue;
+        const float lower = round_down(bound * (1.0 - 1e-9) - numbers.error);
+        candidates_.push_back({std::isnan(lower) ? 0.0f : lower, index_.rows(leaf)[places[i]]});
+    }
+}
+
+void QuerySearch::drain() {
+    if (candidates_.size() >= kDrainAt) stop_point();
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+        return a.bound < b.bound || (a.bound == b.bound && a.row < b.row);
+    });
+    for (size_t i = 0; i < candidates_.size() && candidates_[i].bound <= reach_; ++i) {
+        if (i + 1 < candidates_.size() && candidates_[i + 1].bound <= reach_)
+            fetch_ahead(bank_.row(candidates_[i + 1].row), bank_.dim * sizeof(float));
+        decide(candidates_[i].row);
+        update_reach();
+    }
+    candidates_.clear();
+}
+
+}  // namespace inreach
