@@ -70,7 +70,7 @@ def cases(found: dict[str, Any]) -> list[Case]:
         {
             "fit": found["fit"]["seconds"],
             "planned": plan["total_seconds"],
-            **{f"of it {stage}": s for stage, s in found["stages"].items()},
+            **{f"of which {stage}": s for stage, s in found["stages"].items()},
             "save": found["save_seconds"],
         },
         data=found["data"],

@@ -106,8 +106,8 @@ def _without_backbone(work: Workload, model: Any, image: Any, quick: bool) -> Ca
         {
             FORWARD: lambda: backbone.extract(image[None]),
             WITHOUT: everything,
-            "of it describe": lambda: kernels.describe(levels, grid=grid),
-            "of it scores and map": score,
+            "of which describe": lambda: kernels.describe(levels, grid=grid),
+            "of which scores and map": score,
         },
         rounds=3 if quick else 11,
     )
@@ -141,8 +141,8 @@ def large_model_case(work: Workload, patches: int, unseen: int, forward: Callabl
         {
             WIDE_FORWARD: forward or _wide_forward(),
             WITHOUT: lambda: model.score_descriptors(kernels.describe(next(whole), grid=grid)[0]),
-            "of it describe": lambda: kernels.describe(next(describe_only), grid=grid),
-            "of it scores and map": lambda: model.score_descriptors(next(score_only)),
+            "of which describe": lambda: kernels.describe(next(describe_only), grid=grid),
+            "of which scores and map": lambda: model.score_descriptors(next(score_only)),
         },
         rounds=unseen,
         budget=60,

@@ -2,12 +2,11 @@
 
 main.py         parser, dispatch, errors -> exit codes
 exit_codes.py   the codes that scripts can rely on
-options.py      options that commands share -> parameters of the estimator, executors; argument_types.py: their types
+options.py      options that commands share -> parameters of the estimator, executors
 console.py      what goes to stdout, what to stderr; tables.py: numbers and columns
 outputs.py      complete files, output names that cannot collide
 commands/       one file for each command: DESCRIPTION, add_options(parser), run(args, console)
 pictures/       heat maps, overlays and sheets, drawn with Pillow and NumPy
 
-Help texts come at once: `main` imports the module of the command that is run and no other, and commands reach the
-estimator as `inreach_fast.InReaCh`, which loads it (and torch) on first use.
+`main` imports the module of the command that is run and no other, so that `inreach --help` is quick.
 """

@@ -12,10 +12,9 @@ from importlib import import_module
 from typing import NoReturn
 
 from .._version import __version__
-from ..errors import InReachError
+from ..errors import InReachError, ParameterError
 from ..threads import set_num_threads
 from . import exit_codes
-from .argument_types import positive_int
 from .console import Console
 
 # Module in `commands` -> its line in `inreach --help`, which imports none of them.
@@ -69,7 +68,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print the result as JSON on stdout, and nothing else there")
     progress = group.add_argument("--progress", action=argparse.BooleanOptionalAction)
     progress.help = "show progress on stderr (default: if stderr is a terminal)"
-    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -105,9 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
+        try:
+            set_num_threads(threads)
+        except ParameterError as error:
+            raise ParameterError(str(error).replace("set_num_threads", "--threads")) from None
         import torch
 
-        set_num_threads(threads)
         torch.set_num_threads(threads)
 
 

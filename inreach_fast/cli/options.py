@@ -7,6 +7,7 @@ that the preset decides the rest. Its help text takes the default from `Paramete
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,36 @@ from typing import Any
 from ..errors import ParameterError
 from ..executors import Executor, make_executor
 from ..parameters import CHOICES, Parameters
-from .argument_types import depth, positive_int, size
+
+
+def positive_int(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """argparse type: `224` or `HEIGHTxWIDTH`."""
+    found = re.fullmatch(r"([1-9]\d*)(?:[xX]([1-9]\d*))?", text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; give 224 or HEIGHTxWIDTH, for example 256x384")
+    first, second = found.groups()
+    return int(first) if second is None else (int(first), int(second))
+
+
+def depth(text: str) -> int | str | tuple[str, ...]:
+    """argparse type: `13`, `PC`, `reference` or level names `layer1.2,layer2.3`."""
+    text = text.strip()
+    if text.isdigit():
+        return int(text)
+    if text in ("reference", "PC", "pc"):
+        return text.replace("pc", "PC")
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("no depth is given; give 1 to 13, PC, reference, or level names a,b,c")
+    return names
+
 
 PARAMETER_OPTIONS = tuple(field.name for field in fields(Parameters))
 """Every parameter of `InReaCh` that the command line sets."""
@@ -113,19 +143,16 @@ def parameters_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_folder(parser: argparse.ArgumentParser, what: str = "training images; defects may be among them") -> None:
-    """Add the folder of images and how it is read."""
     parser.add_argument("folder", type=Path, metavar="DIR", help=f"folder of {what}")
     add_reading(parser)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add `--recursive` and `--skip-bad`."""
     parser.add_argument("--recursive", action="store_true", help="include sub-folders")
     parser.add_argument("--skip-bad", action="store_true", help="report and skip images that cannot be read")
 
 
 def add_memory_limit(parser: argparse.ArgumentParser) -> None:
-    """Add `--memory-limit`."""
     words = "memory for intermediate data, for example 2GB; the rest goes to disk (default: half of the memory)"
     parser.add_argument("--memory-limit", metavar="BYTES", help=words)
 
@@ -140,7 +167,6 @@ def add_model_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Add `--backend` for a model file."""
     words = "kernel backend: native, numba, torch or auto (default: the model's)"
     parser.add_argument("--backend", metavar="NAME", help=words)
 
@@ -151,7 +177,6 @@ def model_overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
-    """Add `--workers` and `--ray`."""
     group = parser.add_argument_group("parallel work (results do not depend on it)")
     words = "number of processes, or of workers with --ray (default: this process; with --ray: all of the cluster)"
     group.add_argument("--workers", type=positive_int, metavar="N", help=words)

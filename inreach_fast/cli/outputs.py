@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import os
 import re
-import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,26 +18,22 @@ from PIL import Image
 
 from ..array_types import Array
 from ..errors import ParameterError, SaveError
+from ..storage.files import whole_file
 from .console import jsonable
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a temporary file next to `path` and rename it: an older file stays until the new one is complete.
+    """Write a file, and its folder if need be: an older file stays until the new one is complete.
 
     Raises:
-        SaveError: the file cannot be written. Then, and on any other error, the temporary file is removed.
+        SaveError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
+        with whole_file(path) as stream:
             write(stream)
-        os.replace(temporary, path)
     except OSError as error:
         raise _save_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def require_writable(*paths: Path | None) -> None:

@@ -671,7 +671,7 @@ class InReaCh:
         """
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
-        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None])
+        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
         values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
         smoothed = predictor.map(values)
         if degrees:

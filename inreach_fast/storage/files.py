@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,23 +30,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     The folder must exist. After an error (OSError: it cannot be written) nothing of the new file is left.
     """
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             yield file
-        replace_file(aside, path)
+        os.replace(aside, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(aside)
+            aside.unlink()
         raise
-
-
-def replace_file(aside: str | Path, path: Path) -> None:
-    """Renames a finished file to ``path``, with the permissions that the user's umask gives to new files."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    os.chmod(aside, 0o666 & ~mask)
-    os.replace(aside, path)
 
 
 def sync_folder(folder: Path) -> None:

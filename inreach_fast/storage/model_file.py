@@ -36,7 +36,7 @@ import numpy as np
 from ..array_types import Array
 from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
 from ..memory import release_pages
-from .files import WINDOWS, disk_is_full, map_file, replace_file, sync_folder, whole_file
+from .files import WINDOWS, disk_is_full, map_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"
 VERSION: Final = 2
@@ -118,7 +118,7 @@ def _taken_over(holding: Path, target: Path, meta: Mapping[str, Any], arrays: Ma
         except OSError:  # the file system has no second names, or takes the two folders for different ones
             os.truncate(holding, end)
             return False
-        replace_file(second, target)
+        os.replace(second, target)
     except BaseException as error:
         with suppress(OSError):
             second.unlink(missing_ok=True)

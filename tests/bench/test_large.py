@@ -139,7 +139,7 @@ def test_growth_and_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert growth["goals"][0]["goal"] == f"{OURS} under 25 x"
     assert not growth["goals"][0]["met"]
     assert not memory["goals"][0]["met"]
-    assert memory["values"]["of it mapped files (RssFile)"] == 0.6
+    assert memory["values"]["of which mapped files (RssFile)"] == 0.6
 
 
 def test_plot_is_made_of_seconds_a_query(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_large_fit_is_held_against_its_limit_at_full_size_only() -> None:
     assert memory["goals"][0]["figure"] == "3.1 GB"
     assert not memory["goals"][0]["met"]
     assert memory["values"]["planned"] == 4.0
-    assert list(seconds["values"]) == ["fit", "planned", "of it describe", "save"]
+    assert list(seconds["values"]) == ["fit", "planned", "of which describe", "save"]
     assert disk["goals"] == []
     assert fit_large.cases({**reply, "images": 24})[0]["goals"] == []
 

@@ -68,7 +68,7 @@ def test_limited_searches_are_measured_against_the_full_one(model: InReaCh) -> N
     assert limited_search.table("part", found).count("\n| ") == 1 + len(ways)
 
 
-def test_classes_that_are_absent_are_named(
+def test_missing_classes_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INREACH_BENCH_DATA", str(tmp_path))
@@ -76,4 +76,4 @@ def test_classes_that_are_absent_are_named(
     for main in (compression.main, limited_search.main):
         with pytest.raises(SystemExit):
             main(["--classes", "bottle"])
-        assert "bottle: images or the ResNet-50's weights are absent" in capsys.readouterr().err
+        assert "bottle: images or the ResNet-50's weights are missing" in capsys.readouterr().err

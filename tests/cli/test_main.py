@@ -102,7 +102,7 @@ def test_backends(run: Run) -> None:
 
 
 def test_interrupt(run: Run, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fit, "fit_folder", interrupted)

@@ -6,8 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
 from ..console import Console
@@ -52,33 +51,23 @@ def run(args: argparse.Namespace, console: Console) -> None:
     save_grown(args, console, model, begin, f"{model.n_images_ - before} images added")
 
 
-def load_growing(args: argparse.Namespace) -> inreach_fast.InReaCh:
+def load_growing(args: argparse.Namespace) -> InReaCh:
     """The model that the options name, ready to change."""
     args.output = args.output or args.model
     require_writable(args.output)
-    model = inreach_fast.InReaCh.load(args.model, **options.model_overrides(args))
+    model = InReaCh.load(args.model, **options.model_overrides(args))
     model.memory_limit = args.memory_limit
     model.use_scratch(args.output.parent)
     return model
 
 
-def save_grown(
-    args: argparse.Namespace, console: Console, model: inreach_fast.InReaCh, begin: float, what: str
-) -> None:
+def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin: float, what: str) -> None:
     """Write the changed model and report it."""
     model.save(args.output, final=args.final)
     seconds = time.perf_counter() - begin
-    console.record(
-        {
-            "model": args.output,
-            "bytes": args.output.stat().st_size,
-            "seconds": seconds,
-            "images": model.n_images_,
-            "nominal_patches": len(model.nominal_),
-            "threshold": model.threshold_,
-            "report": model.report_.as_dict(),
-        }
-    )
+    written = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds}
+    counts = {"images": model.n_images_, "nominal_patches": len(model.nominal_), "threshold": model.threshold_}
+    console.record({**written, **counts, "report": model.report_.as_dict()})
     console.summary(
         f"{what}; the model has {model.n_images_} images, {len(model.nominal_):,} nominal patches, threshold "
         f"{format_number(model.threshold_)}"

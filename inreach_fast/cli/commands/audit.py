@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from ...images.reading import read_image
 from .. import options
-from ..argument_types import positive_int
 from ..console import Console
 from ..outputs import OutputNames, require_folders, require_writable, write_array, write_csv, write_json
 from ..pictures.heat import Inspected
@@ -26,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_folder(parser)
     add = parser.add_argument
     add("--sort", choices=("score", "rejected"), default="score", help="order of the ranking (default: score)")
-    add("--top", type=positive_int, default=20, metavar="N", help="number of images in the table (default: 20)")
+    add("--top", type=options.positive_int, default=20, metavar="N", help="number of images in the table (default: 20)")
     add("--csv", type=Path, metavar="FILE", help="write the whole ranking as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write the whole ranking as JSON (default: not written)")
     add("--overlays", type=Path, metavar="DIR", help="write a heat map of each of the top N images (default: none)")
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.summary(f"\n{anomalous} of {len(rows)} training images score above the threshold {limit}")
 
 
-def rank(model: inreach_fast.InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
+def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
     """Every training image with its score and its share of rejected patches, the most suspect first.
 
     Args:
@@ -86,17 +84,14 @@ def rank(model: inreach_fast.InReaCh, by: str, console: Console) -> list[dict[st
         }
         for i, name in enumerate(model.image_names_)
     ]
-    # Sorting is stable: ties keep the folder's order.
-    for number, row in enumerate(sorted(rows, key=lambda row: -row["rejected_share"]), start=1):
-        row["rejected_rank"] = number
-    key = "score" if by == "score" else "rejected_share"
-    rows.sort(key=lambda row: -row[key])
-    for number, row in enumerate(rows, start=1):
-        row["rank"] = number
-    return rows
+    for place, key in (("rejected_rank", "rejected_share"), ("rank", "score" if by == "score" else "rejected_share")):
+        ordered = sorted(rows, key=lambda row: -row[key])  # stable: ties keep the folder's order
+        for number, row in enumerate(ordered, start=1):
+            row[place] = number
+    return ordered
 
 
-def _write_overlays(folder: Path, console: Console, model: inreach_fast.InReaCh, rows: list[dict[str, Any]]) -> None:
+def _write_overlays(folder: Path, console: Console, model: InReaCh, rows: list[dict[str, Any]]) -> None:
     """Write a picture of each of these training images, scored as in the ranking."""
     names = OutputNames([Path(row["file"]) for row in rows])
     for number, row in enumerate(rows, start=1):

@@ -6,8 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from .. import options
 from ..console import Console
 from ..outputs import require_writable
@@ -30,22 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     require_writable(args.output)
     begin = time.perf_counter()
-    model = inreach_fast.InReaCh.load(args.model, backend=args.backend)
+    model = InReaCh.load(args.model, backend=args.backend)
     small = model.compress(args.epsilon, to=args.to, progress=console.progress)
     small.save(args.output)
     compression = small.nominal_.compression
     assert compression is not None
     size, before, seconds = args.output.stat().st_size, len(model.nominal_), time.perf_counter() - begin
-    console.record(
-        {
-            "model": args.model,
-            "output": args.output,
-            "bytes": size,
-            "compression": compression.as_dict(),
-            "before": before,
-            "seconds": round(seconds, 4),
-        }
-    )
+    files = {"model": args.model, "output": args.output, "bytes": size}
+    console.record({**files, "compression": compression.as_dict(), "before": before, "seconds": round(seconds, 4)})
     console.result(
         f"{args.output}: {compression.kept:,} of {before:,} patches ({compression.kept / before:.1%}), "
         f"no distance grown by more than {format_number(compression.epsilon)}; "

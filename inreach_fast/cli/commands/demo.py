@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-import inreach_fast
-
 from ... import evaluation
-from ..argument_types import positive_int
+from ...estimator import InReaCh
+from .. import options
 from ..console import Console
 from ..outputs import require_writable, write_array
 from ..pictures.heat import Inspected
@@ -37,12 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add("--out", Path(), f"folder to write {_PICTURE} to", type=Path, metavar="DIR")
     add("--texture", "all", "surface to use", choices=(*TEXTURES, "all"))
-    add("--images", 60, "training images of each surface", type=positive_int, metavar="N")
-    add("--test-images", 10, "new images of each surface", type=positive_int, metavar="N")
-    add("--image-size", 224, "side of the images, 32 to 240 pixels", type=positive_int, metavar="N")
+    add("--images", 60, "training images of each surface", type=options.positive_int, metavar="N")
+    add("--test-images", 10, "new images of each surface", type=options.positive_int, metavar="N")
+    add("--image-size", 224, "side of the images, 32 to 240 pixels", type=options.positive_int, metavar="N")
     add("--backbone", "efficientnet_lite2", "network, as in `inreach fit`", metavar="NAME")
     add("--weights", "official", "weights of the network", metavar="official|random|PATH")
-    add("--assoc-depth", 10, "number of seed images", type=positive_int, metavar="S")
+    add("--assoc-depth", 10, "number of seed images", type=options.positive_int, metavar="S")
     add("--seed", 0, "seed of the images and of the method", type=int, metavar="N")
 
 
@@ -73,13 +72,8 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         data = evaluation.make_texture_set(
             texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
         )
-    model = inreach_fast.InReaCh(
-        backbone=args.backbone,
-        weights=args.weights,
-        image_size=args.image_size,
-        assoc_depth=args.assoc_depth,
-        random_state=args.seed,
-    )
+    chosen = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
+    model = InReaCh(random_state=args.seed, **chosen)
     with _timed(clock, "fit"):
         model.fit(list(data.train_images), progress=progress)
     inspected = []

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
 from ..console import Console
@@ -66,10 +65,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.summary(format_file(args.output, seconds))
 
 
-def fit_folder(args: argparse.Namespace, console: Console, **spooling: Any) -> inreach_fast.InReaCh:
+def fit_folder(args: argparse.Namespace, console: Console, **spooling: Any) -> InReaCh:
     """The model fitted to the folder of the options; reports the images that were skipped."""
     limit = getattr(args, "memory_limit", None)
-    model = inreach_fast.InReaCh(memory_limit=limit, executor=options.executor_of(args), **options.parameters_of(args))
+    model = InReaCh(memory_limit=limit, executor=options.executor_of(args), **options.parameters_of(args))
     paths = list_images(args.folder, recursive=args.recursive)
     model.fit(paths, skip_bad=args.skip_bad, progress=console.progress, **spooling)
     note_skipped(console, model.report_["skipped_names"])
@@ -82,7 +81,7 @@ def note_skipped(console: Console, names: Iterable[str]) -> None:
         console.note(f"inreach: passed over: {name}: cannot be read")
 
 
-def fit_record(model: inreach_fast.InReaCh) -> dict[str, Any]:
+def fit_record(model: InReaCh) -> dict[str, Any]:
     """The result of a fit, as JSON."""
     return {
         "backbone": model.backbone.name,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from ...storage import model_file
 from ..console import Console
 from ..tables import format_number, format_table
@@ -20,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    model = inreach_fast.InReaCh.load(args.model)
+    model = InReaCh.load(args.model)
     meta, _ = model_file.load_file(args.model, verify=False)
     backbone = meta["backbone"] or {"name": "the caller's own descriptors", "fingerprint": None}
     height, width = model.grid_
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if compression is not None:
         compressed = f"from {compression.of:,} patches, distances grown by at most {format_number(compression.epsilon)}"
     if model.can_grow:
-        held = "the training images" if meta["backbone"] else "descriptors of some training images"
+        held = "descriptors of some training images" if model.from_descriptors else "the training images"
         growing = f"yes, and holds {held} for it"
     rows = {
         "file": f"{args.model}, {size / 1e6:.1f} MB, format {model_file.VERSION}",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-import inreach_fast
-
+from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
 from ..console import Console
@@ -21,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    model = inreach_fast.InReaCh(memory_limit=args.memory_limit, **options.parameters_of(args))
+    model = InReaCh(memory_limit=args.memory_limit, **options.parameters_of(args))
     plan = model.plan(list_images(args.folder, recursive=args.recursive), progress=console.progress)
     console.record({"folder": args.folder, "parameters": model.parameters.as_dict(), **plan.as_dict()})
     console.result(str(plan))

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import inreach_fast
-
 from ...errors import DataError, ImageError
+from ...estimator import InReaCh
 from ...images.reading import list_images, read_image
+from ...predict.bounded_search import Limits
 from .. import options
 from ..console import Console
 from ..exit_codes import ANOMALY, SUCCESS
@@ -24,8 +24,6 @@ DESCRIPTION = """Inspects images and prints one JSON line for each: file, score,
 the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
 --budget-ms the line also has score_lower and score_upper, which bound the full search's score, certain (the verdict is
 proven) and complete (the score is)."""
-
-_MAP_FORMATS = ("npy", "tiff")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    limited = Limits.of(args.threshold, args.budget_ms).any
     paths = expand(args.images, recursive=args.recursive)
     names = OutputNames(paths)
     # Names and folders are checked before the first image, not after an hour.
     files = {path: _outputs(args, names, path) for path in paths}
     require_folders(args.maps, args.overlays)
-    model = inreach_fast.InReaCh.load(args.model, **options.model_overrides(args))
+    model = InReaCh.load(args.model, **options.model_overrides(args))
     model.prepare()  # before the first image's seconds count
-    limited = args.threshold is not None or args.budget_ms is not None
     threshold = float(model.threshold_ if args.threshold is None else args.threshold)
 
     begin = time.perf_counter()
@@ -122,7 +120,7 @@ def _map_formats(text: str) -> tuple[str, ...]:
     """argparse type: `npy`, `tiff` or both."""
     kinds = tuple(dict.fromkeys(kind.strip().lower() for kind in text.split(",")))
     for kind in kinds:
-        if kind not in _MAP_FORMATS:
+        if kind not in ("npy", "tiff"):
             raise argparse.ArgumentTypeError(f"{kind!r} is not a map format; give npy, tiff or npy,tiff")
     return kinds
 

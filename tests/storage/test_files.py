@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import files
 from inreach_fast.errors import SpoolBusyError
+from inreach_fast.storage import files
 from inreach_fast.storage.spool import Spool
 from inreach_fast.storage.workspace import Budget
 
@@ -90,10 +90,14 @@ def test_windows_locks(tmp_path: Path, locks: set[int]) -> None:
 def test_a_whole_file_replaces_the_old_one_or_leaves_it(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_bytes(b"old")
-    unfinished = files.whole_file(path)
-    unfinished.__enter__().write(b"ne")
+
+    def interrupted() -> None:
+        with files.whole_file(path) as file:
+            file.write(b"ne")
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        unfinished.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        interrupted()
     assert path.read_bytes() == b"old"
     with files.whole_file(path) as file:
         file.write(b"new")
