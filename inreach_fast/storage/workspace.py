@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..array_types import FloatArray, IndexArray, Int32Array, UInt8Array
+from ..array_types import Array, FloatArray, IndexArray, Int32Array, UInt8Array
 from ..errors import InReachError, SpoolWriteError
 from ..memory import format_bytes
 from ..method.association import ImageMembers
 from ..method.channels import Members, Selection
 from ..parameters import Parameters
-from .files import disk_is_full
+from .files import disk_is_full, write_all
 
 
 class Budget:
@@ -120,6 +120,17 @@ class Workspace:
     def give_up(self, error: BaseException) -> None:
         """Ends a fit that failed."""
         self.close()
+
+    def append(self, file: BinaryIO, array: Array) -> None:
+        """Writes an array's bytes at the end of a file; SpoolWriteError if that fails, and the file is as before."""
+        begin = file.tell()
+        with self.writing(array.nbytes):
+            try:
+                write_all(file, array)
+            except OSError:
+                file.truncate(begin)
+                file.seek(begin)
+                raise
 
     @contextmanager
     def writing(self, needed: int = 0) -> Iterator[None]:
