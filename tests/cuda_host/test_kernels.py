@@ -44,6 +44,7 @@ def all_lows(search: Search, q: Any, x: Any, q_rows: DeviceRows, x_rows: DeviceR
     candidates = Candidates(device, q_rows.count * x_rows.count, Counts.zero(device))
     reach = device.empty(q_rows.count, np.uint32)
     fill(device, reach, 0x7F800000)
+    candidates.clear()
     search.filter("collect", Piece(0, q_rows, q), Piece(0, x_rows, x), reach, candidates=candidates)
     assert int(device.download(candidates.count)[0]) == candidates.capacity
     low = np.full((q_rows.count, x_rows.count), np.nan)
