@@ -8,24 +8,17 @@ import torch
 
 from ..errors import BackboneError, ParameterError, WeightsError
 from .definition import IMAGENET, BackboneDefinition, Normalisation
-from .resnet import resnet_block_names, resnet_hierarchies
+from .resnet import first_stages, resnet_hierarchies
+from .weights import reason
 
 TIMM_PREFIX = "timm:"
 
 
 def timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
-    """A timm model.
+    """The timm model of that name (without the prefix), ``pretrained``: with timm's own weights.
 
     Levels: the residual blocks of layer1 to layer3 if the model has torchvision's stage names, else the modules of its
     `feature_info` whose grid is 1/4 to 1/16 of the input. `depth` may name others if their outputs are (B, C, h, w).
-
-    Args:
-        model_name: timm's name, without the prefix.
-        pretrained: with timm's own weights, from its cache or downloaded.
-
-    Raises:
-        BackboneError: timm is not installed. ParameterError: timm has no such model, or it lists no features.
-        WeightsError: the weights are not available.
     """
     try:
         import timm
@@ -40,15 +33,15 @@ def timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
         with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             model: Any = timm.create_model(model_name, pretrained=pretrained)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if not pretrained:
-            raise BackboneError(f"backbone: timm cannot build {name} ({reason}); choose another model") from error
+            raise BackboneError(
+                f"backbone: timm cannot build {name} ({reason(error)}); choose another model"
+            ) from error
         raise WeightsError(
-            f"weights: those of {name} are not in timm's cache and could not be downloaded ({reason}); "
+            f"weights: those of {name} are not in timm's cache and could not be downloaded ({reason(error)}); "
             "give --weights PATH (weights=PATH)"
         ) from error
-    levels = tuple(n for n in resnet_block_names(model) if not n.startswith("layer4."))
-    hierarchies = resnet_hierarchies(model)
+    levels, hierarchies = first_stages(model), resnet_hierarchies(model)
     if not levels:
         modules = dict(model.named_modules())
         infos = list(getattr(model, "feature_info", None) or [])

@@ -18,11 +18,7 @@ def image_numbers(ids: Any, names: Sequence[str], argument: str) -> IndexArray:
     Args:
         ids: a number or a name, or several of them: whole numbers from 0, or names as in ``names`` (str or Path).
             The last parts of a path suffice ("3.png", "good/3.png") if only one image has them.
-        names: of all images, by number.
-        argument: name of ``ids`` in errors.
-
-    Raises:
-        ParameterError: no id; a number out of range; a name of no image, or of several; another type.
+        names: of all images, by number. argument: name of ``ids`` in ParameterErrors.
     """
     if isinstance(ids, np.ndarray):
         ids = ids.tolist()
@@ -38,10 +34,8 @@ def image_numbers(ids: Any, names: Sequence[str], argument: str) -> IndexArray:
 
 def _number(item: Any, names: Sequence[str], places: dict[str, list[int]], argument: str) -> int:
     if isinstance(item, (str, os.PathLike)):
-        name = os.fspath(item)
-        found = places.get(str(name), [])
-        if not found and not isinstance(name, bytes):
-            found = [number for number, other in enumerate(names) if other.endswith("/" + name)]
+        name = str(os.fspath(item))
+        found = places.get(name) or [number for number, other in enumerate(names) if other.endswith("/" + name)]
         if not found:
             like = ", ".join(map(repr, names[:2])) + (", ..." if len(names) > 2 else "")
             raise ParameterError(

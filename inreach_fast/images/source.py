@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,20 @@ from ..errors import EmptyFolderError, MixedSizesError, ParameterError
 from .reading import as_image, is_single_image, list_images
 
 
+@dataclass(frozen=True)
 class ImageSource:
     """Images by number, loaded one at a time; made by `open_images`.
 
     Attributes:
         names: of each image: a path (in a folder: relative to it) or "images[3]".
+        load: returns image ``i``, uint8 (H, W, 3) RGB. Raises ImageError, with its name, if it cannot be loaded.
     """
 
-    def __init__(self, names: Sequence[str], load: Callable[[int], UInt8Array]) -> None:
-        self.names = list(names)
-        self._load = load
+    names: list[str]
+    load: Callable[[int], UInt8Array]
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def load(self, i: int) -> UInt8Array:
-        """Image ``i``, uint8 (H, W, 3) RGB. Raises ImageError, with its name, if it cannot be loaded."""
-        return self._load(i)
 
 
 def open_images(images: Any, name: str = "images") -> ImageSource:
