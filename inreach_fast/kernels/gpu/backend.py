@@ -266,8 +266,7 @@ class GpuBackend(Backend):
                 for level in levels:
                     data, strides = _in_memory_order(level[first : first + batch])
                     held.append(device.upload(data))
-                    shape = (batch, *level.shape[1:])
-                    views.append(LevelView(held[-1].address, strides, shape))  # type: ignore[arg-type]
+                    views.append(LevelView(held[-1].address, strides, (batch, *level.shape[1:])))
                 target = device.empty((batch, out.shape[1], plan.dim), np.float32)
                 describer.launch(device, device.upload(level_table(views)), batch, target)
                 out[first : first + batch] = device.download(target)

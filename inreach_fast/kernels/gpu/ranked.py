@@ -27,8 +27,8 @@ def k_nearest(
 ) -> None:
     """Index int64 (m, k) and squared distance float32 (m, k), nearest first, into ``out``."""
     best, nearest = (launcher.device.empty((queries.count, k), np.uint64) for _ in range(2))
-    for array in (best, nearest):
-        fill(launcher.device, array, NONE)
+    fill(launcher.device, best, NONE)
+    fill(launcher.device, nearest, NONE)
     width = blocks(target.count, launcher.route.tile) * launcher.route.strips
     for first, stop in launcher.chunks(queries.count, width):
         asked = launcher.piece(target.frame, first, queries.part(first, stop))
@@ -76,9 +76,9 @@ class _Ranked:
         if piece.count > 1 and self.candidates.listed_count() > self.launcher.capacity:
             for half in piece.halves():
                 self.search(half, sq_scale)
-            return
-        self.launcher.decide(self.queries, piece, self.candidates, self.reach)
-        self._rank(sq_scale)
+        else:
+            self.launcher.decide(self.queries, piece, self.candidates, self.reach)
+            self._rank(sq_scale)
 
     def _rank(self, sq_scale: np.float64) -> None:
         """Decided candidates and the k best so far to the new k best."""
@@ -93,6 +93,5 @@ class _Ranked:
         device.launch("segment_fill", grid, 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
         fill(device, self.best, NONE)
         fill(device, self.nearest, NONE)
-        arguments = query, row, sq, self.begin, count, k, self.member, self.best, self.nearest
-        device.launch("rank", grid, 256, arguments)
+        device.launch("rank", grid, 256, (query, row, sq, self.begin, count, k, self.member, self.best, self.nearest))
         launch_each(device, "advance_kth", self.queries.count, self.best, count, k, sq_scale, self.reach)

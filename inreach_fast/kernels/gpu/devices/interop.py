@@ -7,7 +7,6 @@ library; the caller's own library reads them with its ``from_dlpack``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 
 from ....array_types import Array
 from ....errors import DeviceMismatchError, ParameterError
-from ..describe import LevelView
 from ..device import DeviceArray
 from .memory import CupyMemory, TorchMemory
 
@@ -59,7 +57,6 @@ class TorchLibrary:
         self._kind = kind
 
     def owns(self, value: Any) -> bool:
-        """Whether it is an array of this library."""
         return isinstance(value, self._torch.Tensor) and value.device.type == self._kind
 
     def adopt(self, value: Any) -> Any:
@@ -69,7 +66,6 @@ class TorchLibrary:
         return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
 
     def ordinal(self, value: Any) -> int:
-        """Number of the GPU."""
         return int(value.device.index or 0)
 
     def contiguous(self, value: Any, dtype: str) -> Any:
@@ -94,7 +90,6 @@ class TorchLibrary:
         return self._torch.from_numpy(value).to(self._device(ordinal))
 
     def memory(self, ordinal: int) -> TorchMemory:
-        """The library's allocator."""
         return TorchMemory(self._device(ordinal))
 
     def _device(self, ordinal: int) -> str:
@@ -157,9 +152,7 @@ def _torch_library() -> TorchLibrary | None:
     return TorchLibrary() if torch.cuda.is_available() else None
 
 
-@cache
-def _cupy_library() -> CupyLibrary:
-    return CupyLibrary()
+_cupy_library = cache(CupyLibrary)
 
 
 def library_of(value: Any) -> Library:
@@ -183,10 +176,7 @@ def library_of(value: Any) -> Library:
 class Caller:
     """Where a call's arrays are.
 
-    Attributes:
-        library: of the arrays, and of the results.
-        ordinal: the GPU.
-        stream: raw handle of the caller's current stream there.
+    ``library`` is that of the arrays and of the results; ``stream`` is the raw handle of its current stream there.
     """
 
     library: Library
@@ -220,10 +210,6 @@ class Caller:
                 f"{name}: on {'the CPU' if ordinal is None else f'GPU {ordinal}'}, where the call's other arrays are "
                 f"on GPU {self.ordinal}; move it there"
             )
-
-    def levels(self, values: Sequence[Any]) -> list[LevelView]:
-        """float32 arrays (B, C, h, w) of this library as they are in memory, with any strides."""
-        return [LevelView(*self.library.layout(x), tuple(x.shape)) for x in values]  # type: ignore[arg-type]
 
     def give(self, array: DeviceArray) -> Any:
         """Memory of the library's allocator as an array of the library, without a copy."""
