@@ -33,10 +33,9 @@ from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
 from ..images.alignment import rotate, rotate_map_back
-from ..images.ids import image_numbers
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
-from ..images.source import ImageSource, open_images
+from ..images.source import ImageSource, image_numbers, open_images
 from ..memory import machine_memory, parse_bytes
 from ..method.descriptors import Describer, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
@@ -123,13 +122,10 @@ class InReaCh:
         self.memory_limit = memory_limit
         self.precision = precision
         self.executor = executor
-        if backbone is None or isinstance(backbone, str):
-            self._network = NetworkHolder()
-        else:
-            self._network = NetworkHolder(as_backbone(backbone))
-            backbone = backbone.name
+        network = None if backbone is None or isinstance(backbone, str) else as_backbone(backbone)
+        self._network = NetworkHolder(network)
         if backbone is not None:
-            parameters["backbone"] = backbone
+            parameters["backbone"] = backbone if network is None else network.name
         self.parameters = Parameters.from_preset(preset, **parameters)
         self._state: FittedState | None = None
         self._scratch: Path | None = None
@@ -193,12 +189,7 @@ class InReaCh:
 
     @property
     def backbone(self) -> Backbone:
-        """The network, loaded on first use.
-
-        Raises:
-            BackboneMismatchError: not the one that the model was fitted with. BackboneError, WeightsError: it
-            cannot be loaded.
-        """
+        """The network, loaded on first use; errors as for `prepare`."""
         return self._network.get(self.parameters)
 
     # ---------------------------------------------------------------------------------------------------- fitting
@@ -230,7 +221,7 @@ class InReaCh:
         keep_spool: bool = False,
         progress: Progress | None = None,
     ) -> Self:
-        """Finds the nominal patches of unsorted training images (paper, section 3).
+        """Finds the nominal patches of unsorted training images (paper, section 3); returns self.
 
         Args:
             images: a folder; a list of paths or of images (uint8 (H, W, 3) or (H, W), PIL images, tensors
@@ -246,9 +237,6 @@ class InReaCh:
             keep_spool: keep the spool until `remove_spool`, for instance until the model is saved: `save` to the same
                 disk then takes over the spool's data instead of copying them.
             progress: called as progress(stage, done, total).
-
-        Returns:
-            self.
 
         Raises:
             EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
@@ -267,16 +255,12 @@ class InReaCh:
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
     ) -> Self:
-        """Fits descriptors of the caller's own backbone, as they are: no position channels are appended.
+        """Fits descriptors of the caller's own backbone, without position channels; returns self.
 
         Args:
             x: (N, P, D) float32 in C order (read in place, never changed), or anything that converts without loss.
             grid: (h, w) with h * w = P. Maps have the size of the parameter ``image_size``.
-            seeds: the seed images, by number; None: ``assoc_depth`` images, chosen by ``seed_selection``.
-            progress: called as progress(stage, done, total).
-
-        Returns:
-            self.
+            seeds, progress: as for `fit`.
 
         Raises:
             ParameterError, MixedSizesError (ragged), NonFiniteError, TooFewImagesError, DegenerateDataError,
@@ -369,7 +353,7 @@ class InReaCh:
     def partial_fit(
         self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
     ) -> Self:
-        """Adds images to the fitted model, without reading the old ones again.
+        """Adds images to the fitted model, without reading the old ones again; returns self.
 
         The model is then, bit for bit, the one that ``fit`` makes of the old images followed by the new ones, with
         the same ``seeds`` (docs/training.md explains why).
@@ -377,9 +361,6 @@ class InReaCh:
         Args:
             images, skip_bad, progress: as for `fit`.
             refit: fit all images anew, with new seed images, from the network inputs that the model keeps.
-
-        Returns:
-            self.
 
         Raises:
             NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
@@ -415,7 +396,7 @@ class InReaCh:
         return self._take(FittedState.of_fit(result, described))
 
     def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
-        """Removes training images from the fitted model, for instance a defect that was found in training later.
+        """Removes training images, such as a defect that was found later, from the fitted model; returns self.
 
         The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds``. Images
         behind the removed ones are renumbered.
@@ -427,9 +408,6 @@ class InReaCh:
             refit: fit the other images anew, with new seed images, from the network inputs that the model keeps, or
                 from ``x``. This is how a seed image is removed.
             progress: as for `fit`.
-
-        Returns:
-            self.
 
         Raises:
             NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
@@ -532,10 +510,9 @@ class InReaCh:
             threshold: used for the verdict instead of ``threshold_``; the search stops as soon as the verdict is
                 certain. The verdict is always that of the complete search.
             budget_ms: milliseconds that each image may take from the call on (in a batch, from the start of its
-                turn), reading and backbone included. The remaining time is spent on the patches with the greatest
-                effect on the score, which comes with certified bounds. Backbone and a first search, of every ninth
-                patch, are always done, even if they alone exceed the budget. The first image of a process also loads
-                the network and prepares the search, unless `prepare` was called.
+                turn), reading and backbone included. The score then comes with certified bounds. Backbone and a first
+                search, of every ninth patch, are always done, even if they alone exceed the budget. The first image
+                of a process also loads the network and prepares the search, unless `prepare` was called.
 
         Returns:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
@@ -561,16 +538,13 @@ class InReaCh:
         """Scores images as they come, in their order; each result is `predict`'s, to the bit.
 
         The next images are read (decoded, resized) in a thread while this one is scored. With ``device="cuda"`` the
-        copies, the network and the search of consecutive images overlap as well.
+        copies, the network and the search of consecutive images overlap as well. Closing the iterator ends the reading.
 
         Args:
             images: an iterable of single images (as `predict` takes them), possibly endless; or a folder, array or
                 Dataset, as `predict` takes them. It is iterated in that thread.
             threshold, budget_ms: as in `predict`; a budget counts from the start of the image's turn.
             ahead: images that may be read before their turn, at least 1.
-
-        Returns:
-            An iterator of `Prediction` for single images. Closing it ends the reading.
 
         Raises:
             At once: NotFittedError, ParameterError, BackboneMismatchError, as `predict`. In an image's turn, after
@@ -679,10 +653,7 @@ class InReaCh:
 
         Args:
             values: `Prediction.anomaly_map` of one image.
-            original_size: (height, width), `Prediction.original_size`.
-
-        Returns:
-            float32 of that size; NaN outside the crop.
+            original_size: (height, width), `Prediction.original_size`; the result, float32, is NaN outside the crop.
         """
         return self.geometry.map_to_original(values, original_size)
 

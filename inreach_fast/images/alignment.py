@@ -85,9 +85,9 @@ class _RotationSearch:
     itself: the samples at angle t + 90k are those at t, rotated. Only 90 angles are sampled, and each is compared with
     four rotated copies of the reference.
 
-    Sampling is linear in the pixels, so that all angles are one sparse matrix times the image. Pixels are shifted to
-    -128..127, which changes no distance. A sample is then a whole number of at most 2**17 (exact in float32), its
-    square at most 2**34, and a sum over at most 160 * 160 * 3 samples below 2**52 (exact in float64).
+    All angles are one sparse matrix times the image. Pixels are shifted to -128..127, which changes no distance: a
+    sample is then a whole number of at most 2**17 (exact in float32), and a sum of at most 160 * 160 * 3 squares is
+    below 2**52 (exact in float64).
     """
 
     def __init__(self, height: int, width: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, Int32Array
 from ..errors import ParameterError
-from ..images.ids import image_numbers
+from ..images.source import image_numbers
 from .descriptors import in_memory
 
 NO_CHANNEL = -1

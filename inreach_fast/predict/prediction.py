@@ -70,13 +70,8 @@ class Prediction:
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
-        for name, value in (
-            ("score_lower", self.score),
-            ("score_upper", self.score),
-            ("certain", proven),
-            ("complete", proven),
-            ("patch_scores_lower", self.patch_scores),
-        ):
+        defaults = {"score_lower": self.score, "score_upper": self.score, "certain": proven, "complete": proven}
+        for name, value in {**defaults, "patch_scores_lower": self.patch_scores}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # a frozen dataclass sets its own fields so
 
@@ -177,7 +172,7 @@ class Predictor:
             described = self.describe(np.stack([one.pixels for one in inputs]))
             for one, rows in zip(inputs, described, strict=True):
                 with named_features(one.name):
-                    done.append(self.score(rows, limits, threshold, begun, one.degrees, one.size))
+                    done.append(self.score(rows, limits, threshold, begun, one))
         return done
 
     def stream(
@@ -192,7 +187,7 @@ class Predictor:
             begun = time.perf_counter()
             (rows,) = self.describe(one.pixels[None])
             with named_features(one.name):
-                return self.score(rows, limits, threshold, begun, one.degrees, one.size)
+                return self.score(rows, limits, threshold, begun, one)
 
         def collect(started: Any) -> Prediction:
             if gpu is None:
@@ -222,15 +217,9 @@ class Predictor:
         return anomaly_map(values.reshape(self.grid), self.parameters.image_size, self.parameters.smoothing_sigma)
 
     def score(
-        self,
-        rows: FloatArray,
-        limits: Limits,
-        threshold: float,
-        begun: float,
-        degrees: int = 0,
-        size: tuple[int, int] | None = None,
+        self, rows: FloatArray, limits: Limits, threshold: float, begun: float, one: NetworkInput | None = None
     ) -> Prediction:
-        """The prediction for one image's descriptors, (P, D)."""
+        """The prediction for an image's descriptors, (P, D); ``one``: the image, if descriptors were not given."""
         scorer, p = self.scorer, self.parameters
         if limits != Limits() and scorer.score == "nearest":
             deadline = None if limits.budget is None else begun + limits.budget
@@ -242,16 +231,15 @@ class Predictor:
             smoothed = self.map(values)
             score = image_score(smoothed)
             found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
-        return self._prediction(found, threshold, degrees, size)
+        return self._prediction(found, threshold, one)
 
     def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
         values, score = found.patch_scores, found.score
         scores = BoundedScores(values, values, found.nearest, found.anomaly_map, score, score, True, found.counts)
-        return self._prediction(scores, threshold, one.degrees, one.size)
+        return self._prediction(scores, threshold, one)
 
-    def _prediction(
-        self, found: BoundedScores, threshold: float, degrees: int, size: tuple[int, int] | None
-    ) -> Prediction:
+    def _prediction(self, found: BoundedScores, threshold: float, one: NetworkInput | None) -> Prediction:
+        degrees = 0 if one is None else one.degrees
         smoothed, low, high = found.anomaly_map, found.score_lower, found.score_upper
         return Prediction(
             score=high,
@@ -260,7 +248,7 @@ class Predictor:
             patch_scores=found.upper.reshape(self.grid),
             nearest=found.nearest.reshape(self.grid),
             rotation=float(degrees),
-            original_size=size,
+            original_size=None if one is None else one.size,
             score_lower=low,
             score_upper=high,
             certain=low > threshold or high <= threshold,
