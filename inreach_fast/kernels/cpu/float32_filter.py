@@ -62,19 +62,10 @@ class FilterBackend(Backend):
         return 0.0
 
     @abstractmethod
-    def decide(
-        self,
-        queries: Bank,
-        bank: Bank,
-        query_group: IndexArray | None,
-        frame: FilterFrame,
-        index: IndexArray,
-        sq_distance: DoubleArray,
-    ) -> int:
+    def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
         """Writes the nearest rows to ``index`` (m, k), all -1, and ``sq_distance`` (m, k), all infinity.
 
-        Returns:
-            The number of pairs decided.
+        Groups are compared where the queries have some. Returns the number of pairs decided.
         """
 
     def nearest(
@@ -83,9 +74,8 @@ class FilterBackend(Backend):
         """See `Backend`."""
         m, n = len(queries), len(bank)
         index, sq_distance = np.full((m, k), -1, np.int64), np.full((m, k), np.inf)
-        group = None if bank.groups is None else query_group
-        frame = make_frame(queries, bank, self.product_loss())
-        decided = self.decide(queries, bank, group, frame, index, sq_distance)
+        asking = queries.with_groups(None if bank.groups is None else query_group)
+        decided = self.decide(asking, bank, make_frame(queries, bank, self.product_loss()), index, sq_distance)
         with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
             rounded = sq_distance.astype(np.float32)
         return Nearest(index, rounded, SearchCounts(m * n, 0, m * n, decided, brute_force=True))

@@ -33,19 +33,11 @@ class NumbaBackend(FilterBackend):
 
     name = "numba"
 
-    def decide(
-        self,
-        queries: Bank,
-        bank: Bank,
-        query_group: IndexArray | None,
-        frame: FilterFrame,
-        index: IndexArray,
-        sq_distance: DoubleArray,
-    ) -> int:
+    def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
         """See `FilterBackend`."""
         search = partial(
             loops.search,
-            queries.rows, _or_none(queries.index), _or_none(query_group),
+            queries.rows, _or_none(queries.index), _or_none(queries.groups),
             bank.rows, _or_none(bank.index), _or_none(bank.groups), len(bank),
             frame.centre, frame.scale, frame.error, frame.floor, index, sq_distance,
         )  # fmt: skip

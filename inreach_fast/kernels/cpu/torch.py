@@ -45,15 +45,7 @@ class TorchBackend(FilterBackend):
             switches.append(getattr(owner, "fp32_precision", "ieee") in ("ieee", "none"))
         return 0.0 if all(switches) else 2.0**-6
 
-    def decide(
-        self,
-        queries: Bank,
-        bank: Bank,
-        query_group: IndexArray | None,
-        frame: FilterFrame,
-        index: IndexArray,
-        sq_distance: DoubleArray,
-    ) -> int:
+    def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
         """See `FilterBackend`."""
         m, n = len(queries), len(bank)
         kept = min(sq_distance.shape[1], n)
@@ -67,8 +59,8 @@ class TorchBackend(FilterBackend):
                     end = min(start + _TILE_ROWS, n)
                     b_original, b_tile, b_length, b_low = _part(bank, frame, start, end)
                     value = torch.mm(tile, b_tile.T).mul_(-2.0).add_(low[:, None]).add_(b_low[None, :])  # `low`
-                    if query_group is not None and bank.groups is not None:
-                        same = query_group[first:stop, None] == bank.groups[None, start:end]
+                    if queries.groups is not None and bank.groups is not None:
+                        same = queries.groups[first:stop, None] == bank.groups[None, start:end]
                         value.masked_fill_(torch.from_numpy(same), torch.inf)
                     scale = STRETCH * frame.scale * frame.scale
                     limit = torch.from_numpy(best.distance[:, -1] * scale + frame.floor)  # P1, for the k-th best
