@@ -58,7 +58,6 @@ _REAL: Final[dict[str, bool]] = {
     "max_channel_std": False,
     "smoothing_sigma": True,
 }
-_FLAGS: Final = ("span_filter", "spread_filter")
 _LEAST_SIDE, _GREATEST_SIDE = 8, 16384
 
 
@@ -131,27 +130,22 @@ class Parameters:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)  # the dataclass is frozen; this is its own constructor
-
+        given = vars(self)
         for name, allowed in CHOICES.items():
-            _check_choice(name, getattr(self, name), allowed)
-        for name, (least, greatest) in _WHOLE.items():
-            put(name, _whole(name, getattr(self, name), least, greatest))
-        for name, zero in _REAL.items():
-            put(name, _real(name, getattr(self, name), zero))
-        for name in _FLAGS:
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ParameterError(f"{name}: expected True or False, got {value!r}")
-        for name in ("backbone", "weights", "device", "backend"):
-            put(name, _text(name, getattr(self, name)))
-        put("depth", _depth(self.depth))
+            _check_choice(name, given[name], allowed)
+        # The dataclass is frozen; this is its own constructor.
+        given |= {name: _whole(name, given[name], *limits) for name, limits in _WHOLE.items()}
+        given |= {name: _real(name, given[name], zero) for name, zero in _REAL.items()}
+        for name in ("span_filter", "spread_filter"):
+            if not isinstance(given[name], bool):
+                raise ParameterError(f"{name}: expected True or False, got {given[name]!r}")
+        given |= {name: _text(name, given[name]) for name in ("backbone", "weights", "device", "backend")}
+        given["depth"] = _depth(self.depth)
         if self.neighbourhood % 2 == 0:
             raise ParameterError(f"neighbourhood: expected an odd number, 1 to 15, got {self.neighbourhood}")
-        put("image_size", _size("image_size", self.image_size))
+        given["image_size"] = _size("image_size", self.image_size)
         if self.resize is not None:
-            put("resize", _size("resize", self.resize))
+            given["resize"] = _size("resize", self.resize)
             if self.resize[0] < self.image_size[0] or self.resize[1] < self.image_size[1]:
                 raise ParameterError(
                     f"resize: {self.resize} is smaller than image_size {self.image_size}, which is cropped "
@@ -166,10 +160,10 @@ class Parameters:
             ParameterError: unknown preset or parameter, or a value that is not allowed.
         """
         _check_choice("preset", preset, tuple(PRESETS))
-        known = {field.name for field in fields(cls)}
+        known = sorted(field.name for field in fields(cls))
         for name in changes:
             if name not in known:
-                raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(sorted(known))}")
+                raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(known)}")
         return cls(**{**PRESETS[preset], **changes, "preset": preset})
 
     def with_changes(self, **changes: Any) -> Parameters:
@@ -178,8 +172,7 @@ class Parameters:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: tuples as lists."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Parameters:

@@ -42,21 +42,17 @@ def get_num_threads() -> int:
         ParameterError: INREACH_NUM_THREADS is set to something other than a whole number from 1 to 1024.
     """
     global _kept
-    if _core is None:
-        _kept = _kept or _start_value()
-        return _kept
-    try:
-        return int(_core.num_threads())
-    except ValueError as error:
-        raise ParameterError(str(error)) from error
-
-
-def _start_value() -> int:
-    """What the compiled extension would start with."""
+    if _core is not None:
+        try:
+            return int(_core.num_threads())
+        except ValueError as error:
+            raise ParameterError(str(error)) from error
     text = os.environ.get(_VARIABLE, "")
-    if not text:
+    if _kept == 0 and not text:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(processors, _MAX_THREADS)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_THREADS):
-        raise ParameterError(f"{_VARIABLE}: expected a whole number from 1 to {_MAX_THREADS}, got {text!r}")
-    return int(text)
+        _kept = min(processors, _MAX_THREADS)
+    elif _kept == 0:
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_THREADS):
+            raise ParameterError(f"{_VARIABLE}: expected a whole number from 1 to {_MAX_THREADS}, got {text!r}")
+        _kept = int(text)
+    return _kept

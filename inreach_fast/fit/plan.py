@@ -19,7 +19,8 @@ import numpy as np
 from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.source import ImageSource
-from ..kernels import Bank, backend_of, channel_sums, nearest
+from ..kernels import Bank, backend_of, nearest
+from ..kernels.registry import cpu_backend
 from ..memory import format_bytes
 from ..method.association import Associator, members_of
 from ..method.descriptors import described_rows, in_memory
@@ -241,8 +242,8 @@ def _summing(rows: FloatArray, backend: str) -> float:
     begin = time.perf_counter()
     slots = np.arange(len(rows), dtype=np.int64)
     sums = np.zeros(rows.shape)
-    channel_sums.add_rows(rows, slots, sums, backend=backend)
-    channel_sums.distances(rows, slots, sums, backend=backend)
+    cpu_backend(backend).add_rows(rows, slots, sums)
+    cpu_backend(backend).distances(rows, slots, sums)
     return time.perf_counter() - begin
 
 

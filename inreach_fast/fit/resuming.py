@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._version import __version__
 from ..method.channels import FILTER_PARAMETERS
 from .context import FitContext
 
@@ -17,8 +18,6 @@ _WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distan
 def configuration(context: FitContext) -> dict[str, Any]:
     """Everything that a spool's data depend on besides the images, as JSON."""
     import torch
-
-    from .._version import __version__
 
     seeds = context.seeds
     parameters = {name: value for name, value in context.parameters.as_dict().items() if name not in _WITHOUT_EFFECT}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,24 +55,16 @@ class Backend(ABC):
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         """See `kernels.mutual_nearest`; here by two searches."""
-        forward, backward = self.nearest(a, b, 1, None), self.nearest(b, a, 1, None)
-        counts = replace(forward.counts + backward.counts, pairs=len(a) * len(b))
-        ab, ba = (found.index[:, 0] for found in (forward, backward))
-        return MutualNearest(ab, forward.sq_distance[:, 0], ba, backward.sq_distance[:, 0], counts)
+        return both_ways(self.nearest(a, b, 1, None), self.nearest(b, a, 1, None))
 
     def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
         """See `kernels.nearest_answered`; here by two searches."""
-        forward = self.nearest(queries, bank, 1, query_group)
-        index, counts = forward.index[:, 0], forward.counts
-        found = np.flatnonzero(index >= 0)
-        answered = np.zeros(len(index), dtype=np.bool_)
-        chosen, chosen_of = np.unique(index[found], return_inverse=True)
-        if len(chosen):
+
+        def answer(chosen: IndexArray) -> Nearest:
             asked = Bank(bank.rows, index=chosen if bank.index is None else bank.index[chosen])
-            answer = self.nearest(asked, queries, 1, None)
-            answered[found] = answer.index[chosen_of, 0] == found
-            counts += answer.counts
-        return AnsweredNearest(index, forward.sq_distance[:, 0], answered, counts)
+            return self.nearest(asked, queries, 1, None)
+
+        return with_answers(self.nearest(queries, bank, 1, query_group), answer)
 
     def channel_spread(
         self, members: FloatArray, rows: IndexArray, starts: IndexArray
@@ -107,12 +99,18 @@ class Backend(ABC):
         return distance, sigma
 
     def add_rows(self, rows: FloatArray, slots: IndexArray, sums: DoubleArray) -> None:
-        """See `channel_sums.add_rows`."""
+        """``sums[slots[i]] += rows[i]`` in float64, for channels whose members are read image by image.
+
+        An image has at most one member in a channel, so that sums are in the order of the members.
+
+        Args:
+            rows: (m, D) float32. slots: int64 (m,), negative for none, none named twice. sums: float64 (S, D), C order.
+        """
         used = np.flatnonzero(slots >= 0)
         sums[slots[used]] += rows[used]
 
     def distances(self, rows: FloatArray, slots: IndexArray, means: DoubleArray) -> DoubleArray:
-        """See `channel_sums.distances`."""
+        """Distance of ``rows[i]`` to ``means[slots[i]]``, float64 (m,), NaN where the slot is negative."""
         out = np.full(len(rows), np.nan)
         used = np.flatnonzero(slots >= 0)
         out[used] = np.sqrt(exact_sq_distance(rows[used], means[slots[used]]))
@@ -125,6 +123,28 @@ class Backend(ABC):
     def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis | None:
         """Makes ``arrays`` the bank's index and returns its basis; ParameterError where they cannot be."""
         return None
+
+
+def both_ways(forward: Nearest, backward: Nearest) -> MutualNearest:
+    """The answers (m, 1) and (n, 1) of two searches between the same sets."""
+    (ab, ab_sq_distance), (ba, ba_sq_distance) = (
+        (found.index[:, 0], found.sq_distance[:, 0]) for found in (forward, backward)
+    )
+    counts = replace(forward.counts + backward.counts, pairs=len(ab) * len(ba))
+    return MutualNearest(ab, ab_sq_distance, ba, ba_sq_distance, counts)
+
+
+def with_answers(forward: Nearest, answer: Callable[[IndexArray], Nearest]) -> AnsweredNearest:
+    """An answer (m, 1), where ``answer(rows)`` searches the queries for these bank rows (ascending, each once)."""
+    index, counts = forward.index[:, 0], forward.counts
+    found = np.flatnonzero(index >= 0)
+    answered = np.zeros(len(index), dtype=np.bool_)
+    chosen, chosen_of = np.unique(index[found], return_inverse=True)
+    if len(chosen):
+        backward = answer(chosen)
+        answered[found] = backward.index[chosen_of, 0] == found
+        counts += backward.counts
+    return AnsweredNearest(index, forward.sq_distance[:, 0], answered, counts)
 
 
 def exact_bounds(found: Nearest) -> NearestBounds:

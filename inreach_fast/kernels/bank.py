@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..array_types import Array, BoolArray, FloatArray, IndexArray
-from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
+from ..array_types import Array, FloatArray, IndexArray
+from ..errors import DataError, MixedSizesError, ParameterError
 from ..memory import mapped_file, release_pages
 from .basis import Basis
 from .gpu.devices.interop import library_of, lives_on_gpu
-from .gpu.rows import GpuRows
+from .gpu.rows import GpuRows, raise_nonfinite
 
 try:
     from .. import _core
@@ -24,42 +26,26 @@ except ImportError:
 
 _T = TypeVar("_T")
 
-_CHUNK_ROWS = 4096
-_MAPPED_BYTES = 64 << 20
+_CHUNK_BYTES = 64 << 20
 
 
-class Indexer(Protocol):
-    """A backend that can turn a bank's search index into plain arrays and back."""
-
-    def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:
-        """See `Bank.index_arrays`."""
-
-    def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis | None:
-        """Makes ``arrays`` the bank's index and returns its basis; ParameterError where they cannot be."""
+_indexer: Callable[[], Any]
 
 
-_indexer: Callable[[], Indexer]
-
-
-def set_indexer(find: Callable[[], Indexer]) -> None:
-    """Names the function that finds the backend that builds indexes (`registry`)."""
+def set_indexer(find: Callable[[], Any]) -> None:
+    """Names the function that finds the `Backend` that builds indexes (called by `registry`, which imports this)."""
     global _indexer
     _indexer = find
 
 
+@dataclass
 class _SharedBasis:
     """The basis of a bank and of those that share it, fitted at first need on the first one's rows."""
 
-    def __init__(self, rows: Any, index: IndexArray | None, basis: Basis | None = None) -> None:
-        self._fitted_on = (rows, index)
-        self._lock = threading.Lock()
-        self.basis = basis
-
-    def fitted(self, fit: Callable[[FloatArray, IndexArray | None], Basis]) -> Basis:
-        with self._lock:
-            if self.basis is None:
-                self.basis = fit(*self._fitted_on)
-            return self.basis
+    rows: FloatArray
+    index: IndexArray | None
+    basis: Basis | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Bank:
@@ -81,6 +67,10 @@ class Bank:
 
     Attributes:
         name: what error messages call the bank.
+        rows: the array given, (N, D) float32. Rows on a GPU are copied to the CPU when they are read.
+        dim: values in a row.
+        index: which of ``rows`` are the bank's, int64 (n,); None for all.
+        groups: group of each bank row, int64 (n,), or None.
         gpu: the rows where they are on a GPU, else None.
         mapped: whether the rows are a memory-mapped file; a search keeps little of a large one in memory.
         persistent: False for rows of a single call, for which backends prepare only what pays within it.
@@ -104,23 +94,27 @@ class Bank:
         on_gpu = not isinstance(rows, np.ndarray) and lives_on_gpu(rows)
         self.gpu: GpuRows | None = GpuRows(rows, name) if on_gpu else None
         held: Any = as_float32(rows, name) if self.gpu is None else self.gpu
-        self._rows: FloatArray = held
-        self._index = None if index is None else as_ids(index, "index")
-        if self._index is not None:
-            check_index(self._index, len(self._rows), "index")
-        self._groups = None if groups is None else as_ids(groups, "groups", len(self))
+        self.rows: FloatArray = held
+        self.dim = int(self.rows.shape[1])
+        self.index = None if index is None else as_ids(index, "index")
+        if self.index is not None:
+            check_index(self.index, len(self.rows), "index")
+        self.groups = None if groups is None else as_ids(groups, "groups", len(self))
         check_not_empty(len(self), name)
         check_not_empty(self.dim, f"{name} (second dimension)")
         if self.gpu is None and not index_arrays:
-            check_finite(self._rows, name, self._index)
-        self.mapped = mapped_file(self._rows) is not None
+            check_finite(self.rows, name, self.index)
+        self.mapped = mapped_file(self.rows) is not None
         self.persistent = True
         self._prepared: dict[tuple[str, Hashable], Any] = {}
         self._lock = threading.RLock()
-        self._basis = self._basis_from(basis)
+        if basis is not None and not (isinstance(basis, (Bank, Basis)) and basis.dim == self.dim):
+            raise ParameterError(f"basis: expected a Bank (or its basis) of {self.dim} values in a row, got {basis!r}")
+        self._basis: _SharedBasis = (
+            basis._basis if isinstance(basis, Bank) else _SharedBasis(self.rows, self.index, basis)
+        )
         if index_arrays and self.gpu is None:
-            adopted = _indexer().adopt_index(self, index_arrays)
-            self._basis = _SharedBasis(self._rows, self._index, adopted)
+            self._basis = _SharedBasis(self.rows, self.index, _indexer().adopt_index(self, index_arrays))
 
     @classmethod
     def for_call(cls, rows: Any, groups: Any = None, *, name: str) -> Bank:
@@ -129,49 +123,34 @@ class Bank:
         bank.persistent = False
         return bank
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("rows", "dim", "index", "groups") and name in self.__dict__:
+            raise AttributeError(f"{name}: cannot be changed; make another Bank")
+        super().__setattr__(name, value)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy gets the rows, and prepares anew.
         here = self.on_cpu()
-        return _rebuilt, (here._rows, here._groups, here._index)
+        return partial(Bank, index=here.index), (here.rows, here.groups)
 
     def __len__(self) -> int:
-        return len(self._rows) if self._index is None else len(self._index)
+        return len(self.rows) if self.index is None else len(self.index)
 
     def __repr__(self) -> str:
         return f"Bank({len(self)} rows of {self.dim})"
-
-    @property
-    def dim(self) -> int:
-        """Values in a row."""
-        return int(self._rows.shape[1])
-
-    @property
-    def rows(self) -> FloatArray:
-        """The array given, (N, D) float32; see ``index``. Rows on a GPU are copied to the CPU when they are read."""
-        return self._rows
-
-    @property
-    def index(self) -> IndexArray | None:
-        """Which of ``rows`` are the bank's, int64 (n,); None for all."""
-        return self._index
-
-    @property
-    def groups(self) -> IndexArray | None:
-        """Group of each bank row, int64 (n,), or None."""
-        return self._groups
 
     @property
     def basis(self) -> Basis | None:
         """The basis of the compiled engine's bounds, once there is one."""
         return self._basis.basis
 
-    def shares_basis(self, other: Bank) -> bool:
-        """Whether this bank was given the basis of the other, or the other this one's."""
-        return self._basis is other._basis
-
     def basis_or(self, fit: Callable[[FloatArray, IndexArray | None], Basis]) -> Basis:
         """The bank's basis; if there is none yet, ``fit(rows, index)`` of the bank that the basis was made for."""
-        return self._basis.fitted(fit)
+        shared = self._basis
+        with shared.lock:
+            if shared.basis is None:
+                shared.basis = fit(shared.rows, shared.index)
+            return shared.basis
 
     def prepared(self, owner: str, make: Callable[[], _T], variant: Hashable = None) -> _T:
         """What ``owner`` (a backend) keeps for this bank, made by ``make`` at first use; one for each variant."""
@@ -210,42 +189,28 @@ class Bank:
         """
         if memory_limit is not None and folder is None:
             raise ParameterError("memory_limit: needs a folder for what memory may not hold; give folder as well")
-        return _indexer().index_arrays(self.on_cpu(), None if folder is None else Path(folder), memory_limit)
+        place = None if folder is None else Path(folder)
+        arrays: dict[str, Array] = _indexer().index_arrays(self.on_cpu(), place, memory_limit)
+        return arrays
 
     def gathered(self) -> FloatArray:
         """The bank's rows as one (n, D) float32 array in the CPU's memory; a copy only where it has to be one."""
-        if self._index is not None:
-            return np.asarray(self._rows[self._index])
-        return np.asarray(self._rows)
+        return np.asarray(self.rows if self.index is None else self.rows[self.index])
 
     def on_cpu(self) -> Bank:
         """The bank itself, or a copy in the CPU's memory where its rows are on a GPU."""
         if self.gpu is None:
             return self
-        bank = Bank(self.gathered(), self._groups, name=self.name)
+        bank = Bank(self.gathered(), self.groups, name=self.name)
         bank.persistent = self.persistent
         return bank
 
     def with_groups(self, groups: Any) -> Bank:
         """The same bank under other groups (int64 (n,) or None); what was prepared is shared."""
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._groups = None if groups is None else as_ids(groups, "groups", len(self))
+        checked = None if groups is None else as_ids(groups, "groups", len(self))
+        other.__dict__.update(self.__dict__, groups=checked)
         return other
-
-    def _basis_from(self, given: Any) -> _SharedBasis:
-        """The basis that the bank uses: one of its own, or one that was given."""
-        if given is None:
-            return _SharedBasis(self._rows, self._index)
-        if isinstance(given, Bank) and given.dim == self.dim:
-            return given._basis
-        if isinstance(given, Basis) and given.dim == self.dim:
-            return _SharedBasis(self._rows, self._index, given)
-        raise ParameterError(f"basis: expected a Bank (or its basis) of {self.dim} values in a row, got {given!r}")
-
-
-def _rebuilt(rows: FloatArray, groups: IndexArray | None, index: IndexArray | None) -> Bank:
-    return Bank(rows, groups, index=index)
 
 
 # ----------------------------------------------------------------------------------------------------- checks
@@ -269,7 +234,11 @@ def as_float32(value: Any, name: str, *, ndim: int = 2) -> FloatArray:
         raise ParameterError(f"{name}: expected float32 (or numbers that float32 can hold), got {array.dtype}")
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32)
-    same = (converted.astype(array.dtype) == array) | np.isnan(array) if is_float else _same_int(converted, array)
+    if is_float:
+        same = (converted.astype(array.dtype) == array) | np.isnan(array)
+    else:  # compared in float64, where integers above 2^53 could round to the same number: those are refused
+        wide = converted.astype(np.float64)
+        same = (np.abs(wide) < 2.0**53) & (wide == array.astype(np.float64))
     if not np.all(same):
         where = tuple(int(i) for i in np.argwhere(~same)[0])
         raise ParameterError(
@@ -277,12 +246,6 @@ def as_float32(value: Any, name: str, *, ndim: int = 2) -> FloatArray:
             f"{array[where]!r}); convert it with .astype(np.float32) to accept that"
         )
     return converted
-
-
-def _same_int(converted: FloatArray, array: Array) -> BoolArray:
-    # Compared in float64, where integers above 2^53 could round to the same number: those are refused.
-    wide = converted.astype(np.float64)
-    return np.asarray((np.abs(wide) < 2.0**53) & (wide == array.astype(np.float64)))
 
 
 def _as_array(value: Any, name: str) -> Array:
@@ -339,39 +302,19 @@ def check_index(index: IndexArray, rows: int, name: str, *, least: int = 0) -> N
 
 def check_finite(rows: FloatArray, name: str, index: IndexArray | None = None) -> None:
     """Raises NonFiniteError naming the first row of ``rows`` (or of ``rows[index]``) that holds NaN or infinity."""
-    if index is None and mapped_file(rows) is not None:
-        bad = _first_nonfinite_mapped(rows)
-    else:
-        bad = _first_nonfinite(rows, index)
-    if bad >= 0:
-        raise NonFiniteError(
-            f"{name}: row {bad} holds NaN or infinity; remove or repair it before the search "
-            "(distances to it have no meaning)"
-        )
-
-
-def _first_nonfinite_mapped(rows: FloatArray) -> int:
-    step = max(1, _MAPPED_BYTES // max(1, rows.shape[1] * rows.itemsize))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        bad = _first_nonfinite(part, None)
-        release_pages(part)  # otherwise the whole file would stay in memory after one look
-        if bad >= 0:
-            return start + bad
-    return -1
-
-
-def _first_nonfinite(rows: FloatArray, index: IndexArray | None) -> int:
-    if _core is not None:
-        return int(_core.first_nonfinite_row(rows, index))
     count = len(rows) if index is None else len(index)
-    for start in range(0, count, _CHUNK_ROWS):  # in chunks: a mask of a whole bank could take gigabytes
-        stop = min(start + _CHUNK_ROWS, count)
-        chunk = rows[start:stop] if index is None else rows[index[start:stop]]
-        finite = np.isfinite(chunk).all(axis=1)
-        if not finite.all():
-            return start + int(np.argmin(finite))
-    return -1
+    step = max(1, _CHUNK_BYTES // max(1, rows.shape[1] * rows.itemsize))  # a mask of a whole bank could take gigabytes
+    for start in range(0, count, step):
+        part, numbers = (rows[start : start + step], None) if index is None else (rows, index[start : start + step])
+        if _core is not None:
+            bad = int(_core.first_nonfinite_row(part, numbers))
+        else:
+            finite = np.isfinite(part if numbers is None else part[numbers]).all(axis=1)
+            bad = -1 if finite.all() else int(np.argmin(finite))
+        if index is None:
+            release_pages(part)  # otherwise a whole mapped file would stay in memory after one look
+        if bad >= 0:
+            raise_nonfinite(start + bad, count, name)
 
 
 def check_same_dim(a: int, a_name: str, b: int, b_name: str) -> None:

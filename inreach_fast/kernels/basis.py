@@ -7,6 +7,7 @@ and the rounding here decide how fast a search is, never its result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,6 @@ class Basis:
             leading = scaled @ self._directions[:_LEADING].T
             total = _sum_of_squares(scaled)
             self.captured = min(1.0, _sum_of_squares(leading) / total) if total > 0.0 else 0.0
-        self._native: Any = None
 
     def _centred(self, sample: Array) -> Iterator[DoubleArray]:
         """The sample less its centre, in parts that stay in cache."""
@@ -85,23 +85,18 @@ class Basis:
         basis._centre = np.array(arrays["basis_centre"])
         basis._directions = np.ascontiguousarray(arrays["basis_directions"].reshape(basis.rank, dim))
         basis._scale, basis.captured = scale, captured
-        basis._native = None
         return basis
 
-    def _defect(self) -> float:
-        """How far the directions are from orthonormal: Frobenius norm of V V' - 1."""
-        wide = self._directions.astype(np.float64)
-        gap = wide @ wide.T - np.eye(self.rank)
-        # Entries of the product are themselves off by up to dim * 2^-53.
-        return float(np.sqrt(np.einsum("ij,ij->", gap, gap))) + self.rank * self.dim * 2.0**-52
-
+    @cached_property
     def native(self) -> Any:
         """The compiled engine's form of this basis."""
-        if self._native is None:
-            from .. import _core
+        from .. import _core
 
-            self._native = _core.Basis(self._centre, self._scale, self._directions, self._defect())
-        return self._native
+        wide = self._directions.astype(np.float64)
+        gap = wide @ wide.T - np.eye(self.rank)
+        # How far the directions are from orthonormal. Entries of the product are off by up to dim * 2^-53.
+        defect = float(np.sqrt(np.einsum("ij,ij->", gap, gap))) + self.rank * self.dim * 2.0**-52
+        return _core.Basis(self._centre, self._scale, self._directions, defect)
 
 
 def sample_rows(rows: FloatArray, index: IndexArray | None, count: int) -> FloatArray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 
@@ -90,14 +91,12 @@ class Plan:
         """Runs of consecutive levels of one grid."""
         stages: list[Stage] = []
         begin = 0
-        for i, level in enumerate(self.levels):
-            following = self.levels[i + 1] if i + 1 < len(self.levels) else None
-            if following is not None and (following.height, following.width) == (level.height, level.width):
-                continue
-            first = self.levels[begin].taps.first_output
+        for _grid, levels in groupby(self.levels, lambda level: (level.height, level.width)):
+            run = list(levels)
+            first = run[0].taps.first_output
             shared = stages[-1].end_output - first if stages else 0
-            stages.append(Stage(range(begin, i + 1), first, level.end_output, shared))
-            begin = i + 1
+            stages.append(Stage(range(begin, begin + len(run)), first, run[-1].end_output, shared))
+            begin += len(run)
         return stages
 
 
@@ -116,8 +115,7 @@ def level_taps(channels: tuple[int, ...], dim: int, neighbourhood: int) -> tuple
         first_output = level * dim // levels
         last_output = ((level + 1) * dim - 1) // levels
         feature_begin = []
-        tap_begin = [0]
-        weights: list[DoubleArray] = []
+        runs: list[DoubleArray] = []
         for j in range(first_output, last_output + 1):
             entries = range(max(j * levels - level * dim, 0), min((j + 1) * levels - level * dim, dim))
             lo, hi = int(begin[entries[0]]), int(end[entries[-1]])
@@ -125,18 +123,13 @@ def level_taps(channels: tuple[int, ...], dim: int, neighbourhood: int) -> tuple
             for e in entries:
                 run[begin[e] - lo : end[e] - lo] += 1.0 / (levels * float(end[e] - begin[e]))
             feature_begin.append(lo)
-            tap_begin.append(tap_begin[-1] + len(run))
-            weights.append(run)
-        taps = LevelTaps(
-            channels=c,
-            first_output=first_output,
-            feature_begin=np.array(feature_begin, dtype=np.int64),
-            tap_begin=np.array(tap_begin, dtype=np.int64),
-            weights=np.concatenate(weights).astype(np.float32),
-        )
-        for array in (taps.feature_begin, taps.tap_begin, taps.weights):
+            runs.append(run)
+        begins = np.array(feature_begin, dtype=np.int64)
+        tap_begin = np.cumsum([0, *map(len, runs)], dtype=np.int64)
+        weights = np.concatenate(runs).astype(np.float32)
+        for array in (begins, tap_begin, weights):
             array.setflags(write=False)
-        result.append(taps)
+        result.append(LevelTaps(c, first_output, begins, tap_begin, weights))
     return tuple(result)
 
 
@@ -150,7 +143,7 @@ def axis_resample(source: int, target: int) -> AxisResample:
     numerator = np.clip((2 * i + 1) * source - target, 0, 2 * target * (source - 1))
     i0 = numerator // (2 * target)
     w1 = (numerator - i0 * 2 * target) / (2.0 * target)
-    table = AxisResample(i0=i0.astype(np.int32), w0=(1.0 - w1).astype(np.float32), w1=w1.astype(np.float32))
-    for array in (table.i0, table.w0, table.w1):
+    arrays = i0.astype(np.int32), (1.0 - w1).astype(np.float32), w1.astype(np.float32)
+    for array in arrays:
         array.setflags(write=False)
-    return table
+    return AxisResample(*arrays)

@@ -57,9 +57,12 @@ def describe(
             others in its batch or device; the message names it.
         BackendError: the backend is unknown or not usable here.
     """
-    grid = _check_grid(grid)
-    dim = _check_whole(dim, "dim", 1)
-    neighbourhood = _check_whole(neighbourhood, "neighbourhood", 1)
+    try:
+        height, width = grid
+    except (TypeError, ValueError):
+        raise ParameterError(f"grid: expected (height, width), got {grid!r}") from None
+    grid = _check_whole(height, "grid[0]"), _check_whole(width, "grid[1]")
+    dim, neighbourhood = _check_whole(dim, "dim"), _check_whole(neighbourhood, "neighbourhood")
     if neighbourhood % 2 == 0:
         raise ParameterError(f"neighbourhood: expected an odd number (1, 3, 5, ...), got {neighbourhood}")
     device = _check_levels(levels)
@@ -67,7 +70,7 @@ def describe(
     if device is not None:
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it out")
-        call = call_for(backend, levels[0]) if backend != "torch" and lives_on_gpu(levels[0]) else None
+        call = call_for(backend, levels[0])
         if call is None and (backend not in ("auto", "torch") or not hasattr(levels[0], "detach")):
             raise DataError(
                 f"levels: on {device}, where only the torch backend and the GPU's own work; choose one of them, or "
@@ -99,29 +102,17 @@ def describe(
 def make_plan(shapes: tuple[tuple[int, ...], ...], grid: tuple[int, int], dim: int, neighbourhood: int) -> Plan:
     """What a backend executes for levels of these (C, h, w)."""
     taps = level_taps(tuple(c for c, _, _ in shapes), dim, neighbourhood)
-    return Plan(
-        grid=grid,
-        dim=dim,
-        neighbourhood=neighbourhood,
-        levels=tuple(
-            Level(part, h, w, axis_resample(h, grid[0]), axis_resample(w, grid[1]))
-            for part, (_, h, w) in zip(taps, shapes, strict=True)
-        ),
+    levels = (
+        Level(part, h, w, axis_resample(h, grid[0]), axis_resample(w, grid[1]))
+        for part, (_, h, w) in zip(taps, shapes, strict=True)
     )
+    return Plan(grid, dim, neighbourhood, tuple(levels))
 
 
-def _check_whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= _MAX_SIZE:
-        raise ParameterError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+def _check_whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= _MAX_SIZE:
+        raise ParameterError(f"{name}: expected a whole number of at least 1, got {value!r}")
     return int(value)
-
-
-def _check_grid(grid: Any) -> tuple[int, int]:
-    try:
-        height, width = grid
-    except (TypeError, ValueError):
-        raise ParameterError(f"grid: expected (height, width), got {grid!r}") from None
-    return _check_whole(height, "grid[0]", 1), _check_whole(width, "grid[1]", 1)
 
 
 def _check_levels(levels: Any) -> str | None:
@@ -130,33 +121,28 @@ def _check_levels(levels: Any) -> str | None:
         raise ParameterError(f"levels: expected a list with one array for each level, got {type(levels).__name__}")
     if not levels:
         raise ParameterError("levels: expected at least one level, got none")
+    batch = tuple(getattr(levels[0], "shape", ()))[:-3]
     for i, level in enumerate(levels):
         if not hasattr(level, "__array__") and not hasattr(level, "__dlpack__"):
             raise DataError(f"levels[{i}]: expected a float32 array or tensor, got {type(level).__name__}")
         if str(level.dtype) not in ("float32", "torch.float32"):
             raise DataError(f"levels[{i}]: expected float32, got {level.dtype}; convert it first")
-        if len(level.shape) not in (3, 4):
-            raise DataError(f"levels[{i}]: expected the shape (C, h, w) or (B, C, h, w), got {tuple(level.shape)}")
-        if 0 in tuple(level.shape)[-3:]:
-            raise DataError(f"levels[{i}]: is empty, its shape is {tuple(level.shape)}")
-        if tuple(level.shape)[:-3] != tuple(levels[0].shape)[:-3]:
-            raise DataError(
-                f"levels[{i}]: its batch {tuple(level.shape)[:-3] or '(none)'} is not that of levels[0], "
-                f"{tuple(levels[0].shape)[:-3] or '(none)'}"
-            )
-    devices = {_device(level) for level in levels}
+        shape = tuple(level.shape)
+        if len(shape) not in (3, 4):
+            raise DataError(f"levels[{i}]: expected the shape (C, h, w) or (B, C, h, w), got {shape}")
+        if 0 in shape[-3:]:
+            raise DataError(f"levels[{i}]: is empty, its shape is {shape}")
+        if shape[:-3] != batch:
+            own, first = shape[:-3] or "(none)", batch or "(none)"
+            raise DataError(f"levels[{i}]: its batch {own} is not that of levels[0], {first}")
+    # A torch tensor names its device; other arrays are in the CPU's memory or on a GPU.
+    devices = {
+        str(level.device) if hasattr(level, "detach") else "a GPU" if lives_on_gpu(level) else "cpu" for level in levels
+    }
     if len(devices) > 1:
         raise DataError(f"levels: are on several devices, {', '.join(sorted(devices))}; move them to one")
     device = devices.pop()
     return None if device == "cpu" else device
-
-
-def _device(level: Any) -> str:
-    if isinstance(level, np.ndarray):
-        return "cpu"
-    if hasattr(level, "detach"):
-        return str(level.device)
-    return "a GPU" if lives_on_gpu(level) else "cpu"
 
 
 def _as_array(level: Any, name: str, caller: Caller | None) -> FloatArray:

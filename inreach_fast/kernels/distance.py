@@ -6,8 +6,6 @@ import numpy as np
 
 from ..array_types import Array, DoubleArray
 
-_LANES = 16
-
 
 def exact_sq_distance(x: Array, y: Array) -> DoubleArray:
     """Squared L2 distance of matching rows, (m, D) and (m, D) -> float64 (m,), in the kernels' order of summation.
@@ -16,12 +14,10 @@ def exact_sq_distance(x: Array, y: Array) -> DoubleArray:
     """
     d = x.astype(np.float64) - y.astype(np.float64)
     d *= d
-    width = -(-d.shape[1] // _LANES) * _LANES
-    padded = np.zeros((len(d), width), dtype=np.float64)
-    padded[:, : d.shape[1]] = d
-    lanes = np.zeros((len(d), _LANES), dtype=np.float64)
-    for start in range(0, width, _LANES):
-        lanes += padded[:, start : start + _LANES]
+    d = np.pad(d, ((0, 0), (0, -d.shape[1] % 16)))
+    lanes = np.zeros((len(d), 16))
+    for start in range(0, d.shape[1], 16):
+        lanes += d[:, start : start + 16]
     for half in (8, 4, 2, 1):
         lanes = lanes[:, :half] + lanes[:, half : 2 * half]
     return np.asarray(lanes[:, 0])

@@ -71,7 +71,8 @@ def filter_channels(
         ParameterError: wrong type, shape or range. NonFiniteError: a row that is in a channel holds NaN or
         infinity. BackendError: unknown backend, or not usable here.
     """
-    on_gpu = _on_gpu(backend, members)
+    call = None if isinstance(members, np.ndarray) else call_for(backend, members)
+    on_gpu = GpuMembers(call, members) if isinstance(call, Call) else None
     engine = backends[backend] if on_gpu is None else on_gpu
     members = as_float32(members, "members") if on_gpu is None else on_gpu
     if rows is None:
@@ -83,7 +84,7 @@ def filter_channels(
         channel = as_ids(channel, "channel", len(row_of))
     if channel.size and int(channel.min()) < -1:
         raise ParameterError(f"channel: ids are 0 and above, or -1 for none; got {channel.min()}")
-    min_length, max_std = _check_min_length(min_length), _check_max_std(max_std)
+    _check_limits(min_length, max_std)
 
     # Members of one channel side by side, each channel's in their own order.
     member = np.flatnonzero(channel >= 0)
@@ -106,7 +107,7 @@ def filter_channels(
         distance, sigma = engine.channel_spread(members, row_of[member], starts)
     stays = np.ones(len(member), np.bool_)
     if max_std is not None:
-        limit = np.where(sigma > 0.0, max_std * sigma, np.inf)
+        limit = np.where(sigma > 0.0, float(max_std) * sigma, np.inf)
         stays = distance < np.repeat(limit, length)
     if len(ids):
         length = np.add.reduceat(stays, starts[:-1], dtype=np.int64)
@@ -118,24 +119,13 @@ def filter_channels(
     return ChannelFilterResult(keep, ids[kept], length[kept].astype(np.int64), sigma[kept])
 
 
-def _on_gpu(backend: str, members: Any) -> GpuMembers | None:
-    """Members that lie on a GPU, where its kernels are to be used."""
-    call = None if isinstance(members, np.ndarray) else call_for(backend, members)
-    return GpuMembers(call, members) if isinstance(call, Call) else None
-
-
-def _check_min_length(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ParameterError(f"min_length: expected a whole number of at least 0, or None, got {value!r}")
-    return int(value)
-
-
-def _check_max_std(value: Any) -> float | None:
-    if value is None:
-        return None
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value <= 0:
-        raise ParameterError(f"max_std: expected a number above 0, or None, got {value!r}")
-    return float(value)
+def _check_limits(min_length: Any, max_std: Any) -> None:
+    if min_length is not None and (
+        isinstance(min_length, bool) or not isinstance(min_length, (int, np.integer)) or min_length < 0
+    ):
+        raise ParameterError(f"min_length: expected a whole number of at least 0, or None, got {min_length!r}")
+    if max_std is None:
+        return
+    is_number = isinstance(max_std, (int, float, np.integer, np.floating)) and not isinstance(max_std, bool)
+    if not is_number or not math.isfinite(max_std) or max_std <= 0:
+        raise ParameterError(f"max_std: expected a number above 0, or None, got {max_std!r}")

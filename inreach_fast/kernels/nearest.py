@@ -12,7 +12,6 @@ from ..errors import ParameterError
 from .backend import exact_bounds
 from .bank import Bank, as_hint, as_ids, check_same_dim
 from .gpu.arrays import Call, call_for, to_gpu
-from .gpu.devices.interop import Caller
 from .registry import backends
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
 
@@ -56,7 +55,7 @@ def nearest(
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
-    call = _call_for(backend, queries, bank)
+    call = call_for(backend, queries, bank)
     if isinstance(call, Call):
         found = call.nearest(queries, bank, int(k), query_group, bank_group, hint)
     else:
@@ -87,7 +86,7 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
-    call = _call_for(backend, queries, bank)
+    call = call_for(backend, queries, bank)
     if isinstance(call, Call):
         return exact_bounds(call.nearest(queries, bank, 1, query_group, bank_group, hint))
     engine = backends[backend]
@@ -108,7 +107,7 @@ def nearest_answered(
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; in the other direction all
     queries count.
     """
-    call = _call_for(backend, queries, bank)
+    call = call_for(backend, queries, bank)
     if isinstance(call, Call):
         return call.nearest_answered(queries, bank, query_group, bank_group)
     engine = backends[backend]
@@ -133,7 +132,7 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
-    call = _call_for(backend, a, b)
+    call = call_for(backend, a, b)
     if isinstance(call, Call):
         return call.mutual_nearest(a, b)
     engine = backends[backend]
@@ -141,14 +140,6 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     check_same_dim(a.dim, "a", b.dim, "b")
     found = engine.mutual_nearest(a, b)
     return found if call is None else to_gpu(call, found)
-
-
-def _call_for(backend: str, first: Any, second: Any) -> Call | Caller | None:
-    """See `gpu.arrays.call_for`, which is asked only where one of the two may be on a GPU."""
-    for value in (first, second):
-        if not isinstance(value, np.ndarray) and not (isinstance(value, Bank) and value.gpu is None):
-            return call_for(backend, first, second)
-    return None
 
 
 def _bank_of(value: Any, name: str, groups: Any = None) -> Bank:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, TypeVar
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TypeVar
 
 from ..errors import BackendError, GpuError, GpuLostError
 from ..parameters import Parameters
@@ -22,38 +22,13 @@ _T = TypeVar("_T")
 _log = logging.getLogger("inreach_fast")
 
 
-def _native() -> Backend:
-    from .cpu.native import NativeBackend
-
-    return NativeBackend()
-
-
-def _numba() -> Backend:
-    from .cpu.numba import NumbaBackend
-
-    return NumbaBackend()
-
-
-def _torch() -> Backend:
-    from .cpu.torch import TorchBackend
-
-    return TorchBackend()
-
-
-class _Known(NamedTuple):
-    """A backend by the module that it needs; ``make`` only for the CPU's, GPUs have numbers (`gpu_backend`)."""
-
-    needs: str
-    make: Callable[[], Backend] | None = None
-
-
-# Fastest first: "auto" takes the first one of the CPU that is usable.
-_known = {
-    "native": _Known("inreach_fast._core", _native),
-    "numba": _Known("numba", _numba),
-    "torch": _Known("torch", _torch),
-    "cuda": _Known("inreach_fast._cuda"),
-    "cupy": _Known("cupy"),
+# What each backend needs. Fastest first: "auto" takes the first one of the CPU that is usable.
+_NEEDS = {
+    "native": "inreach_fast._core",
+    "numba": "numba",
+    "torch": "torch",
+    "cuda": "inreach_fast._cuda",
+    "cupy": "cupy",
 }
 
 
@@ -68,44 +43,31 @@ class _Backends(dict[str, Backend]):
             there is no GPU, or no driver for it.
         """
         chosen = auto_backend() if name == "auto" else name
-        plain = chosen.partition(":")[0]
-        known = _known.get(plain) if plain == chosen or is_gpu_name(chosen) else None
-        if known is None or not _found(known.needs):
-            reason = f"needs {known.needs}, which is not installed" if known else "is not a backend"
+        on_gpu = is_gpu_name(chosen)
+        needed = _NEEDS.get(chosen.partition(":")[0] if on_gpu else chosen)
+        if needed is None or not _found(needed):
+            reason = f"needs {needed}, which is not installed" if needed else "is not a backend"
             usable = ", ".join(available_backends()) or "none"
             raise BackendError(f"backend: {name!r} {reason}; usable here: {usable} (or 'auto')")
-        if known.make is None:
+        if on_gpu:
             gpu_count()  # raises what keeps the GPUs from being used
             return gpu_backend(chosen)
-        if name == "auto":
-            self[name] = self[chosen]
-        else:
-            self[name] = known.make()
-        return self[name]
+        if name != "auto":
+            self[name] = getattr(import_module(f"{__package__}.cpu.{name}"), f"{name.title()}Backend")()
+        return self.setdefault(name, self[chosen])
 
 
 backends = _Backends()
 
 
-@contextmanager
-def registered(backend: Backend, needs: str = "numpy") -> Iterator[None]:
-    """Lets callers name another backend while the context lasts."""
-    _known[backend.name] = _Known(needs, lambda: backend)
-    try:
-        yield
-    finally:
-        del _known[backend.name]
-        backends.pop(backend.name, None)
-
-
 def _usable(name: str) -> bool:
-    return _found(_known[name].needs) and (not is_gpu_name(name) or has_gpu())
+    return _found(_NEEDS[name]) and (not is_gpu_name(name) or has_gpu())
 
 
 @cache
 def _found(needed: str) -> bool:
     try:
-        return importlib.util.find_spec(needed) is not None
+        return find_spec(needed) is not None
     except ModuleNotFoundError:
         return False
 
@@ -115,12 +77,12 @@ def available_backends() -> tuple[str, ...]:
 
     Those of the CPU come first, fastest first; "cuda" and "cupy" where there is a GPU (asked of its driver).
     """
-    return tuple(name for name in _known if _usable(name))
+    return tuple(filter(_usable, _NEEDS))
 
 
 def auto_backend() -> str:
     """The name behind "auto" for arrays in the CPU's memory."""
-    return next((name for name in _known if not is_gpu_name(name) and _usable(name)), "auto")
+    return next((name for name in _NEEDS if not is_gpu_name(name) and _usable(name)), "auto")
 
 
 def cpu_backend(name: str) -> Backend:
@@ -161,9 +123,9 @@ def on_first_gpu_backend(use: Callable[[str], _T], where: str) -> _T | None:
         GpuLostError: the GPU has failed; a network could not use it either.
     """
     reasons = []
-    for name in filter(is_gpu_name, _known):
-        if not _found(_known[name].needs):
-            reasons.append(f"{name} needs {_known[name].needs}")
+    for name in filter(is_gpu_name, _NEEDS):
+        if not _found(_NEEDS[name]):
+            reasons.append(f"{name} needs {_NEEDS[name]}")
             continue
         try:
             return use(name)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import kernels
 from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import NoChannelsError
-from ..kernels import channel_sums
+from ..kernels.registry import cpu_backend
 from ..parameters import Parameters
 from .association import NO_CHANNEL
 
@@ -264,6 +264,7 @@ def _distances(
     slots = np.flatnonzero(lives)
     step = max(1, memory // (8 * rows.dim)) if rows.dim else max(1, len(slots))
     own = members.own()
+    engine = cpu_backend(backend)  # copying rows to a GPU would take longer
     for first in range(0, len(slots), step):
         part = slots[first : first + step]
         place = np.full(len(lives) + 1, NO_CHANNEL, dtype=np.int64)  # its last entry answers for -1
@@ -273,12 +274,12 @@ def _distances(
         for start, stop, stretch in _by_image(rows, members, places):
             for where in places:
                 if (where[start:stop] >= 0).any():
-                    channel_sums.add_rows(stretch, where[start:stop], sums, backend=backend)
+                    engine.add_rows(stretch, where[start:stop], sums)
         sums /= length[part, None]
         for start, stop, stretch in _by_image(rows, members, places):
             for side, where in enumerate(places):
                 if (where[start:stop] >= 0).any():
-                    found = channel_sums.distances(stretch, where[start:stop], sums, backend=backend)
+                    found = engine.distances(stretch, where[start:stop], sums)
                     here = where[start:stop] >= 0
                     distance[start:stop, side][here] = found[here]
     return distance

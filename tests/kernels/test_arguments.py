@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from kernel_cases import Engine, check_mutual, check_nearest, gaussian
 from inreach_fast import kernels
 from inreach_fast.errors import BackendError, DataError, InReachError, MixedSizesError, NonFiniteError, ParameterError
 from inreach_fast.kernels.backend import Backend
-from inreach_fast.kernels.registry import registered
+from inreach_fast.kernels.registry import backends
 
 AUTO = Engine("auto")
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -38,7 +39,7 @@ class Unasked(Backend):
 
 @pytest.fixture
 def unasked() -> Iterator[str]:
-    with registered(Unasked()):
+    with mock.patch.dict(backends, {Unasked.name: Unasked()}):
         yield Unasked.name
 
 

@@ -22,7 +22,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def assert_same(queries: NDArray[np.float32], bank: NDArray[np.float32], rank: int = 256) -> None:
-    basis = Basis(bank, rank).native()
+    basis = Basis(bank, rank).native
     index = _core.LeafIndex(basis, bank, None, None)
     projected = _core.ProjectedRows(basis, queries, None)
     pruned = _core.nearest_pruned(queries, None, None, projected, bank, None, None, False, basis, index, 1, None)

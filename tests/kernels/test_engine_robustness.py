@@ -75,7 +75,7 @@ class Prepared:
 
     def __init__(self) -> None:
         self.rows, self.queries = structured(0, 1000), structured(1, 40)
-        self.basis = Basis(self.rows, 24).native()
+        self.basis = Basis(self.rows, 24).native
         self.index = _core.LeafIndex(self.basis, self.rows, None, None)
         self.projected = _core.ProjectedRows(self.basis, self.queries, None)
 
@@ -130,7 +130,7 @@ def test_row_numbers_out_of_range_are_refused(prepared: Prepared, index: Any) ->
 
 def test_what_does_not_belong_together_is_refused(prepared: Prepared) -> None:
     rows, queries = prepared.rows, prepared.queries
-    other = Basis(rows[:500], 24).native()
+    other = Basis(rows[:500], 24).native
     narrow = np.ascontiguousarray(queries[:, :20])
     for changed in (
         {"basis": other},
@@ -192,7 +192,7 @@ def kept() -> tuple[Rows, Rows, dict[str, Any]]:
     rng = np.random.default_rng(5)
     rows = (rng.standard_normal((2000, 300)) * 0.99 ** np.arange(300)).astype(np.float32)
     basis = Basis(rows, 200)
-    arrays = dict(basis.arrays()) | _core.LeafIndex(basis.native(), rows, None, None).arrays()
+    arrays = dict(basis.arrays()) | _core.LeafIndex(basis.native, rows, None, None).arrays()
     return rows, rows[::50] + np.float32(0.01), {name: np.array(array) for name, array in arrays.items()}
 
 
@@ -217,7 +217,7 @@ def test_nan_in_an_index_drops_no_row(isa: str, places: slice, kept: tuple[Rows,
 def test_an_index_that_is_filled_twice_is_the_same(tmp_path: Path) -> None:
     rows = structured(3, 5000)
     rows[7] *= np.float32(1e25)
-    builder = _core.LeafBuilder(Basis(rows[10:], 24).native(), rows, None, False, 1 << 20, None)
+    builder = _core.LeafBuilder(Basis(rows[10:], 24).native, rows, None, False, 1 << 20, None)
     both = []
     for part in ("first", "second"):
         arrays = {

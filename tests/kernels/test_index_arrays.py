@@ -186,10 +186,10 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
     bank, other = kernels.Bank(structured(600)), kernels.Bank(structured(700))
     basis = native.basis_of(bank)
     index = native._indexed(bank, basis).leaf_index(bank)
-    projected = _core.ProjectedRows(basis.native(), structured(5), None)
+    projected = _core.ProjectedRows(basis.native, structured(5), None)
     with pytest.raises(ValueError, match="another bank"):
         _core.nearest_pruned(
-            structured(5), None, None, projected, other.rows, None, None, False, basis.native(), index, 1, None
+            structured(5), None, None, projected, other.rows, None, None, False, basis.native, index, 1, None
         )
 
 
@@ -197,7 +197,7 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
 def test_an_index_may_be_filled_twice(limit: int, tmp_path: Path) -> None:
     rows = structured(1500, outliers=3)
     basis = Basis(rows, 40)
-    builder = _core.LeafBuilder(basis.native(), rows, None, False, limit, None)
+    builder = _core.LeafBuilder(basis.native, rows, None, False, limit, None)
 
     def filled(folder: Path) -> Arrays:
         folder.mkdir()

@@ -42,7 +42,7 @@ def brute():
 def pruned():
     # Leaves without any use for bounds, and no way back to brute force: the first batches never end.
     rows = rng.standard_normal((300_000, 64)).astype(np.float32)
-    basis = Basis(rows[:2000], 64).native()
+    basis = Basis(rows[:2000], 64).native
     index = _core.LeafIndex(basis, rows, None, None)
     queries = rng.standard_normal((16384, 64)).astype(np.float32)
     projected = _core.ProjectedRows(basis, queries, None)
@@ -58,13 +58,13 @@ def mutual():
 def index():
     rows = structured(100_000)
     numbers = np.tile(np.arange(100_000), 10)
-    basis = Basis(rows[:2000], 256).native()
+    basis = Basis(rows[:2000], 256).native
     return lambda: _core.LeafIndex(basis, rows, numbers, None)
 
 def project():
     rows = structured(100_000)
     numbers = np.tile(np.arange(100_000), 10)
-    basis = Basis(rows[:2000], 256).native()
+    basis = Basis(rows[:2000], 256).native
     return lambda: _core.ProjectedRows(basis, rows, numbers)
 
 def describe():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from inreach_fast import kernels
-from inreach_fast.kernels import available_backends, channel_sums
+from inreach_fast.kernels import available_backends
+from inreach_fast.kernels.registry import cpu_backend
 from inreach_fast.method.association import NO_CHANNEL, Associator
 from inreach_fast.method.channels import ChannelFilters, MemberRows, Members, filter_streamed
 from inreach_fast.storage.row_log import RowLog
@@ -96,11 +97,11 @@ def test_sums_and_distances_are_those_of_float64_in_order(backend: str) -> None:
     for row, slot in zip(rows, slots, strict=True):
         if slot >= 0:
             want[slot] += row
-    channel_sums.add_rows(rows, slots, sums, backend=backend)
+    cpu_backend(backend).add_rows(rows, slots, sums)
     assert np.array_equal(sums, want)
-    found = channel_sums.distances(rows, slots, sums, backend=backend)
+    found = cpu_backend(backend).distances(rows, slots, sums)
     assert np.array_equal(np.isnan(found), slots < 0)
-    assert np.array_equal(found, channel_sums.distances(rows, slots, sums, backend="torch"), equal_nan=True)
+    assert np.array_equal(found, cpu_backend("torch").distances(rows, slots, sums), equal_nan=True)
     used = slots >= 0
     np.testing.assert_allclose(found[used], np.linalg.norm(rows[used] - sums[slots[used]], axis=1))
 

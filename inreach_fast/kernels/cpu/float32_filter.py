@@ -1,53 +1,32 @@
-"""The float32 pass of the numba and torch backends: what it computes, and the proof that it loses nothing.
+"""The float32 pass of the numba and torch backends, and the search that is made of it.
 
 An exact search decides pairs by r(x, y), the float64 squared distance of the original rows (16-lane order).
 That costs ten times as much as a float32 product, so a float32 pass first rules out pairs that cannot win.
 
-**The filter.** With a centre c and a power of two s (the `FilterFrame`), every row becomes a = fl32(s (x - c)) and
-keeps its squared length A = |a|^2, summed in float64. For a query a and a bank row b the pass computes
+With a centre c and a power of two s (the `FilterFrame`), every row becomes a = fl32(s (x - c)) and keeps its squared
+length A = |a|^2, summed in float64. For a query a and a bank row b the pass computes, in float32,
 
     low = (1 - e) A + (1 - e) B - 2 <a, b>           e = gamma + 8u,  gamma = D u / (1 - D u),  u = 2^-24
 
-where the product comes from any float32 matrix product, in any order of summation, fused or not, and the
-two additions may be float32 as well. With t = 2^-20, f = D 2^-120 and the decided distance s^2 r:
+With t = 2^-20, f = D 2^-120 and the decided distance s^2 r (docs/search.md, section 10, has the proof):
 
     (P1)  low <= (1 + 2t) s^2 r + f                    so a pair whose `low` is above that is farther than r
     (P2)  s^2 r <= (1 + 2t) (low + 2e (A + B)) + f     a pair's distance is at most this, undecided
-
-A pair with low > (1 + 2t) s^2 best + f is strictly farther than `best`, not even a tie: it is skipped.
-
-**Proof.** Write S = A + B.
-(1) A product summed in float32 in any order errs by at most gamma sum |a_i b_i| <= gamma S / 2 (Higham,
-Accuracy and Stability of Numerical Algorithms, section 3.1), so 2 <a, b> by gamma S; underflow, even flushed
-to zero, adds at most D 2^-124.
-(2) Rounding (1 - e) A and (1 - e) B to float32 costs u S, their float64 sums less than u S / 8, and each of
-the two float32 additions at most 2u S (1 + 2^-10), for no intermediate exceeds 2 S. Hence low differs from
-|a - b|^2 - e S by less than (gamma + 5.2u) S + D 2^-124.
-(3) Centring is done in float64 and scaling is exact, so a - s (x - c) is at most u |a_i| (1 + 2^-20) + 2^-126
-in each component, in length at most rho with rho^2 <= 2.1 u^2 A + D 2^-250. For any t > 0,
-(p + q)^2 <= (1 + t) p^2 + (1 + 1/t) q^2; with p = s |x - y| and q = rho_a + rho_b, q^2 <= 2 rho_a^2 +
-2 rho_b^2, the step from |a - b|^2 to (1 + t) s^2 |x - y|^2 costs at most 2 (1 + 2^20) 2.1 u^2 S + D 2^-227,
-below 0.3u S + D 2^-227, and so does the step back.
-(4) r differs from |x - y|^2 by a relative (D / 16 + 12) 2^-53 < t / 4: all its terms are positive and none
-underflows (differences of float32 numbers are multiples of 2^-149).
-Adding up, the error is below (gamma + 5.5u) S; e leaves 2.5u S for the terms of second order, and f covers
-the underflow. QED
-
-e is 6e-5 at D = 1024: a pair or two of each query are left to decide, unless the data has near ties at that
-scale, and then they are decided. No property of the data is assumed; where all rows are alike, all pairs are
-decided.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...array_types import DoubleArray, FloatArray
+from ...array_types import DoubleArray, FloatArray, IndexArray
+from ..backend import Backend
 from ..bank import Bank
 from ..basis import sample_rows
+from ..results import Nearest, SearchCounts
 
 UNIT_ROUNDOFF = 2.0**-24
 # The factor 1 + 2t of P1 and P2.
@@ -73,6 +52,33 @@ class FilterFrame:
     scale: float
     error: float
     floor: float
+
+
+class FilterBackend(Backend):
+    """A backend that searches by a float32 pass over all pairs, deciding in float64 what the pass leaves."""
+
+    def product_loss(self) -> float:
+        """See `make_frame`."""
+        return 0.0
+
+    @abstractmethod
+    def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
+        """Writes the nearest rows to ``index`` (m, k), all -1, and ``sq_distance`` (m, k), all infinity.
+
+        Groups are compared where the queries have some. Returns the number of pairs decided.
+        """
+
+    def nearest(
+        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
+    ) -> Nearest:
+        """See `Backend`."""
+        m, n = len(queries), len(bank)
+        index, sq_distance = np.full((m, k), -1, np.int64), np.full((m, k), np.inf)
+        asking = queries.with_groups(None if bank.groups is None else query_group)
+        decided = self.decide(asking, bank, make_frame(queries, bank, self.product_loss()), index, sq_distance)
+        with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
+            rounded = sq_distance.astype(np.float32)
+        return Nearest(index, rounded, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
 
 
 def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFrame:
@@ -107,8 +113,3 @@ def _extent(bank: Bank) -> tuple[DoubleArray, FloatArray, FloatArray]:
         return mean, low, high
 
     return bank.prepared("float32_filter", measure)
-
-
-def to_float32(value: DoubleArray) -> FloatArray:
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32's range infinity is the right rounding
-        return value.astype(np.float32)

@@ -42,14 +42,14 @@ def build_in(folder: Path, bank: Bank, basis: _core.Basis, memory_limit: int | N
     finally:
         del heads
         heads_file.unlink(missing_ok=True)
-    return {name: _mapped(folder / f"{name}.npy", array) for name, array in arrays.items()}
+    return _mapped(folder, arrays)
 
 
 def write_to(folder: Path, arrays: dict[str, Array]) -> dict[str, Array]:
     """Writes an index's arrays and maps them."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    return {name: _mapped(folder / f"{name}.npy", array) for name, array in arrays.items()}
+    return _mapped(folder, arrays)
 
 
 def _reserve_space(path: Path) -> None:
@@ -62,8 +62,8 @@ def _reserve_space(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _mapped(path: Path, array: Array) -> Array:
-    if array.size == 0:  # an empty file cannot be mapped
-        return array
-    mapped: Array = np.load(path, mmap_mode="r").view(np.ndarray)
-    return mapped
+def _mapped(folder: Path, arrays: dict[str, Array]) -> dict[str, Array]:
+    return {  # an empty file cannot be mapped
+        name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) if array.size else array
+        for name, array in arrays.items()
+    }

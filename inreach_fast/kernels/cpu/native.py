@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +19,7 @@ import numpy as np
 from ... import _core
 from ...array_types import Array, DoubleArray, FloatArray, IndexArray
 from ...errors import ParameterError
-from ..backend import Backend, exact_bounds
+from ..backend import Backend, both_ways, exact_bounds, with_answers
 from ..bank import Bank
 from ..basis import Basis, sample_rows
 from ..describe_plan import Plan
@@ -46,14 +46,14 @@ _KEEP_PROJECTED = 65536
 _MAX_FOREIGN = 1
 
 
+@dataclass
 class _Indexed:
     """What the engine keeps of one bank in one basis."""
 
-    def __init__(self, basis: _core.Basis) -> None:
-        self.basis = basis
-        self.index: _core.LeafIndex | None = None
-        self.projected: _core.ProjectedRows | None = None
-        self.lock = threading.RLock()
+    basis: _core.Basis
+    index: _core.LeafIndex | None = None
+    projected: _core.ProjectedRows | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def leaf_index(self, bank: Bank) -> _core.LeafIndex:
         """The bank's search index, built at first use."""
@@ -94,7 +94,7 @@ class _AllIndexed:
                 foreign = [known for known in self._by_basis if known is not bank.basis]
                 if basis is not bank.basis and len(foreign) >= _MAX_FOREIGN:
                     del self._by_basis[foreign[0]]
-                self._by_basis[basis] = _Indexed(basis.native())
+                self._by_basis[basis] = _Indexed(basis.native)
             return self._by_basis[basis]
 
 
@@ -113,7 +113,7 @@ class NativeBackend(Backend):
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
         """See `Backend`."""
-        basis = _paying_basis(len(queries), bank)
+        basis = _paying_basis(len(queries) * len(bank), bank)
         if basis is None:
             return _nearest_brute(queries, bank, k, query_group)
         return _nearest_pruned(queries, bank, basis, k, query_group, hint)
@@ -122,7 +122,7 @@ class NativeBackend(Backend):
         self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> NearestBounds:
         """See `Backend`: the first leaves of each query's search, and no more."""
-        basis = _paying_basis(len(queries), bank)
+        basis = _paying_basis(len(queries) * len(bank), bank)
         if basis is None:
             return exact_bounds(_nearest_brute(queries, bank, 1, query_group))
         (index, sq_upper, sq_lower), counts = _by_leaves(_core.nearest_bounds, queries, bank, basis, query_group, hint)
@@ -130,66 +130,49 @@ class NativeBackend(Backend):
 
     def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
         """See `Backend`."""
-        basis = _common_basis(queries, bank)
+        basis = _paying_basis(len(queries) * len(bank), queries, bank)
         if basis is None:
             forward = self.nearest(queries, bank, 1, query_group)
         else:
-            for side in (queries, bank):  # coordinates serve twice: each side is searched, and searches
-                _indexed(side, basis).keep_coordinates(side)
+            there, here = _indexed(bank, basis), _indexed(queries, basis)
+            here.keep_coordinates(queries)  # each side is searched, and searches
+            there.keep_coordinates(bank)
             forward = _nearest_pruned(queries, bank, basis, 1, query_group)
-        index, sq_distance, counts = forward.index[:, 0], forward.sq_distance[:, 0], forward.counts
-        found = np.flatnonzero(index >= 0)
-        answered = np.zeros(len(index), dtype=np.bool_)
-        chosen, chosen_of = np.unique(index[found], return_inverse=True)
-        if len(chosen):
+
+        def answer(chosen: IndexArray) -> Nearest:
             rows = _row_numbers(bank, chosen)
             if basis is None:
-                answer, _distance, more = _core.nearest_brute(
+                index, sq_distance, counts = _core.nearest_brute(
                     bank.rows, rows, None, queries.rows, queries.index, None, queries.mapped, 1
                 )
             else:
-                there, here = _indexed(bank, basis), _indexed(queries, basis)
-                answer, _distance, more = _core.nearest_pruned(
+                index, sq_distance, counts = _core.nearest_pruned(
                     bank.rows, rows, None, there.coordinates_of(bank, chosen),
                     queries.rows, queries.index, None, queries.mapped, here.basis, here.leaf_index(queries),
                     1, _hint_backward(forward, len(bank))[chosen],
                 )  # fmt: skip
-            answered[found] = answer[chosen_of, 0] == found
-            counts += SearchCounts(*more)
-        return AnsweredNearest(index, sq_distance, answered, counts)
+            return Nearest(index, sq_distance, SearchCounts(*counts))
+
+        return with_answers(forward, answer)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         """See `Backend`."""
-        basis = _common_basis(a, b)
+        basis = _paying_basis(len(a) * len(b), a, b)
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
             return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
         forward = _nearest_pruned(a, b, basis, 1)
-        backward = _nearest_pruned(b, a, basis, 1, hint=_hint_backward(forward, len(b)))
-        return MutualNearest(
-            forward.index[:, 0],
-            forward.sq_distance[:, 0],
-            backward.index[:, 0],
-            backward.sq_distance[:, 0],
-            replace(forward.counts + backward.counts, pairs=len(a) * len(b)),
-        )
+        return both_ways(forward, _nearest_pruned(b, a, basis, 1, hint=_hint_backward(forward, len(b))))
 
     # --------------------------------------------------------------------------------- descriptors, channels
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`; csrc/cpu/engine/describe.cpp."""
-        tables = [
-            (
-                data,
-                level.taps.first_output,
-                level.taps.feature_begin,
-                level.taps.tap_begin,
-                level.taps.weights,
-                (level.rows.i0, level.rows.w0, level.rows.w1),
-                (level.columns.i0, level.columns.w0, level.columns.w1),
-            )
-            for data, level in zip(levels, plan.levels, strict=True)
-        ]
+        tables = []
+        for data, level in zip(levels, plan.levels, strict=True):
+            taps, rows, columns = level.taps, level.rows, level.columns
+            axes = (rows.i0, rows.w0, rows.w1), (columns.i0, columns.w0, columns.w1)
+            tables.append((data, taps.first_output, taps.feature_begin, taps.tap_begin, taps.weights, *axes))
         _core.describe(tables, plan.neighbourhood, *plan.grid, out)
 
     def channel_spread(
@@ -233,7 +216,7 @@ class NativeBackend(Backend):
         """See `Backend`."""
         try:
             basis = Basis.from_arrays(arrays, bank.dim)
-            index = _core.LeafIndex(basis.native(), len(bank), dict(arrays))
+            index = _core.LeafIndex(basis.native, len(bank), dict(arrays))
         except ValueError as error:
             raise ParameterError(f"index_arrays: {error}; leave them out, so that the index is built anew") from error
         _indexed(bank, basis).index = index
@@ -254,43 +237,28 @@ def basis_of(bank: Bank) -> Basis:
     return bank.basis_or(fit)
 
 
-def _call_basis(*banks: Bank) -> Basis:
-    samples = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
-    return Basis(np.concatenate(samples), _CALL_RANK, power_iterations=1)
+def _paying_basis(pairs: int, *banks: Bank) -> Basis | None:
+    """The basis to search a bank in by bounds, or two banks by each other; None where brute force is faster.
 
-
-def _paying_basis(queries: int, bank: Bank) -> Basis | None:
-    """The basis to search the bank in by bounds; None where brute force is faster."""
-    if len(bank) < _MIN_BANK_ROWS:
-        return None
-    if bank.persistent:
-        basis = basis_of(bank)
-    elif float(queries) * len(bank) * bank.dim >= _MIN_CALL_WORK and _looks_structured(bank):
-        basis = bank.basis_or(lambda *_: _call_basis(bank))
-    else:
-        return None
-    return basis if basis.captured >= _MIN_CAPTURED else None
-
-
-def _common_basis(a: Bank, b: Bank) -> Basis | None:
-    """One basis in which each is searched by the other; None where brute force is faster.
-
-    It depends on the two banks alone, not on searches before.
+    That of two depends on them alone, not on searches before.
     """
-    if min(len(a), len(b)) < _MIN_BANK_ROWS:
+
+    def fit(*_: Any) -> Basis:
+        samples = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
+        return Basis(np.concatenate(samples), _CALL_RANK, power_iterations=1)
+
+    if min(map(len, banks)) < _MIN_BANK_ROWS:
         return None
-    kept = [bank for bank in (a, b) if bank.persistent]
+    kept = [bank for bank in banks if bank.persistent]
     if kept:
         basis = basis_of(max(kept, key=len))
-    elif float(len(a)) * len(b) * a.dim >= _MIN_CALL_WORK and _looks_structured(a) and _looks_structured(b):
-        basis = _call_basis(a, b)
+    elif float(pairs) * banks[0].dim >= _MIN_CALL_WORK and all(
+        _core.participation(bank.rows, bank.index, _GLANCE_ROWS) <= _MAX_PARTICIPATION for bank in banks
+    ):
+        basis = banks[0].basis_or(fit) if len(banks) == 1 else fit()
     else:
         return None
     return basis if basis.captured >= _MIN_CAPTURED else None
-
-
-def _looks_structured(bank: Bank) -> bool:
-    return bool(_core.participation(bank.rows, bank.index, _GLANCE_ROWS) <= _MAX_PARTICIPATION)
 
 
 # -------------------------------------------------------------------------------------- the engine's searches
@@ -347,9 +315,8 @@ def _by_leaves(
 
 def _joined(parts: list[Any]) -> tuple[list[Any], SearchCounts]:
     *arrays, counts = zip(*parts, strict=True)
-    if len(parts) == 1:
-        return [column[0] for column in arrays], SearchCounts(*counts[0])
-    return [np.concatenate(column) for column in arrays], sum((SearchCounts(*c) for c in counts), SearchCounts())
+    whole = [column[0] if len(parts) == 1 else np.concatenate(column) for column in arrays]
+    return whole, sum((SearchCounts(*c) for c in counts), SearchCounts())
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,6 @@ from .float32_filter import STRETCH
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _BLOCK_ROWS = 256
-CHUNK_QUERIES = 512
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
@@ -69,19 +68,24 @@ def _sq_distance(x: Any, y: Any, lanes: Any) -> float:
 
 
 @_compiled()
+def _framed(row: Any, centre: Any, scale: float, out: Any) -> float:
+    """Writes a row in the frame to ``out``; returns its squared length."""
+    total = 0.0
+    for d in range(row.shape[0]):
+        value = np.float32((np.float64(row[d]) - centre[d]) * scale)
+        out[d] = value
+        total += np.float64(value) * np.float64(value)
+    return total
+
+
+@_compiled()
 def _fill_queries(rows: Any, index: Any, first: int, stop: int, centre: Any, scale: float) -> Any:
     """Rows of a chunk in the frame: (m, D) zero-padded to multiples of four, and their squared lengths."""
-    dim = rows.shape[1]
-    out = np.zeros(((stop - first + 3) // 4 * 4, (dim + 3) // 4 * 4), np.float32)
+    out = np.zeros(((stop - first + 3) // 4 * 4, (rows.shape[1] + 3) // 4 * 4), np.float32)
     length = np.zeros(out.shape[0], np.float64)
     for i in range(stop - first):
         row = rows[index[first + i]] if index.shape[0] > 0 else rows[first + i]
-        total = 0.0
-        for d in range(dim):
-            value = np.float32((np.float64(row[d]) - centre[d]) * scale)
-            out[i, d] = value
-            total += np.float64(value) * np.float64(value)
-        length[i] = total
+        length[i] = _framed(row, centre, scale, out[i])
     return out, length
 
 
@@ -91,32 +95,20 @@ def _fill_block(
     block: Any, length: Any, low: Any,
 ) -> None:  # fmt: skip
     """Rows of a block in the frame, dimension by dimension; columns past `count` can never be candidates."""
-    dim = rows.shape[1]
-    for j in range(block.shape[1]):
-        if j < count:
-            row = rows[index[first + j]] if index.shape[0] > 0 else rows[first + j]
-            total = 0.0
-            for d in range(dim):
-                value = np.float32((np.float64(row[d]) - centre[d]) * scale)
-                block[d, j] = value
-                total += np.float64(value) * np.float64(value)
-            length[j] = total
-            low[j] = np.float32(keep * total)
-        else:
-            block[:, j] = 0.0
-            length[j] = 0.0
-            low[j] = np.inf
+    for j in range(count):
+        row = rows[index[first + j]] if index.shape[0] > 0 else rows[first + j]
+        length[j] = _framed(row, centre, scale, block[:, j])
+        low[j] = np.float32(keep * length[j])
+    block[:, count:] = 0.0
+    length[count:] = 0.0
+    low[count:] = np.inf
 
 
 @_compiled(fastmath={"contract"})
 def _tile(queries: Any, block: Any, low: Any, out: Any) -> None:
     """out[r, j] = low[j] - 2 <queries[r], block[:, j]> for four queries, in float32."""
     depth, width = block.shape
-    for j in range(width):
-        out[0, j] = np.float32(0.0)
-        out[1, j] = np.float32(0.0)
-        out[2, j] = np.float32(0.0)
-        out[3, j] = np.float32(0.0)
+    out[:] = np.float32(0.0)
     for d in range(0, depth, 4):
         q00, q01, q02, q03 = queries[0, d], queries[0, d + 1], queries[0, d + 2], queries[0, d + 3]
         q10, q11, q12, q13 = queries[1, d], queries[1, d + 1], queries[1, d + 2], queries[1, d + 3]
@@ -143,9 +135,8 @@ def _minimum(row: Any) -> float:
 
 @_compiled()
 def search(
-    q_rows: Any, q_index: Any, q_group: Any, first: int, stop: int,
-    b_rows: Any, b_index: Any, b_group: Any, n: int,
-    centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any,
+    q_rows: Any, q_index: Any, q_group: Any, b_rows: Any, b_index: Any, b_group: Any, n: int,
+    centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any, first: int, stop: int,
 ) -> int:  # fmt: skip
     """Fills rows first..stop-1 of out_index and out_best, (m, k); returns the number of pairs decided."""
     k = out_best.shape[1]
@@ -208,8 +199,8 @@ def search(
 
 @_compiled()
 def sum_taps(
-    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any,
-    j0: int, j1: int, shift: int, begun: int, sums: Any,
+    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any, shift: int, begun: int, sums: Any,
+    j0: int, j1: int,
 ) -> None:  # fmt: skip
     height, width = sums.shape[1], sums.shape[2]
     for j in range(j0, j1):
@@ -233,7 +224,7 @@ def sum_taps(
 @_compiled()
 def write_rows(
     table: Any, row_i0: Any, row_w0: Any, row_w1: Any, column_i0: Any, column_w0: Any, column_w1: Any,
-    y0: int, y1: int, first: int, shared: int, patches: Any,
+    first: int, shared: int, patches: Any, y0: int, y1: int,
 ) -> None:  # fmt: skip
     width, outputs = table.shape[1], table.shape[2]
     line = np.empty((width, outputs), np.float32)

@@ -14,18 +14,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
-from ..backend import Backend
 from ..bank import Bank
 from ..describe_plan import AxisResample, Plan, Stage
 from ..distance import exact_sq_distance
-from ..results import Nearest, SearchCounts
-from .float32_filter import STRETCH, FilterFrame, make_frame, to_float32
+from .float32_filter import STRETCH, FilterBackend, FilterFrame
 
 _TILE_QUERIES = 512
 _TILE_ROWS = 4096
@@ -33,46 +32,50 @@ _DECIDE_BYTES = 32 << 20
 _pid = os.getpid()
 
 
-class TorchBackend(Backend):
+class TorchBackend(FilterBackend):
     """torch operations."""
 
     name = "torch"
 
-    def nearest(
-        self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
-    ) -> Nearest:
-        """See `Backend`."""
+    def product_loss(self) -> float:
+        """With any of torch's switches for TF32 or bfloat16 on, both factors may lose all but 8 bits (or be cut)."""
+        backends: Any = torch.backends
+        switches = [torch.get_float32_matmul_precision() == "highest", not backends.cuda.matmul.allow_tf32]
+        for owner in (backends, backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)):
+            switches.append(getattr(owner, "fp32_precision", "ieee") in ("ieee", "none"))
+        return 0.0 if all(switches) else 2.0**-6
+
+    def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
+        """See `FilterBackend`."""
         m, n = len(queries), len(bank)
-        index = np.full((m, k), -1, np.int64)
-        sq_distance = np.full((m, k), np.inf, np.float32)
-        kept = min(k, n)
-        frame = make_frame(queries, bank, _product_loss())
-        q_side, b_side = _Side(queries, frame), _Side(bank, frame)
+        kept = min(sq_distance.shape[1], n)
         decided = 0
         with _plain():
             for first in range(0, m, _TILE_QUERIES):
                 stop = min(first + _TILE_QUERIES, m)
-                original, tile, length, low = q_side.part(first, stop)
-                best = _RunningNearest(stop - first, kept)
+                original, tile, length, low = _part(queries, frame, first, stop)
+                best = _RunningNearest(index[first:stop, :kept], sq_distance[first:stop, :kept])
                 for start in range(0, n, _TILE_ROWS):
                     end = min(start + _TILE_ROWS, n)
-                    b_original, b_tile, b_length, b_low = b_side.part(start, end)
-                    value = _low(tile, low, b_tile, b_low)
-                    if query_group is not None and bank.groups is not None:
-                        same = query_group[first:stop, None] == bank.groups[None, start:end]
+                    b_original, b_tile, b_length, b_low = _part(bank, frame, start, end)
+                    value = torch.mm(tile, b_tile.T).mul_(-2.0).add_(low[:, None]).add_(b_low[None, :])  # `low`
+                    if queries.groups is not None and bank.groups is not None:
+                        same = queries.groups[first:stop, None] == bank.groups[None, start:end]
                         value.masked_fill_(torch.from_numpy(same), torch.inf)
-                    limit = best.limit(frame)
+                    scale = STRETCH * frame.scale * frame.scale
+                    limit = torch.from_numpy(best.distance[:, -1] * scale + frame.floor)  # P1, for the k-th best
                     if kept <= end - start:
                         limit = torch.minimum(limit, _achieved(value, length, b_length, kept, frame))
-                    wanted = (value <= _round_up(limit)[:, None]) & (value < torch.inf)
+                    # Rounded up to float32; the filter's floor is far above what is lost where that is subnormal.
+                    rounded = (limit * (1.0 + 2.0**-22)).float()
+                    wanted = (value <= rounded[:, None]) & (value < torch.inf)
                     row, column = np.nonzero(wanted.numpy())
-                    for part in _pieces(len(row), tile.shape[1]):
-                        r, c = row[part], column[part]
+                    step = max(1, _DECIDE_BYTES // (8 * bank.dim))
+                    for i in range(0, len(row), step):
+                        r, c = row[i : i + step], column[i : i + step]
                         best.merge(r, c + start, exact_sq_distance(original[r], b_original[c]))
                     decided += len(row)
-                index[first:stop, :kept] = best.index
-                sq_distance[first:stop, :kept] = to_float32(best.distance)
-        return Nearest(index, sq_distance, SearchCounts(m * n, 0, m * n, decided, brute_force=True))
+        return decided
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`."""
@@ -108,40 +111,22 @@ def _plain() -> Iterator[None]:
         yield
 
 
-def _product_loss() -> float:
-    """Relative error that torch's settings allow a float32 product of two numbers before it is summed.
-
-    With any of its switches for TF32 or bfloat16 on, both factors may lose all but 8 bits (or be cut).
-    """
-    backends: Any = torch.backends
-    switches = [torch.get_float32_matmul_precision() == "highest", not backends.cuda.matmul.allow_tf32]
-    for owner in (backends, backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)):
-        switches.append(getattr(owner, "fp32_precision", "ieee") in ("ieee", "none"))
-    return 0.0 if all(switches) else 2.0**-6
+def _part(
+    bank: Bank, frame: FilterFrame, first: int, stop: int
+) -> tuple[FloatArray, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows first to stop-1: original, in the frame, their squared lengths A (float64), and (1 - e) A in float32."""
+    original = bank.rows[first:stop] if bank.index is None else bank.rows[bank.index[first:stop]]
+    framed = torch.from_numpy(((original - frame.centre) * frame.scale).astype(np.float32))
+    length = framed.double().square().sum(dim=1)
+    return original, framed, length, (length * (1.0 - frame.error)).float()
 
 
-class _Side:
-    """One set of rows: its original rows for decisions, its tiles in the frame for the filter."""
-
-    def __init__(self, bank: Bank, frame: FilterFrame) -> None:
-        self._bank = bank
-        self._frame = frame
-
-    def part(self, first: int, stop: int) -> tuple[FloatArray, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rows first to stop-1: as they are, in the frame, their squared lengths A (float64), (1 - e) A in float32."""
-        rows, index = self._bank.rows, self._bank.index
-        original = rows[first:stop] if index is None else rows[index[first:stop]]
-        framed = torch.from_numpy(((original - self._frame.centre) * self._frame.scale).astype(np.float32))
-        length = framed.double().square().sum(dim=1)
-        return original, framed, length, (length * (1.0 - self._frame.error)).float()
-
-
+@dataclass
 class _RunningNearest:
-    """The k best bank rows of each row so far: float64 distance and index, ties to the lowest index."""
+    """The k best bank rows of each row so far, (rows, k): ties to the lowest index."""
 
-    def __init__(self, rows: int, k: int) -> None:
-        self.distance = np.full((rows, k), np.inf)
-        self.index = np.full((rows, k), -1, np.int64)
+    index: IndexArray
+    distance: DoubleArray
 
     def merge(self, row: IndexArray, index: IndexArray, distance: DoubleArray) -> None:
         """Take in decided pairs. They come by ascending index, after all pairs of a lower index."""
@@ -155,15 +140,6 @@ class _RunningNearest:
         take = order[first[:, None] + np.arange(k)]
         self.distance[touched], self.index[touched] = value[take], number[take]
 
-    def limit(self, frame: FilterFrame) -> torch.Tensor:
-        """(1 + 2t) s^2 best + f of P1, for the k-th best; shape (rows,)."""
-        return torch.from_numpy(self.distance[:, -1] * (STRETCH * frame.scale * frame.scale) + frame.floor)
-
-
-def _low(a: torch.Tensor, a_low: torch.Tensor, b: torch.Tensor, b_low: torch.Tensor) -> torch.Tensor:
-    """`low` of the filter for a tile, float32 (m, n)."""
-    return torch.mm(a, b.T).mul_(-2.0).add_(a_low[:, None]).add_(b_low[None, :])
-
 
 def _achieved(low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: int, frame: FilterFrame) -> torch.Tensor:
     """A limit in the sense of P1 that k pairs of each row of the tile keep for certain, by P2."""
@@ -171,17 +147,6 @@ def _achieved(low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: i
     upper = value.double() + 2.0 * frame.error * (length[:, None] + other[column])
     worst = upper.max(dim=1).values
     return STRETCH * (STRETCH * worst + frame.floor) + frame.floor
-
-
-def _round_up(limit: torch.Tensor) -> torch.Tensor:
-    """To float32, not downwards; the filter's floor is far above what is lost where float32 is subnormal."""
-    return (limit * (1.0 + 2.0**-22)).float()
-
-
-def _pieces(count: int, dim: int) -> Iterator[slice]:
-    size = max(1, _DECIDE_BYTES // (8 * dim))
-    for first in range(0, count, size):
-        yield slice(first, first + size)
 
 
 def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> torch.Tensor:
@@ -218,15 +183,14 @@ def _stage_sums(levels: Sequence[torch.Tensor], plan: Plan, stage: Stage) -> tor
 
 
 def _resample(x: torch.Tensor, axis: AxisResample, dim: int) -> torch.Tensor:
-    if not axis.w1.any():
-        if len(axis.i0) == x.shape[dim]:
-            return x
-        return x.index_select(dim, torch.from_numpy(axis.i0.astype(np.int64)).to(x.device))
-    shape = [1] * x.ndim
-    shape[dim] = -1
-    i0 = axis.i0.astype(np.int64)
-    i1 = np.minimum(i0 + 1, x.shape[dim] - 1)  # past the end only where w1 is 0
+    between = bool(axis.w1.any())
+    if not between and len(axis.i0) == x.shape[dim]:
+        return x
+    i0 = torch.from_numpy(axis.i0.astype(np.int64)).to(x.device)
+    low = x.index_select(dim, i0)
+    if not between:
+        return low
+    high = x.index_select(dim, (i0 + 1).clamp_(max=x.shape[dim] - 1))  # past the end only where w1 is 0
+    shape = [-1 if i == dim else 1 for i in range(x.ndim)]
     w0, w1 = (torch.from_numpy(w.copy()).to(x.device).reshape(shape) for w in (axis.w0, axis.w1))
-    low = x.index_select(dim, torch.from_numpy(i0).to(x.device))
-    high = x.index_select(dim, torch.from_numpy(i1).to(x.device))
     return torch.where(w1 == 0, low, w0 * low + w1 * high)
