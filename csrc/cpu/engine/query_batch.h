@@ -10,7 +10,8 @@
 
 namespace inreach {
 
-// Queries of a batch. BATCH_TODO
+// Queries of a batch: the more, the fewer times a leaf is read from memory, and the fewer batches there are
+// for the threads. 191, 182, 169, 159 ms for 12, 24, 48, 64 (query_search.cpp says of what).
 constexpr size_t kBatchQueries = 48;
 static_assert(kBatchQueries <= 64, "a leaf's queries are the bits of one uint64_t");
 

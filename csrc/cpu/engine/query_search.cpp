@@ -12,11 +12,18 @@ namespace inreach {
 
 namespace {
 
-// First answers. CONSTANTS_TODO
-constexpr size_t kFirstBranches = 4;     // branches whose leaves may be read first
-constexpr size_t kFirstLeaves = 4;       // leaves with an answer that are read first
-constexpr size_t kMostFirstLeaves = 32;  // with or without an answer
-constexpr size_t kBoundLeaves = 12;      // leaves that nearest_bounds reads
+// First answers, which make the reach small before all branches are looked at. Measured with 784 queries,
+// 15,000 clustered rows of 1024 values, AVX2, one thread, in milliseconds of the whole search.
+//
+// Branches whose leaves may be read first: 158, 164, 163, 151 for 1, 2, 4, 8. One may be the wrong one.
+constexpr size_t kFirstBranches = 4;
+// Leaves with an answer that are read first: 186, 166, 155, 151 for 1, 2, 4, 8.
+constexpr size_t kFirstLeaves = 4;
+// Leaves with or without an answer that are read first: matters with groups alone, whose nearest leaves may
+// hold only rows that do not count (174 without groups, for 8 to 64).
+constexpr size_t kMostFirstLeaves = 32;
+// Leaves that nearest_bounds reads: 84, 98, 107, 110, 117 for 4, 8, 12, 16, 24.
+constexpr size_t kBoundLeaves = 12;
 
 // Relative rounding of a float32 dot product over head and tail, its start value and the squared norms.
 constexpr double kRoundingSlack = 64 * kUnit32;
