@@ -35,8 +35,7 @@ def gpu(host_gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> HostGpu:
     monkeypatch.setattr(describing, "_device", lambda level: "cuda:0" if hasattr(level, "detach") else "cpu")
     gc.collect()  # what earlier tests held goes now, not in between
     monkeypatch.setattr(limit.LEDGER, "_held", type(limit.LEDGER._held)(int))
-    monkeypatch.setattr(limit.LEDGER, "_chosen", True)
-    monkeypatch.setattr(limit.LEDGER, "_limit", None)
+    monkeypatch.setattr(limit.LEDGER, "limit", None)
     limit.LEDGER._gone.clear()
     return host_gpus[0]
 

@@ -1,11 +1,8 @@
-"""The backends behind the names of GPUs: one GPU, or several that share a bank.
+"""The backends behind the names of GPUs: one GPU, or several that each hold a run of a bank's rows.
 
-Of a shared bank each GPU holds a run of the rows, and their answers are merged.
-
-The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
-keeps that order. Float64 distances are needed only where two GPUs give the same float32 number: they are computed
-again for these few pairs, from the original rows and in the kernels' order of summation. The merged answer is that of
-the whole bank, to the bit, whatever the number of GPUs.
+The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32, which
+keeps that order. Where two GPUs give the same float32 number, the float64 distances are computed again, from the
+original rows and in the kernels' order of summation. The merged answer is that of the whole bank, to the bit.
 """
 
 from __future__ import annotations
@@ -142,7 +139,7 @@ def gpu_backend(name: str) -> GpuBackend | SeveralGpus:
     """What is behind "cuda", "cupy", "cuda:1", "cuda:0,1" or "cuda:all"; its GPUs are opened, once in a process.
 
     Raises:
-        BackendError, GpuUnavailableError, GpuMemoryError, GpuError: unknown name, or a GPU that cannot be used.
+        BackendError: unknown name. GpuUnavailableError, GpuMemoryError, GpuError: a GPU cannot be used.
     """
     kind, numbers = parse_name(name)
     gpus = (current_gpu(),) if numbers is None else numbers
@@ -151,11 +148,7 @@ def gpu_backend(name: str) -> GpuBackend | SeveralGpus:
 
 
 def one_gpu(kind: str, ordinal: int) -> GpuBackend:
-    """The backend of a single GPU.
-
-    Raises:
-        GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
-    """
+    """The backend of a single GPU; errors as of `open_gpu`."""
     gpu = open_gpu(kind, ordinal)
     with _lock:
         if (kind, ordinal) not in _single:

@@ -1,7 +1,6 @@
-"""Whole calls: queries, a bank that is on the GPU or comes in pieces, and answers in one block of memory.
+"""Whole calls, which wait once where bank and queries are on the GPU together: for answers in one block of memory.
 
-Where bank and queries are on the GPU at once, a call waits once: for its answers. With them comes the length of the
-lists of candidates; where one was too short, the search continues from what it knows, in parts (`search`).
+With the answers comes the length of the lists of candidates; where one was too short, `search` continues in parts.
 """
 
 from __future__ import annotations

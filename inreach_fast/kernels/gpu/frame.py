@@ -72,12 +72,10 @@ def find_nonfinite(device: Device, rows: DeviceRows, first: DeviceArray) -> None
 
 @dataclass(frozen=True)
 class FramedRows:
-    """Rows in a frame, as filters read them.
+    """Rows in a frame, as filters read them, and the constants of their bounds.
 
-    Attributes:
-        values: (count, depth) in the format's dtype.
-        low, extra: float32 (count,); ``extra`` is None for leading directions.
-        bounds: constants of the bounds that they were stored with.
+    ``values`` are (count, depth) in the format's dtype, ``low`` and ``extra`` float32 (count,); ``extra`` is None for
+    leading directions.
     """
 
     values: DeviceArray
@@ -142,9 +140,9 @@ class Frame:
 
     def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
         """``rows`` stored in a format."""
-        kind, depth = FORMATS[form], _depth(rows.dim)
-        bounds = kind.bounds(depth, refined=True)
-        values = device.empty((rows.count, depth), kind.dtype)
+        depth = _depth(rows.dim)
+        bounds = FORMATS[form].bounds(depth, refined=True)
+        values = device.empty((rows.count, depth), FORMATS[form].dtype)
         low, extra = (device.empty(rows.count, np.float32) for _ in range(2))
         launch_each(
             device, f"frame_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
@@ -177,7 +175,7 @@ class Directions:
         rows *= scale  # around one: their squares neither overflow nor vanish
         dim = rows.shape[1]
         rank = min(RANK, dim)
-        _values, vectors = np.linalg.eigh(rows.T @ rows) if len(rows) >= dim else _from_gram(rows)
+        vectors = np.linalg.eigh(rows.T @ rows)[1] if len(rows) >= dim else _from_gram(rows)
         leading = np.ascontiguousarray(vectors[:, ::-1][:, :rank].T)
         # Orthonormal to float64's own precision, whatever the sample's rank was.
         basis, _unused = np.linalg.qr(leading.T)
@@ -203,12 +201,10 @@ class Directions:
         return FramedRows(values, low, None, bounds)
 
 
-def _from_gram(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+def _from_gram(rows: DoubleArray) -> DoubleArray:
     """Right singular vectors of fewer rows than values, ascending, completed by the axes."""
     values, left = np.linalg.eigh(rows @ rows.T)
     keep = values > values[-1] * 1e-12 if values[-1] > 0.0 else np.zeros(len(values), dtype=np.bool_)
     vectors = rows.T @ left[:, keep] / np.sqrt(values[keep])
-    missing = RANK - vectors.shape[1]
-    if missing > 0:
-        vectors = np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)
-    return values, vectors
+    missing = max(0, RANK - vectors.shape[1])
+    return np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)

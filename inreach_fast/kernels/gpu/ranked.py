@@ -2,8 +2,7 @@
 
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank
 
-Where the list of candidates overflows, the range of bank rows is halved and both halves are searched again; nothing of
-the overflowed range is kept.
+Where the list of candidates overflows, both halves of the range of bank rows are searched anew.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def k_nearest(
 
 
 class _Ranked:
-    """Running answers of queries that are searched together, and work space for ranking."""
+    """Running answers of queries that are searched together, and work space."""
 
     def __init__(
         self, launcher: Launcher, queries: Piece, k: int, best: DeviceArray, nearest: DeviceArray, counts: Counts

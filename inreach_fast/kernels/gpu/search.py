@@ -4,10 +4,8 @@
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
     ... ─ ask_back ─ frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ answered    which rows answer (k = 1)
 
-The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed
-is decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing. Where leading directions let too many pairs through to pay, the range is searched in all
-dimensions instead. k > 1 is in ranked.py.
+Where the list of candidates overflows, what was listed is decided, and both halves of the range of bank rows are
+searched again under the lower reaches. Deciding a pair twice changes nothing. k > 1 is in ranked.py.
 """
 
 from __future__ import annotations
@@ -48,12 +46,7 @@ class Target:
 
     def after(self, listed: int, queries: int) -> Target:
         """The bank after a pass that has listed so many pairs: without directions, if these do not pay."""
-        return replace(self, directions=None) if _too_many(listed, queries * self.count) else self
-
-
-def _too_many(listed: int, pairs: int) -> bool:
-    """Whether a filter in all dimensions costs less than leading directions that let so many pairs through."""
-    return listed > pairs // _WORTH
+        return replace(self, directions=None) if listed > queries * self.count // _WORTH else self
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ class Search(Launcher):
         self._pass(run, piece, by_heads=by_heads)
         listed = run.candidates.listed_count() if piece.count > 1 else 0
         if listed > self.capacity:
-            if by_heads and _too_many(listed, run.queries.count * piece.count):
+            if by_heads and listed > run.queries.count * piece.count // _WORTH:
                 self._passes(run, piece, by_heads=False)
             else:
                 for half in piece.halves():

@@ -3,12 +3,9 @@
     pixels ── network ── levels ── describe ── nearest ── smoothed map ── maximum
                     graph 1      │                  graph 2
 
-Everything is enqueued on one stream. Shapes are fixed. The first image runs call by call; then both halves are
-captured (on a GPU as CUDA graphs), and an image costs a copy in, two replays and a copy out. Descriptors, map and
-score have the bits of the CPU's kernels, given the same levels; the network's sums round differently on a GPU.
-
-The list of candidates between filter and decision has a fixed size. Its length comes back with the score, and an image
-whose list was too short is searched again, in parts (`kernels.gpu.search`).
+Everything is enqueued on one stream. The first image runs call by call; then both halves are captured (on a GPU as
+CUDA graphs), and an image costs a copy in, two replays and a copy out. The length of the list of candidates comes back
+with the score, and an image whose list was too short is searched again, in parts. See docs/gpu.md.
 """
 
 from __future__ import annotations

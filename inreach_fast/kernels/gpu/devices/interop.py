@@ -1,8 +1,7 @@
 """Callers' arrays on a GPU: in and out without a copy, in the order of their library's current stream.
 
-torch tensors and CuPy arrays are used as they are, and results are of the same kind. Any other array on a GPU that
-has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), and results are arrays of that
-library; the caller's own library reads them with its ``from_dlpack``.
+torch tensors and CuPy arrays are used in place, and results are of the same kind. Any other array with ``__dlpack__``
+comes in through torch (through CuPy where torch has no CUDA), and results are arrays of that library.
 """
 
 from __future__ import annotations
@@ -33,9 +32,7 @@ def lives_on_gpu(value: Any) -> bool:
     if hasattr(value, "detach") and hasattr(value, "device"):
         return getattr(value.device, "type", "cpu") in _TORCH_TYPES
     device_of = getattr(value, "__dlpack_device__", None)
-    if device_of is not None:
-        return int(device_of()[0]) in _DLPACK_CUDA
-    return hasattr(value, "__cuda_array_interface__")
+    return hasattr(value, "__cuda_array_interface__") if device_of is None else int(device_of()[0]) in _DLPACK_CUDA
 
 
 def numbers_like(value: Any) -> Any:

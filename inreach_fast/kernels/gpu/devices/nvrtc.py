@@ -39,27 +39,21 @@ def kernel_folder() -> Path:
 @cache
 def kernel_source() -> str:
     """The kernels' source as one text: all.cuh with every file in it, each once."""
-    folder, seen = kernel_folder(), {"all.cuh"}
+    folder = kernel_folder()
+    seen: set[str] = set()
 
     def with_includes(name: str) -> str:
-        def included(match: re.Match[str]) -> str:
-            other = match.group(1)
-            if other in seen:
-                return ""
-            seen.add(other)
-            return with_includes(other)
-
+        if name in seen:
+            return ""
+        seen.add(name)
         text = (folder / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
-        return _INCLUDE.sub(included, text)
+        return _INCLUDE.sub(lambda match: with_includes(match[1]), text)
 
     return with_includes("all.cuh")
 
 
 def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
-    """Machine code for the GPU, or PTX where NVRTC is older than the GPU.
-
-    Args:
-        nvrtc: CuPy's binding (``cupy.cuda.nvrtc``).
+    """Machine code for the GPU from ``cupy.cuda.nvrtc``, or PTX where NVRTC is older than the GPU.
 
     Raises:
         GpuUnavailableError: NVRTC is missing, or does not compile the kernels.
