@@ -527,10 +527,8 @@ class InReaCh:
         limits, decision = self._limits(threshold, budget_ms)
         predictor = self._ready(images=True)
         if is_single_image(images):
-            return predictor.predict(1, lambda _: ("the image", images), limits, decision, begun)[0]
-        source = open_images(images)
-        load = lambda i: (source.names[i], source.load(i))  # noqa: E731
-        return stacked(predictor.predict(len(source), load, limits, decision, begun))
+            return predictor.predict([("the image", images)], limits, decision, begun)[0]
+        return stacked(predictor.predict(open_images(images), limits, decision, begun))
 
     def predict_stream(
         self, images: Iterable[Any], *, threshold: float | None = None, budget_ms: float | None = None, ahead: int = 2
@@ -557,8 +555,7 @@ class InReaCh:
             raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
         source: Iterable[tuple[str, Any]]
         if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
-            opened = open_images(images)
-            source = ((opened.names[i], opened.load(i)) for i in range(len(opened)))
+            source = open_images(images)
         else:
             source = ((f"image {i} of the stream", image) for i, image in enumerate(images))
         return self._ready(images=True).stream(source, limits, decision, int(ahead))

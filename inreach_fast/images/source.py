@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ class ImageSource:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, UInt8Array]]:
+        return ((name, self.load(i)) for i, name in enumerate(self.names))
 
 
 def open_images(images: Any, name: str = "images") -> ImageSource:

@@ -54,8 +54,7 @@ def disagreement(model: Any, images: Iterable[Any], precision: str = "float16") 
     verdicts = nearest = patches = 0
     score_change = patch_change = 0.0
     try:
-        for i in range(len(source)):
-            image = source.load(i)
+        for _, image in source:
             model.precision = "float32"
             full = model.predict(image)
             model.precision = precision

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,28 +152,28 @@ class Predictor:
         return open_slots(model, self.describer.backbone, backend, self.precision)
 
     def predict(
-        self, count: int, load: Callable[[int], tuple[str, Any]], limits: Limits, threshold: float, begun: float
+        self, images: Iterable[tuple[str, Any]], limits: Limits, threshold: float, begun: float
     ) -> list[Prediction]:
-        """Predictions of ``count`` images, ``load(i)`` giving the name and image of number i, as `as_image` takes it.
+        """Predictions of (name, image) pairs; the budget of the first image began at ``begun``, a `time.perf_counter`.
 
-        ``threshold`` decides the verdict; ``begun`` is the `time.perf_counter` at which the first image's budget began.
+        ``threshold`` decides whether an image is anomalous.
         """
         done: list[Prediction] = []
+        source = iter(images)
         # Budgets are each image's own, so that images take turns.
         step = self.parameters.batch_size if limits.budget is None else 1
-        for start in range(0, count, step):
-            begun = time.perf_counter() if start else begun
-            inputs = [self.read(*load(i)) for i in range(start, min(start + step, count))]
+        while inputs := [self.read(*item) for item in islice(source, step)]:
             if self.gpu is not None:
                 scores = self.gpu.scores([one.pixels for one in inputs])
                 for one in inputs:
                     with named_features(one.name):
                         done.append(self._from_gpu(next(scores), one, threshold))
-                continue
-            described = self.describe(np.stack([one.pixels for one in inputs]))
-            for one, rows in zip(inputs, described, strict=True):
-                with named_features(one.name):
-                    done.append(self.score(rows, limits, threshold, begun, one))
+            else:
+                described = self.describe(np.stack([one.pixels for one in inputs]))
+                for one, rows in zip(inputs, described, strict=True):
+                    with named_features(one.name):
+                        done.append(self.score(rows, limits, threshold, begun, one))
+            begun = time.perf_counter()
         return done
 
     def stream(
