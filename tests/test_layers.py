@@ -52,7 +52,6 @@ BUILT = frozenset({".so", ".pyd", ".fatbin"})
 # import fails a test.
 _NOT_YET = (
     "inreach_fast.fit.resuming -> inreach_fast._version",
-    "inreach_fast.evaluation.* -> *",
     "inreach_fast.executors.ray_bridge -> *",
 )
 

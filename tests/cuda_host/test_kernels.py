@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Rows, gaussian, same_bits
 from numpy.typing import NDArray
@@ -31,11 +31,7 @@ from .maps import anomaly_maps as gpu_maps
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="NO C++ COMPILER: the CUDA kernels were not run")
 
-few = settings(
-    max_examples=8,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=8)
 
 
 def uploaded(device: HostDevice, rows: Rows) -> DeviceRows:
