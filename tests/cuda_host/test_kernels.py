@@ -298,7 +298,7 @@ def test_a_subset_by_index_on_the_device(form: str, tile: int) -> None:
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=30), most=st.integers(1, 20))
 def test_channels_come_in_runs_that_fit(lengths: list[int], most: int) -> None:
     starts = np.cumsum([0, *lengths])
-    pieces = channel_pieces(starts, most)
+    pieces = list(channel_pieces(starts, most))
     assert [p[0] for p in pieces] == [0, *(p[1] for p in pieces[:-1])]
     assert pieces[-1][1] == len(lengths)
     for first, stop in pieces:

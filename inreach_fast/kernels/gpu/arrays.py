@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,7 +55,7 @@ class Call:
         rows, whole = self._checked(queries, bank, query_group, bank_group)
         guesses = None
         if hint is not None and k == 1:  # kernels skip numbers of no row: one that is on the GPU is not checked
-            guesses = self._numbers(hint, "hint", rows.count, lambda: as_hint(hint, rows.count, len(whole)))
+            guesses = self._numbers(hint, "hint", rows.count, partial(as_hint, hint, rows.count, len(whole)))
         return _converted(self.backend.nearest(rows, whole, k, hint=guesses), self.caller.give)
 
     def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
@@ -77,10 +78,8 @@ class Call:
         rows = self._rows(queries, names[0])
         check_same_dim(rows.dim, names[0], whole.dim, names[1])
         if query_group is not None:
-            group = self._numbers(
-                query_group, "query_group", rows.count, lambda: as_ids(query_group, "query_group", rows.count)
-            )
-            rows = replace(rows, group=group)
+            checked = partial(as_ids, query_group, "query_group", rows.count)
+            rows = replace(rows, group=self._numbers(query_group, "query_group", rows.count, checked))
         return rows, whole
 
     def _numbers(self, value: Any, name: str, count: int, checked: Callable[[], IndexArray]) -> DeviceArray:

@@ -32,8 +32,7 @@ _DIRECTION_SAMPLE = 2048
 # Bounds in leading directions need a bank that is kept and has structure (docs/search.md, section 8).
 _MIN_HEAD_ROWS = 4096
 _MIN_CAPTURED = 0.7
-# Below this number of pairs a tile of 128 rows would leave most multiprocessors without work.
-_SMALL_PAIRS = 1 << 22
+_SMALL_PAIRS = 1 << 22  # with fewer, a tile of 128 rows would leave most multiprocessors without work
 # A fifth of the free memory, or this much (at most half of it), is left to queries, lists and descriptors.
 _LEFT_SHARE, _LEFT_BYTES = 5, 256 << 20
 # Bytes of a place in the list of candidates, and the share of the free memory that the list may take.
@@ -99,7 +98,6 @@ class GpuBackend(Backend):
 
     @property
     def device(self) -> Device:
-        """The device, opened at first use."""
         with self.lock:
             if self._device is None:
                 self._device = self._open_device()
@@ -110,19 +108,14 @@ class GpuBackend(Backend):
     ) -> Nearest:
         """As `inreach_fast.kernels.nearest`, arrays (m, k); a hint (of the kind of the queries) serves k = 1."""
 
-        def call(search: Search, target: Target, rows: DeviceRows, stays: str | None) -> Outcome:
-            guesses = search.device.upload(hint) if isinstance(hint, np.ndarray) else hint
-            return nearest_call(search, target, rows, k, hint=guesses, stays=stays)
-
-        found, counts = self._called(call, queries, bank, query_group)
+        found, counts = self._called(partial(nearest_call, k=k, hint=hint), queries, bank, query_group)
         return Nearest(found["index"], found["sq_distance"], counts)
 
     def nearest_answered(
         self, queries: Bank | DeviceRows, bank: Bank, query_group: IndexArray | None = None
     ) -> AnsweredNearest:
         """As `inreach_fast.kernels.nearest_answered`."""
-        call = partial(nearest_call, k=1, answered=True)
-        found, counts = self._called(call, queries, bank, query_group)
+        found, counts = self._called(partial(nearest_call, k=1, answered=True), queries, bank, query_group)
         index, sq_distance = (found[name].reshape(len(queries)) for name in ("index", "sq_distance"))
         return AnsweredNearest(index, sq_distance, found["answered"], counts)
 
@@ -160,7 +153,6 @@ class GpuBackend(Backend):
         return outcome.answers, outcome.totals(pairs)
 
     def search(self, pairs: int) -> Search:
-        """The search for a call of so many pairs."""
         options = self.options
         tile = 64 if pairs < _SMALL_PAIRS else 128
         route = options.route or Route("fp16" if pairs >= _SMALL_PAIRS else "f32", tile)
@@ -227,7 +219,7 @@ class GpuBackend(Backend):
         return free - max(free // _LEFT_SHARE, min(free // 2, _LEFT_BYTES))
 
     def _rows_at_once(self, bank: Bank, search: Search, directions: Directions | None) -> int:
-        """Bank rows on the GPU at once: all of them, or those of a piece, beside which the next one is made."""
+        """Bank rows on the GPU at once: all of them, or those of a piece while the next one is made."""
         stored = (bank.dim + 32) * FORMATS[search.route.format].dtype.itemsize
         heads = 0 if directions is None else HEAD_DEPTH * FORMATS[search.head_route.format].dtype.itemsize
         row_bytes = stored + heads + 24 + (0 if self._lies_here(bank) else 4 * bank.dim)

@@ -50,13 +50,10 @@ class SeveralGpus(Backend):
         found = self._each(parts, lambda gpu, part: gpu.mutual_nearest(a, part))
         forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]
         index, sq_distance = _merged(a, b, 1, [first for first, _ in parts], forward)
-        return MutualNearest(
-            index[:, 0],
-            sq_distance[:, 0],
-            np.concatenate([x.ba_index for x in found]),
-            np.concatenate([x.ba_sq_distance for x in found]),
-            _total(found),
+        ba_index, ba_distance = (
+            np.concatenate([getattr(x, name) for x in found]) for name in ("ba_index", "ba_sq_distance")
         )
+        return MutualNearest(index[:, 0], sq_distance[:, 0], ba_index, ba_distance, _total(found))
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`; on the first GPU, one image is too little to be shared."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...array_types import Array
+from ...array_types import Array, IndexArray
 from ..results import SearchCounts
 from .device import Block, Device, DeviceArray, Shapes, fill
 from .frame import DeviceRows, find_nonfinite
@@ -46,15 +46,10 @@ class Outcome:
             find_nonfinite(device, queries, counters.part(4, 5))
 
     def places(self, side: str = "") -> tuple[DeviceArray, DeviceArray]:
-        """Index and squared distance on the GPU."""
         return self.on_gpu[f"{side}index"], self.on_gpu[f"{side}sq_distance"]
 
     def read(self) -> tuple[int, int]:
-        """Waits for the GPU; brings the counters, and answers that do not stay. Number of candidates, there and back.
-
-        Raises:
-            NonFiniteError: a query holds NaN or infinity.
-        """
+        """Waits for the GPU and brings counters, and answers that do not stay; number of candidates there and back."""
         if self._stays is None:
             host = self._block.views(self._device.download(self._block.block))
             self.answers: Mapping[str, Array | DeviceArray] = host
@@ -66,7 +61,6 @@ class Outcome:
         return int(self._counters[2]), int(self._counters[3])
 
     def totals(self, pairs: int) -> SearchCounts:
-        """What the call did."""
         return self.counts.totals(pairs, int(self._counters[0]), int(self._counters[1]))
 
 
@@ -77,7 +71,7 @@ def nearest_call(
     k: int,
     *,
     answered: bool = False,
-    hint: DeviceArray | None = None,
+    hint: DeviceArray | IndexArray | None = None,
     stays: str | None = None,
 ) -> Outcome:
     """index int64 (m, k) and sq_distance float32 (m, k).
@@ -95,6 +89,7 @@ def nearest_call(
         outcome.read()
         return outcome
     answers, listed = Answers.none(device, m, frame), 0
+    hint = device.upload(hint) if isinstance(hint, np.ndarray) else hint
     if target.whole is not None and m <= search.at_once:
         candidates = Candidates(device, search.capacity, outcome.counts, count=outcome.list_lengths[0])
         search.enqueue(target, queries, answers, candidates, hint=hint)
@@ -125,12 +120,8 @@ def nearest_call(
 def mutual_call(search: Search, target: Target, a: DeviceRows, *, stays: str | None = None) -> Outcome:
     """`BOTH_WAYS`: index int64 and squared distance float32 of ``a`` (m,) and of the bank in ``target`` (n,)."""
     device, m, n = search.device, a.count, target.count
-    parts = {
-        f"{side}_{name}": ((count,), kind)
-        for side, count in (("ab", m), ("ba", n))
-        for name, kind in (("index", np.int64), ("sq_distance", np.float32))
-    }
-    outcome = Outcome(device, parts, a, stays)
+    shapes = ((m,), np.int64), ((m,), np.float32), ((n,), np.int64), ((n,), np.float32)
+    outcome = Outcome(device, dict(zip(BOTH_WAYS, shapes, strict=True)), a, stays)
     forward, backward = Answers.none(device, m, target.frame), Answers.none(device, n, target.frame)
 
     def read() -> int:

@@ -68,11 +68,9 @@ class Describer:
     def launch(
         self, device: Device, levels: DeviceArray, batch: int, out: DeviceArray, strides: tuple[int, int] | None = None
     ) -> None:
-        """Levels (`level_table`, uploaded) of up to ``MAX_BATCH`` images to descriptors.
+        """Levels (`level_table`, uploaded) of up to ``MAX_BATCH`` images to descriptors; the stream has the tables.
 
-        Args:
-            device: whose stream; a stream other than that of the tables must have waited for them.
-            out: float32 (B, P, dim), or with ``strides`` (of an image and a row, in values) any memory.
+        ``out`` is float32 (B, P, dim), or with ``strides`` (of an image and a row, in values) any memory.
         """
         plan = self.plan
         height, width = plan.grid

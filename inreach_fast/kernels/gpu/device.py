@@ -49,8 +49,7 @@ class DeviceArray:
 # What a kernel takes: an array (its address), None (a null pointer), or a NumPy scalar of exactly the type that the
 # kernel declares. Python's own numbers have no size and are not accepted.
 Argument = DeviceArray | np.generic | None
-# Shapes and dtypes by name.
-Shapes = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
+Shapes = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]  # shapes and dtypes by name
 
 
 class Device:
@@ -65,11 +64,7 @@ class Device:
         self._memory = memory or OwnMemory(gpu)
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        """Memory with undefined contents, at least 16-byte aligned where its size is a multiple of 16.
-
-        Raises:
-            GpuMemoryError: there is not enough.
-        """
+        """Uninitialised memory, 16-byte aligned where its size is a multiple of 16; GpuMemoryError if it is full."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         kind = np.dtype(dtype)
         nbytes = int(math.prod(shape)) * kind.itemsize
@@ -119,7 +114,6 @@ class Device:
         return free if left is None else min(free, left)
 
     def synchronize(self) -> None:
-        """Waits for all work of the stream."""
         with typed_errors(self.name):
             self.gpu.synchronize(self.stream)
 

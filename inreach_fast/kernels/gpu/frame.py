@@ -15,9 +15,7 @@ from ...array_types import DoubleArray, FloatArray
 from .device import Argument, Device, DeviceArray, blocks, launch_each
 from .routes import FORMATS, Bounds
 
-# Directions and tail fill the 64 values of a head.
-RANK = 63
-HEAD_DEPTH = 64
+RANK, HEAD_DEPTH = 63, 64  # directions and tail fill the 64 values of a head
 _DEPTH_STEP = 32
 # Filters count in units of 16 bytes, with 32 bits: this many values of any format.
 _MAX_VALUES = 1 << 34
@@ -154,13 +152,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Directions:
-    """Orthonormal directions in which most of a bank varies.
+    """Orthonormal directions in which most of a bank varies, and the share of a sample's variance in them.
 
-    Attributes:
-        vectors: float64 (rank, D), rank at most 63.
-        captured: share of the sample's variance in them.
-        defect: bound on the square of what computing a row's coordinates and tail may err by, relative to the
-            square of the row's length.
+    ``vectors`` are float64 (rank, D), rank at most 63. ``defect`` bounds the squared error of a row's computed
+    coordinates and tail, relative to the row's squared length.
     """
 
     vectors: DeviceArray

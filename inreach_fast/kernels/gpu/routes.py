@@ -22,8 +22,7 @@ class Format:
         dtype: of stored values (16-bit formats as their bits).
         tau: share by which a squared distance is stretched to absorb what storing loses; the rest of the loss is
             multiplied by 1 + 1 / tau.
-        products: number that a matrix instruction adds; 0 without matrix instructions.
-        compute_capability: the least that has them.
+        products: how many a matrix instruction adds; 0 without these. compute_capability: the least that has them.
     """
 
     dtype: np.dtype[Any]

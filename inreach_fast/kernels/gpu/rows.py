@@ -17,10 +17,7 @@ from .search_state import NONE
 class GpuRows:
     """Rows on a GPU that are read like an array: ``rows[numbers]`` and ``rows[a:b]`` copy these rows to the CPU.
 
-    ``held`` is their memory, float32 (N, D).
-
-    Raises:
-        ParameterError: not two-dimensional, or not converted to float32 without loss.
+    ``held`` is their memory, float32 (N, D). Raises ParameterError as `Caller.take`.
     """
 
     dtype = np.dtype(np.float32)
@@ -29,8 +26,7 @@ class GpuRows:
     def __init__(self, rows: Any, name: str) -> None:
         caller = caller_of(rows)
         assert caller is not None, "only for arrays on a GPU"
-        self.caller = caller
-        self.held = caller.take(rows, name, dtype="float32", ndim=2)
+        self.caller, self.held = caller, caller.take(rows, name, dtype="float32", ndim=2)
         self.shape = self.held.shape
 
     def __len__(self) -> int:

@@ -140,18 +140,17 @@ class Search(Launcher):
     def _pass(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
         """One pass over a piece, without waiting: candidates, decisions, new reaches and answers."""
         queries, reach, candidates, counts = run.queries, run.answers.reach, run.candidates, run.candidates.counts
-        pairs = queries.count * piece.count
+        back = None
         candidates.clear()
         if by_heads:
             self.filter("collect", queries, piece, reach, heads=True, candidates=candidates)
-            counts.bounded += pairs
+            counts.bounded += queries.count * piece.count
             self.refine(queries, piece, candidates, reach)
-            self._settle(run, piece, None)
-            return
-        back = None if run.back is None else run.back.part(piece.base, piece.base + piece.count)
-        task, x_reach = ("nearest", None) if back is None else ("mutual", back.reach)
-        self.filter(task, queries, piece, reach, x_reach, candidates=candidates)
-        counts.filtered += pairs
+        else:
+            back = None if run.back is None else run.back.part(piece.base, piece.base + piece.count)
+            task, x_reach = ("nearest", None) if back is None else ("mutual", back.reach)
+            self.filter(task, queries, piece, reach, x_reach, candidates=candidates)
+            counts.filtered += queries.count * piece.count
         self._settle(run, piece, back)
 
     def _settle(self, run: _Run, piece: Piece, back: Answers | None) -> None:

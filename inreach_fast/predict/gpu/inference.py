@@ -105,8 +105,7 @@ class GpuInference:
             rows[:, model.dim :] = model.positions
         self._rows = DeviceRows(device.upload(rows), None, 0, patches)
         self._replays: list[Callable[[], object]] = []
-        # A bank that does not fit the GPU is streamed, which waits.
-        self._static = self._target.whole is not None
+        self._static = self._target.whole is not None  # a bank that does not fit the GPU is streamed, which waits
 
     def start(self, image: UInt8Array) -> GpuInference:
         """Enqueues an image, uint8 (H, W, 3), and its way back; the caller collects it before the next one."""
@@ -119,11 +118,7 @@ class GpuInference:
         return self
 
     def collect(self) -> GpuScores:
-        """Waits for the image.
-
-        Raises:
-            NonFiniteError: the network's features.
-        """
+        """Waits for the image; NonFiniteError where the network's features hold NaN or infinity."""
         self._device.synchronize()
         result, patches = self._on_host, len(self._rows)
         bad = int(result["bad"][0])
@@ -185,5 +180,4 @@ class GpuInference:
         """Answers to patch scores, map and maximum."""
         out = self._on_gpu
         self._search.finish(answers.best, answers.nearest, (out["nearest"], out["values"]))
-        scores = out["values"].reshape(1, *self._model.grid)
-        self._smoother.launch(scores, out["map"], out["score"])
+        self._smoother.launch(out["values"].reshape(1, *self._model.grid), out["map"], out["score"])

@@ -14,8 +14,7 @@ from ...array_types import UInt8Array
 from ...backbones import Backbone
 from ...kernels.gpu.describe import LevelView
 
-# Runs work once and returns what repeats it.
-Capture = Callable[[Callable[[], object]], Callable[[], object]]
+Capture = Callable[[Callable[[], object]], Callable[[], object]]  # runs work once and returns what repeats it
 
 
 class TorchNetwork:

@@ -9,9 +9,10 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import torch
+
 from ...array_types import UInt8Array
 from ...backbones import Backbone
-from ...kernels.gpu.backend import GpuBackend
 from ...kernels.gpu.backends import gpu_backend, one_gpu
 from ...kernels.gpu.device import Device
 from ...kernels.gpu.devices.driver_errors import typed_errors
@@ -80,11 +81,7 @@ class GpuSlots:
             return started
 
     def collect(self, started: Started) -> GpuScores:
-        """Waits for an image; once.
-
-        Raises:
-            NonFiniteError: the network's features. GpuMemoryError, GpuLostError, GpuError: the GPU's.
-        """
+        """Waits for an image, once; NonFiniteError for the network's features, GpuError for the GPU."""
         with self._lock:
             if started.slot is not None:
                 self._started.remove(started)
@@ -105,13 +102,9 @@ class GpuSlots:
 def open_slots(model: GpuModel, backbone: Backbone, backend: str, precision: str) -> GpuSlots | None:
     """The slots of a model on the GPU of its network; None where ``backend`` names another GPU, or several.
 
-    Raises:
-        GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
+    Raises the errors of `open_gpu`.
     """
-    import torch
-
-    if not isinstance(gpu_backend(backend), GpuBackend):
-        return None
+    gpu_backend(backend)  # raises where one of its GPUs cannot be used
     kind, numbers = parse_name(backend)
     cuda: Any = torch.cuda
     ordinal = backbone.device.index if backbone.device.index is not None else cuda.current_device()

@@ -37,24 +37,22 @@ _ERRORS: tuple[tuple[type[GpuError], str, set[int]], ...] = (
     (GpuError, "see docs/gpu.md", set()),
 )  # fmt: skip
 
-# torch's messages quote the runtime's text. These texts have a remedy of their own.
-_TEXTS = (
-    ("out of memory", 2),
-    ("no CUDA-capable device", 100),
-    ("driver version is insufficient", 35),
-    ("driver on your system is too old", 35),
-    ("no NVIDIA driver", NO_DRIVER),
-    ("not compiled with CUDA", NO_DRIVER),
-    ("no kernel image is available", 209),
-    ("invalid device ordinal", 101),
-    ("busy or unavailable", 46),
-    ("illegal memory access", 700),
-    ("misaligned address", 716),
-    ("unspecified launch failure", 719),
-    ("device-side assert", 710),
-    ("uncorrectable ECC", 214),
-    ("launch timed out", 702),
-)
+# torch's messages quote the runtime's text. These texts mean codes that have a remedy of their own.
+_TEXTS = {
+    "out of memory": 2,
+    "no CUDA-capable device": 100,
+    "driver version is insufficient|driver on your system is too old": 35,
+    "no NVIDIA driver|not compiled with CUDA": NO_DRIVER,
+    "no kernel image is available": 209,
+    "invalid device ordinal": 101,
+    "busy or unavailable": 46,
+    "illegal memory access": 700,
+    "misaligned address": 716,
+    "unspecified launch failure": 719,
+    "device-side assert": 710,
+    "uncorrectable ECC": 214,
+    "launch timed out": 702,
+}
 
 
 def gpu_error(code: int, name: str, *, call: str = "", gpu: str = "the GPU") -> GpuError:
@@ -85,7 +83,7 @@ def as_gpu_error(error: BaseException, gpu: str = "the GPU") -> GpuError | None:
         if kind.__module__.startswith(package) and isinstance(code, int):
             return gpu_error(code, text, gpu=gpu)
     if isinstance(error, (RuntimeError, AssertionError)) and re.search(r"CUDA|NVIDIA|cuda", str(error)):
-        known = next((code for begin, code in _TEXTS if begin in str(error)), None)
+        known = next((code for pattern, code in _TEXTS.items() if re.search(pattern, str(error))), None)
         return GpuError(f"{gpu}: {text}; see docs/gpu.md") if known is None else gpu_error(known, text, gpu=gpu)
     return None
 

@@ -17,10 +17,8 @@ from ....errors import DeviceMismatchError, ParameterError
 from ..device import DeviceArray
 from .memory import CupyMemory, TorchMemory
 
-# DLPack's numbers for CUDA memory, and for memory that host and GPU share.
-_DLPACK_CUDA = (2, 13)
-# torch's name for the GPUs' memory. Tests add "cpu", so that all of this runs without a GPU.
-_TORCH_TYPES = ("cuda",)
+_DLPACK_CUDA = (2, 13)  # DLPack's numbers for CUDA memory, and for memory that host and GPU share
+_TORCH_TYPES = ("cuda",)  # tests add "cpu", so that all of this runs without a GPU
 # Types that convert without loss.
 _EXACT = {"float32": ("float16", "bfloat16"), "int64": ("int32", "int16", "int8", "uint8", "uint16", "uint32")}
 
@@ -153,11 +151,7 @@ _cupy_library = cache(CupyLibrary)
 
 
 def library_of(value: Any) -> Library:
-    """The library of an array on a GPU, or the one that adopts it; see the module.
-
-    Raises:
-        ParameterError: neither torch with CUDA nor CuPy is installed.
-    """
+    """The library of an array on a GPU, or the one that adopts it; ParameterError without torch with CUDA and CuPy."""
     torch_library = None if type(value).__module__.split(".")[0] == "cupy" else _torch_library()
     if torch_library is not None:
         return torch_library

@@ -44,11 +44,7 @@ class Ledger:
         return None if self.limit is None else max(0, self.limit - self.held(ordinal))
 
     def take(self, ordinal: int, nbytes: int, gpu: str) -> None:
-        """Counts memory before it is allocated.
-
-        Raises:
-            GpuMemoryError: it would exceed the limit.
-        """
+        """Counts memory before it is allocated; GpuMemoryError where it would exceed the limit."""
         limit = self.limit
         with self._lock:
             held = self.held(ordinal)
@@ -60,7 +56,6 @@ class Ledger:
             self._held[ordinal] = held + nbytes
 
     def give_back(self, ordinal: int, nbytes: int) -> None:
-        """Counts memory that is freed."""
         self._gone.append((ordinal, nbytes))
 
 

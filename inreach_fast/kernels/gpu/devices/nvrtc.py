@@ -53,11 +53,7 @@ def kernel_source() -> str:
 
 
 def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
-    """Machine code for the GPU from ``cupy.cuda.nvrtc``, or PTX where NVRTC is older than the GPU.
-
-    Raises:
-        GpuUnavailableError: NVRTC is missing, or does not compile the kernels.
-    """
+    """Machine code for the GPU from ``cupy.cuda.nvrtc``, or PTX where it is older; GpuUnavailableError if it fails."""
     try:
         version = tuple(nvrtc.getVersion())
         known = [int(n) for n in nvrtc.getSupportedArchs()]

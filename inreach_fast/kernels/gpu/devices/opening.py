@@ -17,8 +17,7 @@ from .probe import gpu_count
 
 KINDS = ("cuda", "cupy")
 _GPUS = re.compile(r"all|\d+(,\d+)*")
-# The kernels as nvcc compiled them for the extension.
-_FATBIN = Path(__file__).resolve().parents[3] / "_cuda.fatbin"
+_FATBIN = Path(__file__).resolve().parents[3] / "_cuda.fatbin"  # the kernels as nvcc compiled them for the extension
 _pid = os.getpid()
 _opened: dict[tuple[str, int], Gpu] = {}
 _lock = threading.Lock()

@@ -22,11 +22,7 @@ def _library(place: str) -> ctypes.CDLL | None:
 
 
 def gpu_count() -> int:
-    """GPUs that this process may use, at least 1.
-
-    Raises:
-        GpuUnavailableError: no driver, one that is too old, or no GPU; the message says which.
-    """
+    """GPUs that this process may use, at least 1; GpuUnavailableError for no driver, one that is too old, or no GPU."""
     library = _library(os.environ.get("INREACH_LIBCUDA") or "libcuda.so.1")
     if library is None:
         raise gpu_error(NO_DRIVER, "no NVIDIA driver was found", call="libcuda.so.1")
