@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ParameterError
 from .protocol import ClassResult, evaluate_class
 
-OnResult = Callable[[ClassResult], None]
+OnResult: TypeAlias = Callable[[ClassResult], None]
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,11 @@ class AblationRow:
 
 
 # Alignment only serves positions (supplement D), so a row without positions has none.
-_LOCAL: dict[str, Any] = {
-    "span_filter": False,
-    "spread_filter": False,
-    "position": "never",
-    "align": "never",
-    "score": "nearest",
-}
-_SPAN = {**_LOCAL, "span_filter": True}
-_SIGMA = {**_SPAN, "spread_filter": True}
-_PROPOSED: dict[str, Any] = {"span_filter": True, "spread_filter": True, "position": "auto", "score": "nearest"}
+_BOTH: dict[str, Any] = {"span_filter": True, "spread_filter": True, "score": "nearest"}
+_SIGMA = {**_BOTH, "position": "never", "align": "never"}
+_SPAN = {**_SIGMA, "spread_filter": False}
+_LOCAL = {**_SPAN, "span_filter": False}
+_PROPOSED = {**_BOTH, "position": "auto"}
 
 #: Table 2's seven columns in its order. The first five are cumulative; the last two change the score of the proposed
 #: one. All else (the aggregation's width, alignment of the proposed rows) is the preset's.
@@ -113,15 +108,12 @@ def run_depth_sweep(
     depths: Sequence[int | str] = FIGURE1_DEPTHS,
     corrupt: int = 10,
     parameters: dict[str, Any] | None = None,
-    backbone_at: Callable[[int | str], Any] | None = None,
     on_result: OnResult | None = None,
     **options: Any,
 ) -> list[ClassResult]:
     """Evaluates one class at each hierarchy depth (supplement A, Figure 1), labelled ``depth N``.
 
-    Args:
-        backbone_at: makes the `Backbone` of a depth; None: `InReaCh` makes it from its parameter ``depth``.
-        root, class_name, corrupt, parameters, on_result, options: see `run_ablation`.
+    The other arguments are those of `run_ablation`.
     """
     runs = (
         {
@@ -129,7 +121,6 @@ def run_depth_sweep(
             "label": f"depth {depth}",
             # Figure 1 has no table of numbers; Tables 1 and 2 are for depth 13.
             "table2_column": "position_embedding" if depth == 13 else None,
-            **({} if backbone_at is None else {"backbone": backbone_at(depth)}),
         }
         for depth in depths
     )
@@ -141,8 +132,8 @@ def _run(
 ) -> list[ClassResult]:
     results = []
     for run in runs:
-        overrides = {**(parameters or {}), **run.pop("parameters")}
-        results.append(evaluate_class(parameters=overrides, **{**options, **run}))
+        overrides = (parameters or {}) | run.pop("parameters")
+        results.append(evaluate_class(parameters=overrides, **options, **run))
         if on_result is not None:
             on_result(results[-1])
     return results

@@ -19,8 +19,6 @@ from ..errors import SaveError
 from ..method.descriptors import Describer
 from ..storage.files import whole_file
 
-Describe = Callable[[UInt8Array], FloatArray]
-
 
 class FeatureCache:
     """Descriptors by content, in one folder; ``hits`` and ``misses`` count images.
@@ -35,35 +33,28 @@ class FeatureCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SaveError(f"{self.folder}: cannot be created ({error}); choose another cache folder") from error
-        self.hits = 0
-        self.misses = 0
+        self.hits = self.misses = 0
 
-    def wrap(self, describe: Describe, *, fingerprint: str | Callable[[], str]) -> Describe:
-        """``describe`` with this cache.
+    def described(
+        self, batch: UInt8Array, describe: Callable[[UInt8Array], FloatArray], fingerprint: str
+    ) -> FloatArray:
+        """The descriptors of a batch: float32 (B, P, dim).
 
         Args:
-            describe: uint8 (B, h, w, 3) network inputs to float32 (B, P, dim).
-            fingerprint: names everything else that the result depends on (backbone, levels, dim, neighbourhood). A
-                function is called at each batch, so that wrapping loads no backbone.
+            batch: network inputs, uint8 (B, h, w, 3).
+            describe: called with the images that the cache does not hold.
+            fingerprint: names everything else that the result depends on (backbone, levels, dim, neighbourhood).
         """
-
-        def cached(batch: UInt8Array) -> FloatArray:
-            name = fingerprint() if callable(fingerprint) else fingerprint
-            paths = [self._path(image, name) for image in batch]
-            found: list[FloatArray | None] = [_read(path) for path in paths]
-            missing = [i for i, rows in enumerate(found) if rows is None]
-            self.hits += len(found) - len(missing)
-            self.misses += len(missing)
-            if missing:
-                new = describe(batch if len(missing) == len(batch) else np.ascontiguousarray(batch[missing]))
-                for i, rows in zip(missing, new, strict=True):
-                    _write(paths[i], rows)
-                    found[i] = rows
-                if len(missing) == len(batch):
-                    return new
-            return np.stack([rows for rows in found if rows is not None])
-
-        return cached
+        paths = [self._path(image, fingerprint) for image in batch]
+        found = [_read(path) for path in paths]
+        missing = [i for i, rows in enumerate(found) if rows is None]
+        self.hits += len(found) - len(missing)
+        self.misses += len(missing)
+        if missing:
+            for i, rows in zip(missing, describe(batch[missing]), strict=True):
+                _write(paths[i], rows)
+                found[i] = rows
+        return np.stack([rows for rows in found if rows is not None])
 
     def _path(self, image: UInt8Array, fingerprint: str) -> Path:
         key = hashlib.sha256()
@@ -74,17 +65,20 @@ class FeatureCache:
 
 
 class CachedDescriber(Describer):
-    """A describer with a cache of float32 descriptors; ``cached`` is what `FeatureCache.wrap` returns."""
+    """A describer with a cache of float32 descriptors; other precisions are not cached."""
 
     direct = False
 
-    def __init__(self, describer: Describer, cached: Describe) -> None:
+    def __init__(self, describer: Describer, cache: FeatureCache) -> None:
         super().__init__(lambda: describer.backbone, lambda: describer.parameters)
-        self._cached = cached
+        self._cache = cache
 
     def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
-        """See `Describer`; other precisions are not cached."""
-        return self._cached(batch) if precision == "float32" else super().__call__(batch, precision)
+        if precision != "float32":
+            return super().__call__(batch, precision)
+        p = self.parameters
+        fingerprint = f"{self.backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}"
+        return self._cache.described(batch, super().__call__, fingerprint)
 
 
 def _read(path: Path) -> FloatArray | None:

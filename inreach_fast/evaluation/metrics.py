@@ -1,7 +1,7 @@
 """Figures of merit for detection, localisation and the nominal model (paper, section 4; ALGORITHM section 7).
 
 AUROC, average precision and the precision-recall curve are scikit-learn's; PRO and the nominal precision and recall
-are computed here. All are exact: every distinct score is a threshold. scikit-learn and scipy are imported when called.
+are computed here. All are exact: every distinct score is a threshold. scikit-learn is imported when called.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import label
 
 from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
@@ -75,12 +76,7 @@ def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     return BestF1(float(f1[best]), float(thresholds[best]))
 
 
-def aupro(
-    masks: Sequence[ArrayLike] | Array,
-    maps: Sequence[ArrayLike] | Array,
-    *,
-    limit: float = PRO_LIMIT,
-) -> float:
+def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = PRO_LIMIT) -> float:
     """PRO: area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 
     A region is an 8-connected component of one image's mask, as in the MVTec AD evaluation. All regions have the same
@@ -99,20 +95,16 @@ def aupro(
         raise ParameterError(f"limit: must be above 0 and at most 1, got {limit!r}")
     if len(masks) != len(maps):
         raise MixedSizesError(f"masks and maps: {len(masks)} masks for {len(maps)} maps; give one mask for each map")
-    from scipy.ndimage import label
-
-    eight = np.ones((3, 3), dtype=np.int64)
     scores: list[FloatArray] = []
     regions: list[Int32Array] = []  # 0: normal pixel, r: pixel of region r, counted over all images
     n_regions = 0
     for place, (mask_like, map_like) in enumerate(zip(masks, maps, strict=True)):
         mask, score = np.asarray(mask_like) != 0, np.asarray(map_like)
         if mask.ndim != 2 or mask.shape != score.shape:
-            raise MixedSizesError(
-                f"masks[{place}] is {mask.shape} and maps[{place}] is {score.shape}; both must be one (H,W)"
-            )
+            shapes = f"masks[{place}] is {mask.shape} and maps[{place}] is {score.shape}"
+            raise MixedSizesError(f"{shapes}; both must be one (H,W)")
         _check_finite(score, f"maps[{place}]")
-        components, count = label(mask, structure=eight)
+        components, count = label(mask, structure=np.ones((3, 3)))
         regions.append(np.where(mask, components + n_regions, 0).astype(np.int32).ravel())
         scores.append(score.ravel())
         n_regions += int(count)
@@ -135,10 +127,7 @@ def aupro(
 
 
 def nominal_precision_recall(
-    image_index: ArrayLike,
-    patch_index: ArrayLike,
-    masks: Sequence[ArrayLike | None],
-    grid: tuple[int, int],
+    image_index: ArrayLike, patch_index: ArrayLike, masks: Sequence[ArrayLike | None], grid: tuple[int, int]
 ) -> NominalFigures:
     """Precision and recall of the extracted nominal patches (paper, section 4.3; ALGORITHM section 7).
 
@@ -167,14 +156,8 @@ def nominal_precision_recall(
     taken = np.zeros_like(nominal)
     taken[images.astype(np.int64), patches.astype(np.int64)] = True
     extracted, hit, true = int(taken.sum()), int((taken & nominal).sum()), int(nominal.sum())
-    return NominalFigures(
-        precision=hit / extracted if extracted else None,
-        recall=hit / true if true else None,
-        extracted=extracted,
-        extracted_true=hit,
-        true_nominal=true,
-        patches=nominal.size,
-    )
+    precision, recall = hit / extracted if extracted else None, hit / true if true else None
+    return NominalFigures(precision, recall, extracted, hit, true, nominal.size)
 
 
 def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> BoolArray:

@@ -47,7 +47,6 @@ class Dataset:
 
     root: Path
     class_name: str
-    layout: Layout
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
 
@@ -58,22 +57,11 @@ class TrainingSet:
 
     samples: tuple[Sample, ...]
     from_test: tuple[bool, ...]
-    shuffle: int | None
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files in the fit's order."""
-        return [sample.path for sample in self.samples]
 
     @property
     def overlap(self) -> frozenset[str]:
         """Names of the test images that are in the training set too."""
         return frozenset(s.name for s, added in zip(self.samples, self.from_test, strict=True) if added)
-
-    @property
-    def defective(self) -> int:
-        """How many training images are defective; the supplement's lists have some good images too."""
-        return sum(sample.defective for sample in self.samples)
 
 
 def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
@@ -102,9 +90,8 @@ def read_dataset(root: str | Path, class_name: str, *, layout: Layout = "mvtec")
     """
     _check_layout(layout)
     base = _folder(Path(root) / class_name if class_name else Path(root), f"class {class_name!r}")
-    read = _read_mvtec if layout == "mvtec" else _read_folder
-    train, test = read(base)
-    return Dataset(Path(root), class_name or base.name, layout, tuple(train), tuple(test))
+    train, test = (_read_mvtec if layout == "mvtec" else _read_folder)(base)
+    return Dataset(Path(root), class_name or base.name, tuple(train), tuple(test))
 
 
 def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None = None) -> TrainingSet:
@@ -119,25 +106,21 @@ def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None
     """
     if isinstance(corrupt, bool) or not isinstance(corrupt, int) or not 0 <= corrupt <= 40:
         raise ParameterError(f"corrupt: must be an integer from 0 to 40 (the paper uses 0, 10, 40), got {corrupt!r}")
-    added: list[Sample] = []
-    if corrupt:
-        by_name = {sample.name: sample for sample in dataset.test}
-        for name in corruption_list(dataset.class_name)[:corrupt]:
-            if name not in by_name:
-                raise DataError(
-                    f"{dataset.root / dataset.class_name / 'test' / name}: missing, but the supplement's "
-                    f"corruption list of {dataset.class_name!r} names it; keep MVTec AD's file names"
-                )
-            added.append(by_name[name])
-    samples = [*dataset.train, *added]
-    from_test = [False] * len(dataset.train) + [True] * len(added)
+    by_name = {sample.name: sample for sample in dataset.test}
+    pairs = [(sample, False) for sample in dataset.train]
+    for name in corruption_list(dataset.class_name)[:corrupt] if corrupt else ():
+        if name not in by_name:
+            raise DataError(
+                f"{dataset.root / dataset.class_name / 'test' / name}: missing, but the supplement's "
+                f"corruption list of {dataset.class_name!r} names it; keep MVTec AD's file names"
+            )
+        pairs.append((by_name[name], True))
     if shuffle is not None:
         if isinstance(shuffle, bool) or not isinstance(shuffle, int) or shuffle < 0:
             raise ParameterError(f"shuffle: must be None or a seed of at least 0, got {shuffle!r}")
-        order = np.random.default_rng(shuffle).permutation(len(samples))
-        samples = [samples[i] for i in order]
-        from_test = [from_test[i] for i in order]
-    return TrainingSet(tuple(samples), tuple(from_test), shuffle)
+        pairs = [pairs[i] for i in np.random.default_rng(shuffle).permutation(len(pairs))]
+    samples, from_test = zip(*pairs, strict=True)
+    return TrainingSet(samples, from_test)
 
 
 def read_mask(sample: Sample) -> BoolArray | None:

@@ -11,8 +11,9 @@ Test images are streamed; one float32 map of each is kept (0.2 MB at 224 x 224).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ from ..estimator import InReaCh
 from ..images.alignment import rotate_mask
 from ..images.preprocess import Geometry
 from ..method.scoring import anomaly_map
+from ..progress import Progress, no_progress
 from . import metrics
 from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
 from .supplement import expected_image_auroc, expected_pixel_auroc, expected_transpose_score
-
-Progress = Callable[[str, int, int], None]
 
 #: The corruption level of the supplement's Table 2, the only one with pixel figures.
 TABLE2_CORRUPT = 10
@@ -86,10 +86,7 @@ class ClassResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON types."""
-        values = asdict(self)
-        values["nominal"] = self.nominal._asdict()
-        values["overlap"] = list(self.overlap)
-        return values
+        return asdict(self) | {"nominal": self.nominal._asdict(), "overlap": list(self.overlap)}
 
 
 def evaluate_class(
@@ -132,10 +129,11 @@ def evaluate_class(
     chosen.setdefault("threshold_images", 2)
     model = InReaCh(preset=preset, **chosen)
     if cache is not None:
-        _use_cache(model, cache if isinstance(cache, FeatureCache) else FeatureCache(cache))
+        cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+        model._describer = CachedDescriber(model._describer, cache)
 
-    model.fit(training.paths, progress=progress)
-    fitted = time.perf_counter()
+    model.fit([sample.path for sample in training.samples], progress=progress)
+    after_fit = time.perf_counter()
     geometry, angles = model.geometry, model.rotations_
     train_masks = [
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]))
@@ -144,7 +142,7 @@ def evaluate_class(
     nominal = metrics.nominal_precision_recall(
         model.nominal_.image_index, model.nominal_.patch_index, train_masks, model.grid_
     )
-    scores, maps, masks = _predict(model, dataset.test, progress)
+    scores, maps, masks = _predict(model, dataset.test, progress or no_progress)
     predicted = time.perf_counter()
 
     labels = np.array([sample.defective for sample in dataset.test])
@@ -152,8 +150,12 @@ def evaluate_class(
     everything = figures(labels, scores, masks, maps)
     fresh = everything if not trained_on.any() else figures(labels, scores, masks, maps, keep=~trained_on)
     done = time.perf_counter()
-    is_table2 = corrupt == TABLE2_CORRUPT and table2_column is not None
-    is_table1 = table2_column == "position_embedding"
+    expected: dict[str, float | None] = {"image_auroc": None, "pixel_auroc": None}
+    expected["transpose_score"] = expected_transpose_score(dataset.class_name)
+    if table2_column == "position_embedding":
+        expected["image_auroc"] = expected_image_auroc(dataset.class_name, corrupt)
+    if table2_column is not None and corrupt == TABLE2_CORRUPT:
+        expected["pixel_auroc"] = expected_pixel_auroc(dataset.class_name, table2_column)
     return ClassResult(
         class_name=dataset.class_name,
         corrupt=corrupt,
@@ -170,7 +172,7 @@ def evaluate_class(
         positions=bool(model.positions_),
         counts={
             "train": len(training.samples),
-            "train_defective": training.defective,
+            "train_defective": sum(sample.defective for sample in training.samples),
             "corruptions": sum(training.from_test),
             "test": len(dataset.test),
             "test_defective": int(labels.sum()),
@@ -178,19 +180,13 @@ def evaluate_class(
             "nominal_patches": len(model.nominal_),
         },
         seconds={
-            "fit": fitted - started,
-            "predict": predicted - fitted,
+            "fit": after_fit - started,
+            "predict": predicted - after_fit,
             "metrics": done - predicted,
             "total": done - started,
         },
         fit_report=model.report_.as_dict(),
-        expected={
-            "image_auroc": expected_image_auroc(dataset.class_name, corrupt) if is_table1 else None,
-            "pixel_auroc": expected_pixel_auroc(dataset.class_name, table2_column)
-            if is_table2 and table2_column is not None
-            else None,
-            "transpose_score": expected_transpose_score(dataset.class_name),
-        },
+        expected=expected,
     )
 
 
@@ -208,33 +204,26 @@ def figures(
         labels: bool (n,), True is defective. scores: float32 (n,). masks, maps: n of (H, W) each.
         keep: bool (n,), which images count; None: all.
     """
-    chosen = range(len(labels)) if keep is None else np.flatnonzero(keep).tolist()
-    some_masks, some_maps = [masks[i] for i in chosen], [maps[i] for i in chosen]
-    image = _ranking(labels[list(chosen)], scores[list(chosen)])
-    pixel = _ranking(_flat(some_masks, np.dtype(bool)), _flat(some_maps, np.dtype(np.float32)))
-    return Figures(
-        images=len(chosen),
-        defective=int(labels[list(chosen)].sum()),
-        image_auroc=image[0],
-        pixel_auroc=pixel[0],
-        pro=None if pixel[0] is None else metrics.aupro(some_masks, some_maps),
-        image_average_precision=image[1],
-        pixel_average_precision=pixel[1],
-        image_best_f1=image[2],
-        pixel_best_f1=pixel[2],
-    )
+    if keep is not None:
+        labels, scores = labels[keep], scores[keep]
+        masks, maps = list(compress(masks, keep)), list(compress(maps, keep))
+    image = _ranking("image", labels, scores)
+    pixel = _ranking("pixel", _flat(masks, bool), _flat(maps, np.float32))
+    pro = metrics.aupro(masks, maps) if pixel["pixel_auroc"] is not None else None
+    return Figures(images=len(labels), defective=int(labels.sum()), pro=pro, **image, **pixel)
 
 
-def _flat(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
+def _flat(arrays: Sequence[Any], dtype: Any) -> Any:
     return np.concatenate([array.ravel() for array in arrays]) if arrays else np.zeros(0, dtype)
 
 
-def _ranking(truth: BoolArray, scores: FloatArray) -> tuple[float | None, float | None, float | None]:
-    """AUROC, average precision and best F1; None if the truth is all good or all defective."""
-    if truth.all() or not truth.any():
-        return None, None, None
-    best = metrics.best_f1(truth, scores).value
-    return metrics.auroc(truth, scores), metrics.average_precision(truth, scores), best
+def _ranking(of: str, truth: BoolArray, scores: FloatArray) -> dict[str, float | None]:
+    mixed = truth.any() and not truth.all()
+    return {
+        f"{of}_auroc": metrics.auroc(truth, scores) if mixed else None,
+        f"{of}_average_precision": metrics.average_precision(truth, scores) if mixed else None,
+        f"{of}_best_f1": metrics.best_f1(truth, scores).value if mixed else None,
+    }
 
 
 def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolArray | None:
@@ -246,8 +235,7 @@ def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolAr
     mask = read_mask(sample)
     if mask is None:
         return None
-    fitted = resize_crop_mask(mask, geometry)
-    return np.asarray(rotate_mask(fitted, degrees)) if degrees else fitted
+    return np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
 
 
 def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
@@ -256,12 +244,12 @@ def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
         height, width = geometry.resize
         picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
         mask = np.asarray(picture.resize((width, height), Image.Resampling.NEAREST)) != 0
-    as_image = np.repeat(mask[:, :, None].astype(np.uint8), 3, axis=2)
-    return np.asarray(Geometry(resize=None, crop=geometry.crop).apply(as_image)[:, :, 0] != 0)
+    cropped = Geometry(resize=None, crop=geometry.crop).apply(mask[:, :, None].astype(np.uint8))
+    return np.asarray(cropped[:, :, 0] != 0)
 
 
 def _predict(
-    model: InReaCh, samples: Sequence[Sample], progress: Progress | None
+    model: InReaCh, samples: Sequence[Sample], progress: Progress
 ) -> tuple[FloatArray, list[FloatArray], list[BoolArray]]:
     """Score (n,), map and mask of every test image; map and mask at the network's input, rotated if it is."""
     scores = np.empty(len(samples), dtype=np.float32)
@@ -278,16 +266,5 @@ def _predict(
         maps.append(np.asarray(values, dtype=np.float32))
         mask = network_mask(sample, model.geometry, degrees)
         masks.append(np.zeros(values.shape, dtype=bool) if mask is None else mask)
-        if progress is not None:
-            progress("evaluate", place + 1, len(samples))
+        progress("evaluate", place + 1, len(samples))
     return scores, maps, masks
-
-
-def _use_cache(model: InReaCh, cache: FeatureCache) -> None:
-    describer = model._describer
-
-    def fingerprint() -> str:
-        chosen = describer.parameters
-        return f"{describer.backbone.fingerprint}|dim={chosen.dim}|neighbourhood={chosen.neighbourhood}"
-
-    model._describer = CachedDescriber(describer, cache.wrap(describer, fingerprint=fingerprint))

@@ -21,8 +21,6 @@ ABSENT = "-"
 
 
 class _Column(NamedTuple):
-    """A column of figures."""
-
     head: str
     figure: str  # a name of `_flat`
     digits: int = 3
@@ -111,12 +109,8 @@ def _groups(results: Sequence[ClassResult], *names: str) -> list[list[ClassResul
 
 
 def _names(result: ClassResult, first: str) -> list[str]:
-    return [
-        first,
-        result.label,
-        str(result.corrupt),
-        "authors'" if result.shuffle is None else f"seed {result.shuffle}",
-    ]
+    order = "authors'" if result.shuffle is None else f"seed {result.shuffle}"
+    return [first, result.label, str(result.corrupt), order]
 
 
 def _cells(members: Sequence[ClassResult]) -> list[str]:
@@ -127,12 +121,12 @@ def _cells(members: Sequence[ClassResult]) -> list[str]:
     flat = [_flat(member) for member in members]
     cells = []
     for column in _COLUMNS:
-        known = [row[column.figure] for row in flat if row.get(column.figure) is not None]
+        values: list[Any] = [row.get(column.figure) for row in flat]
         value: float | None = None
         if column.figure == "seconds_total":
-            value = sum(known)
-        elif len(known) == len(flat) and (len(flat) == 1 or "transpose" not in column.figure):
-            value = sum(known) / len(known)
+            value = sum(values)
+        elif None not in values and (len(flat) == 1 or "transpose" not in column.figure):
+            value = sum(values) / len(values)
         cells.append(_number(value, column.digits))
     return cells
 
@@ -162,14 +156,13 @@ def _number(value: float | None, digits: int) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
-def _spread(values: Sequence[float | None], column: _Column) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+def _spread(values: Sequence[Any], column: _Column) -> str:
+    if None in values:
         return ABSENT
-    mean = _number(sum(known) / len(known), column.digits)
-    if len(known) == 1 or column.figure.startswith("expected"):
+    mean, *ends = (_number(value, column.digits) for value in (sum(values) / len(values), min(values), max(values)))
+    if len(values) == 1 or column.figure.startswith("expected"):
         return mean
-    return f"{mean} [{_number(min(known), column.digits)}, {_number(max(known), column.digits)}]"
+    return f"{mean} [{ends[0]}, {ends[1]}]"
 
 
 def _flat(result: ClassResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import affine_transform, binary_closing, binary_fill_holes, gaussian_filter
 
 from ..array_types import BoolArray, FloatArray, UInt8Array
 from ..errors import ParameterError
@@ -119,8 +120,6 @@ def _cut(
 
 def _crop(part: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
     """A view at a random place, rotated by up to 2 degrees and scaled by up to 3 %."""
-    from scipy.ndimage import affine_transform
-
     angle, scale = np.deg2rad(rng.uniform(-2.0, 2.0)), rng.uniform(0.97, 1.03)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     half = (size - 1) / 2.0
@@ -158,8 +157,6 @@ def _defective_crop(
 
 def _solid(mask: BoolArray) -> BoolArray:
     """Closes and fills a mask: pixels in a defect that happen to match what they cover belong to it too."""
-    from scipy.ndimage import binary_closing, binary_fill_holes
-
     padded = np.pad(mask, 3)
     solid: BoolArray = binary_fill_holes(binary_closing(padded, structure=np.ones((5, 5), dtype=bool)))[3:-3, 3:-3]
     return solid
@@ -212,8 +209,6 @@ def _stain(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator
 
 def _blur(crop: FloatArray, foreign: list[FloatArray], rng: np.random.Generator) -> FloatArray:
     """A region that is worn smooth or out of focus."""
-    from scipy.ndimage import gaussian_filter
-
     size = crop.shape[0]
     spot = _blob(size, size * rng.uniform(0.09, 0.16), rng)
     smooth: FloatArray = gaussian_filter(crop, sigma=size / 224 * rng.uniform(3.0, 5.0))

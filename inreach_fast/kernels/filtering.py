@@ -11,7 +11,7 @@ import numpy as np
 from ..array_types import BoolArray, DoubleArray, IndexArray
 from ..errors import ParameterError
 from .bank import as_float32, as_ids, check_finite, check_index
-from .gpu.arrays import Call, call_for
+from .gpu.arrays import Call, GpuMembers, call_for
 from .registry import backends
 
 
@@ -72,7 +72,7 @@ def filter_channels(
         infinity. BackendError: unknown backend, or not usable here.
     """
     call = call_for(backend, members)
-    on_gpu = call.members(members) if isinstance(call, Call) else None
+    on_gpu = GpuMembers(call, members) if isinstance(call, Call) else None
     engine = backends[backend] if on_gpu is None else on_gpu
     members = as_float32(members, "members") if on_gpu is None else on_gpu
     if rows is None:

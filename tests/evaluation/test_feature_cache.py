@@ -27,11 +27,10 @@ def batch():
 
 def test_each_image_is_described_once(tmp_path, batch):
     plain, describe, cache = Describe(), Describe(), FeatureCache(tmp_path / "a" / "b")
-    cached = cache.wrap(describe, fingerprint="x")
-    np.testing.assert_array_equal(cached(batch[:2]), plain(batch[:2]))
+    np.testing.assert_array_equal(cache.described(batch[:2], describe, "x"), plain(batch[:2]))
     # One image known, one new, in another order and batch.
-    np.testing.assert_array_equal(cached(batch[[2, 0]]), plain(batch[[2, 0]]))
-    got = FeatureCache(tmp_path / "a" / "b").wrap(describe, fingerprint="x")(batch)
+    np.testing.assert_array_equal(cache.described(batch[[2, 0]], describe, "x"), plain(batch[[2, 0]]))
+    got = FeatureCache(tmp_path / "a" / "b").described(batch, describe, "x")
     np.testing.assert_array_equal(got, plain(batch))
     assert got.dtype == np.float32
     assert describe.images == 3
@@ -40,34 +39,25 @@ def test_each_image_is_described_once(tmp_path, batch):
 
 def test_other_fingerprints_pixels_and_shapes_are_other_entries(tmp_path, batch):
     describe, cache = Describe(), FeatureCache(tmp_path)
-    cache.wrap(describe, fingerprint="x")(batch[:1])
-    cache.wrap(describe, fingerprint=lambda: "y")(batch[:1])
+    cache.described(batch[:1], describe, "x")
+    cache.described(batch[:1], describe, "y")
     changed = batch[:1].copy()
     changed[0, 0, 0, 0] ^= 1
-    cache.wrap(describe, fingerprint="x")(changed)
-    cache.wrap(describe, fingerprint="x")(batch[:1].reshape(1, 5, 4, 3))
+    cache.described(changed, describe, "x")
+    cache.described(batch[:1].reshape(1, 5, 4, 3), describe, "x")
     assert describe.images == 4
-
-
-def test_fingerprint_is_not_asked_for_before_the_first_batch(tmp_path, batch):
-    def never():
-        raise AssertionError("asked too early")
-
-    cached = FeatureCache(tmp_path).wrap(Describe(), fingerprint=never)
-    with pytest.raises(AssertionError, match="too early"):
-        cached(batch)
 
 
 @pytest.mark.parametrize("keep", [0, 20, 200])
 def test_damaged_files_are_computed_anew(tmp_path, batch, keep):
     describe = Describe()
-    cached = FeatureCache(tmp_path).wrap(describe, fingerprint="x")
-    expected = cached(batch[:1]).copy()
+    cache = FeatureCache(tmp_path)
+    expected = cache.described(batch[:1], describe, "x").copy()
     (file,) = tmp_path.rglob("*.npy")
     file.write_bytes(file.read_bytes()[:keep])
-    np.testing.assert_array_equal(cached(batch[:1]), expected)
+    np.testing.assert_array_equal(cache.described(batch[:1], describe, "x"), expected)
     assert describe.images == 2
-    np.testing.assert_array_equal(cached(batch[:1]), expected)
+    np.testing.assert_array_equal(cache.described(batch[:1], describe, "x"), expected)
     assert describe.images == 2
     assert not list(tmp_path.rglob("*.part"))
 
@@ -84,5 +74,5 @@ def test_failed_write_is_named_and_leaves_nothing(tmp_path, batch, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(SaveError, match="No space left"):
-        FeatureCache(tmp_path).wrap(Describe(), fingerprint="x")(batch)
+        FeatureCache(tmp_path).described(batch, Describe(), "x")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

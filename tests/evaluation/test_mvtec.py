@@ -17,6 +17,10 @@ from inreach_fast.evaluation.supplement import corruption_list
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
+def paths(training):
+    return [sample.path for sample in training.samples]
+
+
 def test_mvtec_layout(tmp_path):
     write_class(tmp_path)
     data = read_dataset(tmp_path, "bottle")
@@ -46,10 +50,10 @@ def test_training_set_in_the_authors_order(tmp_path):
     assert [s.name for s in ten.samples[4:]] == list(corruption_list("bottle")[:10])
     assert ten.from_test == (False,) * 4 + (True,) * 10
     # good/018 of the list is the test set's, not the training folder's image of that number.
-    assert ten.paths[4] == tmp_path / "bottle" / "test" / "good" / "018.png"
+    assert paths(ten)[4] == tmp_path / "bottle" / "test" / "good" / "018.png"
     assert ten.overlap == frozenset(corruption_list("bottle")[:10])
     # The first ten of bottle's list hold four good test images.
-    assert ten.defective == 6
+    assert sum(s.defective for s in ten.samples) == 6
     assert len(make_training_set(data, corrupt=40).samples) == 44
 
 
@@ -60,9 +64,9 @@ def test_shuffled_training_set_is_a_seeded_permutation(tmp_path):
     first, again, other = (make_training_set(data, corrupt=10, shuffle=s) for s in (1, 1, 2))
     assert first == again
     assert first.samples != other.samples
-    pairs = dict(zip(plain.paths, plain.from_test, strict=True))
-    assert dict(zip(first.paths, first.from_test, strict=True)) == pairs
-    assert first.paths != plain.paths
+    pairs = dict(zip(paths(plain), plain.from_test, strict=True))
+    assert dict(zip(paths(first), first.from_test, strict=True)) == pairs
+    assert paths(first) != paths(plain)
     assert first.overlap == plain.overlap
 
 
@@ -84,7 +88,7 @@ def test_folder_layout(tmp_path):
     assert list_classes(tmp_path, layout="folder") == ["part"]
     # Hidden defects of an unsorted training folder count, though none of them is from the test set.
     training = make_training_set(data)
-    assert training.defective == 1
+    assert sum(s.defective for s in training.samples) == 1
     assert training.overlap == frozenset()
     Image.new("L", (8, 8)).save(tmp_path / "part" / "masks" / "test" / "7.png")
     with pytest.raises(DataError, match=r"7\.png"):

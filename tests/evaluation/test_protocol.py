@@ -202,16 +202,13 @@ def test_ablation_rows_are_the_columns_of_table_2(root, backbone, tmp_path):
         ablation.run_ablation(root, "bottle", rows=["bogus"])
 
 
-def test_depth_sweep(root):
-    torch.manual_seed(0)
-    network = Network()
-
-    def at(depth):
-        return Backbone.from_module(network, ["one", "two"][: int(depth)], name=f"tiny{depth}")
-
-    got = ablation.run_depth_sweep(root, "bottle", depths=[1, 2], parameters=SMALL, backbone_at=at)
-    assert [(r.label, r.backbone) for r in got] == [("depth 1", "tiny1"), ("depth 2", "tiny2")]
-    assert got[0].with_overlap != got[1].with_overlap
+def test_depth_sweep(root, monkeypatch):
+    monkeypatch.setattr(ablation, "evaluate_class", lambda **arguments: arguments)
+    got = ablation.run_depth_sweep(root, "bottle", depths=[1, 13, "PC"], parameters=SMALL, corrupt=40)
+    assert [run["label"] for run in got] == ["depth 1", "depth 13", "depth PC"]
+    assert [run["parameters"] for run in got] == [SMALL | {"depth": depth} for depth in (1, 13, "PC")]
+    assert [run["table2_column"] for run in got] == [None, "position_embedding", None]
+    assert got[0]["corrupt"] == 40
 
 
 def test_depth_list():

@@ -65,17 +65,9 @@ def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin
     """Write the changed model and report it."""
     model.save(args.output, final=args.final)
     seconds = time.perf_counter() - begin
-    console.record(
-        {
-            "model": args.output,
-            "bytes": args.output.stat().st_size,
-            "seconds": seconds,
-            "images": model.n_images_,
-            "nominal_patches": len(model.nominal_),
-            "threshold": model.threshold_,
-            "report": model.report_.as_dict(),
-        }
-    )
+    written = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds}
+    counts = {"images": model.n_images_, "nominal_patches": len(model.nominal_), "threshold": model.threshold_}
+    console.record({**written, **counts, "report": model.report_.as_dict()})
     console.summary(
         f"{what}; the model has {model.n_images_} images, {len(model.nominal_):,} nominal patches, threshold "
         f"{format_number(model.threshold_)}"

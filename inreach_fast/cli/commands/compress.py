@@ -35,16 +35,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     compression = small.nominal_.compression
     assert compression is not None
     size, before, seconds = args.output.stat().st_size, len(model.nominal_), time.perf_counter() - begin
-    console.record(
-        {
-            "model": args.model,
-            "output": args.output,
-            "bytes": size,
-            "compression": compression.as_dict(),
-            "before": before,
-            "seconds": round(seconds, 4),
-        }
-    )
+    files = {"model": args.model, "output": args.output, "bytes": size}
+    console.record({**files, "compression": compression.as_dict(), "before": before, "seconds": round(seconds, 4)})
     console.result(
         f"{args.output}: {compression.kept:,} of {before:,} patches ({compression.kept / before:.1%}), "
         f"no distance grown by more than {format_number(compression.epsilon)}; "

@@ -72,13 +72,8 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         data = evaluation.make_texture_set(
             texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
         )
-    model = InReaCh(
-        backbone=args.backbone,
-        weights=args.weights,
-        image_size=args.image_size,
-        assoc_depth=args.assoc_depth,
-        random_state=args.seed,
-    )
+    chosen = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
+    model = InReaCh(random_state=args.seed, **chosen)
     with _timed(clock, "fit"):
         model.fit(list(data.train_images), progress=progress)
     inspected = []
