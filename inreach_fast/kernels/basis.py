@@ -69,22 +69,17 @@ class Basis:
             array = arrays.get(name)
             if array is None or array.dtype != dtype or array.ndim != 1 or not np.isfinite(array).all():
                 raise ValueError(f"basis: array {name!r} is missing, not finite, or of another dtype or shape")
+        centre, directions, numbers = (arrays[name] for name in wanted)
         basis = object.__new__(cls)
-        basis.dim, basis.rank = dim, len(arrays["basis_directions"]) // dim
-        shapes_fit = (
-            len(arrays["basis_centre"]) == dim
-            and 1 <= basis.rank <= dim
-            and len(arrays["basis_directions"]) == basis.rank * dim
-            and len(arrays["basis_numbers"]) == 2
-        )
-        if not shapes_fit:
+        basis.dim, basis.rank = dim, len(directions) // dim
+        lengths = len(centre), len(directions), len(numbers)
+        if lengths != (dim, basis.rank * dim, 2) or not 1 <= basis.rank <= dim:
             raise ValueError(f"basis: its arrays do not match each other, or rows of {dim} values")
-        scale, captured = (float(value) for value in arrays["basis_numbers"])
-        if scale <= 0.0 or np.frexp(scale)[0] != 0.5:
+        basis._scale, basis.captured = map(float, numbers)
+        if basis._scale <= 0.0 or np.frexp(basis._scale)[0] != 0.5:
             raise ValueError("basis: the scale must be a power of two")
-        basis._centre = np.array(arrays["basis_centre"])
-        basis._directions = np.ascontiguousarray(arrays["basis_directions"].reshape(basis.rank, dim))
-        basis._scale, basis.captured = scale, captured
+        basis._centre = np.array(centre)
+        basis._directions = np.ascontiguousarray(directions.reshape(basis.rank, dim))
         return basis
 
     @cached_property
@@ -145,7 +140,7 @@ def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) 
     count, dim = scaled.shape
     width = rank + _OVERSAMPLING
     if width * 2 >= dim:
-        _values, vectors = np.linalg.eigh(scaled.T @ scaled)
+        vectors = np.linalg.eigh(scaled.T @ scaled)[1]
         return np.ascontiguousarray(_orthonormal(vectors[:, ::-1][:, :rank]).T, dtype=np.float32)
     generator = np.random.default_rng(0)  # fixed: the same rows give the same saved model
     subspace = generator.standard_normal((dim, width), dtype=np.float32)
@@ -158,7 +153,8 @@ def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) 
         subspace = _orthonormal(grown, passes=1).astype(np.float32)
     if gram is None:
         projected = scaled @ subspace
-        _values, rotation = np.linalg.eigh(projected.T @ projected)
+        small = projected.T @ projected
     else:
-        _values, rotation = np.linalg.eigh(subspace.T @ (gram @ subspace))
+        small = subspace.T @ (gram @ subspace)
+    rotation = np.linalg.eigh(small)[1]
     return np.ascontiguousarray(_orthonormal(subspace @ rotation[:, ::-1][:, :rank]).T, dtype=np.float32)

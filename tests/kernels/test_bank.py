@@ -28,7 +28,7 @@ def structured(n: int, seed: int, dim: int = 96) -> Rows:
 
 def indexed(bank: kernels.Bank) -> int:
     """Number of bases that the bank has an index or coordinates in."""
-    return len(bank.prepared("native", native._AllIndexed)._by_basis)
+    return len(bank.prepared("native", native._AllIndexed).by_basis)
 
 
 def counts(bank: kernels.Bank) -> kernels.SearchCounts:

@@ -81,25 +81,23 @@ class _Indexed:
                 self.projected = _core.ProjectedRows(self.basis, bank.rows, bank.index)
 
 
+@dataclass
 class _AllIndexed:
     """A bank in each basis that it was searched in: its own, and the latest of other banks' while those live."""
 
-    def __init__(self) -> None:
-        self._by_basis: WeakKeyDictionary[Basis, _Indexed] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def get(self, bank: Bank, basis: Basis) -> _Indexed:
-        with self._lock:
-            if basis not in self._by_basis:
-                foreign = [known for known in self._by_basis if known is not bank.basis]
-                if basis is not bank.basis and len(foreign) >= _MAX_FOREIGN:
-                    del self._by_basis[foreign[0]]
-                self._by_basis[basis] = _Indexed(basis.native)
-            return self._by_basis[basis]
+    by_basis: WeakKeyDictionary[Basis, _Indexed] = field(default_factory=WeakKeyDictionary)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _indexed(bank: Bank, basis: Basis) -> _Indexed:
-    return bank.prepared("native", _AllIndexed).get(bank, basis)
+    kept = bank.prepared("native", _AllIndexed)
+    with kept.lock:
+        if basis not in kept.by_basis:
+            foreign = [known for known in kept.by_basis if known is not bank.basis]
+            if basis is not bank.basis and len(foreign) >= _MAX_FOREIGN:
+                del kept.by_basis[foreign[0]]
+            kept.by_basis[basis] = _Indexed(basis.native)
+        return kept.by_basis[basis]
 
 
 class NativeBackend(Backend):
