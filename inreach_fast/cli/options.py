@@ -101,13 +101,7 @@ _DEFAULT_WORDS = {"resize": "not cropped", "normalisation": "the network's own"}
 def add_parameters(
     parser: argparse.ArgumentParser, *, preset: str = "default", leave_out: Collection[str] = ()
 ) -> None:
-    """Add an option for each parameter of `InReaCh`.
-
-    Args:
-        parser: of the command.
-        preset: whose values the help texts give as defaults.
-        leave_out: parameters that the command sets in another way.
-    """
+    """Add an option for each parameter of `InReaCh` but those in `leave_out`; help texts give the preset's values."""
     defaults = Parameters.from_preset(preset)
     for title, parameters in _PARAMETERS.items():
         group = parser.add_argument_group(title)

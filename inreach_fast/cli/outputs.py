@@ -42,9 +42,7 @@ def require_writable(*paths: Path | None) -> None:
     Raises:
         SaveError: one of them cannot; the message says why.
     """
-    for path in paths:
-        if path is None:
-            continue
+    for path in filter(None, paths):
         if path.is_dir():
             raise SaveError(f"{path}: is a folder; give the name of a file")
         try:
@@ -56,21 +54,12 @@ def require_writable(*paths: Path | None) -> None:
 
 
 def require_folders(*folders: Path | None) -> None:
-    """Create folders and check that files can be written there.
-
-    Raises:
-        SaveError: one of them cannot be written to; the message says why.
-    """
+    """Create folders and check that files can be written there; SaveError as for `require_writable`."""
     require_writable(*(folder / "x" for folder in folders if folder is not None))
 
 
 def write_array(path: Path, array: Array) -> None:
-    """Write an array in the format of the suffix.
-
-    Args:
-        path: .npy for any array, .png for (H,W,3) uint8 RGB, .tiff for (H,W) float32.
-        array: the array.
-    """
+    """Write an array by the suffix: .npy for any array, .png for (H,W,3) uint8 RGB, .tiff for (H,W) float32."""
     if path.suffix == ".npy":
         write_whole(path, lambda stream: np.save(stream, array, allow_pickle=False))
     else:

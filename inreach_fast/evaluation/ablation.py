@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ParameterError
 from .protocol import ClassResult, evaluate_class
+from .supplement import PROPOSED
 
 OnResult: TypeAlias = Callable[[ClassResult], None]
 
@@ -36,7 +37,7 @@ ABLATION_ROWS: tuple[AblationRow, ...] = (
     AblationRow("local_aggregation", "Local Agg.", _LOCAL),
     AblationRow("span_filter", "Span Filter", _SPAN),
     AblationRow("sigma_filter", "σ Filter", _SIGMA),
-    AblationRow("position_embedding", "Pos. Embedding", _PROPOSED),
+    AblationRow(PROPOSED, "Pos. Embedding", _PROPOSED),
     AblationRow("mahalanobis", "Mahalanobis", {**_PROPOSED, "score": "mahalanobis"}),
     AblationRow("patchcore", "PatchCore", {**_PROPOSED, "score": "patchcore"}),
 )
@@ -120,7 +121,7 @@ def run_depth_sweep(
             "parameters": {"depth": depth},
             "label": f"depth {depth}",
             # Figure 1 has no table of numbers; Tables 1 and 2 are for depth 13.
-            "table2_column": "position_embedding" if depth == 13 else None,
+            "table2_column": PROPOSED if depth == 13 else None,
         }
         for depth in depths
     )

@@ -48,26 +48,23 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
         DataError: only one class is present. MixedSizesError: the lengths differ. NonFiniteError: NaN or infinity.
         ParameterError: labels are not binary.
     """
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(truth, score))
+    return float(roc_auc_score(*_checked(labels, scores)))
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision: precision summed over the steps of recall, no interpolation; see `auroc`."""
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(truth, score))
+    return float(average_precision_score(*_checked(labels, scores)))
 
 
 def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     """The best F1 over all thresholds; arguments and errors as for `auroc`."""
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import precision_recall_curve
 
-    precision, recall, thresholds = precision_recall_curve(truth, score)
+    precision, recall, thresholds = precision_recall_curve(*_checked(labels, scores))
     precision, recall = precision[:-1], recall[:-1]  # the curve's last point (1, 0) has no threshold
     total = precision + recall
     f1 = np.divide(2.0 * precision * recall, total, out=np.zeros_like(total), where=total > 0)

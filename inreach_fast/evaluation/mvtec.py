@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,7 +25,6 @@ from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
 from .supplement import corruption_list
 
 Layout = Literal["mvtec", "folder"]
-LAYOUTS: tuple[str, ...] = ("mvtec", "folder")
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
@@ -57,11 +56,6 @@ class TrainingSet:
 
     samples: tuple[Sample, ...]
     from_test: tuple[bool, ...]
-
-    @property
-    def overlap(self) -> frozenset[str]:
-        """Names of the test images that are in the training set too."""
-        return frozenset(s.name for s, added in zip(self.samples, self.from_test, strict=True) if added)
 
 
 def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
@@ -132,10 +126,8 @@ def read_mask(sample: Sample) -> BoolArray | None:
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ImageError(f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it") from error
-    if pixels.ndim == 3:
-        # Without the alpha channel, which is 255 everywhere.
-        colours = pixels[..., : 1 if pixels.shape[2] == 2 else 3]
-        return np.asarray(colours.any(axis=2))
+    if pixels.ndim == 3:  # without the alpha channel, which is 255 everywhere
+        return np.asarray(pixels[..., : 1 if pixels.shape[2] == 2 else 3].any(axis=2))
     return np.asarray(pixels != 0)
 
 
@@ -181,8 +173,8 @@ def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
 
 
 def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise ParameterError(f"layout: must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout not in get_args(Layout):
+        raise ParameterError(f"layout: must be one of {', '.join(get_args(Layout))}, got {layout!r}")
 
 
 def _folder(path: Path, what: str) -> Path:

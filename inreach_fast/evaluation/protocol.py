@@ -29,10 +29,7 @@ from ..progress import Progress, no_progress
 from . import metrics
 from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
-from .supplement import expected_image_auroc, expected_pixel_auroc, expected_transpose_score
-
-#: The corruption level of the supplement's Table 2, the only one with pixel figures.
-TABLE2_CORRUPT = 10
+from .supplement import PROPOSED, expected_figures
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def evaluate_class(
     cache: str | Path | FeatureCache | None = None,
     progress: Progress | None = None,
     label: str = "",
-    table2_column: str | None = "position_embedding",
+    table2_column: str | None = PROPOSED,
 ) -> ClassResult:
     """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
@@ -119,7 +116,7 @@ def evaluate_class(
         The errors of `read_dataset` and of `InReaCh`. A broken image ends the evaluation, because figures over fewer
         images would not be comparable.
     """
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     dataset = read_dataset(root, class_name, layout=layout)
     training = make_training_set(dataset, corrupt=corrupt, shuffle=shuffle)
     chosen = dict(parameters or {})
@@ -133,7 +130,7 @@ def evaluate_class(
         model._describer = CachedDescriber(model._describer, cache)
 
     model.fit([sample.path for sample in training.samples], progress=progress)
-    after_fit = time.perf_counter()
+    times.append(time.perf_counter())
     geometry, angles = model.geometry, model.rotations_
     train_masks = [
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]))
@@ -143,19 +140,15 @@ def evaluate_class(
         model.nominal_.image_index, model.nominal_.patch_index, train_masks, model.grid_
     )
     scores, maps, masks = _predict(model, dataset.test, progress or no_progress)
-    predicted = time.perf_counter()
+    times.append(time.perf_counter())
 
     labels = np.array([sample.defective for sample in dataset.test])
-    trained_on = np.array([sample.name in training.overlap for sample in dataset.test])
+    corruptions = {sample.name for sample in compress(training.samples, training.from_test)}
+    trained_on = np.array([sample.name in corruptions for sample in dataset.test])
     everything = figures(labels, scores, masks, maps)
     fresh = everything if not trained_on.any() else figures(labels, scores, masks, maps, keep=~trained_on)
-    done = time.perf_counter()
-    expected: dict[str, float | None] = {"image_auroc": None, "pixel_auroc": None}
-    expected["transpose_score"] = expected_transpose_score(dataset.class_name)
-    if table2_column == "position_embedding":
-        expected["image_auroc"] = expected_image_auroc(dataset.class_name, corrupt)
-    if table2_column is not None and corrupt == TABLE2_CORRUPT:
-        expected["pixel_auroc"] = expected_pixel_auroc(dataset.class_name, table2_column)
+    times.append(time.perf_counter())
+    seconds = dict(zip(("fit", "predict", "metrics"), np.diff(times).tolist(), strict=True))
     return ClassResult(
         class_name=dataset.class_name,
         corrupt=corrupt,
@@ -166,7 +159,7 @@ def evaluate_class(
         parameters=model.parameters.as_dict(),
         with_overlap=everything,
         without_overlap=fresh,
-        overlap=tuple(sample.name for sample in dataset.test if sample.name in training.overlap),
+        overlap=tuple(sample.name for sample in dataset.test if sample.name in corruptions),
         nominal=nominal,
         transpose_score=model.transpose_score_,
         positions=bool(model.positions_),
@@ -179,14 +172,9 @@ def evaluate_class(
             "overlap_defective": int((labels & trained_on).sum()),
             "nominal_patches": len(model.nominal_),
         },
-        seconds={
-            "fit": after_fit - started,
-            "predict": predicted - after_fit,
-            "metrics": done - predicted,
-            "total": done - started,
-        },
+        seconds=seconds | {"total": times[-1] - times[0]},
         fit_report=model.report_.as_dict(),
-        expected=expected,
+        expected=expected_figures(dataset.class_name, corrupt, table2_column),
     )
 
 

@@ -1,8 +1,7 @@
 """Workers on a Ray cluster, as the fitting process sees them.
 
-This process never becomes a Ray driver. Ray ends a driver that loses its cluster after a minute, sends SIGTERM to one
-that cannot join, and prints to its stdout. So a process of its own, the bridge (`ray_bridge`), is the driver. If it
-ends, the error here is an ordinary `ClusterError`.
+This process never becomes a Ray driver, which Ray may end with SIGTERM; the bridge (`ray_bridge`), a process of its
+own, does. If it ends, the error here is an ordinary `ClusterError`. See docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -23,19 +21,15 @@ from .._version import __version__
 from ..errors import BackendError, ClusterError
 from .processes import ConnectedWorker, start_process, thread_settings
 from .protocol import Result, Spec, Task
-from .ray_bridge import BridgeSettings, Joined, run_bridge
+from .ray_bridge import BridgeSettings, Joined, knock, run_bridge
 from .scheduling import Pool, run_on_pool
 
-JOIN_SECONDS: Final = 30.0
-"""Time in which a running cluster must accept us."""
-LOCAL_START_SECONDS: Final = 120.0
-"""Time in which a cluster that is started here must be up."""
-PLACE_SECONDS: Final = 120.0
-"""Time without any worker placed after which the cluster counts as full or lost."""
-SILENT_SECONDS: Final = 20.0
-"""Time without an answer from the head after which the cluster counts as lost; after 60 Ray would end the bridge."""
+JOIN_SECONDS: Final = 30.0  # for a running cluster to accept us
+LOCAL_START_SECONDS: Final = 120.0  # for a cluster that is started here to be up
+PLACE_SECONDS: Final = 120.0  # without any worker placed, until the cluster counts as full or lost
+SILENT_SECONDS: Final = 20.0  # without an answer from the head, until it counts as lost; after 60 Ray ends the bridge
+# Prefixes of the variables that workers get: the kernels, torch and oneDNN choose their code by them.
 _ENVIRONMENT: Final = ("INREACH_", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Prefixes of the variables that workers get: the kernels, torch and oneDNN choose their code by them."""
 _PROBE_SECONDS: Final = 5.0
 _END_SECONDS: Final = 10.0
 
@@ -158,9 +152,8 @@ def _default_address() -> str | None:
 
 def _probe(address: str) -> None:
     """Raises ClusterError if nothing listens at the address: Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
+        knock(address, _PROBE_SECONDS)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"Ray cluster {address}: cannot be reached ({error}); start it with `ray start --head`, which prints its "

@@ -9,11 +9,9 @@ from typing import Any
 from ...estimator import InReaCh
 from ...images.reading import read_image
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_table
 from ..outputs import OutputNames, require_folders, require_writable, write_array, write_csv, write_json
-from ..pictures.heat import Inspected
-from ..pictures.inspection import inspection_picture
-from ..tables import format_number, format_table
+from ..pictures import Inspected, inspection_picture
 from .fit import fit_folder, fit_record
 
 DESCRIPTION = """Fits to a folder and ranks its own images: by their score against the nominal patches of the other
@@ -59,13 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
-    """Every training image with its score and its share of rejected patches, the most suspect first.
-
-    Args:
-        model: just fitted; images that the fit skipped are not ranked.
-        by: "score" or "rejected".
-        console: for the progress of the scoring.
-    """
+    """Every image that the fit read, the most suspect first by "score" or by share of "rejected" patches."""
     patches = model.grid_[0] * model.grid_[1]
     scores = model.training_scores(progress=console.progress)
     rejected = patches - model.nominal_.counts_by_image(model.n_images_)

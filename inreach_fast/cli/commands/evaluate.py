@@ -6,16 +6,13 @@ import argparse
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import evaluation
 from ...errors import ParameterError
 from .. import options
 from ..console import Console
 from ..outputs import require_folders, require_writable
-
-if TYPE_CHECKING:
-    from ...evaluation import ClassResult
 
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
 the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset."""
@@ -43,12 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Every class, corruption level and order in turn; the files are rewritten after each, so that none is lost."""
     require_writable(args.csv, args.json_file)
     require_folders(args.cache)
-    results: list[ClassResult] = []
+    results: list[evaluation.ClassResult] = []
 
-    def keep(result: ClassResult) -> None:
+    def keep(result: evaluation.ClassResult) -> None:  # the files are rewritten after each, so that none is lost
         results.append(result)
         if args.csv is not None:
             evaluation.write_csv(results, args.csv)
@@ -71,18 +67,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)
+    options_of_all = {"preset": preset, "parameters": parameters, "layout": args.layout, "cache": args.cache}
+    options_of_all["progress"] = console.progress
     for class_name, corrupt, shuffle in product(dict.fromkeys(classes), args.corrupt, args.shuffle):
-        result = evaluate(
-            args.root,
-            class_name,
-            corrupt=corrupt,
-            shuffle=shuffle,
-            preset=preset,
-            layout=args.layout,
-            cache=args.cache,
-            progress=console.progress,
-            parameters=parameters,
-        )
+        result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, **options_of_all)
         if evaluate is evaluation.evaluate_class:
             keep(result)
     console.record([result.as_dict() for result in results])
@@ -100,7 +88,7 @@ def _numbers(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def _line(result: ClassResult) -> str:
+def _line(result: evaluation.ClassResult) -> str:
     words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
     if result.shuffle is not None:
         words.append(f"order {result.shuffle}")

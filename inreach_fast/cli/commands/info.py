@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...estimator import InReaCh
 from ...storage import model_file
-from ..console import Console
-from ..tables import format_number, format_table
+from ..console import Console, format_number, format_table
 
 DESCRIPTION = """Shows what a model file holds: backbone, parameters, counts and threshold. The whole file is checked;
 the backbone is not loaded."""

@@ -13,12 +13,10 @@ from ...estimator import InReaCh
 from ...images.reading import list_images, read_image
 from ...predict.bounded_search import Limits
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_seconds
 from ..exit_codes import ANOMALY, SUCCESS
 from ..outputs import OutputNames, require_folders, write_array
-from ..pictures.heat import Inspected
-from ..pictures.inspection import inspection_picture
-from ..tables import format_number, format_seconds
+from ..pictures import Inspected, inspection_picture
 
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
 the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
