@@ -31,11 +31,7 @@ class Console:
         self._err: TextIO = sys.stderr
         terminal = self._err.isatty()
         shown = (terminal if progress is None else progress) and not quiet
-        self._progress = Progress(self._err, bars=terminal) if shown else None
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(stage, done, total)
+        self.progress = Progress(self._err, bars=terminal, shown=shown)
 
     def result(self, text: str) -> None:
         if not self.json:
@@ -62,10 +58,6 @@ class Console:
         """An error, always printed, as one line on stderr."""
         self._write(self._err, f"inreach: error: {' '.join(text.split())}")
 
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-
     @contextmanager
     def log_notes(self) -> Iterator[None]:
         """Print what the executors log (a cluster joined, a worker lost) as notes."""
@@ -84,7 +76,7 @@ class Console:
 
     def _write(self, stream: TextIO, text: str) -> None:
         if stream.isatty():
-            self.close()
+            self.progress.close()
         # A file name may hold characters that the stream's encoding lacks.
         encoding = stream.encoding or "utf-8"
         try:
@@ -101,13 +93,15 @@ class Progress:
     It is called as `(stage, done, total)`. A stage ends when `done` reaches `total`, or when another begins.
     """
 
-    def __init__(self, stream: TextIO, *, bars: bool) -> None:
-        self._stream, self._bars = stream, bars
+    def __init__(self, stream: TextIO, *, bars: bool, shown: bool = True) -> None:
+        self._stream, self._bars, self._shown = stream, bars, shown
         self._stage: str | None = None
         self._bar: Any = None
         self._quarter, self._begin = -1, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if not self._shown:
+            return
         if stage != self._stage or (self._bar is not None and done < self._bar.n):
             self._open(stage, total)
         if self._bar is not None:
@@ -157,7 +151,8 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[_cell(value) for value in row] for row in rows]
     columns = list(zip(header, *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [bool(rows) and all(map(_is_number, column[1:])) for column in columns]
+    number = re.compile(r"-|[-+]?[\d.,]+(e[-+]\d+)?%?")
+    right = [bool(rows) and all(map(number.fullmatch, column[1:])) for column in columns]
 
     def line(values: Sequence[str]) -> str:
         padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
@@ -188,7 +183,3 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"-|[-+]?[\d.,]+(e[-+]\d+)?%?", cell) is not None

@@ -23,11 +23,7 @@ from .console import jsonable
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, and its folder if need be: an older file stays until the new one is complete.
-
-    Raises:
-        SaveError: the file cannot be written.
-    """
+    """Write a file, and its folder if need be; an older file stays until the new one is complete. Raises SaveError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as stream:
@@ -37,11 +33,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def require_writable(*paths: Path | None) -> None:
-    """Check before the work, not after it, that files can be written.
-
-    Raises:
-        SaveError: one of them cannot; the message says why.
-    """
+    """Check before the work, not after it, that files can be written; SaveError says which cannot and why."""
     for path in filter(None, paths):
         if path.is_dir():
             raise SaveError(f"{path}: is a folder; give the name of a file")
@@ -85,10 +77,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 class OutputNames:
     """Distinct names for the outputs of many inputs.
 
-    The inputs' own tree is kept below the output folder, from their deepest common folder on:
-    `bottle/good/000.png` and `bottle/crack/000.png` become `good/000.npy` and `crack/000.npy`. Inputs on several
-    Windows drives get a folder for each drive. Where two inputs of one folder differ only in their suffix (or in
-    upper and lower case), each keeps its full name: `000.png.npy`, `000.jpg.npy`.
+    The inputs' tree is kept from their deepest common folder on, with a folder for each Windows drive if there are
+    several: `bottle/good/000.png` and `bottle/crack/000.png` become `good/000.npy` and `crack/000.npy`. Inputs that
+    differ only in suffix or case keep their full names: `000.png.npy`, `000.jpg.npy`.
     """
 
     def __init__(self, inputs: Sequence[Path]) -> None:

@@ -174,7 +174,12 @@ def colour_bar(width: int, *, text_size: int, unit: str = "", remark: str = "") 
 
 def inspection_picture(inspected: Inspected, *, remark: str = "") -> UInt8Array:
     """Input and heat-map overlay side by side below the verdict, (h,w,3); the remark is on the second line."""
-    height, width = _display_size(*inspected.image.shape[:2])
+    height, width = inspected.image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    factor = min(1.0, _LARGEST_SIDE / long)  # not larger than a screen
+    if short < _SMALLEST_SIDE and long * 2 <= _LARGEST_SIDE:  # thumbnails are enlarged by a whole number
+        factor = float(min(-(-_SMALLEST_SIDE // short), _LARGEST_SIDE // long))
+    height, width = max(1, round(height * factor)), max(1, round(width * factor))
     shown, _, overlay = inspected.panels((height, width), max(1, round(min(height, width) / 180)))
 
     size = max(14, round(min(height, width) / 22))
@@ -196,16 +201,6 @@ def inspection_picture(inspected: Inspected, *, remark: str = "") -> UInt8Array:
     sheet.paste(Image.fromarray(overlay), (left + width + gap, head))
     sheet.paste(bar, (gap, head + height + gap))
     return np.array(sheet)
-
-
-def _display_size(height: int, width: int) -> tuple[int, int]:
-    """Size at which an image is shown: thumbnails enlarged by a whole number, images larger than a screen reduced."""
-    short, long = min(height, width), max(height, width)
-    if short < _SMALLEST_SIDE and long * 2 <= _LARGEST_SIDE:
-        factor = float(min(-(-_SMALLEST_SIDE // short), _LARGEST_SIDE // long))
-    else:
-        factor = min(1.0, _LARGEST_SIDE / long)
-    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def inspection_sheet(rows: Sequence[Inspected], *, title: str, subtitle: str) -> UInt8Array:

@@ -80,19 +80,17 @@ def run_ablation(
     """Evaluates one class in Table 2's configurations, in its order.
 
     Args:
-        root, class_name, corrupt: see `evaluate_class`.
+        root, class_name, corrupt, options: see `evaluate_class`. With a cache the backbone describes each image twice,
+            once for each aggregation width.
         rows: keys of the configurations; None: all.
         parameters: overrides for every row; a row's own come after them.
         on_result: called after each row.
-        options: of `evaluate_class` (shuffle, preset, backbone, layout, cache, progress). With a cache the backbone
-            describes each image twice, once for each aggregation width.
 
     Raises:
         ParameterError: an unknown row. And what `evaluate_class` raises.
     """
     keys = [row.key for row in ABLATION_ROWS]
-    unknown = sorted(set(rows or ()) - set(keys))
-    if unknown:
+    if unknown := sorted(set(rows or ()) - set(keys)):
         raise ParameterError(f"rows: unknown {', '.join(unknown)}; choose from {', '.join(keys)}")
     runs = (
         {"parameters": row.overrides, "label": row.name, "table2_column": row.key}

@@ -16,9 +16,6 @@ from scipy.ndimage import label
 from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 
-#: False-positive rate up to which PRO is integrated (Bergmann et al., MVTec AD).
-PRO_LIMIT = 0.3
-
 
 class BestF1(NamedTuple):
     """The largest F1 over all thresholds, and the highest threshold with it (positive: ``score >= threshold``)."""
@@ -73,7 +70,7 @@ def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     return BestF1(float(f1[best]), float(thresholds[best]))
 
 
-def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = PRO_LIMIT) -> float:
+def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = 0.3) -> float:
     """PRO: area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 
     A region is an 8-connected component of one image's mask, as in the MVTec AD evaluation. All regions have the same
@@ -82,7 +79,7 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
 
     Args:
         masks: n ground-truth masks (H, W), non-zero is defect. maps: n anomaly maps (H, W) of the same sizes.
-        limit: the false-positive rate, above 0 and at most 1.
+        limit: the false-positive rate, above 0 and at most 1; 0.3 as for MVTec AD (Bergmann et al.).
 
     Raises:
         DataError: no defect pixel or no normal pixel. MixedSizesError: the sizes differ. NonFiniteError: NaN or

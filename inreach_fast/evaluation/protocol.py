@@ -1,11 +1,8 @@
 """The paper's evaluation protocol for one class (ALGORITHM section 7).
 
-Reads the class, corrupts and orders its training list, fits, predicts every test image, and compares with the truth
-*at the network's input resolution*: each mask is resized (nearest), cropped and rotated like its image. Pixel figures
-are over all pixels of all test images. The corruptions are in the test set too; all figures are given with and without
-them.
-
-Test images are streamed; one float32 map of each is kept (0.2 MB at 224 x 224).
+Predictions are compared with the truth *at the network's input resolution*: each mask is resized (nearest), cropped
+and rotated like its image. Pixel figures are over all pixels of all test images. The corruptions are in the test set
+too; all figures are given with and without them. One float32 map of each test image is kept (0.2 MB at 224 x 224).
 """
 
 from __future__ import annotations
@@ -186,12 +183,7 @@ def figures(
     *,
     keep: BoolArray | None = None,
 ) -> Figures:
-    """All figures over test images; None where the truth is all good or all defective.
-
-    Args:
-        labels: bool (n,), True is defective. scores: float32 (n,). masks, maps: n of (H, W) each.
-        keep: bool (n,), which images count; None: all.
-    """
+    """All figures over test images: labels and scores (n,), n masks and maps (H, W); `keep`, bool (n,), selects."""
     if keep is not None:
         labels, scores = labels[keep], scores[keep]
         masks, maps = list(compress(masks, keep)), list(compress(maps, keep))
@@ -215,15 +207,12 @@ def _ranking(of: str, truth: BoolArray, scores: FloatArray) -> dict[str, float |
 
 
 def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolArray | None:
-    """The sample's mask at the network's input: bool (h, w); None for an image without a mask.
+    """The sample's mask at the network's input, bool (h, w), rotated like its image; None if it has no mask.
 
-    It is resized to the geometry's ``resize`` by the nearest pixel, so that it stays binary, then centre-cropped and
-    rotated by ``degrees`` like the image; pixels from outside count as good.
+    Pixels from outside the image count as good.
     """
     mask = read_mask(sample)
-    if mask is None:
-        return None
-    return np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
+    return None if mask is None else np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
 
 
 def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:

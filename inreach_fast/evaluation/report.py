@@ -51,10 +51,7 @@ def format_table(results: Sequence[ClassResult], *, style: Style = "markdown") -
     """One row for each result, with the supplement's figures (``suppl.``) and those without the corruptions.
 
     Results of several classes with one label, corruption level and order are followed by a row "Average", as in the
-    supplement. Columns without any value are left out.
-
-    Raises:
-        ParameterError: an unknown style.
+    supplement. Columns without any value are left out. Raises ParameterError for an unknown style.
     """
     rows = [_names(result, result.class_name) + _cells([result]) for result in results]
     for members in _groups(results, "label", "corrupt", "shuffle"):

@@ -160,6 +160,5 @@ def spec_parts(path: str) -> list[memoryview]:
     return parts
 
 
-def load_spec(parts: Sequence[Any]) -> Any:
-    """The spec of such parts; its arrays are views of them."""
+def load_spec(parts: Sequence[Any]) -> Any:  # its arrays are views of the parts
     return pickle.loads(parts[0], buffers=parts[1:])

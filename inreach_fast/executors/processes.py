@@ -1,8 +1,7 @@
 """Worker processes on this machine: the executor, this process's end of the connection to one, and what runs in it.
 
-Processes are spawned, not forked: threads and CUDA do not survive a fork. `concurrent.futures.ProcessPoolExecutor`
-would not do here: a lost worker breaks its whole pool and is not named, workers outlive a program that is killed, and
-programs need a main guard.
+Processes are spawned: threads and CUDA do not survive a fork. A `concurrent.futures.ProcessPoolExecutor` would break as
+a whole, and name no task, if a worker is lost; its workers outlive a killed program, which also needs a main guard.
 """
 
 from __future__ import annotations
@@ -216,6 +215,5 @@ def build(load: Callable[[], Any], threads: Mapping[str, Any]) -> Callable[[Any]
 
 
 def _set_torch_threads(count: int | None) -> None:
-    torch = sys.modules.get("torch")  # a worker without torch need not import it
-    if torch is not None and count is not None:
-        torch.set_num_threads(count)
+    if count is not None and "torch" in sys.modules:  # a worker without torch need not import it
+        sys.modules["torch"].set_num_threads(count)

@@ -67,9 +67,18 @@ class _Bridge(AbstractContextManager[Pool]):
     """The process that is the Ray driver; its constructor returns when it has joined a cluster."""
 
     def __init__(self, path: str, address: str | None, workers: int | None) -> None:
-        address = address or _default_address()
+        ray = sys.modules.get("ray")
+        if not address and ray is not None and ray.is_initialized():  # the cluster that this process has joined
+            address = str(ray.get_runtime_context().gcs_address)
+        address = address or os.environ.get("RAY_ADDRESS") or None
         if address not in (None, "auto", "local"):
-            _probe(address)
+            try:
+                knock(address, _PROBE_SECONDS)  # Ray would try for minutes
+            except (OSError, ValueError) as error:
+                raise ClusterError(
+                    f"Ray cluster {address}: cannot be reached ({error}); start it with `ray start --head`, which "
+                    "prints its address, or use executor='processes'"
+                ) from error
         self._folder = os.path.dirname(path)
         self._named = f"Ray cluster {address or 'of this machine'}"
         joined = self._join(address, workers)
@@ -142,32 +151,11 @@ class _Bridge(AbstractContextManager[Pool]):
         return ""
 
 
-def _default_address() -> str | None:
-    """The address of the cluster that this process has joined, or the environment's."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        return str(ray.get_runtime_context().gcs_address)
-    return os.environ.get("RAY_ADDRESS") or None
-
-
-def _probe(address: str) -> None:
-    """Raises ClusterError if nothing listens at the address: Ray would try for minutes."""
-    try:
-        knock(address, _PROBE_SECONDS)
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"Ray cluster {address}: cannot be reached ({error}); start it with `ray start --head`, which prints its "
-            "address, or use executor='processes'"
-        ) from error
-
-
 def _versions() -> dict[str, str]:
     """What must be the same on every machine for the same bits."""
-    versions = {"inreach_fast": __version__}
     torch = sys.modules.get("torch")
-    if torch is not None:
-        versions["torch"] = str(torch.__version__).partition("+")[0]
-    return versions
+    versions = {} if torch is None else {"torch": str(torch.__version__).partition("+")[0]}
+    return {"inreach_fast": __version__} | versions
 
 
 def _processor() -> str | None:

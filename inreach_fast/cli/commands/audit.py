@@ -45,7 +45,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.json_file is not None:
         write_json(args.json_file, record)
     if args.overlays is not None:
-        _write_overlays(args.overlays, console, model, top)
+        names = OutputNames([Path(row["file"]) for row in top])
+        for number, row in enumerate(top, start=1):
+            path = Path(row["file"])
+            image = read_image(path)
+            anomaly_map = model.training_map(row["image"], image)
+            inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
+            remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"
+            write_array(names.path(args.overlays, path, ".png"), inspection_picture(inspected, remark=remark))
+            console.progress("pictures", number, len(top))
     console.record(record)
     shown = []
     for row in top:
@@ -81,16 +89,3 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
         for number, row in enumerate(ordered, start=1):
             row[place] = number
     return ordered
-
-
-def _write_overlays(folder: Path, console: Console, model: InReaCh, rows: list[dict[str, Any]]) -> None:
-    """Write a picture of each of these training images, scored as in the ranking."""
-    names = OutputNames([Path(row["file"]) for row in rows])
-    for number, row in enumerate(rows, start=1):
-        path = Path(row["file"])
-        image = read_image(path)
-        anomaly_map = model.training_map(row["image"], image)
-        inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
-        remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"
-        write_array(names.path(folder, path, ".png"), inspection_picture(inspected, remark=remark))
-        console.progress("pictures", number, len(rows))

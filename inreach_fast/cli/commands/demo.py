@@ -59,8 +59,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[dict[str, Any], list[Inspected]]:
-    """The figures of one surface, and its inspected test images."""
-
     def progress(stage: str, done: int, total: int) -> None:
         console.progress(f"{texture}: {stage}", done, total)
 
@@ -108,7 +106,6 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
 
 
 def _auroc(labels: Any, scores: Any) -> float | None:
-    """None where all labels are the same."""
     return evaluation.auroc(labels, scores) if labels.any() and not labels.all() else None
 
 

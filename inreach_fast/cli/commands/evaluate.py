@@ -50,7 +50,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
             evaluation.write_csv(results, args.csv)
         if args.json_file is not None:
             evaluation.write_json(results, args.json_file)
-        console.note(_line(result))
+        words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
+        if result.shuffle is not None:
+            words.append(f"order {result.shuffle}")
+        figures = (result.with_overlap.image_auroc, result.with_overlap.pixel_auroc)
+        image, pixel = ("-" if value is None else f"{value:.3f}" for value in figures)
+        seconds = f"{result.seconds['total']:.0f} s"
+        console.note(f"{', '.join(words)}: image AUROC {image}, pixel AUROC {pixel}, {seconds}")
 
     depths = None if args.depth is None else evaluation.depth_list(args.depth)
     parameters = options.parameters_of(args)
@@ -67,10 +73,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)
-    options_of_all = {"preset": preset, "parameters": parameters, "layout": args.layout, "cache": args.cache}
-    options_of_all["progress"] = console.progress
+    same = {"preset": preset, "parameters": parameters, "layout": args.layout, "cache": args.cache}
     for class_name, corrupt, shuffle in product(dict.fromkeys(classes), args.corrupt, args.shuffle):
-        result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, **options_of_all)
+        result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, progress=console.progress, **same)
         if evaluate is evaluation.evaluate_class:
             keep(result)
     console.record([result.as_dict() for result in results])
@@ -86,12 +91,3 @@ def _numbers(text: str) -> list[int]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers; give for example 0,10,40")
     return list(dict.fromkeys(int(part) for part in parts))
-
-
-def _line(result: evaluation.ClassResult) -> str:
-    words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
-    if result.shuffle is not None:
-        words.append(f"order {result.shuffle}")
-    figures = (result.with_overlap.image_auroc, result.with_overlap.pixel_auroc)
-    image, pixel = ("-" if value is None else f"{value:.3f}" for value in figures)
-    return f"{', '.join(words)}: image AUROC {image}, pixel AUROC {pixel}, {result.seconds['total']:.0f} s"

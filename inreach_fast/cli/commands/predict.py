@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
     """Files, and the images of folders; a file that is named twice is inspected once."""
-    paths: dict[Path, None] = {}
-    for item in inputs:
-        paths.update(dict.fromkeys(list_images(item, recursive=recursive) if item.is_dir() else [item]))
-    return list(paths)
+    found = (list_images(item, recursive=recursive) if item.is_dir() else [item] for item in inputs)
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _map_formats(text: str) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
 """The supplement's Tables 1 to 6 as data files.
 
-Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV
-2023, supplemental materials. Table 1: image AUROC of six methods; Table 2: ablation and alternative scores,
-pixel AUROC; Table 3: transpose test; Tables 4 to 6: which test images are added to each class's training set,
-in order. Class names are those of the MVTec AD folders (``metal_nut``).
+Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV 2023,
+supplemental materials. Table 1: image AUROC of six methods; Table 2: pixel AUROC of ablations and alternative scores;
+Table 3: transpose test; Tables 4 to 6: the test images that are added to each class's training set, in order.
 """
 
 from __future__ import annotations
@@ -51,11 +50,8 @@ def corruption_list(class_name: str) -> tuple[str, ...]:
 
 def _cell(number: int, class_name: str, column: str) -> float | None:
     table = supplement_table(number)
-    row = table["classes"].get(class_name)
-    if row is None:
-        return None
-    values: dict[str, float | None] = dict(zip((head["key"] for head in table["columns"]), row, strict=True))
-    return values.get(column)
+    row, keys = table["classes"].get(class_name), [head["key"] for head in table["columns"]]
+    return row[keys.index(column)] if row is not None and column in keys else None
 
 
 def expected_figures(class_name: str, corrupt: int, column: str | None = PROPOSED) -> dict[str, float | None]:
