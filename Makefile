@@ -38,7 +38,7 @@ dev:
 
 # The CUDA kernels compiled for every architecture, registers and theoretical occupancy printed; needs nvcc and no GPU.
 cuda-check: $(VENV)/.installed-test
-	cd tests && $(abspath $(BIN))/pytest -q -rs cuda_build/test_compile.py
+	cd tests && $(abspath $(BIN))/pytest -q cuda_build/test_compile.py
 
 # The engine's C++ API: built and run without Python (examples/cpp).
 CMAKE ?= cmake

@@ -1,4 +1,4 @@
-"""A stand-in for the glance of a bounded search: bounds that hold and are as loose as a test wants them."""
+"""Replaces the first bounds of a bounded search: they hold, and are as loose as a test wants them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 
 from inreach_fast import kernels
 from inreach_fast.kernels.distance import exact_sq_distance
-from inreach_fast.predict import bounded_search as verdict
+from inreach_fast.predict import bounded_search
 from inreach_fast.predict.grid_bounds import GridBounds
 
-# Taken before any test puts a stand-in in its place.
+# The real one, before a test replaces it.
 _NEAREST = kernels.nearest
 
 
 class LooseBounds:
-    """Bounds of a given looseness; with a clock that its searches move.
+    """Bounds of a given looseness, and a clock that its searches advance.
 
     Attributes:
         looseness: 0 to 1: which share of the queries gets any row instead of the nearest, and how far below the
             answer the lower bound may lie.
-        first: patches that the glance searches.
-        patch: seconds by which the clock moves for each patch searched, those of the glance included.
+        first: patches that the first bounds search.
+        patch: seconds by which the clock moves for each patch searched, those of the first bounds included.
         now: the clock, seconds.
-        searched: patches of each search after the glance so far.
+        searched: patches of each search after the first bounds.
     """
 
     def __init__(self, looseness: float, seed: int = 0, *, first: int = 8, patch: float = 0.01) -> None:
@@ -35,18 +35,18 @@ class LooseBounds:
         self._random = np.random.default_rng(seed)
 
     @property
-    def glance(self) -> float:
-        """Seconds that the glance takes."""
+    def first_seconds(self) -> float:
+        """Seconds that the first bounds take."""
         return self.first * self.patch
 
     def install(self, monkeypatch: Any) -> LooseBounds:
-        """Puts itself in the place of the glance and of the search."""
-        monkeypatch.setattr(verdict, "grid_bounds", self.grid_bounds)
+        """Replaces the first bounds and the search."""
+        monkeypatch.setattr(bounded_search, "grid_bounds", self.grid_bounds)
         monkeypatch.setattr(kernels, "nearest", self.nearest)
         return self
 
     def grid_bounds(self, rows: NDArray[np.float32], grid: tuple[int, int], bank: kernels.Bank, **_: Any) -> GridBounds:
-        self.now += self.glance
+        self.now += self.first_seconds
         found = _NEAREST(rows, bank)
         searched = np.zeros(len(rows), dtype=bool)
         searched[self._random.permutation(len(rows))[: self.first]] = True

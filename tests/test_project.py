@@ -1,4 +1,4 @@
-"""The project as a whole: what its papers say is so, and nothing of one machine has crept in."""
+"""The project as a whole: its pages, metadata and modules agree, and no file names a path of one machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import inreach_fast
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Spelt in pieces, so that this file is not the one that it finds.
+# In pieces, so that this file does not contain what it looks for.
 _MACHINE_PATHS = re.compile("|".join("/" + name for name in ("work/", "opt/venv", "root/", "home/[a-z]", "Users/")))
 _SPARED = {"LICENSE"}
 
@@ -35,7 +35,7 @@ def _text(path: Path) -> str:
 
 
 def _modules() -> list[Path]:
-    """Every module but the tests, which mirror one that speaks for itself."""
+    """Every module except files of tests."""
     files = [path for folder in ("inreach_fast", "bench", "tests") for path in (ROOT / folder).rglob("*.py")]
     return sorted(path for path in files if not path.name.startswith("test_"))
 

@@ -32,7 +32,6 @@ def in_new_process(code: str, **variables: str) -> subprocess.CompletedProcess[s
         env={**environment, "PYTHONPATH": path, **variables},
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 
@@ -116,7 +115,6 @@ def test_without_the_compiled_extension_the_number_is_kept_all_the_same() -> Non
         env={**os.environ, "PYTHONPATH": str(Path(inreach_fast.__file__).parents[1]), "INREACH_NUM_THREADS": "3"},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert (done.returncode, done.stdout.split()) == (0, ["3", "2"]), done.stderr
 
@@ -129,6 +127,5 @@ def test_without_the_compiled_extension_a_wrong_variable_is_the_same_error(text:
         env={**os.environ, "PYTHONPATH": str(Path(inreach_fast.__file__).parents[1]), "INREACH_NUM_THREADS": text},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert "INREACH_NUM_THREADS" in done.stdout, done.stderr

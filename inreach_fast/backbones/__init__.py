@@ -2,12 +2,10 @@
 
 definition.py         BackboneDefinition and Normalisation: what a factory returns
 backbone.py           Backbone: uint8 batch -> one feature map for each level; the levels of any module
-loading.py            load_backbone: by name
+loading.py            load_backbone: by name, "timm:NAME" and "FILE.py:FACTORY" included
 weights.py            files found, verified by sha256, read without executing anything in them; random ones
 resnet.py             torchvision's residual networks; WideResNet50-2, the paper's
 efficientnet_lite.py  EfficientNet-Lite2, whose weights are a package
-timm_models.py        "timm:NAME"
-custom.py             "FILE.py:FACTORY"
 """
 
 from .backbone import Backbone, prepare_input

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,10 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
-from .definition import IMAGENET, BackboneDefinition, LevelNetwork, Normalisation, as_normalisation, choose_levels
+from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
 from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
 from .resnet import CutResNet, can_be_cut
+from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -43,7 +44,7 @@ class Backbone:
         device: str | torch.device = "cpu",
         normalisation: Normalisation | None = None,
         spec: dict[str, Any] | None = None,
-        network: LevelNetwork | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.name = definition.name
         self.levels = tuple(levels)
@@ -56,8 +57,9 @@ class Backbone:
             failed = _gpu_failure(error, device)
             if isinstance(failed, (GpuMemoryError, GpuLostError)):
                 raise failed from error
-            first = str(error).splitlines()[0]
-            raise ParameterError(f"device: {str(device)!r} cannot be used here ({first}); 'cpu' always can") from error
+            raise ParameterError(
+                f"device: {str(device)!r} cannot be used here ({reason(error)}); 'cpu' always can"
+            ) from error
         self.spec: dict[str, Any] = {
             "name": self.name,
             "levels": list(self.levels),
@@ -84,9 +86,8 @@ class Backbone:
         Raises:
             ParameterError: a level that the module does not have.
         """
-        chosen = choose_levels(tuple(levels), (), {}, (), name)
-        definition = BackboneDefinition(module, chosen, as_normalisation(normalisation, IMAGENET), name)
-        return cls(definition, chosen, device=device)
+        definition = BackboneDefinition(module, tuple(levels), as_normalisation(normalisation, IMAGENET), name)
+        return cls(definition, definition.choose_levels(definition.levels), device=device)
 
     def extract(self, batch: UInt8Array, *, precision: str = "float32") -> list[torch.Tensor]:
         """Features of images.
@@ -193,8 +194,8 @@ def prepare_input(batch: UInt8Array, normalisation: Normalisation, device: torch
     return x.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-def cut_network(definition: BackboneDefinition, levels: tuple[str, ...]) -> LevelNetwork:
-    """A network that returns `levels`, with as little of `definition.module` as possible."""
+def cut_network(definition: BackboneDefinition, levels: tuple[str, ...]) -> nn.Module:
+    """A network from the normalised (B, 3, H, W) input to a list of `levels`, which computes nothing after the last."""
     module = definition.module
     if isinstance(module, EfficientNetLite2):
         return CutEfficientNetLite(module, levels)
@@ -207,7 +208,7 @@ class _AllCaptured(Exception):
     """Raised by the last hook, so that nothing after the last level is computed."""
 
 
-class HookedNetwork(LevelNetwork):
+class HookedNetwork(nn.Module):
     """Runs `module` and returns copies of the outputs of the sub-modules named `levels`.
 
     Copies, because an unknown network may work in place on a level's output (an in-place ReLU, or `+=`). They cost a
@@ -248,17 +249,10 @@ class HookedNetwork(LevelNetwork):
 
             return hook
 
-        with self._lock:
-            handles = []
-            try:
-                for level in self._levels:
-                    handles.append(self.body.get_submodule(level).register_forward_hook(hook_for(level)))
-                self.body(x)
-            except _AllCaptured:
-                pass
-            finally:
-                for handle in handles:
-                    handle.remove()
+        with self._lock, suppress(_AllCaptured), ExitStack() as hooks:
+            for level in self._levels:
+                hooks.enter_context(self.body.get_submodule(level).register_forward_hook(hook_for(level)))
+            self.body(x)
         for level in self._levels:
             if level not in captured:
                 raise BackboneError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,50 +97,42 @@ class BackboneDefinition:
         if not self.levels:
             raise ParameterError(f"{self.name}: levels is empty; name at least one sub-module")
 
+    def choose_levels(self, depth: int | str | Sequence[str]) -> tuple[str, ...]:
+        """The names of the levels for the parameter `depth`.
 
-def choose_levels(
-    depth: int | str | Sequence[str],
-    levels: Sequence[str],
-    hierarchies: Mapping[str, tuple[str, ...]],
-    known: Sequence[str],
-    name: str,
-) -> tuple[str, ...]:
-    """The names of the levels for the parameter `depth`.
+        An int n of 1 to 13 takes the first n of `levels` (all if there are fewer: 13 stands for the supplement's
+        "first 13 residual blocks"); a str is looked up in `hierarchies`; a sequence of names is taken unchanged.
 
-    An int n of 1 to 13 takes the first n of `levels` (all if there are fewer: 13 stands for the supplement's "first 13
-    residual blocks"); a str is looked up in `hierarchies`; a sequence of names is taken as it is.
-
-    Raises:
-        ParameterError: out of range, or a name that the network does not have.
-    """
-    if isinstance(depth, bool) or not isinstance(depth, (int, str, list, tuple)):
-        raise ParameterError(f"depth: give 1 to 13, {_quoted(hierarchies)} or a tuple of level names, not {depth!r}")
-    if isinstance(depth, int):
-        if not 1 <= depth <= 13:
-            raise ParameterError(f"depth: give 1 to 13 (the number of levels, from the shallowest), not {depth}")
-        return tuple(levels[:depth])
-    if isinstance(depth, str):
-        if depth not in hierarchies:
-            raise ParameterError(f"depth: {name} has no hierarchy {depth!r}; it has {_quoted(hierarchies)}")
-        return tuple(hierarchies[depth])
-    chosen = tuple(depth)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise ParameterError(f"depth: give each level once, and at least one, not {chosen!r}")
-    for level in chosen:
-        if known and level not in known:
-            raise ParameterError(f"depth: {name} has no level {level!r}; it has {', '.join(known)}")
-    return chosen
+        Raises:
+            ParameterError: out of range, or a name that the network does not have.
+        """
+        named = ", ".join(map(repr, self.hierarchies)) or "no named hierarchy"
+        if isinstance(depth, bool) or not isinstance(depth, (int, str, list, tuple)):
+            raise ParameterError(f"depth: give 1 to 13, {named} or a tuple of level names, not {depth!r}")
+        if isinstance(depth, int):
+            if not 1 <= depth <= 13:
+                raise ParameterError(f"depth: give 1 to 13 (the number of levels, from the shallowest), not {depth}")
+            return self.levels[:depth]
+        if isinstance(depth, str):
+            if depth not in self.hierarchies:
+                raise ParameterError(f"depth: {self.name} has no hierarchy {depth!r}; it has {named}")
+            return tuple(self.hierarchies[depth])
+        chosen = tuple(depth)
+        if not chosen or len(set(chosen)) != len(chosen):
+            raise ParameterError(f"depth: give each level once, and at least one, not {chosen!r}")
+        for level in chosen:
+            if self.known_levels and level not in self.known_levels:
+                raise ParameterError(
+                    f"depth: {self.name} has no level {level!r}; it has {', '.join(self.known_levels)}"
+                )
+        return chosen
 
 
-def _quoted(names: Mapping[str, Any]) -> str:
-    return ", ".join(repr(n) for n in names) or "no named hierarchy"
-
-
-class LevelNetwork(nn.Module):
-    """A network that returns its levels and computes nothing after the last one.
-
-    `forward` takes the normalised (B, 3, H, W) input and returns one tensor for each level, in order.
-    """
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # pragma: no cover - interface
-        raise TypeError(f"{type(self).__name__} must define forward")
+def run_blocks(x: torch.Tensor, blocks: Iterable[tuple[str, nn.Module]], levels: Sequence[str]) -> list[torch.Tensor]:
+    """Runs named blocks one after another and returns the outputs of those named ``levels``, in that order."""
+    outputs: dict[str, torch.Tensor] = {}
+    for name, block in blocks:
+        x = block(x)
+        if name in levels:
+            outputs[name] = x
+    return [outputs[level] for level in levels]

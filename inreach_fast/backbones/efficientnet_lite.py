@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import WeightsError
-from .definition import BackboneDefinition, LevelNetwork, Normalisation
+from .definition import BackboneDefinition, Normalisation, run_blocks
 
 EFFICIENTNET_LITE2 = "efficientnet_lite2"
 # (v - 127) / 128, the input of the published EfficientNet-Lite models.
@@ -81,9 +81,7 @@ class InvertedBottleneck(nn.Module):
         self._adds = stride == 1 and channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x
-        if self._expands:
-            y = functional.relu6(self._bn0(self._expand_conv(y)), inplace=True)
+        y = functional.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self._expands else x
         y = functional.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
         out: torch.Tensor = y + x if self._adds else y
@@ -100,8 +98,7 @@ class EfficientNetLite2(nn.Module):
         blocks, channels = [], 32
         for count, kernel, stride, expansion, out_channels in _STAGES:
             for i in range(count):
-                first_stride = stride if i == 0 else 1
-                blocks.append(InvertedBottleneck(channels, out_channels, kernel, first_stride, expansion))
+                blocks.append(InvertedBottleneck(channels, out_channels, kernel, 1 if i else stride, expansion))
                 channels = out_channels
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = SamePaddingConv2d(channels, 1280, 1, bias=False)
@@ -117,7 +114,7 @@ class EfficientNetLite2(nn.Module):
         return logits
 
 
-class CutEfficientNetLite(LevelNetwork):
+class CutEfficientNetLite(nn.Module):
     """Stem and blocks up to the last level; no block changes what another returned."""
 
     def __init__(self, model: EfficientNetLite2, levels: Sequence[str]) -> None:
@@ -129,12 +126,7 @@ class CutEfficientNetLite(LevelNetwork):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         x = functional.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        captured: dict[str, torch.Tensor] = {}
-        for name, block in zip(BLOCK_NAMES, self._blocks, strict=False):
-            x = block(x)
-            if name in self._levels:
-                captured[name] = x
-        return [captured[level] for level in self._levels]
+        return run_blocks(x, zip(BLOCK_NAMES, self._blocks, strict=False), self._levels)
 
 
 def efficientnet_lite2_definition() -> BackboneDefinition:
@@ -149,11 +141,7 @@ def efficientnet_lite2_definition() -> BackboneDefinition:
 
 
 def efficientnet_lite2_weights() -> tuple[Path, str]:
-    """The weight file in the installed package (which is not imported), and its sha256.
-
-    Raises:
-        WeightsError: the package is not installed, or has no such file.
-    """
+    """The weight file in the installed package, which is not imported, and its sha256."""
     spec = util.find_spec(_PACKAGE)
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:

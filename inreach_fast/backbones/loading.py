@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from ..errors import BackboneError, ParameterError, WeightsError
+from ..errors import BackboneError, InReachError, ParameterError, WeightsError
 from .backbone import Backbone, HookedNetwork, cut_network
-from .custom import custom_definition, is_factory_name
-from .definition import BackboneDefinition, Normalisation, as_normalisation, choose_levels
+from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
 from .efficientnet_lite import EFFICIENTNET_LITE2, efficientnet_lite2_definition, efficientnet_lite2_weights
-from .resnet import WIDE_RESNET50_2, wide_resnet50_2_definition, wide_resnet50_2_weights
-from .timm_models import TIMM_PREFIX, timm_definition
-from .weights import file_sha256, load_state, random_state, read_state
+from .resnet import (
+    WIDE_RESNET50_2,
+    first_stages,
+    resnet_hierarchies,
+    wide_resnet50_2_definition,
+    wide_resnet50_2_weights,
+)
+from .weights import file_sha256, load_state, random_state, read_state, reason
 
 # The network without weights, and the file of its official ones.
 _BUILT_IN: Mapping[str, tuple[Callable[[], BackboneDefinition], Callable[[], tuple[Path, str | None]]]] = {
@@ -55,17 +62,18 @@ def load_backbone(
     if not isinstance(name, str):
         raise ParameterError(f"backbone: expected a name or a Backbone (Backbone.from_module), got {name!r}")
     wanted = os.fspath(weights)
-    if is_factory_name(name):
-        definition = custom_definition(name)
+    file, _, function = name.rpartition(":")
+    is_factory = file.endswith(".py") and function.isidentifier()
+    if is_factory:
+        definition = _factory_definition(name, Path(file).expanduser().resolve(), function)
     elif name in _BUILT_IN:
         definition = _BUILT_IN[name][0]()
-    elif name.startswith(TIMM_PREFIX):
-        definition = timm_definition(name.removeprefix(TIMM_PREFIX), pretrained=wanted == "official")
+    elif name.startswith("timm:"):
+        definition = _timm_definition(name.removeprefix("timm:"), pretrained=wanted == "official")
     else:
         known = ", ".join(repr(n) for n in _BUILT_IN)
         raise ParameterError(f"backbone: unknown {name!r}; give {known}, 'timm:NAME' or 'FILE.py:FACTORY'")
-    d = definition
-    levels = choose_levels(depth, d.levels, d.hierarchies, d.known_levels, d.name)
+    levels = definition.choose_levels(depth)
     prepared = as_normalisation(normalisation, definition.normalisation)
     network = cut_network(definition, levels)
     target = network.body if isinstance(network, HookedNetwork) else network  # named as in files
@@ -76,16 +84,78 @@ def load_backbone(
     elif name in _BUILT_IN:
         path, digest = _BUILT_IN[name][1]()
         load_state(target, read_state(path, digest), str(path))
-    is_file = wanted not in ("official", "random")
-    file, _, factory = name.rpartition(":")
     spec = {
-        "backbone": ":".join((os.path.abspath(file), factory)) if is_factory_name(name) else name,
+        "backbone": f"{os.path.abspath(file)}:{function}" if is_factory else name,
         "weights": wanted,  # as given: a model file must not contain paths of the machine
-        "weights_sha256": file_sha256(wanted) if is_file else None,
+        "weights_sha256": None if wanted in ("official", "random") else file_sha256(wanted),
         "seed": seed,
         "rebuildable": True,
     }
     return Backbone(definition, levels, device=device, normalisation=prepared, spec=spec, network=network)
+
+
+def _timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
+    """The timm model of that name (without the prefix), ``pretrained``: with timm's own weights.
+
+    Levels: the residual blocks of layer1 to layer3 if the model has torchvision's stage names, else the modules of its
+    `feature_info` whose grid is 1/4 to 1/16 of the input. `depth` may name others if their outputs are (B, C, h, w).
+    """
+    try:
+        import timm
+    except ImportError:
+        raise BackboneError(f"backbone: timm:{model_name} needs timm; pip install 'inreach_fast[timm]'") from None
+    if not timm.is_model(model_name):
+        raise ParameterError(f"backbone: timm has no model {model_name!r}; timm.list_models() lists its models")
+    name = "timm:" + model_name
+    try:
+        with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
+            model: Any = timm.create_model(model_name, pretrained=pretrained)
+    except Exception as error:
+        if not pretrained:
+            raise BackboneError(
+                f"backbone: timm cannot build {name} ({reason(error)}); choose another model"
+            ) from error
+        raise WeightsError(
+            f"weights: those of {name} are not in timm's cache and could not be downloaded ({reason(error)}); "
+            "give --weights PATH (weights=PATH)"
+        ) from error
+    levels, hierarchies = first_stages(model), resnet_hierarchies(model)
+    if not levels:
+        modules = dict(model.named_modules())
+        infos = list(getattr(model, "feature_info", None) or [])
+        levels = tuple(i["module"] for i in infos if i["reduction"] in (4, 8, 16) and i["module"] in modules)
+        hierarchies = {}
+    if not levels:
+        raise ParameterError(f"backbone: {name} lists no feature modules; give depth as a tuple of module names")
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = cfg.get("mean", IMAGENET.mean), cfg.get("std", IMAGENET.std)
+    return BackboneDefinition(model, levels, Normalisation(tuple(mean), tuple(std)), name, hierarchies)
+
+
+def _factory_definition(name: str, path: Path, function: str) -> BackboneDefinition:
+    """Executes FILE.py and calls its FACTORY. Raises BackboneError if that fails or returns something else."""
+    if not path.is_file():
+        raise BackboneError(f"backbone: there is no file {path}; check the path in {name!r}")
+    module = ModuleType("inreach_fast_custom_" + hashlib.sha256(str(path).encode()).hexdigest()[:16])
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickling in the user's file look there
+    try:
+        # From the source: bytecode counts as current if the file was replaced by one of its length within a second.
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
+        factory = getattr(module, function, None)
+        if not callable(factory):
+            raise BackboneError(f"backbone: {path} defines no function {function!r}; check {name!r}")
+        definition = factory()
+    except InReachError:
+        raise
+    except Exception as error:
+        raise BackboneError(f"backbone: {name!r} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(definition, BackboneDefinition):
+        raise BackboneError(
+            f"backbone: {function}() of {name!r} returned a {type(definition).__name__}; it must return "
+            "inreach_fast.backbones.BackboneDefinition(module, levels, normalisation, name)"
+        )
+    return definition
 
 
 def backbone_from_spec(
@@ -122,27 +192,18 @@ def backbone_from_spec(
     if weights is None:
         is_file = digest is not None and source not in ("official", "random")
         weights = _find_weights(source, digest, folder) if is_file else source
-    return load_backbone(
-        name,
-        weights=weights,
-        weights_sha256=digest,
-        depth=levels,
-        device=device,
-        normalisation=normalisation,
-        seed=seed,
-    )
+    fixed: dict[str, Any] = {"depth": levels, "normalisation": normalisation, "seed": seed}
+    return load_backbone(name, weights=weights, weights_sha256=digest, device=device, **fixed)
 
 
 def _find_weights(source: str, digest: str, folder: str | os.PathLike[str] | None) -> Path:
     """The recorded weights file, at its path or in ``folder``. Its sha256 is checked later."""
-    places = [Path(source).expanduser()]
-    if folder is not None:
-        places.append(Path(folder) / places[0].name)
+    recorded = Path(source).expanduser()
+    places = [recorded] if folder is None else [recorded, Path(folder) / recorded.name]
     for place in places:
         if place.is_file():
             return place
-    looked = " or ".join(str(place) for place in places)
     raise WeightsError(
-        f"weights: those of the model are not at {looked}; give the file (sha256 {digest[:16]}...) by "
-        "InReaCh.load(path, weights=PATH) or --weights PATH"
+        f"weights: those of the model are not at {' or '.join(map(str, places))}; give the file "
+        f"(sha256 {digest[:16]}...) by InReaCh.load(path, weights=PATH) or --weights PATH"
     )

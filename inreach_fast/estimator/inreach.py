@@ -33,10 +33,9 @@ from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
 from ..images.alignment import rotate, rotate_map_back
-from ..images.ids import image_numbers
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
-from ..images.source import ImageSource, open_images
+from ..images.source import ImageSource, image_numbers, open_images
 from ..memory import machine_memory, parse_bytes
 from ..method.descriptors import Describer, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
@@ -72,7 +71,9 @@ class InReaCh:
             do not depend on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
             `executors.make_executor` takes. Results do not depend on it, and it is not saved.
-        precision: of the network in predictions: "float32", "float16" or "bfloat16". It is not saved.
+        precision: of the network's products in `predict` and `predict_stream`: "float32", or "float16" or "bfloat16",
+            which are faster on a GPU and change the features (`inreach_fast.disagreement` measures how results
+            differ). A fit always uses float32. It is not saved.
         parameters: any of `Parameters`, by keyword.
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
@@ -121,13 +122,10 @@ class InReaCh:
         self.memory_limit = memory_limit
         self.precision = precision
         self.executor = executor
-        if backbone is None or isinstance(backbone, str):
-            self._network = NetworkHolder()
-        else:
-            self._network = NetworkHolder(as_backbone(backbone))
-            backbone = backbone.name
+        network = None if backbone is None or isinstance(backbone, str) else as_backbone(backbone)
+        self._network = NetworkHolder(network)
         if backbone is not None:
-            parameters["backbone"] = backbone
+            parameters["backbone"] = backbone if network is None else network.name
         self.parameters = Parameters.from_preset(preset, **parameters)
         self._state: FittedState | None = None
         self._scratch: Path | None = None
@@ -156,7 +154,7 @@ class InReaCh:
 
     @property
     def memory_limit(self) -> int | None:
-        """Bytes that a fit may take beyond its seed images and one image at a time; None: half of the machine's."""
+        """Bytes that a fit may take; see the class."""
         return self._memory_limit
 
     @memory_limit.setter
@@ -174,10 +172,7 @@ class InReaCh:
 
     @property
     def precision(self) -> str:
-        """Precision of the network's products in `predict` and `predict_stream`: "float32", or "float16" or
-        "bfloat16", which are faster on a GPU and change the features. A fit always uses float32.
-        `inreach_fast.disagreement` measures the difference on given images.
-        """
+        """Precision of the network's products in predictions; see the class."""
         return self._precision
 
     @precision.setter
@@ -194,12 +189,7 @@ class InReaCh:
 
     @property
     def backbone(self) -> Backbone:
-        """The network, loaded on first use.
-
-        Raises:
-            BackboneMismatchError: not the one that the model was fitted with. BackboneError, WeightsError: it
-            cannot be loaded.
-        """
+        """The network, loaded on first use; errors as for `prepare`."""
         return self._network.get(self.parameters)
 
     # ---------------------------------------------------------------------------------------------------- fitting
@@ -231,7 +221,7 @@ class InReaCh:
         keep_spool: bool = False,
         progress: Progress | None = None,
     ) -> Self:
-        """Finds the nominal patches of unsorted training images (paper, section 3).
+        """Finds the nominal patches of unsorted training images (paper, section 3); returns self.
 
         Args:
             images: a folder; a list of paths or of images (uint8 (H, W, 3) or (H, W), PIL images, tensors
@@ -248,9 +238,6 @@ class InReaCh:
                 disk then takes over the spool's data instead of copying them.
             progress: called as progress(stage, done, total).
 
-        Returns:
-            self.
-
         Raises:
             EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
             NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
@@ -263,22 +250,17 @@ class InReaCh:
         source = open_images(images)
         self._network.release()
         context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
-        self._fit_images(context, source, keep_spool=keep_spool)
-        return self
+        return self._fit_images(context, source, keep_spool=keep_spool)
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
     ) -> Self:
-        """Fits descriptors of the caller's own backbone, as they are: no position channels are appended.
+        """Fits descriptors of the caller's own backbone, without position channels; returns self.
 
         Args:
             x: (N, P, D) float32 in C order (read in place, never changed), or anything that converts without loss.
             grid: (h, w) with h * w = P. Maps have the size of the parameter ``image_size``.
-            seeds: the seed images, by number; None: ``assoc_depth`` images, chosen by ``seed_selection``.
-            progress: called as progress(stage, done, total).
-
-        Returns:
-            self.
+            seeds, progress: as for `fit`.
 
         Raises:
             ParameterError, MixedSizesError (ragged), NonFiniteError, TooFewImagesError, DegenerateDataError,
@@ -290,8 +272,7 @@ class InReaCh:
         shape = check_grid(grid, array.shape[1])
         with closing(self._workspace()) as workspace:
             result = fit_rows(self._context(workspace, progress, seeds=seeds, report=report), array, shape)
-        self._take(FittedState.of_fit(result, references(x, len(array))))
-        return self
+        return self._take(FittedState.of_fit(result, references(x, len(array))))
 
     def remove_spool(self) -> None:
         """Removes the spool that `fit` kept because of ``keep_spool``, if there is one."""
@@ -303,7 +284,7 @@ class InReaCh:
         """Sets the folder of temporary files, which hold what exceeds ``memory_limit``; None: the system's."""
         self._scratch = None if folder is None else Path(folder)
 
-    def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> None:
+    def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> Self:
         workspace = context.workspace
         try:
             result = fit_images(context, source)
@@ -314,47 +295,45 @@ class InReaCh:
             self._spool = workspace
         else:
             workspace.remove()
-        self._take(FittedState.of_fit(result))
+        return self._take(FittedState.of_fit(result))
 
-    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> None:
+    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> Self:
         """Fits network inputs again, which need neither resizing nor cropping."""
         context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
-        self._fit_images(context, ImageSource(names, load))
+        return self._fit_images(context, ImageSource(names, load))
 
     def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
-        """The estimator's settings with the ``arguments`` of a call, which override them."""
-        settings = {
-            "parameters": self.parameters,
-            "geometry": self.geometry,
-            "describer": self._describer,
-            "executor": self._executor,
-            "workspace": workspace,
-            "progress": progress or no_progress,
-            "explicit_limit": self._memory_limit is not None,
-        }
-        return FitContext(**{**settings, **arguments})
+        """The estimator's settings with the ``arguments`` of a call, which override ``geometry``."""
+        return FitContext(
+            parameters=self.parameters,
+            geometry=arguments.pop("geometry", self.geometry),
+            describer=self._describer,
+            executor=self._executor,
+            workspace=workspace,
+            progress=progress or no_progress,
+            explicit_limit=self._memory_limit is not None,
+            **arguments,
+        )
 
     def _workspace(self, spool: str | os.PathLike[str] | None = None, resume: bool = False) -> Workspace:
         budget = Budget(machine_memory() // 2 if self._memory_limit is None else self._memory_limit)
         return Workspace(budget, self._scratch) if spool is None else Spool(spool, budget, resume=resume)
 
-    def _take(self, state: FittedState, threshold: float | None = None) -> None:
+    def _take(self, state: FittedState, threshold: float | None = None) -> Self:
         """Makes ``state`` this model's."""
-        for name in ("nominal", "grid", "n_images", "image_names", "seed_images", "positions", "transpose_score"):
-            setattr(self, name + "_", getattr(state, name))
-        self.threshold_scores_, self.threshold_images_ = state.threshold_scores, state.threshold_images
+        for name in InReaCh.__annotations__.keys() - {"threshold_", "rotations_"}:
+            setattr(self, name, getattr(state, name.removesuffix("_")))
         self.threshold_ = robust_threshold(state.threshold_scores) if threshold is None else threshold
         self.rotations_ = None if state.alignment is None else state.alignment.angles.astype(np.float64)
-        self.report_ = state.report
         self._predictor = None
         self._state = state
+        return self
 
     def _fitted(self) -> FittedState:
         """The state. Raises NotFittedError."""
-        state = self._state
-        if state is None:
+        if self._state is None:
             raise NotFittedError("InReaCh: not fitted yet; call fit, fit_descriptors or InReaCh.load first")
-        return state
+        return self._state
 
     @property
     def from_descriptors(self) -> bool:
@@ -368,17 +347,13 @@ class InReaCh:
         """Whether the model keeps what `partial_fit` and `forget` need, which includes the training images as the
         network sees them. A model that was compressed or saved with ``final=True`` does not.
         """
-        return self._growth() is not None
-
-    def _growth(self) -> GrowthState | None:
-        """What growing needs, if it belongs to the nominal patches in use."""
         state = self._state
-        return state.growth if state is not None and state.nominal is self.nominal_ else None
+        return state is not None and state.growth is not None and state.nominal is self.nominal_
 
     def partial_fit(
         self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None
     ) -> Self:
-        """Adds images to the fitted model, without reading the old ones again.
+        """Adds images to the fitted model, without reading the old ones again; returns self.
 
         The model is then, bit for bit, the one that ``fit`` makes of the old images followed by the new ones, with
         the same ``seeds`` (docs/training.md explains why).
@@ -387,25 +362,20 @@ class InReaCh:
             images, skip_bad, progress: as for `fit`.
             refit: fit all images anew, with new seed images, from the network inputs that the model keeps.
 
-        Returns:
-            self.
-
         Raises:
             NotFittedError; FinalModelError (saved with ``final=True``); RefitNeededError (with these images the
             position test or the alignment changes its decision); GrowthError (a model of descriptors); and the errors
             of `fit`, MemoryLimitError included. The model then remains unchanged.
         """
-        _, current = self._growable("partial_fit", descriptors=False)
+        current, _ = self._growable("partial_fit", descriptors=False)
         source = open_images(images)
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress, skip_bad=skip_bad)
             if not refit:
-                self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
-                return self
+                return self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
             inputs, names = read_added(context, current.as_result(), source)
             with closing(inputs):
-                self._refit(names, inputs.__getitem__, progress)
-        return self
+                return self._refit(names, inputs.__getitem__, progress)
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
         """Adds images, given as descriptors, to a model of `fit_descriptors`; otherwise as `partial_fit`.
@@ -417,17 +387,16 @@ class InReaCh:
             NotFittedError, FinalModelError, GrowthError (a model of images), DescriptorsNeededError; and the errors
             of `fit_descriptors`. The model then remains unchanged.
         """
-        _, current = self._growable("partial_fit_descriptors", descriptors=True)
+        current, _ = self._growable("partial_fit_descriptors", descriptors=True)
         array = checked_rows(x, current)
         described = [*(current.references or [None] * current.n_images), *references(x, len(array))]
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
-        self._take(FittedState.of_fit(result, described))
-        return self
+        return self._take(FittedState.of_fit(result, described))
 
     def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
-        """Removes training images from the fitted model, for instance a defect that was found in training later.
+        """Removes training images, such as a defect that was found later, from the fitted model; returns self.
 
         The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds``. Images
         behind the removed ones are renumbered.
@@ -440,16 +409,13 @@ class InReaCh:
                 from ``x``. This is how a seed image is removed.
             progress: as for `fit`.
 
-        Returns:
-            self.
-
         Raises:
             NotFittedError; ParameterError (no such image); SeedImageError (a seed image, without ``refit``);
             FinalModelError (saved with ``final=True``); RefitNeededError (without these images the position test or
             the alignment changes its decision); DescriptorsNeededError; TooFewImagesError, DegenerateDataError,
             NoChannelsError (for the remaining images); MemoryLimitError. The model then remains unchanged.
         """
-        growth, current = self._growable("forget", descriptors=None)
+        current, growth = self._growable("forget")
         numbers = image_numbers(ids, self.image_names_, "ids")
         left = np.setdiff1d(np.arange(current.n_images), numbers)
         if x is not None and not current.from_descriptors:
@@ -463,8 +429,7 @@ class InReaCh:
             names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
             inputs = growth.inputs
             assert inputs is not None
-            self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
-            return self
+            return self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
         described = [current.references[i] if current.references else None for i in left.tolist()]
 
         def rows_of(image: int) -> FloatArray | None:
@@ -476,12 +441,12 @@ class InReaCh:
                 state = FittedState.of_fit(forget_rows(context, current.as_result(), numbers, rows_of), described)
             else:
                 state = FittedState.of_fit(forget_images(context, current.as_result(), numbers))
-        self._take(state)
-        return self
+        return self._take(state)
 
-    def _growable(self, call: str, *, descriptors: bool | None) -> tuple[GrowthState, FittedState]:
+    def _growable(self, call: str, *, descriptors: bool | None = None) -> tuple[FittedState, GrowthState]:
         """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
-        current, growth = self._fitted(), self._growth()
+        current = self._fitted()
+        growth = current.growth if self.can_grow else None
         if descriptors is not None and descriptors != current.from_descriptors:
             kind, other = (
                 ("descriptors", "partial_fit_descriptors") if current.from_descriptors else ("images", "partial_fit")
@@ -496,7 +461,7 @@ class InReaCh:
             growth.check()
         except (ValueError, IndexError) as error:
             raise ModelCorruptError(f"{call}: {error}; fit and save the model again") from error
-        return growth, current
+        return current, growth
 
     def compress(
         self, epsilon: float | None = None, *, to: int | float | None = None, progress: Progress | None = None
@@ -528,8 +493,7 @@ class InReaCh:
         other.__dict__.update(self.__dict__)
         other._prepare_to_predict()
         other._spool = None
-        other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
-        return other
+        return other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
 
     # -------------------------------------------------------------------------------------------------- predicting
 
@@ -546,10 +510,9 @@ class InReaCh:
             threshold: used for the verdict instead of ``threshold_``; the search stops as soon as the verdict is
                 certain. The verdict is always that of the complete search.
             budget_ms: milliseconds that each image may take from the call on (in a batch, from the start of its
-                turn), reading and backbone included. The remaining time is spent on the patches with the greatest
-                effect on the score, which comes with certified bounds. Backbone and a first search, of every ninth
-                patch, are always done, even if they alone exceed the budget. The first image of a process also loads
-                the network and prepares the search, unless `prepare` was called.
+                turn), reading and backbone included. The score then comes with certified bounds. Backbone and a first
+                search, of every ninth patch, are always done, even if they alone exceed the budget. The first image
+                of a process also loads the network and prepares the search, unless `prepare` was called.
 
         Returns:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
@@ -575,16 +538,13 @@ class InReaCh:
         """Scores images as they come, in their order; each result is `predict`'s, to the bit.
 
         The next images are read (decoded, resized) in a thread while this one is scored. With ``device="cuda"`` the
-        copies, the network and the search of consecutive images overlap as well.
+        copies, the network and the search of consecutive images overlap as well. Closing the iterator ends the reading.
 
         Args:
             images: an iterable of single images (as `predict` takes them), possibly endless; or a folder, array or
                 Dataset, as `predict` takes them. It is iterated in that thread.
             threshold, budget_ms: as in `predict`; a budget counts from the start of the image's turn.
             ahead: images that may be read before their turn, at least 1.
-
-        Returns:
-            An iterator of `Prediction` for single images. Closing it ends the reading.
 
         Raises:
             At once: NotFittedError, ParameterError, BackboneMismatchError, as `predict`. In an image's turn, after
@@ -621,9 +581,9 @@ class InReaCh:
         single = np.ndim(x) == 2
         array = checked_rows(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x, self._fitted())
         predictor = self._ready()
-        done = []
-        for i, rows in enumerate(array):
-            done.append(predictor.score(rows, limits, decision, time.perf_counter() if i else begun))
+        done = [
+            predictor.score(rows, limits, decision, time.perf_counter() if i else begun) for i, rows in enumerate(array)
+        ]
         return done[0] if single else stacked(done)
 
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
@@ -674,9 +634,7 @@ class InReaCh:
         (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
         values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
         smoothed = predictor.map(values)
-        if degrees:
-            smoothed = rotate_map_back(smoothed, degrees)
-        return self.map_to_original(smoothed, (image.shape[0], image.shape[1]))
+        return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
 
     def prepare(self) -> Self:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
@@ -686,8 +644,8 @@ class InReaCh:
         """
         if not self._fitted().from_descriptors:
             _ = self.backbone
-        nominal = self.nominal_
-        kernels.nearest(nominal.patches[:1], nominal.bank, backend=kernels.backend_of(self.parameters))
+        bank, backend = self.nominal_.bank, kernels.backend_of(self.parameters)
+        kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         return self
 
     def map_to_original(self, values: FloatArray, original_size: tuple[int, int]) -> FloatArray:
@@ -695,18 +653,15 @@ class InReaCh:
 
         Args:
             values: `Prediction.anomaly_map` of one image.
-            original_size: (height, width), `Prediction.original_size`.
-
-        Returns:
-            float32 of that size; NaN outside the crop.
+            original_size: (height, width), `Prediction.original_size`; the result, float32, is NaN outside the crop.
         """
         return self.geometry.map_to_original(values, original_size)
 
-    def _limits(self, threshold: Any, budget_ms: Any) -> tuple[Limits | None, float]:
-        """Where searches may stop, None for nowhere; and the threshold of the verdict."""
+    def _limits(self, threshold: Any, budget_ms: Any) -> tuple[Limits, float]:
+        """Where searches may stop, and the threshold of the verdict."""
         self._fitted()
         if threshold is None and budget_ms is None:
-            return None, self.threshold_
+            return Limits(), self.threshold_
         limits = Limits.of(threshold, budget_ms)
         if limits.budget is not None and self.parameters.score != "nearest":
             raise ParameterError(
@@ -727,26 +682,23 @@ class InReaCh:
         with self._lock:
             # Compared by identity: `id` of a deleted object may be another's.
             if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
-                patches = state.grid[0] * state.grid[1]
                 self._predictor = None  # frees the old one's GPU memory first
-                predictor = Predictor(
-                    nominal=nominal,
-                    scorer=Scorer(
-                        nominal.bank,
-                        lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch,
-                        p.score,
-                        p.distance,
-                        kernels.backend_of(p),
+                patches = state.grid[0] * state.grid[1]
+                channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
+                self._predictor = (
+                    made_of,
+                    Predictor(
+                        nominal=nominal,
+                        scorer=Scorer(nominal.bank, channels, p.score, p.distance, kernels.backend_of(p)),
+                        describer=self._describer,
+                        precision=self._precision,
+                        geometry=self.geometry,
+                        alignment=state.alignment,
+                        grid=state.grid,
+                        positions=position_channels(state.grid, p.position_weight) if state.positions else None,
+                        parameters=p,
                     ),
-                    describer=self._describer,
-                    precision=self._precision,
-                    geometry=self.geometry,
-                    alignment=state.alignment,
-                    grid=state.grid,
-                    positions=position_channels(state.grid, p.position_weight) if state.positions else None,
-                    parameters=p,
                 )
-                self._predictor = made_of, predictor
             predictor = self._predictor[1]
             if images:
                 _ = predictor.gpu
@@ -819,10 +771,9 @@ class InReaCh:
                 raise ValueError(f"a model of kind {meta['kind']!r}")
             parameters = Parameters.from_dict(meta["parameters"])
             self._take(FittedState.from_parts(meta, arrays), float(meta["threshold"]))
-            saved = meta["backbone"]
-            if saved is not None:
-                name, folder = parameters.backbone, Path(path).parent
-                self._network = NetworkHolder.from_json(saved, folder, backbone, weights, name)
+            if meta["backbone"] is not None:
+                folder, name = Path(path).parent, parameters.backbone
+                self._network = NetworkHolder.from_json(meta["backbone"], folder, backbone, weights, name)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
         changes = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}

@@ -24,17 +24,12 @@ def as_backbone(value: Any) -> Backbone:
 
 
 class NetworkHolder:
-    """Holds a `Backbone`, or what it is loaded from.
-
-    Attributes:
-        spec: of a loaded model, `Backbone.spec` of its network; None otherwise.
-        fingerprint: the fingerprint that the network must have; None: any.
-    """
+    """Holds a `Backbone`, or what it is loaded from."""
 
     def __init__(self, backbone: Backbone | None = None) -> None:
         self._backbone = backbone
-        self.spec: dict[str, Any] | None = None
-        self.fingerprint: str | None = None
+        self._spec: dict[str, Any] | None = None  # of a loaded model: `Backbone.spec` of its network
+        self._fingerprint: str | None = None  # that the network must have; None: any
         self._folder: Path | None = None
         self._lock = threading.Lock()
 
@@ -42,56 +37,45 @@ class NetworkHolder:
     def from_json(
         cls, saved: Mapping[str, Any], folder: Path, backbone: Backbone | str | None, weights: Any, name: str
     ) -> NetworkHolder:
-        """The network of a saved model.
+        """The network of a saved model, from what `to_json` returned; ``backbone``, ``weights``: as in `InReaCh.load`.
 
-        Args:
-            saved: as `to_json` returned it. folder: of the model file, where weights are looked for as well.
-            backbone, weights: as in `InReaCh.load`. name: of the fitted network, for errors.
-
-        Raises:
-            BackboneMismatchError: ``backbone`` is not the fitted network.
+        ``folder``: of the model file, where weights are looked for as well. ``name``: of the fitted network.
         """
-        holder = cls()
-        holder.spec, holder.fingerprint = dict(saved["spec"]), str(saved["fingerprint"])
-        holder._folder = folder
+        spec = dict(saved["spec"])
         if isinstance(backbone, str):
             plain = {"weights": "official", "weights_sha256": None, "seed": 0}
-            holder.spec = {**plain, **holder.spec, "backbone": backbone, "rebuildable": True}
-        elif backbone is not None:
-            holder._check(backbone, name)
-            holder._backbone = backbone
+            spec = {**plain, **spec, "backbone": backbone, "rebuildable": True}
         if weights is not None:
-            holder.spec["weights"] = os.fspath(weights)
+            spec["weights"] = os.fspath(weights)
+        holder = cls(None if isinstance(backbone, str) else backbone)
+        holder._spec, holder._fingerprint, holder._folder = spec, str(saved["fingerprint"]), folder
+        if holder._backbone is not None:
+            holder._check(holder._backbone, name)
         return holder
 
     def to_json(self, parameters: Parameters) -> dict[str, Any]:
         """What a model file keeps of the network."""
-        fingerprint = self.fingerprint or self.get(parameters).fingerprint
-        spec = self.spec or self.get(parameters).spec
+        fingerprint = self._fingerprint or self.get(parameters).fingerprint
+        spec = self._spec or self.get(parameters).spec
         return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
 
     def release(self) -> None:
         """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
         if self._backbone is None:
-            self.spec = self.fingerprint = None
+            self._spec = self._fingerprint = None
 
     def get(self, parameters: Parameters) -> Backbone:
-        """The network, loaded on first use.
-
-        Raises:
-            BackboneMismatchError: it is not the fitted one. BackboneError, WeightsError: it cannot be loaded.
-        """
-        if self._backbone is None:
-            with self._lock:
-                if self._backbone is None:
-                    self._backbone = self._loaded(parameters)
-        return self._backbone
+        """The network, loaded on first use; errors as in `InReaCh.prepare`."""
+        with self._lock:
+            if self._backbone is None:
+                self._backbone = self._loaded(parameters)
+            return self._backbone
 
     def _loaded(self, p: Parameters) -> Backbone:
         from ..backbones import backbone_from_spec, load_backbone
 
-        if self.spec is not None:
-            backbone = backbone_from_spec(self.spec, device=p.device, folder=self._folder)
+        if self._spec is not None:
+            backbone = backbone_from_spec(self._spec, device=p.device, folder=self._folder)
             self._check(backbone, p.backbone)
             return backbone
         return load_backbone(
@@ -104,9 +88,9 @@ class NetworkHolder:
         )
 
     def _check(self, backbone: Backbone, name: str) -> None:
-        if self.fingerprint is not None and backbone.fingerprint != self.fingerprint:
+        if self._fingerprint is not None and backbone.fingerprint != self._fingerprint:
             raise BackboneMismatchError(
-                f"backbone: the model was fitted with {name!r} of fingerprint {self.fingerprint[:12]}, this is "
+                f"backbone: the model was fitted with {name!r} of fingerprint {self._fingerprint[:12]}, this is "
                 f"{backbone.name!r} of {backbone.fingerprint[:12]} (other weights, levels or normalisation); give "
                 "the same backbone, or fit again"
             )

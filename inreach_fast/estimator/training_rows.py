@@ -29,14 +29,7 @@ def referenced(reference: Reference | None) -> FloatArray | None:
 
 
 def checked_rows(x: Any, state: FittedState, name: str = "x", *, every: bool = False) -> FloatArray:
-    """Descriptors (N, P, D) of the model's grid and dimension.
-
-    Args:
-        every: they must be those of all training images.
-
-    Raises:
-        MixedSizesError, ParameterError, NonFiniteError.
-    """
+    """Descriptors (N, P, D), checked: of the model's grid and dimension and, with ``every``, of all training images."""
     array = check_descriptors(x, name)
     expected = (state.grid[0] * state.grid[1], state.nominal.patches.shape[1])
     if array.shape[1:] != expected:
@@ -49,25 +42,14 @@ def checked_rows(x: Any, state: FittedState, name: str = "x", *, every: bool = F
 def training_rows(
     state: FittedState, images: Any, geometry: Geometry, describe: Callable[[UInt8Array], list[FloatArray]]
 ) -> Callable[[int], FloatArray]:
-    """Returns the descriptors, (P, D), of training image i.
+    """Returns the descriptors, (P, D), of training image i; ``images``: as in `InReaCh.training_scores`.
 
-    Args:
-        images: as in `InReaCh.training_scores`.
-        geometry, describe: from images to network inputs, and from these (B, H, W, 3) to descriptors.
-
-    Raises:
-        ParameterError: other images than the fit's, or none where none are kept.
+    ``geometry`` makes network inputs of images, and ``describe`` descriptors of these (B, H, W, 3).
     """
     if not state.from_descriptors:
-        read, alignment = _training_inputs(state, images, geometry), state.alignment
-
-        def described(i: int) -> FloatArray:
-            pixels = read(i)
-            if alignment is not None:
-                pixels = rotate(pixels, int(alignment.angles[i]))
-            return describe(pixels[None])[0]
-
-        return described
+        read = _training_inputs(state, images, geometry)
+        angles = np.zeros(state.n_images, np.int64) if state.alignment is None else state.alignment.angles
+        return lambda i: describe(rotate(read(i), int(angles[i]))[None])[0]
     if images is not None:
         array = checked_rows(images, state, "images", every=True)
         return lambda i: array[i]

@@ -30,7 +30,7 @@ from ..method.threshold import ranked_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
 from ..storage.row_log import RowLog
-from ..storage.rows import ChainedRows
+from ..storage.rows import GatheredRows
 from .associating import associate_images, gather
 from .context import FitContext
 from .growth_state import RESERVE
@@ -246,17 +246,16 @@ def _store_for(context: FitContext, current: FitResult, images: int) -> MemberSt
     return MemberStore(context.workspace, dim, current.growth.members.patches, images, np.empty(0, np.int64))
 
 
-def _extended(current: FitResult, store: MemberStore) -> tuple[Members, ChainedRows]:
+def _extended(current: FitResult, store: MemberStore) -> tuple[Members, GatheredRows]:
     """The model's members and their rows, then those in the store."""
     state = current.growth
-    rows = state.rows(current.nominal.patches)
-    chained = ChainedRows([(rows, 0, len(rows)), (store.rows, 0, len(store.rows))], rows.dim)
-    return state.members.extended(store.members(np.empty(0, np.int64))), chained
+    rows = state.rows(current.nominal.patches).followed_by(store.rows)
+    return state.members.extended(store.members(np.empty(0, np.int64))), rows
 
 
 def _without(
     context: FitContext, current: FitResult, numbers: IndexArray
-) -> tuple[IndexArray, list[str], Members, ChainedRows]:
+) -> tuple[IndexArray, list[str], Members, GatheredRows]:
     """The images that are left, their names, their members and rows; the report no longer counts the others."""
     state, members = current.growth, current.growth.members
     left = np.setdiff1d(np.arange(len(members.counts)), numbers)
@@ -268,14 +267,12 @@ def _without(
         )
     check_enough(len(left))
     check_different(state.digests[left], "ids", "images that would be left")
-    rows = state.rows(current.nominal.patches)
-    ranges = np.split(left, np.flatnonzero(np.diff(left) > 1) + 1)
-    parts = [(rows, members.span(part[0])[0], members.span(part[-1])[1]) for part in ranges]
+    rows = state.rows(current.nominal.patches).where(members.are_of(left))
     counts = context.report.counts
     counts.update(current.report.counts)
     names, skipped = names_without(current.image_names, counts["skipped_names"], numbers)
     counts.update(images=counts["images"] - len(numbers), skipped_names=skipped)
-    return left, names, members.of_images(left), ChainedRows(parts, rows.dim)
+    return left, names, members.of_images(left), rows
 
 
 # -------------------------------------------------------------------------------------------------------- names

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Array, BoolArray, FloatArray, IndexArray, UInt8Array
-from ..method.channels import MemberRows, Members
-from ..storage.rows import ArrayRows, SplitRows
+from ..method.channels import Members
+from ..storage.rows import GatheredRows
 
 RESERVE: Final = 8
 """Images beyond the threshold's sample of which a model of descriptors keeps the descriptors."""
@@ -46,9 +46,9 @@ class GrowthState:
     kept_images: IndexArray
     kept_rest: FloatArray
 
-    def rows(self, patches: FloatArray) -> MemberRows:
+    def rows(self, patches: FloatArray) -> GatheredRows:
         """The members' rows; ``patches`` are the model's nominal ones."""
-        return SplitRows(self.nominal, ArrayRows(patches), ArrayRows(self.others))
+        return GatheredRows.split(self.nominal, patches, self.others)
 
     def rest_of(self, image: int) -> FloatArray:
         """The patches of one of ``kept_images`` that are no members."""

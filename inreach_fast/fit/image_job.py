@@ -10,6 +10,7 @@ are kept come to the CPU's memory.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,16 +65,37 @@ class ImageJob:
     torch_threads: int
     gpu_memory: int | None = None
 
-    def build(self) -> ImageWorker:
-        """The function that does the tasks, with its network and its prepared seeds."""
+    def build(self) -> Callable[[ImageTask], ImageMembers]:
+        """The function that does the tasks, with its network and its prepared seeds.
+
+        It raises NonFiniteError, naming the image, if the network's features are not finite.
+        """
         import torch
 
         torch.set_num_threads(self.torch_threads)
         kernels.set_gpu_memory_limit(self.gpu_memory)
         if isinstance(self.describer, Describer):
-            return ImageWorker(self, self.describer)
-        backbone = self.describer.load() if isinstance(self.describer, BackboneSource) else self.describer
-        return ImageWorker(self, Describer(lambda: backbone, lambda: self.parameters))
+            describer = self.describer
+        else:
+            backbone = self.describer.load() if isinstance(self.describer, BackboneSource) else self.describer
+            describer = Describer(lambda: backbone, lambda: self.parameters)
+        p = self.parameters
+        associator = Associator(self.seed_images, self.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
+        slots = {image: slot for slot, image in enumerate(self.seed_images.tolist())}
+
+        def work(task: ImageTask) -> ImageMembers:
+            begin = time.perf_counter()
+            slot = slots.get(task.number)
+            if slot is None:
+                assert task.pixels is not None
+                rows = described_rows(describer, task.pixels, self.positions, task.name)
+            else:
+                rows = self.seed_rows[slot]
+            described = time.perf_counter() - begin
+            found = members_of(associator, task.number, rows, is_seed=slot is not None, whole=task.whole)
+            return found._replace(seconds=(described, found.seconds[1]))
+
+        return work
 
     def __reduce__(self) -> tuple[Any, ...]:
         source: Any = self.describer
@@ -107,30 +129,3 @@ class BackboneSource:
                 f"{backbone.fingerprint[:12]} in a worker; give every worker the same weights"
             )
         return backbone
-
-
-class ImageWorker:
-    """Describes and associates one image after another; made by `ImageJob.build`."""
-
-    def __init__(self, job: ImageJob, describer: Describer) -> None:
-        self._job, self._describer, p = job, describer, job.parameters
-        self._associator = Associator(job.seed_images, job.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
-        self._slot = {image: slot for slot, image in enumerate(job.seed_images.tolist())}
-
-    def __call__(self, task: ImageTask) -> ImageMembers:
-        """Does one image.
-
-        Raises:
-            NonFiniteError: the network's features; names the image.
-        """
-        begin = time.perf_counter()
-        slot = self._slot.get(task.number)
-        rows: Any
-        if slot is not None:
-            rows = self._job.seed_rows[slot]
-        else:
-            assert task.pixels is not None
-            rows = described_rows(self._describer, task.pixels, self._job.positions, task.name)
-        described = time.perf_counter() - begin
-        found = members_of(self._associator, task.number, rows, is_seed=slot is not None, whole=task.whole)
-        return found._replace(seconds=(described, found.seconds[1]))

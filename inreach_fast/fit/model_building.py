@@ -19,7 +19,7 @@ from ..method.threshold import sample_images
 from ..parameters import Parameters
 from ..storage.partition import partition
 from ..storage.row_log import RowLog
-from ..storage.rows import ArrayRows, SplitRows
+from ..storage.rows import GatheredRows
 from .context import FitContext
 from .growth_state import GrowthState
 from .reading import TrainingSet
@@ -70,7 +70,7 @@ def build_model(
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
         scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
-        stored = SplitRows(selection.nominal, ArrayRows(patches), ArrayRows(others))
+        stored = GatheredRows.split(selection.nominal, patches, others)
         passing = _passing(context, nominal)
         scores = np.empty(len(sampled), dtype=np.float32)
         for k, image in enumerate(sampled.tolist()):

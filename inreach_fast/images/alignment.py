@@ -1,8 +1,7 @@
 """Position test and rotation alignment (ALGORITHM section 2; the paper's supplement, section D).
 
 The transpose test asks whether parts appear at the same position in every image. If they do, the mean image has
-structure and differs from its own transpose. Images that fail the test may only be rotated against each other:
-each one is rotated in steps of 1 degree to match the first, and the rotations are kept if the test then passes.
+structure and differs from its own transpose. `align_images` decides what happens to images that fail.
 
 Comparisons are exact. Pixels are uint8, bilinear weights are multiples of 1/32 on each axis (1/1024 for each tap),
 and sums stay below 2**53, so that float64 is exact in any order of summation. The angle found does not depend on
@@ -15,7 +14,7 @@ reference))` looks like the reference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,9 +26,7 @@ from scipy import sparse
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray, UInt8Array
 from ..errors import TooFewImagesError
-
-SUPPLEMENT_THRESHOLD = 600.0
-"""The supplement's threshold of the transpose test, in squared 8-bit intensity units."""
+from ..progress import Progress, no_progress
 
 _STEPS = 32  # sub-pixel positions on an axis; a tap's weight is a multiple of 1/_STEPS**2
 _ONE = _STEPS * _STEPS
@@ -40,11 +37,7 @@ _SEARCH_SIDE = 320  # larger images are reduced to this shorter side for the sea
 
 
 def mean_image(images: Iterable[UInt8Array]) -> DoubleArray:
-    """Mean of uint8 images (h, w, 3), float64 (h, w, 3). Sums are integers, so that their order does not matter.
-
-    Raises:
-        TooFewImagesError: no image.
-    """
+    """Mean of uint8 images (h, w, 3), float64 (h, w, 3), independent of their order; TooFewImagesError without one."""
     count, total = 0, np.zeros((), np.uint64)
     for image in images:
         total = total + image
@@ -57,11 +50,8 @@ def mean_image(images: Iterable[UInt8Array]) -> DoubleArray:
 def transpose_score(mean_image: npt.NDArray[np.floating]) -> float:
     """Mean over pixels and colours of (A - transpose(A))**2, in squared 8-bit intensity units.
 
-    Args:
-        mean_image: A, float (h, w, 3), in 0..255. If it is not square, it is first resampled to a square of its shorter
-            side (Pillow's bilinear filter).
-
-    Source: supplement D; its Table 3 gives the score of each MVTec AD class.
+    A is float (h, w, 3), in 0..255. If it is not square, it is first resampled to a square of its shorter side
+    (Pillow's bilinear filter). Source: supplement D; its Table 3 gives the score of each MVTec AD class.
     """
     mean = np.asarray(mean_image, np.float64)
     height, width, channels = mean.shape
@@ -80,19 +70,12 @@ def best_rotation(image: UInt8Array, reference: UInt8Array) -> int:
     """The angle, 0 to 359 degrees counter-clockwise, that brings `image` nearest to `reference`.
 
     Nearest means the least L2 distance over the centre: a square whose side is half of the image's shorter side. Ties
-    go to the lowest angle. Images whose shorter side exceeds 320 pixels are reduced to that size first (Pillow's
-    bilinear filter): a degree is still more than a pixel, and the sampling table stays below 80 MB.
-
-    Args:
-        image, reference: uint8 (h, w, 3) of the same size, at least 4 pixels a side.
+    go to the lowest angle. Images, uint8 (h, w, 3) of one size, at least 4 pixels a side, are first reduced to a
+    shorter side of at most 320 pixels (Pillow's bilinear filter): a degree is still more than a pixel, and the sampling
+    table stays below 80 MB.
     """
     search = _rotation_search(*image.shape[:2])
     return search.best(image, search.quarters(reference))
-
-
-@lru_cache(maxsize=2)
-def _rotation_search(height: int, width: int) -> _RotationSearch:
-    return _RotationSearch(height, width)
 
 
 class _RotationSearch:
@@ -102,9 +85,9 @@ class _RotationSearch:
     itself: the samples at angle t + 90k are those at t, rotated. Only 90 angles are sampled, and each is compared with
     four rotated copies of the reference.
 
-    Sampling is linear in the pixels, so that all angles are one sparse matrix times the image. Pixels are shifted to
-    -128..127, which changes no distance. A sample is then a whole number of at most 2**17 (exact in float32), its
-    square at most 2**34, and a sum over at most 160 * 160 * 3 samples below 2**52 (exact in float64).
+    All angles are one sparse matrix times the image. Pixels are shifted to -128..127, which changes no distance: a
+    sample is then a whole number of at most 2**17 (exact in float32), and a sum of at most 160 * 160 * 3 squares is
+    below 2**52 (exact in float64).
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -118,16 +101,14 @@ class _RotationSearch:
         taps = [_taps(*_rotated(x, y, degrees), height, width) for degrees in range(90)]
         columns = np.concatenate([index.reshape(-1, 4) for index, _ in taps])
         weights = np.concatenate([weight.reshape(-1, 4) for _, weight in taps])
-        starts = np.arange(0, columns.size + 1, 4)
-        values = weights.astype(np.float32).ravel()
+        values, starts = weights.astype(np.float32).ravel(), np.arange(0, columns.size + 1, 4)
         self._sampler = sparse.csr_matrix(
             (values, columns.astype(np.int32).ravel(), starts), shape=(len(columns), height * width)
         )
-        self._upright_rows = self.side * self.side
 
     def quarters(self, reference: UInt8Array) -> DoubleArray:
         """The reference's centre at four rotations, (side * side * 3, 4), in units of 1/1024."""
-        quarter = self._sampler[: self._upright_rows] @ self._pixels(reference)
+        quarter = self._sampler[: self.side * self.side] @ self._pixels(reference)
         quarter = quarter.astype(np.float64).reshape(self.side, self.side, 3)
         # ||rot(sample, k) - reference|| = ||sample - rot(reference, -k)||
         return np.stack([np.rot90(quarter, -k).ravel() for k in range(4)], axis=1)
@@ -148,6 +129,9 @@ class _RotationSearch:
         return shifted
 
 
+_rotation_search = lru_cache(maxsize=2)(_RotationSearch)
+
+
 def _rotated(x: Any, y: Any, degrees: int) -> tuple[Any, Any]:
     """Where a rotation by `degrees` counter-clockwise takes its output at (x, y) from; y points down."""
     # Multiples of 90 degrees are exact.
@@ -164,12 +148,9 @@ def _frame(height: int, width: int, degrees: int) -> tuple[Any, Any]:
 
 
 def _taps(x: Any, y: Any, height: int, width: int) -> tuple[IndexArray, IndexArray]:
-    """The four pixels of a bilinear sample at (x, y) from the centre, and their weights, which sum to 1024.
+    """Flat indices of the four pixels of a bilinear sample at (x, y) from the centre, and their weights (sum 1024).
 
-    Beyond its border the image continues as its mirror image (the edge pixel repeated).
-
-    Returns:
-        Flat pixel index and weight, each int64 (..., 4).
+    Each int64 (..., 4). Beyond its border the image continues as its mirror image (the edge pixel repeated).
     """
     row, row_fraction = _fixed_point(y + (height - 1) / 2)
     col, col_fraction = _fixed_point(x + (width - 1) / 2)
@@ -233,8 +214,7 @@ def rotate_mask(mask: Array, degrees: int) -> Array:
 def rotate_map_back(values: npt.NDArray[np.floating], degrees: int) -> FloatArray:
     """Bring an (h, w) map over `rotate(image, degrees)` back into the frame of ``image``.
 
-    Returns:
-        float32 (h, w), bilinear; NaN in those corners that the rotation had moved out of the frame.
+    float32 (h, w), bilinear; NaN in those corners that the rotation had moved out of the frame.
     """
     height, width = values.shape
     source: FloatArray = np.ascontiguousarray(values, np.float32)
@@ -256,7 +236,7 @@ def rotate_map_back(values: npt.NDArray[np.floating], degrees: int) -> FloatArra
 
 @dataclass(frozen=True)
 class Alignment:
-    """The result of position test and rotation search, as far as a fitted model needs it.
+    """The result of position test and rotation search.
 
     Attributes:
         score_before: transpose score of the training images.
@@ -290,10 +270,7 @@ class Alignment:
 
     def to_arrays(self) -> dict[str, Array]:
         """The array part, for a model file; `to_json` gives the other part."""
-        arrays: dict[str, Array] = {"angles": self.angles}
-        if self.reference is not None:
-            arrays["reference"] = self.reference
-        return arrays
+        return {"angles": self.angles} | ({} if self.reference is None else {"reference": self.reference})
 
     def to_json(self) -> dict[str, Any]:
         """The scalar part, of JSON types only."""
@@ -319,26 +296,23 @@ class Alignment:
 def align_images(
     images: Collection[UInt8Array],
     *,
-    threshold: float = SUPPLEMENT_THRESHOLD,
+    threshold: float = 600.0,
     search: bool = True,
     known: IndexArray | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Alignment:
     """Run the transpose test on a training set and, if it fails, try to align the images (supplement D).
 
-    Test passed: positions are used and no image is rotated. Failed: every image is rotated to the first one, and the
-    test is run again. If it passes now, rotations and positions are used; otherwise neither.
+    Images that fail may only be rotated against each other: each is rotated in steps of 1 degree to match the first,
+    and the test is run again. If it passes now, rotations and positions are used; otherwise neither.
 
     Args:
         images: uint8 (h, w, 3) of one size, the network's inputs. Gone over once, and once more for a search; one
             image is held at a time.
-        threshold: the transpose score that must be exceeded.
+        threshold: the transpose score that must be exceeded, in squared 8-bit intensity units (supplement D).
         search: whether to align images that fail.
         known: int64 (N,), angles that an earlier search with the same first image has found, -1 if unknown.
         progress: called as progress("align", done, total).
-
-    Raises:
-        TooFewImagesError: no image.
     """
     score_before, count = transpose_score(mean_image(images)), len(images)
     if score_before > threshold or not search:
@@ -354,8 +328,7 @@ def align_images(
             if searched[place] < 0:
                 searched[place] = matcher.best(image, quarters)
             yield rotate(image, int(searched[place]))
-            if progress is not None:
-                progress("align", place + 1, count)
+            progress("align", place + 1, count)
 
     score_after = transpose_score(mean_image(rotated()))
     kept = score_after > threshold

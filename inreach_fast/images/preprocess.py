@@ -20,25 +20,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize, then crop the centre; either may be None.
+    """Resize, then crop the centre; either may be None."""
 
-    Attributes:
-        resize: (height, width) of the resized image, whatever its aspect ratio; None: no resizing.
-        crop: (height, width) of the centre that is kept; None: all of it.
-    """
-
-    resize: Size | None = (224, 224)
-    crop: Size | None = None
+    resize: Size | None = (224, 224)  # of the resized image, whatever its aspect ratio
+    crop: Size | None = None  # of the centre that is kept
 
     def apply(self, image: UInt8Array) -> UInt8Array:
-        """Bring an image, uint8 (H, W, 3), to the network's input size.
+        """Bring an image, uint8 (H, W, 3), to the network's input size, uint8 (h, w, 3), C-contiguous.
 
-        Returns:
-            uint8 (h, w, 3), C-contiguous. Resampling is Pillow's bilinear filter, widened when shrinking, as in
-            torchvision's `Resize` of a PIL image.
-
-        Raises:
-            DataError: smaller than the crop.
+        Resampling is Pillow's bilinear filter, widened when shrinking, as in torchvision's `Resize` of a PIL image.
+        DataError if the image is smaller than the crop.
         """
         if self.resize is not None and image.shape[:2] != self.resize:
             height, width = self.resize
@@ -50,14 +41,9 @@ class Geometry:
         return np.ascontiguousarray(image)
 
     def map_to_original(self, values: npt.NDArray[np.floating], original_size: Size) -> FloatArray:
-        """Bring a map of the network's input into the frame of the original image.
+        """Bring a map of the network's input, (h, w), into the frame of the original image of (H, W) pixels.
 
-        Args:
-            values: (h, w), any floating dtype.
-            original_size: (H, W) of the image before `apply`.
-
-        Returns:
-            float32 (H, W), bilinear between the map's pixel centres; NaN outside the crop.
+        float32 (H, W), bilinear between the map's pixel centres; NaN outside the crop.
         """
         height, width = original_size
         frame = self.resize or (height, width)

@@ -66,18 +66,10 @@ def read_image(path: str | os.PathLike[str]) -> UInt8Array:
 
 
 def to_rgb8(array: Array, name: str = "image") -> UInt8Array:
-    """An image in memory, converted as `read_image` would convert it.
+    """An array, converted to (H, W, 3) uint8, C-contiguous, as `read_image` would; itself if it already is that.
 
-    Args:
-        array: (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4): grey, grey+alpha, RGB or RGBA, in uint8, uint16
-            (scaled by 1/257, rounded) or bool (0 and 255).
-        name: of the array in error messages.
-
-    Returns:
-        (H, W, 3) uint8, C-contiguous; the array itself if it already is that.
-
-    Raises:
-        ImageError: another shape or dtype, or no pixels.
+    It is (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4): grey, grey+alpha, RGB or RGBA, in uint8, uint16 (scaled
+    by 1/257, rounded) or bool (0 and 255). Others, and those without pixels, raise ImageError.
     """
     array = np.asarray(array)
     if array.ndim == 2:
@@ -96,8 +88,7 @@ def to_rgb8(array: Array, name: str = "image") -> UInt8Array:
 def as_image(item: Any, name: str = "image") -> UInt8Array:
     """One image in any form (a path, array, PIL image, tensor, or a Dataset's item) as uint8 (H, W, 3).
 
-    Raises:
-        ImageError: unreadable, or of a shape, dtype or range that is not an image's; the message names it.
+    ImageError: unreadable, or of a shape, dtype or range that is not an image's; the message names it.
     """
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]  # a Dataset's (image, label)
@@ -111,9 +102,9 @@ def as_image(item: Any, name: str = "image") -> UInt8Array:
         raise ImageError(f"{name}: expected an image, got {type(item).__name__}")
     try:
         return to_rgb8(item, name)
+    except ImageError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{name}: not an image ({error}); give a path, array, PIL image or tensor") from error
 
 
@@ -197,12 +188,10 @@ def _decode(image: Image.Image, name: str) -> tuple[Array, int]:
         if image.format == "TIFF" and _tiff_tag(image, _PHOTOMETRIC_TAG) == 0:
             grey = ((1 << bits) - 1 - grey).astype(np.uint16)  # "white is zero", which Pillow ignores
         return grey[:, :, None], bits
-    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    if has_alpha:
-        return np.asarray(image.convert("RGBA")), 8
-    if image.mode == "L":
+    if image.mode == "L" and "transparency" not in image.info:
         return np.asarray(image)[:, :, None], 8
-    return np.asarray(image.convert("RGB")), 8
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if has_alpha else "RGB")), 8
 
 
 def _decode_16_bit_colour(image: Any) -> npt.NDArray[np.uint16] | None:
@@ -218,8 +207,7 @@ def _decode_16_bit_colour(image: Any) -> npt.NDArray[np.uint16] | None:
     if not isinstance(rawmode, str) or ";16" not in rawmode or rawmode.startswith("I"):
         return None
     if rawmode == "LA;16B":  # four bytes a pixel, which is what RGBA reads
-        raw = _decode_as(image, "RGBA", "RGBA").astype(np.uint16)
-        return _joined(raw[:, :, 0::2], raw[:, :, 1::2])
+        return _decode_as(image, "RGBA", "RGBA").view(">u2").astype(np.uint16)
     mode, order = rawmode.split(";16")
     if mode not in ("RGB", "RGBA") or order not in ("B", "L", "N"):
         return None
@@ -227,12 +215,7 @@ def _decode_16_bit_colour(image: Any) -> npt.NDArray[np.uint16] | None:
     swapped = "L" if big_endian else "B"
     low = _decode_as(image, mode, f"{mode};16{swapped}")
     high = _decode_as(image, mode, rawmode)
-    return _joined(high, low)
-
-
-def _joined(high: Array, low: Array) -> npt.NDArray[np.uint16]:
-    out: npt.NDArray[np.uint16] = high.astype(np.uint16) << np.uint16(8) | low.astype(np.uint16)
-    return out
+    return np.stack([high, low], axis=3).view(">u2")[..., 0].astype(np.uint16)
 
 
 def _decode_as(image: Any, mode: str, rawmode: str) -> UInt8Array:
@@ -301,8 +284,7 @@ def _to_rgb8(samples: Array, bits: int) -> UInt8Array:
     if bits == 8 and samples.shape[2] in (1, 3):
         return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
     top = (1 << bits) - 1
-    has_alpha = samples.shape[2] in (2, 4)
-    if has_alpha:
+    if samples.shape[2] in (2, 4):
         colour, alpha = samples[:, :, :-1].astype(np.uint64), samples[:, :, -1:].astype(np.uint64)
         numerator, denominator = colour * alpha * 255, top * top
     else:
@@ -322,6 +304,4 @@ def _upright(array: UInt8Array, orientation: int) -> UInt8Array:
     """Undo EXIF's orientation 2 to 8; anything else leaves the array alone."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    right = -1 if orientation in (2, 3, 6, 7) else 1
-    return array[::down, ::right]
+    return array[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]

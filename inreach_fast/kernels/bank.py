@@ -15,7 +15,7 @@ from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 from ..memory import mapped_file, release_pages
 from .basis import Basis
 from .gpu.devices.interop import library_of, lives_on_gpu
-from .gpu.rows import GpuRows, rows_on_gpu
+from .gpu.rows import GpuRows
 
 try:
     from .. import _core
@@ -102,7 +102,7 @@ class Bank:
     ) -> None:
         self.name = name
         on_gpu = not isinstance(rows, np.ndarray) and lives_on_gpu(rows)
-        self.gpu: GpuRows | None = rows_on_gpu(rows, name) if on_gpu else None
+        self.gpu: GpuRows | None = GpuRows(rows, name) if on_gpu else None
         held: Any = as_float32(rows, name) if self.gpu is None else self.gpu
         self._rows: FloatArray = held
         self._index = None if index is None else as_ids(index, "index")

@@ -121,7 +121,7 @@ def filter_channels(
 def _on_gpu(backend: str, members: Any) -> GpuMembers | None:
     """Members that lie on a GPU, where its kernels are to be used."""
     call = None if isinstance(members, np.ndarray) else call_for(backend, members)
-    return call.members(members) if isinstance(call, Call) else None
+    return GpuMembers(call, members) if isinstance(call, Call) else None
 
 
 def _check_min_length(value: Any) -> int | None:

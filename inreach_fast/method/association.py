@@ -15,7 +15,7 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, Int32Array
 from ..errors import ParameterError
-from ..images.ids import image_numbers
+from ..images.source import image_numbers
 from .descriptors import in_memory
 
 NO_CHANNEL = -1
@@ -57,8 +57,7 @@ class Associator:
 
     Args:
         seed_images: int64 (S,), training index of each seed image, ascending.
-        seed_rows: the seed images' descriptors, (S, P, D) float32 or S arrays of (P, D); or all images'
-            (N, P, D) float32. One array is not copied.
+        seed_rows: the seed images' descriptors, (S, P, D) float32, or all images', (N, P, D); not copied.
         pairs: "all": an image is compared with every seed image but itself (paper); "later": only with those of a
             lower training index (reference).
     """
@@ -66,23 +65,19 @@ class Associator:
     def __init__(
         self,
         seed_images: IndexArray,
-        seed_rows: Sequence[FloatArray] | FloatArray,
+        seed_rows: FloatArray,
         *,
         pairs: str = "all",
         backend: str = "auto",
     ) -> None:
         self._seed_images = np.asarray(seed_images, dtype=np.int64)
-        self._patches = len(seed_rows[0])
+        self._patches = seed_rows.shape[1]
         self._pairs = pairs
         self._backend = backend
-        own = np.arange(len(self._seed_images))
-        if isinstance(seed_rows, np.ndarray):
-            self._rows = seed_rows.reshape(-1, seed_rows.shape[2])
-            # As many images as seeds: they are the seeds themselves.
-            first = (own if len(seed_rows) == len(own) else self._seed_images) * self._patches
-        else:
-            self._rows = np.concatenate(list(seed_rows))
-            first = own * self._patches
+        self._rows = seed_rows.reshape(-1, seed_rows.shape[2])
+        # As many images as seeds: they are the seeds themselves.
+        count = len(self._seed_images)
+        first = (np.arange(count) if len(seed_rows) == count else self._seed_images) * self._patches
         # The row of each seed patch, (S, P).
         self._places = first[:, None] + np.arange(self._patches)
         self._bank = self._bank_of(len(self._seed_images))

@@ -119,9 +119,13 @@ class Members:
             np.concatenate([self.joined, others.joined]),
         )
 
+    def are_of(self, images: IndexArray) -> BoolArray:
+        """Which members are of the images, bool (n,)."""
+        return np.repeat(np.isin(np.arange(len(self.counts)), images), self.counts)
+
     def of_images(self, images: IndexArray) -> Members:
-        """The members of some of the images (ascending, all seed images among them), which are numbered anew."""
-        stays = np.repeat(np.isin(np.arange(len(self.counts)), images), self.counts)
+        """The members of some of the images (ascending, all seed images among them), which are renumbered."""
+        stays = self.are_of(images)
         return Members(
             np.searchsorted(images, self.seed_images).astype(np.int64),
             self.patches,

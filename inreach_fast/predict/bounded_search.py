@@ -2,27 +2,8 @@
 
 Every patch has a certified interval for its distance to the nearest nominal patch: first from the search of every
 ninth patch (`grid_bounds`); once a patch is searched, its interval is a point. An image's score lies between the
-scores of the lower and of the upper ends, as floating-point numbers and without any slack:
-
-*Theorem.* Let l <= s <= u, elementwise, be float32 patch scores. Then image_score(anomaly_map(l)) <=
-image_score(anomaly_map(s)) <= image_score(anomaly_map(u)), as computed.
-*Proof.* Rounding to nearest is monotone: a <= b implies fl(a) <= fl(b). The map consists of these steps, the same
-for each image and in the same order: the conversion to float64 (exact), replacing infinity by the greatest float32
-(monotone), products with the operators' weights, sums, the conversion to float32, a maximum. The weights are
-sums of products of a Gaussian's values with zeros and ones, none of them negative, so that fl(w a) <= fl(w b)
-for a <= b; and a <= b, c <= d imply fl(a + c) <= fl(b + d). A composition of monotone steps is monotone. ∎
-
-The square root of ``distance="l2"`` is correctly rounded and thus monotone, so that intervals of squared distances
-become intervals of scores. An image is certainly anomalous once the score of the lower ends exceeds the threshold, and
-certainly good once the score of the upper ends does not. Either way the verdict is that of the complete search.
-
-Search order: a pixel is open by as much as the map of the upper ends exceeds the threshold (without one, the greatest
-value of the lower ends' map). The priority of a patch is the length of its interval times its weight on the open
-pixels. Patches are searched in rounds, by priority. Rounds double in size, because the bounds are evaluated after
-each; under a budget a round is no larger than the remaining time allows at the speed measured so far.
-
-The score of a patch that was not searched is its upper end, the distance to a nominal patch that was found. Map,
-scores and nearest patches are therefore consistent, and uncertainty errs towards an anomaly.
+scores of the lower and of the upper ends, as computed and without any slack, because every step of the map is
+monotone. docs/serving.md, section 2, contains the proof, the order of the search and what a budget includes.
 """
 
 from __future__ import annotations
@@ -30,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,15 +32,10 @@ _SHARE = 0.8
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a search may stop.
+    """Where a search may stop."""
 
-    Attributes:
-        threshold: stop once it is certain whether the score exceeds it; None: no threshold.
-        budget: seconds from the call on; None: no budget.
-    """
-
-    threshold: float | None = None
-    budget: float | None = None
+    threshold: float | None = None  # once it is certain whether the score exceeds it
+    budget: float | None = None  # seconds from the call on
 
     @classmethod
     def of(cls, threshold: Any, budget_ms: Any) -> Limits:
@@ -75,11 +52,6 @@ class Limits:
             )
         return cls(limit, None if budget is None else budget / 1e3)
 
-    @property
-    def any(self) -> bool:
-        """Whether there is a threshold or a budget."""
-        return self.threshold is not None or self.budget is not None
-
 
 def _number(value: Any, name: str) -> float:
     try:
@@ -93,23 +65,19 @@ def _number(value: Any, name: str) -> float:
 
 @dataclass
 class SearchSpeed:
-    """Measured speed of the search on this machine, kept from image to image, so that budgets are met.
+    """Measured speed of the search, kept from image to image, so that budgets are met.
 
-    Attributes:
-        patch: seconds to search one patch, 0 while unknown.
-        maps: seconds to evaluate the bounds once (two maps).
+    The greater of the last and the mean time counts: a budget is a promise.
     """
 
-    patch: float = 0.0
-    maps: float = 0.0
+    patch: float = 0.0  # seconds to search one patch, 0 while unknown
+    maps: float = 0.0  # seconds to evaluate the bounds once (two maps)
 
     def searched(self, patches: int, seconds: float) -> None:
-        """Record a round. The greater of the last and the mean time counts: a budget is a promise."""
         now = seconds / patches
         self.patch = max(now, (self.patch + now) / 2)
 
     def evaluated(self, seconds: float) -> None:
-        """Record an evaluation of the bounds."""
         self.maps = max(seconds, (self.maps + seconds) / 2)
 
     def affordable(self, seconds: float) -> int:
@@ -119,47 +87,29 @@ class SearchSpeed:
 
 @dataclass(frozen=True)
 class BoundedScores:
-    """An image's patch scores with their bounds.
+    """An image's P patch scores with their bounds, and its map with the certified bounds of its score."""
 
-    Attributes:
-        upper, lower: float32 (P,), ends of each patch's interval; equal for patches that were searched.
-        nearest: int64 (P,), a nominal patch no farther than ``upper``; the nearest if the patch was searched.
-        anomaly_map: float32 (H, W), the map of the upper ends.
-        score_lower, score_upper: certified bounds of the image's score.
-        complete: every patch was searched: upper, nearest and map are those of plain `predict`, to the bit.
-        counts: of all searches.
-    """
-
-    upper: FloatArray
+    upper: FloatArray  # (P,), ends of each patch's interval; equal for patches that were searched
     lower: FloatArray
-    nearest: IndexArray
-    anomaly_map: FloatArray
+    nearest: IndexArray  # (P,), a nominal patch no farther than ``upper``; the nearest if the patch was searched
+    anomaly_map: FloatArray  # (H, W), of the upper ends
     score_lower: float
     score_upper: float
-    complete: bool
+    complete: bool  # every patch was searched: upper, nearest and map are those of plain `predict`, to the bit
     counts: SearchCounts
 
 
 @dataclass
 class BoundedSearch:
-    """The search of one image.
-
-    Args:
-        nominal: the nominal patches. scorer: theirs, with ``score="nearest"``: other scores are not monotone
-            functions of the distance.
-        rows: (P, D) float32, the image's descriptors.
-        grid: (h, w), h * w = P.
-        size, smoothing_sigma: of the map, as in `anomaly_map`.
-        speed: of earlier images.
-    """
+    """The search of one image."""
 
     nominal: NominalModel
-    scorer: Scorer
-    rows: FloatArray
-    grid: tuple[int, int]
-    size: tuple[int, int]
+    scorer: Scorer  # with ``score="nearest"``: other scores are not monotone functions of the distance
+    rows: FloatArray  # (P, D), the image's descriptors
+    grid: tuple[int, int]  # (h, w), h * w = P
+    size: tuple[int, int]  # of the map
     smoothing_sigma: float
-    speed: SearchSpeed = field(default_factory=SearchSpeed)
+    speed: SearchSpeed = field(default_factory=SearchSpeed)  # of earlier images
 
     def run(self, threshold: float | None = None, deadline: float | None = None) -> BoundedScores:
         """Search until the verdict for ``threshold`` is certain, ``deadline`` (`time.perf_counter`) is near, or every
@@ -167,7 +117,8 @@ class BoundedSearch:
         """
         begun = time.perf_counter()
         scorer, bank, backend = self.scorer, self.scorer.bank, self.scorer.backend
-        first = grid_bounds(self.rows, self.grid, bank, displaced=self._displaced, backend=backend)
+        displaced = partial(self.nominal.displaced, grid=self.grid)
+        first = grid_bounds(self.rows, self.grid, bank, displaced=displaced, backend=backend)
         upper = scorer.of_squared(first.sq_upper).copy()
         lower = scorer.of_squared(first.sq_lower).copy()
         nearest, unknown, counts = first.index, ~first.searched, first.counts
@@ -202,9 +153,6 @@ class BoundedSearch:
 
     def _map(self, values: FloatArray) -> FloatArray:
         return anomaly_map(values.reshape(self.grid), self.size, self.smoothing_sigma)
-
-    def _displaced(self, rows: IndexArray, down: IndexArray, right: IndexArray) -> IndexArray:
-        return self.nominal.displaced(rows, down, right, self.grid)
 
     def _order(
         self, upper: FloatArray, lower: FloatArray, unknown: BoolArray, upper_map: FloatArray, decided: float

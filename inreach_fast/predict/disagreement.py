@@ -8,21 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import ParameterError
 from ..images.source import open_images
-from .prediction import Prediction
-
-
-class _Model(Protocol):
-    """The part of `InReaCh` that is used here."""
-
-    precision: str
-
-    def predict(self, images: Any) -> Prediction: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class Disagreement:
     largest_patch_change: float
 
 
-def disagreement(model: _Model, images: Iterable[Any], precision: str = "float16") -> Disagreement:
+def disagreement(model: Any, images: Iterable[Any], precision: str = "float16") -> Disagreement:
     """Scores images twice, in float32 and in ``precision``.
 
     Args:

@@ -1,13 +1,8 @@
 """Bounds on every patch's distance from the search of every ninth patch: neighbouring patches are alike.
 
-In each 3 x 3 cell of an image's grid one patch is searched. The others of its cell are bounded by two float32
-distances to nominal patches, and by their distance to the searched patch:
-
-* above: the distance to the searched patch's nearest nominal patch or, if less, to the nominal patch that is displaced
-  from it in its training image as this patch is from the searched one. Where parts are alike, so are the
-  surroundings of a match; a poor guess gives a loose bound, never a wrong one.
-* below: d(q) >= d(p) - |q - p| for the searched patch p, by the triangle inequality: the nearest nominal patch of q is
-  no nearer to p than d(p).
+In each 3 x 3 cell of an image's grid one patch is searched. The distances of the others of its cell are bounded by
+means of that patch and its nearest nominal patch (docs/serving.md, section 2). A poor guess gives a loose bound, never
+a wrong one.
 
 *Rounding.* u = 2^-24. A float32 squared distance v of D values is made of differences (1 + u each), their squares and
 a sum in any order: |v - |x - y|^2| <= γ_{D + 3} |x - y|^2 + D 2^-126, the last for products that underflow
@@ -36,19 +31,12 @@ STRIDE = 3
 
 @dataclass(frozen=True, eq=False)
 class GridBounds:
-    """Certified bounds on the squared distance of each of P patches to its nearest nominal patch.
+    """Certified bounds on the squared distance of each of P patches to its nearest nominal patch."""
 
-    Attributes:
-        index: int64 (P,), a near nominal patch; the nearest if the patch was searched.
-        sq_upper, sq_lower: float32 (P,), bounds of the distance that `kernels.nearest` gives; equal if searched.
-        searched: bool (P,).
-        counts: of the search.
-    """
-
-    index: IndexArray
-    sq_upper: FloatArray
+    index: IndexArray  # (P,), a near nominal patch; the nearest if the patch was searched
+    sq_upper: FloatArray  # (P,), bounds of the distance that `kernels.nearest` gives; equal if searched
     sq_lower: FloatArray
-    searched: BoolArray
+    searched: BoolArray  # (P,)
     counts: kernels.SearchCounts
 
 
@@ -60,14 +48,7 @@ def grid_bounds(
     displaced: Displaced | None = None,
     backend: str = "auto",
 ) -> GridBounds:
-    """Bounds for an image's patches.
-
-    Args:
-        rows: (P, D) float32 descriptors of a grid (h, w), h * w = P.
-        bank: the nominal patches, at least one.
-        displaced: called as displaced(bank rows, down, right); None: unknown.
-        backend: of the search.
-    """
+    """Bounds for an image's patches: ``rows``, (P, D) float32 descriptors of a ``grid`` (h, w), h * w = P."""
     cell = _cells(*grid)
     searched = cell == np.arange(len(rows))
     places, rest = np.flatnonzero(searched), np.flatnonzero(~searched)

@@ -25,6 +25,7 @@ from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .stream import in_stream
 
 if TYPE_CHECKING:
+    from .gpu.inference import GpuScores
     from .gpu.slots import GpuSlots
 
 
@@ -69,13 +70,8 @@ class Prediction:
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
-        for name, value in (
-            ("score_lower", self.score),
-            ("score_upper", self.score),
-            ("certain", proven),
-            ("complete", proven),
-            ("patch_scores_lower", self.patch_scores),
-        ):
+        defaults = {"score_lower": self.score, "score_upper": self.score, "certain": proven, "complete": proven}
+        for name, value in {**defaults, "patch_scores_lower": self.patch_scores}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # a frozen dataclass sets its own fields so
 
@@ -115,42 +111,26 @@ def stacked(done: list[Prediction]) -> Prediction:
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """An image as the network sees it.
+    """An image as the network sees it."""
 
-    Attributes:
-        name: of the image, for errors.
-        pixels: uint8 (H, W, 3). degrees: by which alignment rotated it.
-        size: (height, width) of the original image.
-    """
-
-    name: str
-    pixels: UInt8Array
-    degrees: int
-    size: tuple[int, int]
+    name: str  # for errors
+    pixels: UInt8Array  # (H, W, 3)
+    degrees: int  # by which alignment rotated it
+    size: tuple[int, int]  # (height, width) of the original image
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A fitted model made ready to predict: everything that images have in common.
-
-    Attributes:
-        nominal, scorer: the nominal patches and the score.
-        describer: from network inputs to descriptors. precision: of the network's products.
-        geometry, alignment: from images to network inputs; alignment is None unless images are rotated.
-        grid: (h, w) patches of an image.
-        positions: float32 (P, 2) position channels, or None.
-        parameters: the model's.
-        speed: measured speed of the search.
-    """
+    """A fitted model made ready to predict: everything that images have in common."""
 
     nominal: NominalModel
     scorer: Scorer
     describer: Describer
-    precision: str
+    precision: str  # of the network's products
     geometry: Geometry
-    alignment: Alignment | None
-    grid: tuple[int, int]
-    positions: FloatArray | None
+    alignment: Alignment | None  # None unless images are rotated
+    grid: tuple[int, int]  # (h, w) patches of an image
+    positions: FloatArray | None  # (P, 2) position channels
     parameters: Parameters
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
@@ -171,19 +151,15 @@ class Predictor:
         return open_slots(model, self.describer.backbone, backend, self.precision)
 
     def predict(
-        self, count: int, load: Callable[[int], tuple[str, Any]], limits: Limits | None, threshold: float, begun: float
+        self, count: int, load: Callable[[int], tuple[str, Any]], limits: Limits, threshold: float, begun: float
     ) -> list[Prediction]:
-        """Predictions of images.
+        """Predictions of ``count`` images, ``load(i)`` giving the name and image of number i, as `as_image` takes it.
 
-        Args:
-            count: number of images. load: name and image of number i, in a form that `as_image` takes.
-            limits: where searches may stop; None: nowhere.
-            threshold: of the verdict.
-            begun: `time.perf_counter` when the first image's budget began.
+        ``threshold`` decides the verdict; ``begun`` is the `time.perf_counter` at which the first image's budget began.
         """
         done: list[Prediction] = []
         # Budgets are each image's own, so that images take turns.
-        step = 1 if limits is not None and limits.budget is not None else self.parameters.batch_size
+        step = self.parameters.batch_size if limits.budget is None else 1
         for start in range(0, count, step):
             begun = time.perf_counter() if start else begun
             inputs = [self.read(*load(i)) for i in range(start, min(start + step, count))]
@@ -196,11 +172,11 @@ class Predictor:
             described = self.describe(np.stack([one.pixels for one in inputs]))
             for one, rows in zip(inputs, described, strict=True):
                 with named_features(one.name):
-                    done.append(self.score(rows, limits, threshold, begun, one.degrees, one.size))
+                    done.append(self.score(rows, limits, threshold, begun, one))
         return done
 
     def stream(
-        self, images: Iterable[tuple[str, Any]], limits: Limits | None, threshold: float, ahead: int
+        self, images: Iterable[tuple[str, Any]], limits: Limits, threshold: float, ahead: int
     ) -> Iterator[Prediction]:
         """Predictions of (name, image) pairs as they come; see `InReaCh.predict_stream`."""
         gpu = self.gpu
@@ -211,7 +187,7 @@ class Predictor:
             begun = time.perf_counter()
             (rows,) = self.describe(one.pixels[None])
             with named_features(one.name):
-                return self.score(rows, limits, threshold, begun, one.degrees, one.size)
+                return self.score(rows, limits, threshold, begun, one)
 
         def collect(started: Any) -> Prediction:
             if gpu is None:
@@ -241,56 +217,43 @@ class Predictor:
         return anomaly_map(values.reshape(self.grid), self.parameters.image_size, self.parameters.smoothing_sigma)
 
     def score(
-        self,
-        rows: FloatArray,
-        limits: Limits | None,
-        threshold: float,
-        begun: float,
-        degrees: int = 0,
-        size: tuple[int, int] | None = None,
+        self, rows: FloatArray, limits: Limits, threshold: float, begun: float, one: NetworkInput | None = None
     ) -> Prediction:
-        """The prediction for one image's descriptors, (P, D)."""
-        found = self._bounded(rows, limits, begun) if limits is not None and self.scorer.score == "nearest" else None
-        if found is None:
-            searched = kernels.nearest(rows, self.scorer.bank, backend=self.scorer.backend)
-            upper = lower = self.scorer.scores_of(rows, searched)
-            smoothed, nearest, counts = self.map(upper), searched.index, searched.counts
-            low = high = image_score(smoothed)
+        """The prediction for an image's descriptors, (P, D); ``one``: the image, if descriptors were not given."""
+        scorer, p = self.scorer, self.parameters
+        if limits != Limits() and scorer.score == "nearest":
+            deadline = None if limits.budget is None else begun + limits.budget
+            search = BoundedSearch(self.nominal, scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
+            found = search.run(limits.threshold, deadline)
         else:
-            upper, lower, smoothed, nearest = found.upper, found.lower, found.anomaly_map, found.nearest
-            low, high, counts = found.score_lower, found.score_upper, found.counts
+            searched = kernels.nearest(rows, scorer.bank, backend=scorer.backend)
+            values = scorer.scores_of(rows, searched)
+            smoothed = self.map(values)
+            score = image_score(smoothed)
+            found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
+        return self._prediction(found, threshold, one)
+
+    def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
+        values, score = found.patch_scores, found.score
+        scores = BoundedScores(values, values, found.nearest, found.anomaly_map, score, score, True, found.counts)
+        return self._prediction(scores, threshold, one)
+
+    def _prediction(self, found: BoundedScores, threshold: float, one: NetworkInput | None) -> Prediction:
+        degrees = 0 if one is None else one.degrees
+        smoothed, low, high = found.anomaly_map, found.score_lower, found.score_upper
         return Prediction(
             score=high,
             is_anomalous=high > threshold,
             anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
-            patch_scores=upper.reshape(self.grid),
-            nearest=nearest.reshape(self.grid),
+            patch_scores=found.upper.reshape(self.grid),
+            nearest=found.nearest.reshape(self.grid),
             rotation=float(degrees),
-            original_size=size,
+            original_size=None if one is None else one.size,
             score_lower=low,
             score_upper=high,
             certain=low > threshold or high <= threshold,
-            complete=found is None or found.complete,
-            patch_scores_lower=lower.reshape(self.grid),
-            counts=counts,
-        )
-
-    def _bounded(self, rows: FloatArray, limits: Limits, begun: float) -> BoundedScores:
-        p = self.parameters
-        deadline = None if limits.budget is None else begun + limits.budget
-        search = BoundedSearch(self.nominal, self.scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
-        return search.run(limits.threshold, deadline)
-
-    def _from_gpu(self, found: Any, one: NetworkInput, threshold: float) -> Prediction:
-        smoothed = found.anomaly_map
-        return Prediction(
-            score=found.score,
-            is_anomalous=found.score > threshold,
-            anomaly_map=rotate_map_back(smoothed, one.degrees) if one.degrees else smoothed,
-            patch_scores=found.patch_scores,
-            nearest=found.nearest,
-            rotation=float(one.degrees),
-            original_size=one.size,
+            complete=found.complete,
+            patch_scores_lower=found.lower.reshape(self.grid),
             counts=found.counts,
         )
 

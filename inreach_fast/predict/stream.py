@@ -28,20 +28,14 @@ def in_stream(
 ) -> Iterator[Done]:
     """``collect(start(read(item)))`` for each item, in order.
 
-    Args:
-        items: iterated in the reading thread, at most ``ahead`` items before they are started.
-        read: called in the reading thread. start, collect: in the caller's.
-        ahead: items that are read or being read, at least 1.
-        in_flight: items that may be started and not yet collected when the next one is started.
-
+    Items are iterated and read in a thread, at most ``ahead`` (at least 1) before they are started. ``start`` and
+    ``collect`` run in the caller's; ``in_flight`` items may be started and not yet collected when the next one is.
     An error of any stage is raised in its item's turn, after the results of all items before it, and ends the stream.
     """
     source = iter(items)
 
     def next_read() -> Read | None:
-        for item in source:
-            return read(item)
-        return None
+        return next((read(item) for item in source), None)
 
     waiting: deque[Future[Read | None]] = deque()
     started: deque[Started] = deque()

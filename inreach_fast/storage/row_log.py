@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Array, IndexArray
-from .files import map_file, read_into, write_all
+from .files import map_file, read_into
 from .workspace import Workspace
 
 _CHUNK_BYTES = 32 << 20
@@ -121,7 +121,7 @@ class RowLog:
         if self._buffer is not None:
             self._buffer.array[self._count : end] = rows
         else:
-            self._write(rows)
+            self._workspace.append(self.file, rows)
         self._count = end
 
     def read(self, start: int, stop: int) -> Array:
@@ -170,23 +170,13 @@ class RowLog:
             self._file.close()
             self._file = None
 
-    def _write(self, rows: Array) -> None:
-        begin = self.file.tell()
-        with self._workspace.writing(rows.nbytes):
-            try:
-                write_all(self.file, rows)
-            except OSError:
-                self.file.truncate(begin)
-                self.file.seek(begin)
-                raise
-
     def _move_to_file(self) -> None:
         rows = self.array
         assert rows is not None
         self._file = self._workspace.new_file(self._name)
         step = max(1, _CHUNK_BYTES // self.row_bytes)
         for start in range(0, len(rows), step):
-            self._write(rows[start : start + step])
+            self._workspace.append(self._file, rows[start : start + step])
         self._buffer = None
 
     def _new_buffer(self, capacity: int) -> RowBuffer | None:

@@ -1,86 +1,59 @@
-"""Views of members' descriptors that are in several arrays or files: read a few at a time, in their order.
-
-Members are in (image, patch) order. While a fit runs they are in a `RowLog` (row_log.py); in a fitted model the nominal
-ones are `NominalModel.patches` and the others a second array, both perhaps memory-mapped from its file.
-"""
+"""Members' descriptors that are in several arrays or files, read a few at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..array_types import BoolArray, FloatArray
-from ..memory import mapped_file, release_pages
-from ..method.channels import MemberRows
+from ..array_types import BoolArray, FloatArray, IndexArray, UInt8Array
+from ..memory import release_pages
+from .row_log import RowLog
 
 
-class ArrayRows:
-    """Rows of one array; of a memory-mapped one the pages that were read leave memory again."""
+class GatheredRows:
+    """Row i, float32 (D,), is row ``at[i]`` of ``sources[source[i]]``; implements `MemberRows`.
 
-    def __init__(self, array: FloatArray) -> None:
-        self.array = array
-        self.dim = int(array.shape[1])
-        self._mapped = mapped_file(array) is not None
+    Pages of memory-mapped sources that were read leave memory again.
+
+    Args:
+        sources: (n_k, D) arrays or logs. source: uint8 (n,). at: int64 (n,).
+    """
+
+    def __init__(self, sources: Sequence[FloatArray | RowLog], source: UInt8Array, at: IndexArray) -> None:
+        first = sources[0]
+        self.dim = first.dim if isinstance(first, RowLog) else int(first.shape[1])
+        self._sources, self._source, self._at = list(sources), source, at
+
+    @classmethod
+    def split(cls, chosen: BoolArray, first: FloatArray, second: FloatArray) -> GatheredRows:
+        """Rows that are in ``first`` where ``chosen``, bool (n,), and in ``second`` otherwise, each in order."""
+        at = np.where(chosen, np.cumsum(chosen), np.cumsum(~chosen)) - 1
+        return cls([first, second], (~chosen).view(np.uint8), at)
+
+    def followed_by(self, log: RowLog) -> GatheredRows:
+        """These rows, then those of the log."""
+        source = np.full(len(log), len(self._sources), np.uint8)
+        at = np.concatenate([self._at, np.arange(len(log))])
+        return GatheredRows([*self._sources, log], np.concatenate([self._source, source]), at)
+
+    def where(self, stays: BoolArray) -> GatheredRows:
+        """The rows for which ``stays``, bool (n,), is true."""
+        return GatheredRows(self._sources, self._source[stays], self._at[stays])
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self._at)
 
     def read(self, start: int, stop: int) -> FloatArray:
         """See `MemberRows`."""
-        rows = self.array[start:stop]
-        if self._mapped:
-            copied = np.array(rows)
-            release_pages(rows)
-            return copied
-        return rows
-
-
-class SplitRows:
-    """Rows of two sources, each in order; ``chosen``, bool (n,), says which rows are in the first."""
-
-    def __init__(self, chosen: BoolArray, first: MemberRows, second: MemberRows) -> None:
-        self.dim = first.dim
-        self._chosen = chosen
-        self._before = np.concatenate([[0], np.cumsum(chosen, dtype=np.int64)])
-        self._first, self._second = first, second
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def read(self, start: int, stop: int) -> FloatArray:
-        """See `MemberRows`."""
-        low, high = int(self._before[start]), int(self._before[stop])
-        if high - low == stop - start:
-            return self._first.read(low, high)
-        chosen = self._chosen[start:stop]
         out = np.empty((stop - start, self.dim), dtype=np.float32)
-        out[chosen] = self._first.read(low, high)
-        out[~chosen] = self._second.read(start - low, stop - high)
+        for number in np.unique(self._source[start:stop]).tolist():
+            places = np.flatnonzero(self._source[start:stop] == number)
+            source, at = self._sources[number], self._at[start:stop][places]
+            ends = np.flatnonzero(np.diff(at) != 1) + 1
+            for to, run in zip(np.split(places, ends), np.split(at, ends), strict=True):
+                first, last = int(run[0]), int(run[-1]) + 1
+                rows = source.read(first, last) if isinstance(source, RowLog) else source[first:last]
+                out[to] = rows
+                release_pages(rows)
         return out
-
-
-class ChainedRows:
-    """Ranges (rows, start, stop) of other rows, one behind the other; ``dim`` values in a row."""
-
-    def __init__(self, parts: Iterable[tuple[MemberRows, int, int]], dim: int) -> None:
-        self.dim = dim
-        self._parts = [part for part in parts if part[2] > part[1]]
-        lengths = [stop - start for _, start, stop in self._parts]
-        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def read(self, start: int, stop: int) -> FloatArray:
-        """See `MemberRows`."""
-        pieces = []
-        part = max(int(np.searchsorted(self._starts, start, side="right")) - 1, 0)
-        while start < stop:
-            rows, first, _ = self._parts[part]
-            base, end = int(self._starts[part]), min(stop, int(self._starts[part + 1]))
-            pieces.append(rows.read(first + start - base, first + end - base))
-            start, part = end, part + 1
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *pieces])

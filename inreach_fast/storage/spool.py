@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ..array_types import Array, FloatArray, IndexArray, UInt8Array
+from ..array_types import Array, FloatArray, UInt8Array
 from ..errors import (
     ParameterError,
     SpoolBusyError,
@@ -167,7 +167,8 @@ class Spool(Workspace):
     def record_image(self, number: int, found: ImageMembers) -> None:
         """See `Workspace`."""
         ids = np.stack([found.patch.astype(np.int64), found.joined])
-        self._write_ids(ids)
+        assert self._ids is not None
+        self.append(self._ids, ids)
         rest = np.empty(0, np.float32) if found.rest is None else found.rest
         self.add(
             {
@@ -296,17 +297,6 @@ class Spool(Workspace):
                 file.close()
         self._ids = self._lock = None
 
-    def _write_ids(self, ids: IndexArray) -> None:
-        assert self._ids is not None
-        begin = self._ids.tell()
-        with self.writing(ids.nbytes):
-            try:
-                write_all(self._ids, ids)
-            except OSError:
-                self._ids.truncate(begin)
-                self._ids.seek(begin)
-                raise
-
     def _size_of(self, name: str) -> int:
         try:
             return (self.folder / name).stat().st_size
@@ -332,13 +322,9 @@ class Spool(Workspace):
 
     def _make_folder(self) -> bool:
         """Creates the folder; False if it exists."""
-        try:
-            with self.writing():
-                self.folder.mkdir()
+        with self.writing(), suppress(FileExistsError):
+            self.folder.mkdir()
             return True
-        except SpoolWriteError as error:
-            if not isinstance(error.__cause__, FileExistsError):
-                raise
         try:
             others = sorted(name for name in os.listdir(self.folder) if not _is_ours(name))
         except NotADirectoryError:

@@ -16,52 +16,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..array_types import FloatArray, IndexArray, Int32Array, UInt8Array
+from ..array_types import Array, FloatArray, IndexArray, Int32Array, UInt8Array
 from ..errors import InReachError, SpoolWriteError
 from ..memory import format_bytes
 from ..method.association import ImageMembers
 from ..method.channels import Members, Selection
 from ..parameters import Parameters
-from .files import disk_is_full
+from .files import disk_is_full, write_all
 
 
-@dataclass(frozen=True)
 class Budget:
-    """How ``memory_limit`` is divided; the shares that are in use at one time add up to the limit at most.
-
-    While images are read and associated: their inputs, the members, and the rest of the threshold's sample. After
-    that the members' share serves the filters' sums (their rows are then on disk), then the index.
+    """How ``memory_limit`` is divided, in bytes; the shares in use at one time add up to the limit at most.
 
     Attributes:
-        limit: bytes.
+        limit: the whole.
+        inputs, members, sample: network inputs, members' rows, and other rows of the threshold's sample, while images
+            are read and associated. As much as for the members is left for those that turn out not to be nominal.
+        sums, index: channel sums at a time, then what building the search index may take; the rows are then on disk.
     """
 
-    limit: int
-
-    @property
-    def inputs(self) -> int:
-        """Bytes of network inputs in memory."""
-        return self.limit // 8
-
-    @property
-    def members(self) -> int:
-        """Bytes of members' rows in memory; as much again is left for those that turn out not to be nominal."""
-        return self.limit * 3 // 8
-
-    @property
-    def sample(self) -> int:
-        """Bytes of other rows of the threshold's sample."""
-        return self.limit // 8
-
-    @property
-    def sums(self) -> int:
-        """Bytes of channel sums at a time."""
-        return self.limit * 3 // 8
-
-    @property
-    def index(self) -> int:
-        """Bytes that building the search index may take."""
-        return self.limit // 2
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.inputs = self.sample = limit // 8
+        self.members = self.sums = limit * 3 // 8
+        self.index = limit // 2
 
 
 @dataclass
@@ -142,6 +120,17 @@ class Workspace:
     def give_up(self, error: BaseException) -> None:
         """Ends a fit that failed."""
         self.close()
+
+    def append(self, file: BinaryIO, array: Array) -> None:
+        """Writes an array's bytes at the end of a file; SpoolWriteError if that fails, and the file is as before."""
+        begin = file.tell()
+        with self.writing(array.nbytes):
+            try:
+                write_all(file, array)
+            except OSError:
+                file.truncate(begin)
+                file.seek(begin)
+                raise
 
     @contextmanager
     def writing(self, needed: int = 0) -> Iterator[None]:

@@ -129,7 +129,7 @@ def test_broken_pipe(model: Path, training: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == exit_codes.BROKEN_PIPE, err
     assert b"Traceback" not in err
     assert b"Exception ignored" not in err

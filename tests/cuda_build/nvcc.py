@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from inreach_fast.kernels.gpu import kernel_source
+from inreach_fast.kernels.gpu.devices import nvrtc
 from inreach_fast.kernels.gpu.routes import FORMATS, TILES, Route
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -87,14 +87,14 @@ def _report(architecture: int) -> dict[str, Usage]:
     command = compiler()
     assert command is not None
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
-    key = "\n".join([version, *FLAGS, str(architecture), kernel_source.kernel_source()])
+    key = "\n".join([version, *FLAGS, str(architecture), nvrtc.kernel_source()])
     folder = Path(tempfile.gettempdir()) / f"inreach-ptxas-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.txt"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
             target = f"arch=compute_{architecture},code=sm_{architecture}"
-            source = str(kernel_source.kernel_folder() / "all.cuh")
+            source = str(nvrtc.kernel_folder() / "all.cuh")
             out = str(Path(work) / "kernels.cubin")
             done = subprocess.run(
                 [command, *FLAGS, "-gencode", target, "-x", "cu", source, "-o", out], capture_output=True, text=True

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from cuda_host.build import kernel_names
 
-from inreach_fast.kernels.gpu import kernel_source
-from inreach_fast.kernels.gpu.devices.nvrtc import NVRTC_OPTIONS
+from inreach_fast.kernels.gpu.devices.nvrtc import NVRTC_OPTIONS, kernel_folder, kernel_source
 
 from . import nvcc
 
@@ -85,7 +84,7 @@ def test_nvrtc_compiles_the_same_source(architecture: int) -> None:
         assert sys.platform != "linux", "NVRTC is not here: pip install nvidia-cuda-nvrtc (extra 'test' has it)"
         pytest.skip("NVRTC has no wheel here: its route was not compiled")
     program = ctypes.c_void_p()
-    source = kernel_source.kernel_source().encode()
+    source = kernel_source().encode()
     assert library.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
     options = [option.encode() for option in (*NVRTC_OPTIONS, f"--gpu-architecture=compute_{architecture}")]
     failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
@@ -106,7 +105,7 @@ def test_nvrtc_compiles_the_same_source(architecture: int) -> None:
 
 
 def test_nothing_of_one_architecture_outside_the_wrappers() -> None:
-    for path in kernel_source.kernel_folder().glob("*.cuh"):
+    for path in kernel_folder().glob("*.cuh"):
         text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
         if path.name not in ("mma.cuh", "copy.cuh"):
             assert not re.search(r"\basm\b", text), path.name

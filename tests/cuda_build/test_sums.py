@@ -85,6 +85,7 @@ def _products(device: Device, route: Route, q: np.ndarray, x: np.ndarray) -> np.
     candidates = Candidates(device, len(q) * len(x), Counts.zero(device))
     reach = device.empty(len(q), np.uint32)
     fill(device, reach, 0x7F800000)
+    candidates.clear()
     search.filter("collect", framed(q), framed(x), reach, candidates=candidates)
     result = np.full((len(q), len(x)), np.nan)
     row, column, low = (device.download(a) for a in (candidates.query, candidates.row, candidates.low))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from inreach_fast.kernels.gpu.kernel_source import kernel_source
+from inreach_fast.kernels.gpu.devices.nvrtc import kernel_source
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "cuda" / "kernels"

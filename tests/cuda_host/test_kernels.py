@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import FAMILIES, Rows, gaussian, same_bits
 from numpy.typing import NDArray
@@ -31,11 +31,7 @@ from .maps import anomaly_maps as gpu_maps
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="NO C++ COMPILER: the CUDA kernels were not run")
 
-few = settings(
-    max_examples=8,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=8)
 
 
 def uploaded(device: HostDevice, rows: Rows) -> DeviceRows:
@@ -48,6 +44,7 @@ def all_lows(search: Search, q: Any, x: Any, q_rows: DeviceRows, x_rows: DeviceR
     candidates = Candidates(device, q_rows.count * x_rows.count, Counts.zero(device))
     reach = device.empty(q_rows.count, np.uint32)
     fill(device, reach, 0x7F800000)
+    candidates.clear()
     search.filter("collect", Piece(0, q_rows, q), Piece(0, x_rows, x), reach, candidates=candidates)
     assert int(device.download(candidates.count)[0]) == candidates.capacity
     low = np.full((q_rows.count, x_rows.count), np.nan)

@@ -38,5 +38,4 @@ def _behind_the_backend(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(registry, "_found", lambda needed: needed == "inreach_fast._cuda" or found(needed))
     monkeypatch.setattr(opening, "_opened", {("cuda", number): gpu for number, gpu in enumerate(gpus)})
     monkeypatch.setattr(gpu_backends, "_single", {})
-    monkeypatch.setattr(gpu_backends, "_several", {})
     return gpus

@@ -33,7 +33,6 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
     monkeypatch.setattr(opening, "_FATBIN", build.HERE / "fatbin")
     monkeypatch.setattr(opening, "_opened", {})
     monkeypatch.setattr(gpu_backends, "_single", {})
-    monkeypatch.setattr(gpu_backends, "_several", {})
     registry._found.cache_clear()
     probe._library.cache_clear()
     yield library

@@ -35,8 +35,7 @@ def gpu(host_gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> HostGpu:
     monkeypatch.setattr(describing, "_device", lambda level: "cuda:0" if hasattr(level, "detach") else "cpu")
     gc.collect()  # what earlier tests held goes now, not in between
     monkeypatch.setattr(limit.LEDGER, "_held", type(limit.LEDGER._held)(int))
-    monkeypatch.setattr(limit.LEDGER, "_chosen", True)
-    monkeypatch.setattr(limit.LEDGER, "_limit", None)
+    monkeypatch.setattr(limit.LEDGER, "limit", None)
     limit.LEDGER._gone.clear()
     return host_gpus[0]
 
@@ -68,7 +67,7 @@ def test_only_rows_that_are_kept_leave_the_gpu(gpu: HostGpu, monkeypatch: pytest
         return found
 
     seeds, images = torch.randn(2, PATCHES, 24), torch.randn(5, PATCHES, 24)
-    associator = Associator(np.array([0, 1]), [s.numpy() for s in seeds], backend="cuda:0")
+    associator = Associator(np.array([0, 1]), seeds.numpy(), backend="cuda:0")
     for module in ("method.association", "method.descriptors"):
         monkeypatch.setattr(f"inreach_fast.{module}.in_memory", spy)
     uploaded: list[int] = []
@@ -83,7 +82,7 @@ def test_only_rows_that_are_kept_leave_the_gpu(gpu: HostGpu, monkeypatch: pytest
         assert crossed == [(PATCHES,), (PATCHES,), (len(found.patch), 24)]  # answered, index, members
         assert max(uploaded) <= 2 * PATCHES * 8  # groups: no descriptor goes to the GPU
         crossed.clear()
-    host = Associator(np.array([0, 1]), [s.numpy() for s in seeds])
+    host = Associator(np.array([0, 1]), seeds.numpy())
     theirs = members_of(host, 5, images[0].numpy(), is_seed=False, whole=True)
     ours = members_of(associator, 5, images[0], is_seed=False, whole=True)
     for name in ("patch", "joined", "rows", "rest"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inreach_fast.errors import ParameterError
-from inreach_fast.images.ids import image_numbers
+from inreach_fast.images.source import image_numbers
 
 NAMES = ["a/0.png", "a/1.png", "b/1.png", "images[3]", "2.png", "2.png"]
 

@@ -194,13 +194,21 @@ def test_the_engine_itself_refuses_an_index_of_another_bank() -> None:
 
 
 @pytest.mark.parametrize("limit", [100_000, 1 << 30])
-def test_an_index_may_be_filled_twice(limit: int) -> None:
+def test_an_index_may_be_filled_twice(limit: int, tmp_path: Path) -> None:
     rows = structured(1500, outliers=3)
     basis = Basis(rows, 40)
     builder = _core.LeafBuilder(basis.native(), rows, None, False, limit, None)
-    first, second = ({name: np.empty(count, dtype) for name, dtype, count in builder.shapes()} for _ in range(2))
-    builder.fill(first)
-    builder.fill(second)
+
+    def filled(folder: Path) -> Arrays:
+        folder.mkdir()
+        arrays = {  # in files: the builder gives their pages back
+            name: np.memmap(folder / name, dtype, "w+", shape=(count,)).view(np.ndarray)
+            for name, dtype, count in builder.shapes()
+        }
+        builder.fill(arrays)
+        return arrays
+
+    first, second = filled(tmp_path / "first"), filled(tmp_path / "second")
     for name, array in first.items():
         same_bits(second[name], array)
 

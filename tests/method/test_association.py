@@ -12,7 +12,7 @@ from inreach_fast.method.association import NO_CHANNEL, Associator, choose_seeds
 
 
 def joined(x: NDArray[np.float32], seeds: list[int], pairs: str, backend: str = "auto") -> NDArray[np.int64]:
-    associator = Associator(np.array(seeds), [x[s] for s in seeds], pairs=pairs, backend=backend)
+    associator = Associator(np.array(seeds), x[seeds], pairs=pairs, backend=backend)
     return np.stack([associator.associate(i, image) for i, image in enumerate(x)])
 
 
@@ -50,7 +50,7 @@ def test_float64_decides_between_seeds_that_are_equal_in_float32() -> None:
 
 def test_order_of_the_images_does_not_matter() -> None:
     x = np.random.default_rng(1).standard_normal((6, 9, 4)).astype(np.float32)
-    associator = Associator(np.array([1, 4]), [x[1], x[4]])
+    associator = Associator(np.array([1, 4]), x[[1, 4]])
     forwards = [associator.associate(i, x[i]) for i in range(6)]
     backwards = [associator.associate(i, x[i]) for i in reversed(range(6))]
     assert all(np.array_equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
@@ -58,7 +58,7 @@ def test_order_of_the_images_does_not_matter() -> None:
 
 def test_seeds_within_all_images_are_taken_without_a_copy() -> None:
     x = np.random.default_rng(2).standard_normal((6, 9, 4)).astype(np.float32)
-    apart, within = Associator(np.array([1, 4]), [x[1], x[4]]), Associator(np.array([1, 4]), x)
+    apart, within = Associator(np.array([1, 4]), x[[1, 4]]), Associator(np.array([1, 4]), x)
     assert np.shares_memory(within._bank.rows, x)
     for i in range(6):
         assert np.array_equal(apart.associate(i, x[i]), within.associate(i, x[i]))

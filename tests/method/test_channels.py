@@ -16,7 +16,7 @@ from inreach_fast.method.association import NO_CHANNEL, Associator
 def nominal(
     x: NDArray[np.float32], seeds: list[int], min_length: int | None, max_std: float | None, pairs: str = "all"
 ) -> NominalRows:
-    associator = Associator(np.array(seeds), [x[s] for s in seeds], pairs=pairs)
+    associator = Associator(np.array(seeds), x[seeds], pairs=pairs)
     joined = np.stack([associator.associate(i, image) for i, image in enumerate(x)])
     return select_nominal(x.reshape(-1, x.shape[2]), joined, np.array(seeds), min_length=min_length, max_std=max_std)
 

@@ -14,13 +14,13 @@ from inreach_fast.kernels import available_backends, channel_sums
 from inreach_fast.method.association import NO_CHANNEL, Associator
 from inreach_fast.method.channels import ChannelFilters, MemberRows, Members, filter_streamed
 from inreach_fast.storage.row_log import RowLog
-from inreach_fast.storage.rows import ArrayRows, ChainedRows, SplitRows
+from inreach_fast.storage.rows import GatheredRows
 from inreach_fast.storage.workspace import Budget, Workspace
 
 
 def members_of(x: NDArray[np.float32], seeds: list[int], pairs: str = "all") -> tuple[Members, NDArray[np.float32]]:
     """The members of (N, P, D) descriptors and their rows."""
-    associator = Associator(np.array(seeds), [x[s] for s in seeds], pairs=pairs)
+    associator = Associator(np.array(seeds), x[seeds], pairs=pairs)
     joined = np.stack([associator.associate(i, image) for i, image in enumerate(x)])
     is_member = joined != NO_CHANNEL
     is_member[seeds] = True
@@ -74,7 +74,14 @@ def test_streamed_filters_are_the_kernels_to_the_bit(
         rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=backend
     ).keep
     filters = ChannelFilters(min_length, max_std, backend)
-    got = filter_streamed(ArrayRows(rows), members, member, channel, filters, channels_at_a_time * 8 * dim)
+    got = filter_streamed(
+        GatheredRows.split(np.full(len(rows), True), rows, rows[:0]),
+        members,
+        member,
+        channel,
+        filters,
+        channels_at_a_time * 8 * dim,
+    )
     assert np.array_equal(got, want)
 
 
@@ -121,9 +128,11 @@ def test_rows_are_read_from_wherever_they_lie(data: st.DataObject, tmp_path_fact
     rows = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
     chosen = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
     cut = data.draw(st.integers(0, count))
-    split = SplitRows(chosen, ArrayRows(rows[chosen]), ArrayRows(rows[~chosen]))
-    chained = ChainedRows([(split, 0, cut), (ArrayRows(rows), cut, cut), (ArrayRows(rows), cut, count)], 3)
-    sources: list[MemberRows] = [split, chained]
+    split = GatheredRows.split(chosen, rows[chosen], rows[~chosen])
+    tail = RowLog(Workspace(Budget(1 << 20)), "tail", 3, most_rows=count, memory=0)
+    tail.append(rows[cut:])
+    first = np.arange(count) < cut
+    sources: list[MemberRows] = [split, split.where(first).followed_by(tail)]
     for memory in (0, 50, 1000):
         log = RowLog(Workspace(Budget(1 << 20)), "rows", 3, most_rows=count, memory=memory)
         for start in range(0, count, 5):

@@ -1,4 +1,4 @@
-"""Scores that stop early: the verdict and the bounds are the whole search's, whatever the first glance was like."""
+"""Scores that stop early: the verdict and the bounds are the whole search's, however loose the first bounds are."""
 
 from __future__ import annotations
 
@@ -222,14 +222,14 @@ def test_a_budget_is_kept_to_within_a_small_round_and_its_bounds_hold(
     with monkeypatch.context() as patched:
         double = with_clock(patched, LooseBounds(looseness, seed))
         got = model.score_descriptors(rows, budget_ms=budget * 1e3)
-    assert double.now <= max(double.glance, budget) + 8 * double.patch
+    assert double.now <= max(double.first_seconds, budget) + 8 * double.patch
     assert got.score_lower <= plain.score <= got.score_upper
     assert got.score == got.score_upper
     assert got.certain == (got.score_lower > model.threshold_ or got.score_upper <= model.threshold_)
     if got.certain:
         assert got.is_anomalous == plain.is_anomalous
     assert got.complete == (sum(double.searched) == PATCHES - double.first)
-    if budget < double.glance:
+    if budget < double.first_seconds:
         assert double.searched == []
     if got.complete:
         assert same(got, plain)
@@ -329,7 +329,7 @@ def test_the_budget_of_an_image_starts_with_its_backbone(of_images: InReaCh, mon
         return describe(inputs, precision)
 
     monkeypatch.setattr(of_images, "_describer", slow)
-    # Backbone 5 s, glance and search of all 64 patches 0.64 s. Images take turns, so that none waits for another.
+    # Backbone 5 s, first bounds and search of all 64 patches 0.64 s. Images take turns, so that none waits for another.
     assert of_images.predict(images, budget_ms=6500).complete.tolist() == [True] * 3
     assert batches == [1] * 3
     double.searched.clear()

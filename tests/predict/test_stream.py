@@ -109,12 +109,12 @@ def test_reading_overlaps_with_the_rest() -> None:
     def read(number: int) -> int:
         if number == 1:
             reading.set()
-            assert release.wait(10)
+            assert release.wait(300)
         return number
 
     def start(number: int) -> int:
         if number == 0:
-            assert reading.wait(10)  # image 1 is being read while image 0 is started
+            assert reading.wait(300)  # image 1 is being read while image 0 is started
             release.set()
         return number
 

@@ -20,7 +20,7 @@ from inreach_fast.method.scoring import Scorer
 from inreach_fast.progress import no_progress
 from inreach_fast.storage import partition
 from inreach_fast.storage.row_log import RowLog
-from inreach_fast.storage.rows import ArrayRows
+from inreach_fast.storage.rows import GatheredRows
 from inreach_fast.storage.spool import Spool
 from inreach_fast.storage.workspace import Budget, Workspace
 
@@ -73,7 +73,7 @@ def test_every_row_gets_to_its_place(
     rows = random.standard_normal((count, dim), dtype=np.float32)
     chosen = random.random(count) < share
     workspace = Workspace(Budget(limit))
-    source: Any = ArrayRows(rows)
+    source: Any = GatheredRows.split(chosen, rows[chosen], rows[~chosen])
     if logged:
         source = RowLog(workspace, "members", dim, most_rows=count, memory=workspace.budget.members)
         source.append(rows)

@@ -67,8 +67,8 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         data = evaluation.make_texture_set(
             texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
         )
-    same = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
-    model = InReaCh(random_state=args.seed, **same)
+    chosen = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
+    model = InReaCh(random_state=args.seed, **chosen)
     with clock.stage("fit"):
         model.fit(list(data.train_images), progress=progress)
     inspected = []

@@ -70,12 +70,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
         evaluate = partial(evaluation.run_ablation, on_result=keep)
     elif depths is not None:
         evaluate = partial(evaluation.run_depth_sweep, depths=depths, on_result=keep)
+    settings = {"preset": preset, "layout": args.layout, "cache": args.cache, "parameters": parameters}
+    settings["progress"] = console.progress
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)
-    same = {"preset": preset, "parameters": parameters, "layout": args.layout, "cache": args.cache}
     for class_name, corrupt, shuffle in product(dict.fromkeys(classes), args.corrupt, args.shuffle):
-        result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, progress=console.progress, **same)
+        result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, **settings)
         if evaluate is evaluation.evaluate_class:
             keep(result)
     console.record([result.as_dict() for result in results])

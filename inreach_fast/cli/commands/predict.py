@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    limited = Limits.of(args.threshold, args.budget_ms).any
+    limited = Limits.of(args.threshold, args.budget_ms) != Limits()
     paths = expand(args.images, recursive=args.recursive)
     names = OutputNames(paths)
     # Names and folders are checked before the first image, not after an hour.

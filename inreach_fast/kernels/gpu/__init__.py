@@ -9,5 +9,4 @@ frame.py                rows in the frame of a search; search_state.py: candidat
 describe.py, spread.py, smooth.py   the launches of the other operations
 device.py               `Device`: one stream of a GPU, with memory, copies and launches (`DeviceArray`: its memory)
 devices/                `Gpu`, a GPU with the kernels loaded, behind each `Device`: the extension, CuPy; errors
-kernel_source.py        the CUDA source as text (installed in cuda_source/)
 """

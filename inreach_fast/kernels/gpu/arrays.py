@@ -19,7 +19,7 @@ from ..describe_plan import Plan
 from ..registry import backends, on_first_gpu_backend
 from ..results import AnsweredNearest, MutualNearest, Nearest
 from .backends import one_gpu
-from .describe import MAX_BATCH, level_table
+from .describe import MAX_BATCH, LevelView, level_table
 from .device import Device, DeviceArray
 from .devices.interop import Caller, caller_of
 from .devices.opening import is_gpu_name, open_gpu, parse_name
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class Call:
-    """One call: its GPU, stream and kernels.
+    """One call: its GPU, stream and kernels; its methods are the functions of `inreach_fast.kernels`.
 
     Raises:
         GpuUnavailableError, GpuError: the GPU's kernels cannot be used.
@@ -50,7 +50,7 @@ class Call:
         self.backend = one_gpu(kind, caller.ordinal).on_stream(self.device)
 
     def nearest(self, queries: Any, bank: Any, k: int, query_group: Any, bank_group: Any, hint: Any = None) -> Nearest:
-        """As `kernels.nearest`; index and distance (m, k)."""
+        """Index and distance (m, k)."""
         rows, whole = self._checked(queries, bank, query_group, bank_group)
         guesses = None
         if hint is not None and k == 1:  # kernels skip numbers of no row: one that is on the GPU is not checked
@@ -58,12 +58,10 @@ class Call:
         return _converted(self.backend.nearest(rows, whole, k, hint=guesses), self.caller.give)
 
     def mutual_nearest(self, a: Any, b: Any) -> MutualNearest:
-        """As `kernels.mutual_nearest`."""
         rows, whole = self._checked(a, b, None, None, names=("a", "b"))
         return _converted(self.backend.mutual_nearest(rows, whole), self.caller.give)
 
     def nearest_answered(self, queries: Any, bank: Any, query_group: Any, bank_group: Any) -> AnsweredNearest:
-        """As `kernels.nearest_answered`."""
         rows, whole = self._checked(queries, bank, query_group, bank_group)
         return _converted(self.backend.nearest_answered(rows, whole), self.caller.give)
 
@@ -97,74 +95,63 @@ class Call:
     def _bank(self, value: Any, groups: Any, name: str) -> Bank:
         if isinstance(value, Bank):
             bank = value if groups is None else value.with_groups(groups)
+        elif caller_of(value) is None:
+            raise DeviceMismatchError(
+                f"{name}: in the CPU's memory, where the call's other arrays are on GPU {self.caller.ordinal}; move it "
+                "there, or make it a Bank, which is uploaded once and kept"
+            )
         else:
-            if caller_of(value) is None:
-                raise DeviceMismatchError(
-                    f"{name}: in the CPU's memory, where the call's other arrays are on GPU {self.caller.ordinal}; "
-                    "move it there, or make it a Bank, which is uploaded once and kept"
-                )
             bank = Bank.for_call(value, groups, name=name)
         if bank.gpu is not None:
             self.caller.check_gpu(bank.gpu.caller.ordinal, name)
-            bank.prepared("finite", lambda: self._finite(bank))
+            bank.prepared("finite", lambda: check_finite(self.device, self._whole(bank), bank.name))
         return bank
 
-    def _finite(self, bank: Bank) -> bool:
-        check_finite(self.device, self.backend.upload(bank, 0, len(bank), None), bank.name)
-        return True
+    def _whole(self, bank: Bank) -> DeviceRows:
+        return self.backend.upload(bank, 0, len(bank), None)
 
-    def _rows(self, value: Any, name: str = "queries") -> DeviceRows:
+    def _rows(self, value: Any, name: str) -> DeviceRows:
         if isinstance(value, Bank):
-            bank = self._bank(value, None, name)
-            return self.backend.upload(bank, 0, len(bank), None)
+            return self._whole(self._bank(value, None, name))
         held = self.caller.take(value, name, dtype="float32", ndim=2)
         check_not_empty(held.shape[0], name)
         check_not_empty(held.shape[1], f"{name} (second dimension)")
         return DeviceRows(held, None, 0, len(held))
 
-    def members(self, value: Any) -> GpuMembers:
-        """Members of channels, float32 (N, D), in place."""
-        return GpuMembers(self, self.caller.take(value, "members", dtype="float32", ndim=2))
-
     def describe(self, levels: list[Any], plan: Plan) -> Any:
         """Executes ``plan`` on (B, C, h, w) levels of any strides; (B, P, dim) of the caller's kind."""
         library, device = self.caller.library, self.device
         held = [library.adopt(level) for level in levels]
-        batch = held[0].shape[0]
+        views = [LevelView(*library.layout(x), tuple(x.shape)) for x in held]
+        batch = views[0].shape[0]
         if batch > MAX_BATCH:
             raise DataError(f"levels: a batch of {batch} is too large; give at most {MAX_BATCH} at once")
         describer = self.backend.describer(plan)
         target = device.empty((batch, plan.grid[0] * plan.grid[1], plan.dim), np.float32)
-        describer.launch(device, device.upload(level_table(self.caller.levels(held))), batch, target)
+        describer.launch(device, device.upload(level_table(views)), batch, target)
         if not all(map(library.owns, levels)):
             device.synchronize()  # another library may reuse its memory when the levels are released
         return self.caller.give(target)
 
 
 class GpuMembers:
-    """Members of channels on a GPU, as `kernels.filter_channels` looks at them.
+    """Members of channels on a GPU, float32 (N, D), as `kernels.filter_channels` looks at them; used in place."""
 
-    Attributes:
-        shape: (N, D).
-    """
-
-    def __init__(self, call: Call, held: DeviceArray) -> None:
-        self._call, self._held = call, held
-        self.shape = held.shape
+    def __init__(self, call: Call, members: Any) -> None:
+        self._device, self._held = call.device, call.caller.take(members, "members", dtype="float32", ndim=2)
+        self.shape = self._held.shape
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def check_finite(self, rows: IndexArray) -> None:
         """Raises NonFiniteError naming the first of these rows that holds NaN or infinity."""
-        device = self._call.device
         if len(rows):
-            check_finite(device, DeviceRows(self._held, device.upload(rows), 0, len(rows)), "members")
+            check_finite(self._device, DeviceRows(self._held, self._device.upload(rows), 0, len(rows)), "members")
 
     def channel_spread(self, members: Any, rows: IndexArray, starts: IndexArray) -> tuple[DoubleArray, DoubleArray]:
         """See `Backend`; ``members`` are these."""
-        device = self._call.device
-        return channel_spread(device, self._held, rows, starts, device.free_bytes() // 4)
+        return channel_spread(self._device, self._held, rows, starts, self._device.free_bytes() // 4)
 
 
 def to_gpu(caller: Caller, found: _T) -> _T:
@@ -179,8 +166,7 @@ def to_gpu(caller: Caller, found: _T) -> _T:
 def _converted(found: _T, convert: Callable[[Any], Any]) -> _T:
     """A result with its arrays converted."""
     arrays = {name: convert(value) for name, value in vars(found).items() if hasattr(value, "shape")}
-    converted: _T = replace(found, **arrays)  # type: ignore[type-var]
-    return converted
+    return replace(found, **arrays)  # type: ignore[type-var]
 
 
 def call_for(backend: str, *values: Any) -> Call | Caller | None:

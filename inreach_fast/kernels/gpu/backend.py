@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -62,8 +62,7 @@ class Options:
     memory_limit: int | None = None
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """What is kept of one bank on one GPU; ``piece``: all of its rows, where they fit."""
 
     frame: Frame
@@ -82,21 +81,17 @@ class GpuBackend(Backend):
     Args:
         name: key under which banks keep what is prepared for them.
         device: opens the device at first use.
-        options: see `Options`.
         base: a backend of the same GPU that prepares and keeps banks and plans for this one, on its own stream.
     """
 
     def __init__(
         self, name: str, device: Callable[[], Device], options: Options | None = None, *, base: GpuBackend | None = None
     ) -> None:
-        self.name = name
-        self.options = options or Options()
-        self.base = base
+        self.name, self.options, self.base = name, options or Options(), base
         self._open_device = device
         self._device: Device | None = None
         self._describers: dict[object, Describer] = {}
-        # Launches of two threads on one stream must not mix.
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # launches of two threads on one stream must not mix
 
     def on_stream(self, device: Device) -> GpuBackend:
         """This backend in the order of another stream of the GPU."""
@@ -174,11 +169,11 @@ class GpuBackend(Backend):
 
     def target(self, bank: Bank, search: Search, groups: IndexArray | None, *, by_directions: bool = True) -> Target:
         """The bank as a search sees it: all of it where it stays on the GPU, else pieces that are uploaded in turn."""
-        device, state = search.device, self._prepared(bank, search)
-        frame, directions = state.frame, state.directions if by_directions else None
-        if state.piece is not None:
+        device, (frame, directions, piece) = search.device, self._prepared(bank, search)
+        directions = directions if by_directions else None
+        if piece is not None:
             group = None if groups is None else device.upload(groups)
-            whole = replace(state.piece, rows=replace(state.piece.rows, group=group))
+            whole = replace(piece, rows=replace(piece.rows, group=group))
             return Target(frame, directions, len(bank), lambda: [whole], whole)
         step = self._rows_at_once(bank, search, directions)
 
@@ -188,8 +183,8 @@ class GpuBackend(Backend):
                 yield search.piece(frame, first, rows, directions)
 
         def gathered(numbers: IndexArray) -> DeviceRows:
-            held = bank.rows[numbers if bank.index is None else bank.index[numbers]]
-            return DeviceRows(device.upload(held), None, 0, len(numbers))
+            chosen = numbers if bank.index is None else bank.index[numbers]
+            return DeviceRows(device.upload(bank.rows[chosen]), None, 0, len(numbers))
 
         return Target(frame, directions, len(bank), pieces, gathered=gathered)
 
@@ -266,8 +261,7 @@ class GpuBackend(Backend):
                 for level in levels:
                     data, strides = _in_memory_order(level[first : first + batch])
                     held.append(device.upload(data))
-                    shape = (batch, *level.shape[1:])
-                    views.append(LevelView(held[-1].address, strides, shape))  # type: ignore[arg-type]
+                    views.append(LevelView(held[-1].address, strides, (batch, *level.shape[1:])))
                 target = device.empty((batch, out.shape[1], plan.dim), np.float32)
                 describer.launch(device, device.upload(level_table(views)), batch, target)
                 out[first : first + batch] = device.download(target)

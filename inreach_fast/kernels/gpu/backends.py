@@ -1,11 +1,8 @@
-"""The backends behind the names of GPUs: one GPU, or several that share a bank.
+"""The backends behind the names of GPUs: one GPU, or several that each hold a run of a bank's rows.
 
-Of a shared bank each GPU holds a run of the rows, and their answers are merged.
-
-The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32. Rounding
-keeps that order. Float64 distances are needed only where two GPUs give the same float32 number: they are computed
-again for these few pairs, from the original rows and in the kernels' order of summation. The merged answer is that of
-the whole bank, to the bit, whatever the number of GPUs.
+The answers of a GPU come in the order of (float64 distance, row number), with distances rounded to float32, which
+keeps that order. Where two GPUs give the same float32 number, the float64 distances are computed again, from the
+original rows and in the kernels' order of summation. The merged answer is that of the whole bank, to the bit.
 """
 
 from __future__ import annotations
@@ -32,16 +29,10 @@ _PAIRS_AT_ONCE = 4096
 
 
 class SeveralGpus(Backend):
-    """A backend that spreads banks over several GPUs.
-
-    Args:
-        name: key under which banks keep their parts.
-        gpus: backends of single GPUs, at least one.
-    """
+    """Spreads banks over several GPUs, by the backend of each; banks keep their parts under ``name``."""
 
     def __init__(self, name: str, gpus: Sequence[Backend]) -> None:
-        self.name = name
-        self.gpus = tuple(gpus)
+        self.name, self.gpus = name, gpus
 
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
@@ -85,10 +76,9 @@ class SeveralGpus(Backend):
             ends = [len(bank) * i // count for i in range(count + 1)]
             return [(first, _part(bank, first, stop)) for first, stop in pairwise(ends)]
 
-        parts = bank.prepared(f"shared {self.name}", make)
-        groups = bank.groups
+        parts, groups = bank.prepared(f"shared {self.name}", make), bank.groups
         if groups is None:
-            return [(first, part if part.groups is None else part.with_groups(None)) for first, part in parts]
+            return parts
         return [(first, part.with_groups(groups[first : first + len(part)])) for first, part in parts]
 
     def _each(self, parts: Sequence[tuple[int, Bank]], work: Callable[[Any, Bank], Any]) -> list[Any]:
@@ -102,10 +92,8 @@ class SeveralGpus(Backend):
 
 def _part(bank: Bank, first: int, stop: int) -> Bank:
     """Rows first to stop-1 of a bank."""
-    if bank.index is None:
-        part = Bank(bank.rows[first:stop])
-    else:
-        part = Bank(bank.rows, index=bank.index[first:stop])
+    index = bank.index
+    part = Bank(bank.rows[first:stop]) if index is None else Bank(bank.rows, index=index[first:stop])
     part.persistent = bank.persistent
     return part
 
@@ -118,15 +106,14 @@ def _merged(
         [np.where(x.index < 0, -1, x.index + first) for x, first in zip(found, firsts, strict=True)], 1
     )
     single = np.concatenate([x.sq_distance for x in found], 1)
-    order = np.lexsort((index, index < 0, single), axis=1)  # none comes after a row at an infinite distance
+    order = np.lexsort((index, index < 0, single), axis=1)  # -1 comes after a row at an infinite distance
     index, single = np.take_along_axis(index, order, 1), np.take_along_axis(single, order, 1)
     # Neighbours in this order with equal distances are decided by their float64 distances.
     equal = (single[:, 1:] == single[:, :-1]) & (index[:, 1:] >= 0) & (index[:, :-1] >= 0)
     for query in np.flatnonzero(equal[:, :k].any(axis=1)).tolist():
         valid = int(np.count_nonzero(index[query] >= 0))
-        exact = _exact(queries, bank, query, index[query, :valid])
-        again = np.lexsort((index[query, :valid], exact))
-        index[query, :valid] = index[query, again]
+        chosen = index[query, :valid]
+        index[query, :valid] = chosen[np.lexsort((chosen, _exact(queries, bank, query, chosen)))]
     return np.ascontiguousarray(index[:, :k]), np.ascontiguousarray(single[:, :k])
 
 
@@ -145,32 +132,23 @@ def _total(found: Sequence[Nearest | MutualNearest]) -> SearchCounts:
 
 
 _single: dict[tuple[str, int], GpuBackend] = {}
-_several: dict[tuple[str, tuple[int, ...]], SeveralGpus] = {}
-_lock = threading.RLock()
+_lock = threading.Lock()
 
 
 def gpu_backend(name: str) -> GpuBackend | SeveralGpus:
     """What is behind "cuda", "cupy", "cuda:1", "cuda:0,1" or "cuda:all"; its GPUs are opened, once in a process.
 
     Raises:
-        BackendError, GpuUnavailableError, GpuMemoryError, GpuError: unknown name, or a GPU that cannot be used.
+        BackendError: unknown name. GpuUnavailableError, GpuMemoryError, GpuError: a GPU cannot be used.
     """
     kind, numbers = parse_name(name)
     gpus = (current_gpu(),) if numbers is None else numbers
-    if len(gpus) == 1:
-        return one_gpu(kind, gpus[0])
-    with _lock:
-        if (kind, gpus) not in _several:
-            _several[kind, gpus] = SeveralGpus(name, [one_gpu(kind, ordinal) for ordinal in gpus])
-        return _several[kind, gpus]
+    each = [one_gpu(kind, ordinal) for ordinal in gpus]
+    return each[0] if len(each) == 1 else SeveralGpus(f"{kind}:{','.join(map(str, gpus))}", each)
 
 
 def one_gpu(kind: str, ordinal: int) -> GpuBackend:
-    """The backend of a single GPU.
-
-    Raises:
-        GpuUnavailableError, GpuMemoryError, GpuError: the GPU cannot be used.
-    """
+    """The backend of a single GPU; errors as of `open_gpu`."""
     gpu = open_gpu(kind, ordinal)
     with _lock:
         if (kind, ordinal) not in _single:

@@ -1,7 +1,6 @@
-"""Whole calls: queries, a bank that is on the GPU or comes in pieces, and answers in one block of memory.
+"""Whole calls, which wait once where bank and queries are on the GPU together: for answers in one block of memory.
 
-Where bank and queries are on the GPU at once, a call waits once: for its answers. With them comes the length of the
-lists of candidates; where one was too short, the search continues from what it knows, in parts (`search`).
+With the answers comes the length of the lists of candidates; where one was too short, `search` continues in parts.
 """
 
 from __future__ import annotations
@@ -23,22 +22,20 @@ BOTH_WAYS = ("ab_index", "ab_sq_distance", "ba_index", "ba_sq_distance")
 
 
 class Outcome:
-    """What a call leaves: answers by name in one block of GPU memory, with counters.
+    """What a call leaves: answers by name in one block of GPU memory (``on_gpu``), with counters.
 
     Args:
-        device: where.
         parts: shape and dtype of each answer.
-        queries: of the call.
         stays: name of the queries where they were on the GPU before: the answers then stay there, and the queries are
-            checked for NaN and infinity by the way. None: answers go to the host.
+            also checked for NaN and infinity. None: answers go to the host.
     """
 
     def __init__(self, device: Device, parts: Shapes, queries: DeviceRows, stays: str | None) -> None:
         self._device, self._queries, self._stays = device, queries, stays
         # decided; refined; number of candidates, there and back, in their lower halves; first row of NaN or infinity.
         self._block = Block(device, {"counters": ((5,), np.uint64), **parts})
-        self._on_gpu = self._block.arrays
-        counters = self._on_gpu["counters"]
+        self.on_gpu = self._block.arrays
+        counters = self.on_gpu["counters"]
         fill(device, counters.part(0, 4), 0)
         self.counts = Counts(counters.part(0, 1), counters.part(1, 2))
         self.list_lengths = tuple(
@@ -50,13 +47,10 @@ class Outcome:
 
     def places(self, side: str = "") -> tuple[DeviceArray, DeviceArray]:
         """Index and squared distance on the GPU."""
-        return self._on_gpu[f"{side}index"], self._on_gpu[f"{side}sq_distance"]
+        return self.on_gpu[f"{side}index"], self.on_gpu[f"{side}sq_distance"]
 
-    def __getitem__(self, name: str) -> DeviceArray:
-        return self._on_gpu[name]
-
-    def read(self) -> None:
-        """Waits for the GPU; brings the counters, and answers that do not stay.
+    def read(self) -> tuple[int, int]:
+        """Waits for the GPU; brings the counters, and answers that do not stay. Number of candidates, there and back.
 
         Raises:
             NonFiniteError: a query holds NaN or infinity.
@@ -66,12 +60,9 @@ class Outcome:
             self.answers: Mapping[str, Array | DeviceArray] = host
             self._counters = host["counters"]
         else:
-            self.answers = self._on_gpu
-            self._counters = self._device.download(self._on_gpu["counters"])
+            self.answers = self.on_gpu
+            self._counters = self._device.download(self.on_gpu["counters"])
             raise_nonfinite(int(self._counters[4]), len(self._queries), self._stays)
-
-    def listed(self) -> tuple[int, int]:
-        """Number of candidates, there and back."""
         return int(self._counters[2]), int(self._counters[3])
 
     def totals(self, pairs: int) -> SearchCounts:
@@ -91,11 +82,8 @@ def nearest_call(
 ) -> Outcome:
     """index int64 (m, k) and sq_distance float32 (m, k).
 
-    Args:
-        answered: for k = 1, also ``answered`` bool (m,): whether that row's nearest query is this one. Groups restrict
-            which row a query may choose, not which query a row may.
-        hint: int64 (m,), for k = 1.
-        stays: see `Outcome`.
+    For k = 1 a ``hint`` is int64 (m,), and ``answered`` asks for bool (m,) as well: whether that row's nearest query is
+    this one. Groups restrict which row a query may choose, not which query a row may.
     """
     device, frame, m = search.device, target.frame, queries.count
     parts: Shapes = {"index": ((m, k), np.int64), "sq_distance": ((m, k), np.float32)}
@@ -113,11 +101,10 @@ def nearest_call(
         if answered:
             asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
             search.enqueue(among, asking, back, candidates.counted_by(outcome.list_lengths[1]))
-            search.answered(answers, back, outcome["answered"])
+            search.answered(answers, back, outcome.on_gpu["answered"])
         search.finish(answers.best, answers.nearest, outcome.places())
-        outcome.read()
-        listed = outcome.listed()[0]
-        if max(outcome.listed()) <= search.capacity:
+        listed, listed_back = outcome.read()
+        if max(listed, listed_back) <= search.capacity:
             return outcome
     search.complete(target.after(listed, m), queries, answers, outcome.counts, hint=hint)
     search.finish(answers.best, answers.nearest, outcome.places())
@@ -126,11 +113,11 @@ def nearest_call(
             asking, among, back = search.ask_back(frame, queries, target.whole.rows, answers)
         else:
             assert target.gathered is not None
-            chosen = np.maximum(device.download(outcome["index"]).reshape(-1), 0)
+            chosen = np.maximum(device.download(outcome.on_gpu["index"]).reshape(-1), 0)
             asking = target.gathered(chosen)
             _, among, back = search.ask_back(frame, queries, asking, answers)
         search.complete(among, asking, back, outcome.counts)
-        search.answered(answers, back, outcome["answered"])
+        search.answered(answers, back, outcome.on_gpu["answered"])
     outcome.read()
     return outcome
 
@@ -146,16 +133,15 @@ def mutual_call(search: Search, target: Target, a: DeviceRows, *, stays: str | N
     outcome = Outcome(device, parts, a, stays)
     forward, backward = Answers.none(device, m, target.frame), Answers.none(device, n, target.frame)
 
-    def read() -> None:
+    def read() -> int:
         search.finish(forward.best, forward.nearest, outcome.places("ab_"))
         search.finish(backward.best, backward.nearest, outcome.places("ba_"))
-        outcome.read()
+        return outcome.read()[0]
 
     if target.whole is not None and m <= search.at_once:
         candidates = Candidates(device, search.capacity, outcome.counts, count=outcome.list_lengths[0])
         search.enqueue(target, a, forward, candidates, back=backward)
-        read()
-        if outcome.listed()[0] <= search.capacity:
+        if read() <= search.capacity:
             return outcome
     search.complete(target, a, forward, outcome.counts, back=backward)
     read()

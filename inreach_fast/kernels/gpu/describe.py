@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,19 +16,12 @@ _TILE = 32
 MAX_BATCH = 65535  # the third extent of a grid
 
 
-@dataclass(frozen=True)
-class LevelView:
-    """A level in GPU memory.
-
-    Attributes:
-        address: of its first value; float32.
-        strides: in values: batch, channel, row, column.
-        shape: (B, C, h, w).
-    """
+class LevelView(NamedTuple):
+    """A float32 level (B, C, h, w) in GPU memory; strides in values."""
 
     address: int
-    strides: tuple[int, int, int, int]
-    shape: tuple[int, int, int, int]
+    strides: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
 class Describer:
@@ -37,13 +30,13 @@ class Describer:
     def __init__(self, device: Device, plan: Plan) -> None:
         self.plan = plan
         stages = plan.stages()
+        firsts = [plan.levels[stage.levels[0]] for stage in stages]
         segments: list[tuple[int, int, int, int]] = []
         segment_begin, sum_begin = [0], [0]
         sum_stage: list[int] = []
         parts: list[list[int]] = [[] for _ in range(plan.dim)]
         tap_offset = np.cumsum([0] + [len(level.taps.weights) for level in plan.levels])
-        for number, stage in enumerate(stages):
-            first = plan.levels[stage.levels[0]]
+        for number, (stage, first) in enumerate(zip(stages, firsts, strict=True)):
             for j in range(stage.first_output, stage.end_output):
                 for i in stage.levels:
                     taps = plan.levels[i].taps
@@ -58,33 +51,27 @@ class Describer:
         self.sums = len(sum_stage)
         self.image_sums = sum_begin[-1]
         self.most_places = max(level.height * level.width for level in plan.levels)
-        firsts = [plan.levels[stage.levels[0]] for stage in stages]
-        part_begin = np.cumsum([0] + [len(p) for p in parts])
         self.segments = device.upload(np.array(segments, np.int32).reshape(-1, 4))
         self.segment_begin = device.upload(np.array(segment_begin, np.int32))
         self.sum_begin = device.upload(np.array(sum_begin, np.int64))
         self.sum_stage = device.upload(np.array(sum_stage, np.int32))
-        self.part_begin = device.upload(part_begin.astype(np.int32))
-        self.parts = device.upload(np.array([s for p in parts for s in p], np.int32))
+        self.part_begin = device.upload(np.cumsum([0] + [len(p) for p in parts]).astype(np.int32))
+        self.parts = device.upload(np.concatenate(parts).astype(np.int32))
         self.weights = device.upload(np.concatenate([level.taps.weights for level in plan.levels]))
         self.stage_width = device.upload(np.array([level.width for level in firsts], np.int32))
-        axes = [getattr(level, axis) for axis in ("rows", "columns") for level in firsts]
-        half = len(firsts)
         self.axes = [
-            device.upload(np.stack([getattr(axis, name) for axis in chosen]))
-            for chosen in (axes[:half], axes[half:])
+            device.upload(np.stack([getattr(getattr(level, axis), name) for level in firsts]))
+            for axis in ("rows", "columns")
             for name in ("i0", "w0", "w1")
         ]
 
     def launch(
         self, device: Device, levels: DeviceArray, batch: int, out: DeviceArray, strides: tuple[int, int] | None = None
     ) -> None:
-        """Levels to descriptors.
+        """Levels (`level_table`, uploaded) of up to ``MAX_BATCH`` images to descriptors.
 
         Args:
-            device: whose stream; another one than the tables were made on waits for these first.
-            levels: `level_table`, uploaded.
-            batch: images, at most ``MAX_BATCH``.
+            device: whose stream; a stream other than that of the tables must have waited for them.
             out: float32 (B, P, dim), or with ``strides`` (of an image and a row, in values) any memory.
         """
         plan = self.plan
@@ -107,4 +94,4 @@ class Describer:
 
 def level_table(levels: Sequence[LevelView]) -> IndexArray:
     """What describe_sums reads of the levels: int64 (L, 7)."""
-    return np.array([(x.address, *x.strides, x.shape[2], x.shape[3]) for x in levels], np.int64)
+    return np.array([(x.address, *x.strides, *x.shape[2:]) for x in levels], np.int64)

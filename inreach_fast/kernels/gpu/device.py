@@ -18,13 +18,7 @@ from .devices.limit import LEDGER, Counted
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """Contiguous memory of a GPU, in C order.
-
-    Attributes:
-        address: device pointer.
-        shape, dtype: as in NumPy.
-        owner: keeps the memory allocated; it is freed when nothing refers to the owner any more.
-    """
+    """Contiguous memory of a GPU, in C order; it is freed when nothing refers to its ``owner`` any more."""
 
     address: int
     shape: tuple[int, ...]
@@ -33,12 +27,10 @@ class DeviceArray:
 
     @property
     def size(self) -> int:
-        """Number of values."""
         return int(math.prod(self.shape))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values."""
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -62,27 +54,14 @@ Shapes = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 
 
 class Device:
-    """One stream of a `Gpu`, with an allocator.
+    """One stream (a raw handle) of a `Gpu`, with an allocator: the GPU's own by default.
 
     What it allocates counts against `set_gpu_memory_limit`. Errors of the driver are raised as the package's own.
-
-    Args:
-        gpu: the GPU.
-        stream: raw handle.
-        memory: the allocator; the GPU's own by default.
-
-    Attributes:
-        name: the GPU's name.
-        compute_capability: such as (9, 0).
-        multiprocessors: number of them.
     """
 
     def __init__(self, gpu: Gpu, stream: int = 0, *, memory: Memory | None = None) -> None:
-        self.gpu = gpu
-        self.stream = stream
-        self.name = gpu.name
-        self.compute_capability = gpu.compute_capability
-        self.multiprocessors = gpu.multiprocessors
+        self.gpu, self.stream, self.name = gpu, stream, gpu.name
+        self.compute_capability, self.multiprocessors = gpu.compute_capability, gpu.multiprocessors
         self._memory = memory or OwnMemory(gpu)
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
@@ -148,12 +127,7 @@ class Device:
 class Block:
     """Arrays side by side in GPU memory, so that one copy brings all of them to the host.
 
-    Args:
-        device: where.
-        parts: shape and dtype by name.
-
-    Attributes:
-        block: all bytes. arrays: the parts of it, by name.
+    ``block`` is the memory, and ``arrays`` are the parts of it, by name.
     """
 
     def __init__(self, device: Device, parts: Shapes) -> None:
@@ -169,9 +143,8 @@ class Block:
 
     def views(self, host: UInt8Array) -> dict[str, Array]:
         """The parts of a copy of the block on the host, by name."""
-        first = {name: array.address - self.block.address for name, array in self.arrays.items()}
         return {
-            name: host[first[name] : first[name] + array.nbytes].view(array.dtype).reshape(array.shape)
+            name: host[array.address - self.block.address :][: array.nbytes].view(array.dtype).reshape(array.shape)
             for name, array in self.arrays.items()
         }
 

@@ -24,7 +24,7 @@ _MAX_VALUES = 1 << 34
 
 
 def most_rows(dim: int) -> int:
-    """Rows of ``dim`` values that filters can take at once."""
+    """Largest number of rows of ``dim`` values in one filter."""
     return _MAX_VALUES // _depth(dim)
 
 
@@ -36,11 +36,7 @@ def _depth(dim: int) -> int:
 class DeviceRows:
     """Original rows on the GPU: row j is ``values[index[first + j]]``, or ``values[first + j]`` without an index.
 
-    Attributes:
-        values: float32 (N, D).
-        index: int64, or None.
-        first, count: which of them.
-        group: int64 (count,), or None.
+    ``values`` are float32 (N, D), ``index`` is int64, and ``group`` int64 (count,).
     """
 
     values: DeviceArray
@@ -51,7 +47,6 @@ class DeviceRows:
 
     @property
     def dim(self) -> int:
-        """Values in a row."""
         return self.values.shape[1]
 
     @property
@@ -63,7 +58,6 @@ class DeviceRows:
         return self.count
 
     def part(self, first: int, stop: int) -> DeviceRows:
-        """Rows first to stop-1."""
         group = None if self.group is None else self.group.part(first, stop)
         return DeviceRows(self.values, self.index, self.first + first, stop - first, group)
 
@@ -78,12 +72,10 @@ def find_nonfinite(device: Device, rows: DeviceRows, first: DeviceArray) -> None
 
 @dataclass(frozen=True)
 class FramedRows:
-    """Rows in a frame, as filters read them.
+    """Rows in a frame, as filters read them, and the constants of their bounds.
 
-    Attributes:
-        values: (count, depth) in the format's dtype.
-        low, extra: float32 (count,); ``extra`` is None for leading directions.
-        bounds: constants of the bounds that they were stored with.
+    ``values`` are (count, depth) in the format's dtype, ``low`` and ``extra`` float32 (count,); ``extra`` is None for
+    leading directions.
     """
 
     values: DeviceArray
@@ -93,11 +85,9 @@ class FramedRows:
 
     @property
     def depth(self) -> int:
-        """Values in a stored row."""
         return self.values.shape[1]
 
     def part(self, first: int, stop: int) -> FramedRows:
-        """Rows first to stop-1."""
         extra = None if self.extra is None else self.extra.part(first, stop)
         return FramedRows(self.values.part(first, stop), self.low.part(first, stop), extra, self.bounds)
 
@@ -106,10 +96,8 @@ class FramedRows:
 class Piece:
     """Rows that are on the GPU together: queries, or (part of) a bank.
 
-    Attributes:
-        base: number of the first one among all.
-        rows, framed: original, and in the frame.
-        heads: in leading directions, or None.
+    ``base`` is the number of the first one among all. ``rows`` are as given, ``framed`` in the frame, and ``heads`` in
+    leading directions.
     """
 
     base: int
@@ -119,28 +107,20 @@ class Piece:
 
     @property
     def count(self) -> int:
-        """Number of rows."""
         return self.rows.count
 
     def part(self, first: int, stop: int) -> Piece:
-        """Rows first to stop-1 of the piece."""
         heads = None if self.heads is None else self.heads.part(first, stop)
         return Piece(self.base + first, self.rows.part(first, stop), self.framed.part(first, stop), heads)
 
     def halves(self) -> tuple[Piece, Piece]:
-        """Both halves."""
         middle = self.count // 2
         return self.part(0, middle), self.part(middle, self.count)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Centre and scale that two sets share.
-
-    Attributes:
-        centre: float64 (D,).
-        scale: power of two that brings the sample's largest deviation into [1/2, 1).
-    """
+    """Centre, float64 (D,), and scale: a power of two that brings a sample's largest deviation into [1/2, 1)."""
 
     centre: DeviceArray
     scale: float
@@ -155,26 +135,21 @@ class Frame:
 
     @property
     def sq_scale(self) -> np.float64:
-        """Square of the scale: a power of two as well."""
         square: np.float64 = np.float64(self.scale) ** 2
         return square
 
     def rows(self, device: Device, rows: DeviceRows, form: str) -> FramedRows:
         """``rows`` stored in a format."""
-        kind, depth = FORMATS[form], _depth(rows.dim)
-        bounds = kind.bounds(depth, refined=True)
-        out = FramedRows(
-            device.empty((rows.count, depth), kind.dtype),
-            device.empty(rows.count, np.float32),
-            device.empty(rows.count, np.float32),
-            bounds,
-        )
+        depth = _depth(rows.dim)
+        bounds = FORMATS[form].bounds(depth, refined=True)
+        values = device.empty((rows.count, depth), FORMATS[form].dtype)
+        low, extra = (device.empty(rows.count, np.float32) for _ in range(2))
         launch_each(
             device, f"frame_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
             np.int32(depth), self.centre, np.float64(self.scale), np.float64(bounds.error), np.float64(bounds.weight),
-            out.values, out.low, out.extra, each=32,
+            values, low, extra, each=32,
         )  # fmt: skip
-        return out
+        return FramedRows(values, low, extra, bounds)
 
 
 @dataclass(frozen=True)
@@ -200,7 +175,7 @@ class Directions:
         rows *= scale  # around one: their squares neither overflow nor vanish
         dim = rows.shape[1]
         rank = min(RANK, dim)
-        _values, vectors = np.linalg.eigh(rows.T @ rows) if len(rows) >= dim else _from_gram(rows)
+        vectors = np.linalg.eigh(rows.T @ rows)[1] if len(rows) >= dim else _from_gram(rows)
         leading = np.ascontiguousarray(vectors[:, ::-1][:, :rank].T)
         # Orthonormal to float64's own precision, whatever the sample's rank was.
         basis, _unused = np.linalg.qr(leading.T)
@@ -215,25 +190,21 @@ class Directions:
 
     def rows(self, device: Device, frame: Frame, rows: DeviceRows, form: str) -> FramedRows:
         """Heads of ``rows``: coordinates and tail."""
-        kind = FORMATS[form]
-        bounds = kind.bounds(HEAD_DEPTH)
-        out = FramedRows(
-            device.empty((rows.count, HEAD_DEPTH), kind.dtype), device.empty(rows.count, np.float32), None, bounds
-        )
+        bounds = FORMATS[form].bounds(HEAD_DEPTH)
+        values = device.empty((rows.count, HEAD_DEPTH), FORMATS[form].dtype)
+        low = device.empty(rows.count, np.float32)
         launch_each(
             device, f"project_rows_{form}", rows.count, *rows.arguments, np.int32(rows.count), np.int32(rows.dim),
             frame.centre, np.float64(frame.scale), self.vectors, np.int32(self.vectors.shape[0]),
-            np.float64(self.defect), np.float64(bounds.error), np.float64(bounds.weight), out.values, out.low, each=16,
+            np.float64(self.defect), np.float64(bounds.error), np.float64(bounds.weight), values, low, each=16,
         )  # fmt: skip
-        return out
+        return FramedRows(values, low, None, bounds)
 
 
-def _from_gram(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+def _from_gram(rows: DoubleArray) -> DoubleArray:
     """Right singular vectors of fewer rows than values, ascending, completed by the axes."""
     values, left = np.linalg.eigh(rows @ rows.T)
     keep = values > values[-1] * 1e-12 if values[-1] > 0.0 else np.zeros(len(values), dtype=np.bool_)
     vectors = rows.T @ left[:, keep] / np.sqrt(values[keep])
-    missing = RANK - vectors.shape[1]
-    if missing > 0:
-        vectors = np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)
-    return values, vectors
+    missing = max(0, RANK - vectors.shape[1])
+    return np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)

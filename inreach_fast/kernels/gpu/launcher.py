@@ -13,30 +13,25 @@ from .frame import DeviceRows, Directions, Frame, FramedRows, Piece
 from .routes import FORMATS, Route
 from .search_state import Answers, Candidates
 
-_TASKS = {"nearest": 0, "mutual": 1, "collect": 2, "least": 3, "argmin": 4}
+_TASKS = ("nearest", "mutual", "collect", "least", "argmin")  # in the order of their numbers in tile.cuh
 _GRID_STRIDE = 2048  # blocks of a grid-stride launch
 _MAX_GRID_Y = 65535
+_CHUNK = 1 << 13  # queries at once, at most
+_LEAST_BYTES = 256 << 20  # of the upper bounds of k > 1
 
 
 @dataclass
 class Launcher:
     """Launches with one choice of kernels on one device.
 
-    Attributes:
-        device: where.
-        route: the filter in all dimensions.
-        head_route: the filter in leading directions.
-        capacity: places in the list of candidates.
-        chunk: queries at once, at most ``capacity``.
-        least_bytes: memory for upper bounds of k > 1.
+    ``route`` is the filter in all dimensions, ``head_route`` the one in leading directions; ``capacity`` is the number
+    of places in the list of candidates.
     """
 
     device: Device
     route: Route = field(default_factory=Route)
     head_route: Route = field(default_factory=Route)
     capacity: int = 1 << 20
-    chunk: int = 1 << 13
-    least_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
         for route in (self.route, self.head_route):
@@ -55,13 +50,13 @@ class Launcher:
     @property
     def at_once(self) -> int:
         """Queries that can be searched together."""
-        return min(self.chunk, self.capacity)
+        return min(_CHUNK, self.capacity)
 
     def chunks(self, count: int, width: int = 0) -> Iterator[tuple[int, int]]:
         """Ranges of queries that are searched together; ``width``: upper bounds of each (k > 1)."""
         size = self.at_once
         if width:
-            size = max(1, min(size, self.least_bytes // (4 * width)))
+            size = max(1, min(size, _LEAST_BYTES // (4 * width)))
         for first in range(0, count, size):
             yield first, min(first + size, count)
 
@@ -83,21 +78,19 @@ class Launcher:
         argmin: DeviceArray | None = None,
         least: DeviceArray | None = None,
     ) -> None:
-        """One filter over all pairs of queries and bank rows.
+        """One filter over all pairs of queries and bank rows, in all dimensions or in leading directions (``heads``).
 
         Args:
-            task: a key of ``_TASKS`` (tile.cuh says what each lowers, lists or writes).
+            task: one of ``_TASKS`` (tile.cuh says what each lowers, lists or writes).
             queries, bank: stored in the route's format.
             q_reach, x_reach: what may still be nearer, read and lowered; None where the task needs none.
-            heads: filter in leading directions.
             candidates, argmin, least: what the task writes.
         """
         route, q, x = self.route, queries.framed, bank.framed
         if heads:
             route, q, x = self.head_route, _heads_of(queries), _heads_of(bank)
-        listed: tuple[Argument, ...] = (None, None, None, None, np.uint32(0))
-        if candidates is not None:
-            listed = candidates.listed
+        nowhere: tuple[Argument, ...] = (None, None, None, None, np.uint32(0))
+        listed = nowhere if candidates is None else candidates.listed
         q_group, x_group = _groups(queries, bank)
         tiles, query_tiles = blocks(bank.count, route.tile), blocks(queries.count, route.tile)
         assert query_tiles <= _MAX_GRID_Y
@@ -105,7 +98,7 @@ class Launcher:
         across = min(tiles, blocks(4 * self.device.multiprocessors, query_tiles))
         self.device.launch(route.kernel, (across, query_tiles), route.threads, (
             q.values, q.low, q.extra, q_group, np.int32(queries.count), x.values, x.low, x.extra, x_group,
-            np.int32(bank.count), np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS[task]),
+            np.int32(bank.count), np.int32(q.depth), q.bounds.stretch, q.bounds.floor, np.int32(_TASKS.index(task)),
             np.uint32(bank.base), q_reach, x_reach, *listed, argmin, least,
             np.int32(0 if least is None else least.shape[1]),
         ))  # fmt: skip
@@ -150,13 +143,9 @@ class Launcher:
                     answers.sq_scale, np.int32(len(answers)))  # fmt: skip
 
     def pick(self, candidates: Candidates, base: int, answers: Answers, query_base: int | None = None) -> None:
-        """The lowest row among candidates at the best distance.
-
-        With ``query_base`` (number of the first query) the lowest query for each row.
-        """
+        """The lowest row at the best distance; with ``query_base`` (number of the first query), the lowest query."""
         numbers = np.uint32(base), np.uint32(query_base or 0), np.int32(query_base is not None)
-        arguments = *candidates.held(), *numbers, answers.best, answers.nearest
-        self.device.launch("pick", self.spread, 256, arguments)
+        self.device.launch("pick", self.spread, 256, (*candidates.held(), *numbers, answers.best, answers.nearest))
 
     def finish(self, best: DeviceArray, nearest: DeviceArray, out: tuple[DeviceArray, DeviceArray]) -> None:
         """Running answers to index int64 and squared distance float32 of the same size."""

@@ -2,8 +2,7 @@
 
     frame ─ filter (least) ─ k-th least ─ filter (collect) ─ decide ─ rank
 
-Where the list of candidates overflows, the range of bank rows is halved and both halves are searched again; nothing of
-the overflowed range is kept.
+Where the list of candidates overflows, both halves of the range of bank rows are searched anew.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ def k_nearest(
 ) -> None:
     """Index int64 (m, k) and squared distance float32 (m, k), nearest first, into ``out``."""
     best, nearest = (launcher.device.empty((queries.count, k), np.uint64) for _ in range(2))
-    for array in (best, nearest):
-        fill(launcher.device, array, NONE)
+    fill(launcher.device, best, NONE)
+    fill(launcher.device, nearest, NONE)
     width = blocks(target.count, launcher.route.tile) * launcher.route.strips
     for first, stop in launcher.chunks(queries.count, width):
         asked = launcher.piece(target.frame, first, queries.part(first, stop))
@@ -43,7 +42,7 @@ def k_nearest(
 
 
 class _Ranked:
-    """Running answers of queries that are searched together, and work space for ranking."""
+    """Running answers of queries that are searched together, and work space."""
 
     def __init__(
         self, launcher: Launcher, queries: Piece, k: int, best: DeviceArray, nearest: DeviceArray, counts: Counts
@@ -76,9 +75,9 @@ class _Ranked:
         if piece.count > 1 and self.candidates.listed_count() > self.launcher.capacity:
             for half in piece.halves():
                 self.search(half, sq_scale)
-            return
-        self.launcher.decide(self.queries, piece, self.candidates, self.reach)
-        self._rank(sq_scale)
+        else:
+            self.launcher.decide(self.queries, piece, self.candidates, self.reach)
+            self._rank(sq_scale)
 
     def _rank(self, sq_scale: np.float64) -> None:
         """Decided candidates and the k best so far to the new k best."""
@@ -93,6 +92,5 @@ class _Ranked:
         device.launch("segment_fill", grid, 256, (query, sq, held, capacity, self.begin, self.filled, self.member))
         fill(device, self.best, NONE)
         fill(device, self.nearest, NONE)
-        arguments = query, row, sq, self.begin, count, k, self.member, self.best, self.nearest
-        device.launch("rank", grid, 256, arguments)
+        device.launch("rank", grid, 256, (query, row, sq, self.begin, count, k, self.member, self.best, self.nearest))
         launch_each(device, "advance_kth", self.queries.count, self.best, count, k, sq_scale, self.reach)

@@ -19,7 +19,6 @@ class Format:
     """How rows are stored for a filter.
 
     Attributes:
-        name: as in the kernels' names.
         dtype: of stored values (16-bit formats as their bits).
         tau: share by which a squared distance is stretched to absorb what storing loses; the rest of the loss is
             multiplied by 1 + 1 / tau.
@@ -27,20 +26,14 @@ class Format:
         compute_capability: the least that has them.
     """
 
-    name: str
     dtype: np.dtype[Any]
     tau: float
     products: int
     compute_capability: tuple[int, int]
 
-    @property
-    def tensor_cores(self) -> bool:
-        """Whether products are matrix instructions."""
-        return self.products > 0
-
     def sum_error(self, depth: int) -> float:
         """Bound on |computed - exact| of a product of two stored rows, relative to the sum of the terms' sizes."""
-        if self.tensor_cores:
+        if self.products:
             # An instruction errs by 2^-22 a term, its running sum counted, of all of them at most.
             return float(np.expm1(-(-depth // self.products) * np.log1p((self.products + 1) * 2.0**-22)))
         return depth * _UNIT32 / (1.0 - depth * _UNIT32)
@@ -71,22 +64,17 @@ class Bounds:
 
 
 FORMATS = {
-    "f32": Format("f32", np.dtype(np.float32), 2.0**-19, 0, (7, 5)),
-    "fp16": Format("fp16", np.dtype(np.uint16), 2.0**-8, 16, (7, 5)),
-    "bf16": Format("bf16", np.dtype(np.uint16), 2.0**-6, 16, (8, 0)),
-    "tf32": Format("tf32", np.dtype(np.float32), 2.0**-8, 8, (8, 0)),
+    "f32": Format(np.dtype(np.float32), 2.0**-19, 0, (7, 5)),
+    "fp16": Format(np.dtype(np.uint16), 2.0**-8, 16, (7, 5)),
+    "bf16": Format(np.dtype(np.uint16), 2.0**-6, 16, (8, 0)),
+    "tf32": Format(np.dtype(np.float32), 2.0**-8, 8, (8, 0)),
 }
 TILES = (128, 64)
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which filter kernel.
-
-    Attributes:
-        format: a key of ``FORMATS``.
-        tile: rows of both sides that a block takes at once, 128 or 64.
-    """
+    """Which filter kernel: a key of ``FORMATS``, and the rows of both sides that a block takes at once (128 or 64)."""
 
     format: str = "f32"
     tile: int = 128
@@ -97,18 +85,16 @@ class Route:
 
     @property
     def kernel(self) -> str:
-        """Name of the filter."""
         return f"filter_{self.format}_{self.tile}"
 
     @property
     def threads(self) -> int:
-        """Of a block of the filter."""
         return 256 if self.tile == 128 else 128
 
     @property
     def strips(self) -> int:
         """Groups of bank rows that task `least` makes of a tile."""
-        return 8 if FORMATS[self.format].tensor_cores and self.tile == 64 else 16
+        return 8 if FORMATS[self.format].products and self.tile == 64 else 16
 
 
 def _rounded_up(value: float) -> np.float32:

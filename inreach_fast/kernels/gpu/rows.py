@@ -8,8 +8,8 @@ import numpy as np
 
 from ...array_types import Array, FloatArray
 from ...errors import NonFiniteError
-from .device import Device, DeviceArray, fill
-from .devices.interop import Caller, caller_of
+from .device import Device, fill
+from .devices.interop import caller_of
 from .frame import DeviceRows, find_nonfinite
 from .search_state import NONE
 
@@ -17,18 +17,21 @@ from .search_state import NONE
 class GpuRows:
     """Rows on a GPU that are read like an array: ``rows[numbers]`` and ``rows[a:b]`` copy these rows to the CPU.
 
-    Attributes:
-        held: the rows in GPU memory, float32 (N, D).
-        caller: where they are.
+    ``held`` is their memory, float32 (N, D).
+
+    Raises:
+        ParameterError: not two-dimensional, or not converted to float32 without loss.
     """
 
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, caller: Caller, held: DeviceArray) -> None:
+    def __init__(self, rows: Any, name: str) -> None:
+        caller = caller_of(rows)
+        assert caller is not None, "only for arrays on a GPU"
         self.caller = caller
-        self.held = held
-        self.shape = held.shape
+        self.held = caller.take(rows, name, dtype="float32", ndim=2)
+        self.shape = self.held.shape
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -39,13 +42,6 @@ class GpuRows:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         whole = self[:]
         return whole if dtype is None else whole.astype(dtype)
-
-
-def rows_on_gpu(rows: Any, name: str) -> GpuRows:
-    """An array on a GPU as a bank's rows; ParameterError where it is not float32 (N, D), or not converted exactly."""
-    caller = caller_of(rows)
-    assert caller is not None, "only for arrays on a GPU"
-    return GpuRows(caller, caller.take(rows, name, dtype="float32", ndim=2))
 
 
 def check_finite(device: Device, rows: DeviceRows, name: str) -> None:

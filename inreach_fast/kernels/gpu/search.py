@@ -4,10 +4,8 @@
     heads ─ filter (argmin) ─ decide ─ filter (collect) ─ refine ─ decide ─ ...          k = 1, by leading directions
     ... ─ ask_back ─ frame ─ filter ─ candidates ─ decide ─ advance ─ pick ─ answered    which rows answer (k = 1)
 
-The list of candidates has a fixed size. A search that overflows it has still lowered the reaches, and what was listed
-is decided; then the range of bank rows is halved and both halves are searched again under the lower reaches. Deciding
-a pair twice changes nothing. Where leading directions let too many pairs through to pay, the range is searched in all
-dimensions instead. k > 1 is in ranked.py.
+Where the list of candidates overflows, what was listed is decided, and both halves of the range of bank rows are
+searched again under the lower reaches. Deciding a pair twice changes nothing. k > 1 is in ranked.py.
 """
 
 from __future__ import annotations
@@ -33,11 +31,10 @@ class Target:
     """A bank as searches see it.
 
     Attributes:
-        frame, directions: of its rows; without directions it is searched in all dimensions.
-        count: rows.
-        pieces: makes an iterator over it, piece by piece.
-        whole: all rows, where they are on the GPU at once.
-        gathered: copies rows by number, int64 (m,), to the GPU; for a bank that is not there at once.
+        frame, directions: of its ``count`` rows; without directions it is searched in all dimensions.
+        pieces: iterates over it, piece by piece.
+        whole: all rows, where they are on the GPU at once; otherwise ``gathered`` copies rows there by their numbers,
+            int64 (m,).
     """
 
     frame: Frame
@@ -49,20 +46,12 @@ class Target:
 
     def after(self, listed: int, queries: int) -> Target:
         """The bank after a pass that has listed so many pairs: without directions, if these do not pay."""
-        return replace(self, directions=None) if _too_many(listed, queries * self.count) else self
-
-
-def _too_many(listed: int, pairs: int) -> bool:
-    """Whether a filter in all dimensions costs less than leading directions that let so many pairs through."""
-    return listed > pairs // _WORTH
+        return replace(self, directions=None) if listed > queries * self.count // _WORTH else self
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Queries that are searched together, and the state of their search.
-
-    ``back``: answers of all bank rows, where the search is for both directions.
-    """
+    """Queries that are searched together, and the state of their search; ``back`` as in `Search`."""
 
     queries: Piece
     answers: Answers
@@ -72,7 +61,11 @@ class _Run:
 
 @dataclass
 class Search(Launcher):
-    """Searches for one neighbour, in one direction or in both."""
+    """Searches for one neighbour, in one direction or in both.
+
+    Arguments of `complete` and `enqueue`: ``back`` are answers of all bank rows, for a search in both directions;
+    ``hint`` is int64 (m,), a bank row for each query that may be near.
+    """
 
     def complete(
         self,
@@ -84,12 +77,7 @@ class Search(Launcher):
         back: Answers | None = None,
         hint: DeviceArray | None = None,
     ) -> None:
-        """Searches the whole bank, whatever its size, starting from what ``answers`` know; waits for the GPU.
-
-        Args:
-            back: answers of all bank rows, for a search in both directions.
-            hint: int64 (m,), a bank row for each query that may be near.
-        """
+        """Searches the whole bank, whatever its size, starting from what ``answers`` know; waits for the GPU."""
         candidates = Candidates(self.device, self.capacity, counts)
         by_heads = target.directions is not None
         for first, stop in self.chunks(queries.count):
@@ -125,30 +113,29 @@ class Search(Launcher):
 
     def _begin(self, run: _Run, piece: Piece, hint: DeviceArray | None) -> None:
         """First reaches: from a caller's guesses, and by leading directions from the row whose bound is least."""
-        count = run.queries.count
+        count, candidates = run.queries.count, run.candidates
         if hint is not None:
-            run.candidates.clear()
-            self.guess(run.queries, piece, hint, run.candidates)
+            candidates.clear()
+            self.guess(run.queries, piece, hint, candidates)
             self._settle(run, piece, None)
         if run.queries.heads is not None:
-            run.candidates.clear()
+            candidates.clear()
             argmin = self.device.empty(count, np.uint64)
             fill(self.device, argmin, NONE)
             self.filter("argmin", run.queries, piece, heads=True, argmin=argmin)
-            launch_each(self.device, "seed", count, argmin, np.int32(count), *run.candidates.listed)
+            launch_each(self.device, "seed", count, argmin, np.int32(count), *candidates.listed)
             self._settle(run, piece, None)
 
     def _passes(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
         """A pass over the piece; where the list overflows, over its halves as well."""
         self._pass(run, piece, by_heads=by_heads)
         listed = run.candidates.listed_count() if piece.count > 1 else 0
-        if listed <= self.capacity:
-            return
-        if by_heads and _too_many(listed, run.queries.count * piece.count):
-            self._passes(run, piece, by_heads=False)
-            return
-        for half in piece.halves():
-            self._passes(run, half, by_heads=by_heads)
+        if listed > self.capacity:
+            if by_heads and listed > run.queries.count * piece.count // _WORTH:
+                self._passes(run, piece, by_heads=False)
+            else:
+                for half in piece.halves():
+                    self._passes(run, half, by_heads=by_heads)
 
     def _pass(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
         """One pass over a piece, without waiting: candidates, decisions, new reaches and answers."""
@@ -197,5 +184,4 @@ class Search(Launcher):
 
     def answered(self, answers: Answers, back: Answers, out: DeviceArray) -> None:
         """Which of the rows that were found have found their query, bool (m,)."""
-        count = len(answers)
-        launch_each(self.device, "answered", count, answers.nearest, back.nearest, np.int32(count), out)
+        launch_each(self.device, "answered", len(answers), answers.nearest, back.nearest, np.int32(len(answers)), out)

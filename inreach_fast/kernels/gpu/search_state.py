@@ -25,7 +25,7 @@ class Counts:
     filtered: int = 0
 
     def totals(self, pairs: int, decided: int, refined: int) -> SearchCounts:
-        """All counts of a search over so many pairs, once these two have been read."""
+        """All counts of a search over ``pairs``, once the other two have been read."""
         return SearchCounts(pairs, self.bounded, self.filtered + refined, decided, brute_force=self.filtered > 0)
 
     @staticmethod
@@ -42,9 +42,7 @@ class Candidates:
     Attributes:
         capacity: pairs that filters may add; more are counted and dropped.
         spare: places after these, for pairs that are carried over (k > 1).
-        count: uint32 (1,), number of pairs; more than ``capacity`` where some were dropped. Searches clear a given
-            one when they begin.
-        counts: what the search did.
+        count: uint32 (1,), number of pairs; more than ``capacity`` where some were dropped. Searches clear it first.
     """
 
     def __init__(
@@ -57,8 +55,6 @@ class Candidates:
         self.low = device.empty(total, np.float32)
         self.sq = device.empty(total, np.uint64)
         self.count = device.empty(1, np.uint32) if count is None else count
-        if count is None:
-            self.clear()
 
     def counted_by(self, count: DeviceArray) -> Candidates:
         """The same places for another search, whose pairs ``count`` (uint32 (1,)) counts."""
@@ -67,7 +63,6 @@ class Candidates:
         return other
 
     def clear(self) -> None:
-        """Removes all pairs."""
         fill(self.device, self.count, 0)
 
     def listed_count(self) -> int:
@@ -88,9 +83,7 @@ class Candidates:
 class Answers:
     """Running answers of some queries for k = 1 (csrc/cuda/kernels/README.md).
 
-    Attributes:
-        reach: uint32. best, seen, nearest: uint64.
-        sq_scale: of the frame that the reaches are in.
+    ``reach`` is uint32, the others uint64; ``sq_scale`` is that of the frame that the reaches are in.
     """
 
     reach: DeviceArray
@@ -101,7 +94,6 @@ class Answers:
 
     @staticmethod
     def none(device: Device, count: int, frame: Frame) -> Answers:
-        """Nothing is known yet."""
         reach, others = device.empty(count, np.uint32), device.empty((3, count), np.uint64)
         fill(device, reach, INFINITY)
         fill(device, others, NONE)
@@ -112,6 +104,5 @@ class Answers:
         return len(self.reach)
 
     def part(self, first: int, stop: int) -> Answers:
-        """Those of queries first to stop-1, a view."""
         reach, best, seen, nearest = (x.part(first, stop) for x in (self.reach, self.best, self.seen, self.nearest))
         return Answers(reach, best, seen, nearest, self.sq_scale)

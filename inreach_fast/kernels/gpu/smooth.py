@@ -16,11 +16,7 @@ Band = Sequence[tuple[int, int, DoubleArray]]
 class Smoother:
     """Smooths patch scores (B, h, w) to maps (B, H, W): two banded matrices on the GPU, and work space.
 
-    Args:
-        device: where.
-        rows, columns: the operators of both axes, from h to H values and from w to W.
-        size: (H, W).
-        batch: B.
+    ``rows`` and ``columns`` are the operators of both axes, from h to H values and from w to W; ``size`` is (H, W).
     """
 
     def __init__(self, device: Device, rows: Band, columns: Band, size: tuple[int, int], batch: int = 1) -> None:

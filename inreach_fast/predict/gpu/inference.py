@@ -3,20 +3,17 @@
     pixels ── network ── levels ── describe ── nearest ── smoothed map ── maximum
                     graph 1      │                  graph 2
 
-Everything is enqueued on one stream. Shapes are fixed. The first image runs call by call; then both halves are
-captured (on a GPU as CUDA graphs), and an image costs a copy in, two replays and a copy out. Descriptors, map and
-score have the bits of the CPU's kernels, given the same levels; the network's sums round differently on a GPU.
-
-The list of candidates between filter and decision has a fixed size. Its length comes back with the score, and an image
-whose list was too short is searched again, in parts (`kernels.gpu.search`).
+Everything is enqueued on one stream. The first image runs call by call; then both halves are captured (on a GPU as
+CUDA graphs), and an image costs a copy in, two replays and a copy out. The length of the list of candidates comes back
+with the score, and an image whose list was too short is searched again, in parts. See docs/gpu.md.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,46 +22,21 @@ from ...errors import GpuError, GpuLostError, NonFiniteError
 from ...kernels import Bank
 from ...kernels.describing import make_plan
 from ...kernels.gpu.backend import GpuBackend, fitting_capacity
-from ...kernels.gpu.describe import Describer, LevelView, level_table
+from ...kernels.gpu.describe import Describer, level_table
 from ...kernels.gpu.device import Block, Device, fill
 from ...kernels.gpu.frame import DeviceRows, find_nonfinite
 from ...kernels.gpu.search_state import NONE, Answers, Candidates, Counts
 from ...kernels.gpu.smooth import Smoother
 from ...kernels.results import SearchCounts
 from ...method.scoring import axis_operator
+from .network import Capture, TorchNetwork, repeat_calls
 
 _log = logging.getLogger("inreach_fast")
 
 
-class GpuNetwork(Protocol):
-    """A network whose input and levels keep their places on the GPU."""
-
-    def feed(self, image: UInt8Array) -> None:
-        """Copies the next input, uint8 (H, W, 3), in the order of the stream."""
-
-    def compute(self) -> Sequence[LevelView]:
-        """Enqueues the network; its levels, (1, C, h, w) float32."""
-
-
-# Runs work once and returns what repeats it.
-Capture = Callable[[Callable[[], object]], Callable[[], object]]
-
-
-def repeat_calls(work: Callable[[], object]) -> Callable[[], object]:
-    """The `Capture` without graphs: the calls themselves."""
-    work()
-    return work
-
-
 @dataclass(frozen=True, eq=False)
 class GpuModel:
-    """The parts of a model that the GPU needs.
-
-    Attributes:
-        bank: nominal patches. grid: (h, w). size: (H, W) of maps.
-        dim, neighbourhood, smoothing_sigma: as in `Parameters`.
-        positions: float32 (P, 2) position channels, or None.
-    """
+    """The parts of a model that the GPU needs: grid (h, w), size (H, W) of maps, positions float32 (P, 2)."""
 
     bank: Bank
     grid: tuple[int, int]
@@ -90,11 +62,8 @@ class GpuInference:
     """One model on one stream of a GPU; one image at a time.
 
     Args:
-        model: see `GpuModel`.
         device: the GPU and the stream; ``network`` works in its order.
         backend: keeps the bank, which several of these share.
-        network: see `GpuNetwork`.
-        capture: see `Capture`.
         host: allocates the host's side of the copy out, of so many bytes: page-locked where possible.
     """
 
@@ -103,7 +72,7 @@ class GpuInference:
         model: GpuModel,
         device: Device,
         backend: GpuBackend,
-        network: GpuNetwork,
+        network: TorchNetwork,
         *,
         capture: Capture = repeat_calls,
         host: Callable[[int], Any] = lambda nbytes: np.empty(nbytes, np.uint8),
@@ -164,14 +133,9 @@ class GpuInference:
         whole = self._static and listed <= self._search.capacity
         counts = self._counts if whole else self._search_in_parts(listed)
         decided, refined = (int(n) for n in result["counters"])
-        grid = self._model.grid
-        return GpuScores(
-            float(result["score"][0]),
-            result["map"][0].copy(),
-            result["values"].reshape(grid).copy(),
-            result["nearest"].reshape(grid).copy(),
-            counts.totals(patches * len(self._model.bank), decided, refined),
-        )
+        values, nearest = (result[name].reshape(self._model.grid).copy() for name in ("values", "nearest"))
+        totals = counts.totals(patches * len(self._model.bank), decided, refined)
+        return GpuScores(float(result["score"][0]), result["map"][0].copy(), values, nearest, totals)
 
     def _prepare(self) -> None:
         """Runs both halves call by call, which allocates and loads what a capture may not; then captures them."""

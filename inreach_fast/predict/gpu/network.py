@@ -13,18 +13,16 @@ import torch
 from ...array_types import UInt8Array
 from ...backbones import Backbone
 from ...kernels.gpu.describe import LevelView
-from .inference import Capture
+
+# Runs work once and returns what repeats it.
+Capture = Callable[[Callable[[], object]], Callable[[], object]]
 
 
 class TorchNetwork:
     """The backbone's levels of one input, on torch's current stream.
 
     Images are resized on the CPU, by Pillow as everywhere, and copied as bytes; they are normalised on the GPU, by the
-    same float32 operations as on the CPU.
-
-    Args:
-        backbone: on a CUDA device (tests: any).
-        size: (H, W) of the input. precision: as in `Backbone.extract`.
+    same float32 operations as on the CPU. ``size`` is (H, W) of the input.
     """
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], precision: str = "float32") -> None:
@@ -40,13 +38,13 @@ class TorchNetwork:
         self._levels: list[torch.Tensor] = []
 
     def feed(self, image: UInt8Array) -> None:
-        """See `GpuNetwork`; the image before must have been collected."""
+        """Copies the next input, uint8 (H, W, 3), in the order of the stream; the previous image has been collected."""
         ordered = image[..., ::-1] if self._reverse else image
         self._staging.numpy()[:] = ordered.reshape(self._staging.shape)
         self._pixels.copy_(self._staging, non_blocking=True)
 
     def compute(self) -> Sequence[LevelView]:
-        """See `GpuNetwork`."""
+        """Enqueues the network; its levels, (1, C, h, w) float32."""
         height, width = self._size
         with torch.inference_mode():
             x = self._pixels.to(torch.float32).sub_(self._shift).div_(self._spread)
@@ -56,7 +54,13 @@ class TorchNetwork:
             else:  # every run leaves them in the same place
                 for held, level in zip(self._levels, levels, strict=True):
                     held.copy_(level)
-        return [LevelView(x.data_ptr(), tuple(x.stride()), tuple(x.shape)) for x in self._levels]  # type: ignore[arg-type]
+        return [LevelView(x.data_ptr(), x.stride(), tuple(x.shape)) for x in self._levels]
+
+
+def repeat_calls(work: Callable[[], object]) -> Callable[[], object]:
+    """The `Capture` without graphs: the calls themselves."""
+    work()
+    return work
 
 
 def captured(stream: Any) -> Capture:

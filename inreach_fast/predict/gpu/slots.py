@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...array_types import UInt8Array
 from ...backbones import Backbone
@@ -25,14 +24,8 @@ from .network import TorchNetwork, captured, page_locked
 SLOTS = 2
 
 
-@dataclass(frozen=True)
-class Slot:
-    """One stream of a GPU.
-
-    Attributes:
-        inference: runs on it.
-        current: makes the stream torch's current one.
-    """
+class Slot(NamedTuple):
+    """What runs on one stream of a GPU; ``current`` makes the stream torch's current one."""
 
     inference: GpuInference
     current: Callable[[], AbstractContextManager[Any]] = nullcontext

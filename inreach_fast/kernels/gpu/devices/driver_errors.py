@@ -58,17 +58,13 @@ _TEXTS = (
 
 
 def gpu_error(code: int, name: str, *, call: str = "", gpu: str = "the GPU") -> GpuError:
-    """The error for a driver's code.
+    """The error for a driver's code (CUresult, cudaError, `NO_DRIVER` or `OLD_DRIVER`) of that name.
 
-    Args:
-        code: CUresult or cudaError, or `NO_DRIVER`, `OLD_DRIVER`.
-        name: the driver's name for it, such as "CUDA_ERROR_OUT_OF_MEMORY".
-        call: the driver's function that failed. gpu: the GPU's name.
+    ``call`` is the driver's function that failed.
     """
     what = f"{name} ({code})" if code >= 0 else name
-    said = f"{gpu}: {call + ': ' if call else ''}{what}"
     kind, remedy, _ = next((known for known in _ERRORS if code in known[2]), _ERRORS[-1])
-    return kind(f"{said}; {remedy}")
+    return kind(f"{gpu}: {call + ': ' if call else ''}{what}; {remedy}")
 
 
 def as_gpu_error(error: BaseException, gpu: str = "the GPU") -> GpuError | None:

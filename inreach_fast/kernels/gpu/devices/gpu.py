@@ -14,12 +14,7 @@ class Gpu(Protocol):
     """One GPU with the kernels loaded: `inreach_fast._cuda.Gpu`, `CupyGpu`, and in the tests the host executor.
 
     Streams are raw handles, as ``torch.cuda.Stream.cuda_stream`` and ``cupy.cuda.Stream.ptr`` are; 0 is the legacy
-    default stream. Errors are those of the extension or of CuPy.
-
-    Attributes:
-        ordinal: its number among the visible GPUs.
-        name: of the model. compute_capability: such as (9, 0).
-        multiprocessors: their number.
+    default stream. Errors are those of the extension or of CuPy. ``ordinal`` is its number among the visible GPUs.
     """
 
     ordinal: int
@@ -33,8 +28,7 @@ class Gpu(Protocol):
     def release(self, address: int) -> None:
         """Frees memory; work that was enqueued before may still use it."""
 
-    def free_bytes(self) -> int:
-        """Free memory."""
+    def free_bytes(self) -> int: ...
 
     def copy_in(self, to: int, source: Any, stream: int) -> None:
         """From a contiguous host buffer, which may be changed as soon as this returns."""
@@ -60,14 +54,13 @@ class Memory(Protocol):
 
 
 class OwnMemory:
-    """Memory of the GPU itself."""
+    """The GPU's own allocator, a `Memory`."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self.free_bytes = gpu.free_bytes
 
     def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
-        """See `Memory`."""
         address = self._gpu.allocate(nbytes)
         owner = _Owner()
         weakref.finalize(owner, _release, self._gpu, address)

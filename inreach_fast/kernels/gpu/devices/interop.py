@@ -1,13 +1,11 @@
 """Callers' arrays on a GPU: in and out without a copy, in the order of their library's current stream.
 
-torch tensors and CuPy arrays are used as they are, and results are of the same kind. Any other array on a GPU that
-has ``__dlpack__`` comes in through torch (through CuPy where torch has no CUDA), and results are arrays of that
-library; the caller's own library reads them with its ``from_dlpack``.
+torch tensors and CuPy arrays are used in place, and results are of the same kind. Any other array with ``__dlpack__``
+comes in through torch (through CuPy where torch has no CUDA), and results are arrays of that library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +14,6 @@ import numpy as np
 
 from ....array_types import Array
 from ....errors import DeviceMismatchError, ParameterError
-from ..describe import LevelView
 from ..device import DeviceArray
 from .memory import CupyMemory, TorchMemory
 
@@ -35,9 +32,7 @@ def lives_on_gpu(value: Any) -> bool:
     if hasattr(value, "detach") and hasattr(value, "device"):
         return getattr(value.device, "type", "cpu") in _TORCH_TYPES
     device_of = getattr(value, "__dlpack_device__", None)
-    if device_of is not None:
-        return int(device_of()[0]) in _DLPACK_CUDA
-    return hasattr(value, "__cuda_array_interface__")
+    return hasattr(value, "__cuda_array_interface__") if device_of is None else int(device_of()[0]) in _DLPACK_CUDA
 
 
 def numbers_like(value: Any) -> Any:
@@ -59,7 +54,6 @@ class TorchLibrary:
         self._kind = kind
 
     def owns(self, value: Any) -> bool:
-        """Whether it is an array of this library."""
         return isinstance(value, self._torch.Tensor) and value.device.type == self._kind
 
     def adopt(self, value: Any) -> Any:
@@ -69,7 +63,6 @@ class TorchLibrary:
         return self._torch.from_dlpack(value) if hasattr(value, "__dlpack__") else self._torch.as_tensor(value)
 
     def ordinal(self, value: Any) -> int:
-        """Number of the GPU."""
         return int(value.device.index or 0)
 
     def contiguous(self, value: Any, dtype: str) -> Any:
@@ -94,7 +87,6 @@ class TorchLibrary:
         return self._torch.from_numpy(value).to(self._device(ordinal))
 
     def memory(self, ordinal: int) -> TorchMemory:
-        """The library's allocator."""
         return TorchMemory(self._device(ordinal))
 
     def _device(self, ordinal: int) -> str:
@@ -157,9 +149,7 @@ def _torch_library() -> TorchLibrary | None:
     return TorchLibrary() if torch.cuda.is_available() else None
 
 
-@cache
-def _cupy_library() -> CupyLibrary:
-    return CupyLibrary()
+_cupy_library = cache(CupyLibrary)
 
 
 def library_of(value: Any) -> Library:
@@ -183,10 +173,7 @@ def library_of(value: Any) -> Library:
 class Caller:
     """Where a call's arrays are.
 
-    Attributes:
-        library: of the arrays, and of the results.
-        ordinal: the GPU.
-        stream: raw handle of the caller's current stream there.
+    ``library`` is that of the arrays and of the results; ``stream`` is the raw handle of its current stream there.
     """
 
     library: Library
@@ -220,10 +207,6 @@ class Caller:
                 f"{name}: on {'the CPU' if ordinal is None else f'GPU {ordinal}'}, where the call's other arrays are "
                 f"on GPU {self.ordinal}; move it there"
             )
-
-    def levels(self, values: Sequence[Any]) -> list[LevelView]:
-        """float32 arrays (B, C, h, w) of this library as they are in memory, with any strides."""
-        return [LevelView(*self.library.layout(x), tuple(x.shape)) for x in values]  # type: ignore[arg-type]
 
     def give(self, array: DeviceArray) -> Any:
         """Memory of the library's allocator as an array of the library, without a copy."""

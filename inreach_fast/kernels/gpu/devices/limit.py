@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict, deque
+from functools import cached_property
 from typing import Any
 
 from ....errors import GpuMemoryError
@@ -24,23 +25,14 @@ class Ledger:
         self._held: defaultdict[int, int] = defaultdict(int)
         # Python deletes memory at any moment, also while the lock is held: that only notes it.
         self._gone: deque[tuple[int, int]] = deque()
-        self._limit: int | None = None
-        self._chosen = False
 
-    @property
+    @cached_property
     def limit(self) -> int | None:
         """Bytes on each GPU; None: as much as is free. Until it is set, INREACH_GPU_MEMORY_LIMIT."""
-        if not self._chosen:
-            text = os.environ.get(_VARIABLE)
-            self.limit = parse_bytes(text, _VARIABLE) if text else None
-        return self._limit
-
-    @limit.setter
-    def limit(self, value: int | None) -> None:
-        self._limit, self._chosen = value, True
+        text = os.environ.get(_VARIABLE)
+        return parse_bytes(text, _VARIABLE) if text else None
 
     def held(self, ordinal: int) -> int:
-        """Bytes that are held on a GPU."""
         with self._lock:
             while self._gone:
                 gpu, nbytes = self._gone.popleft()
@@ -77,8 +69,6 @@ LEDGER = Ledger()
 
 class Counted:
     """Owner of memory that counts until it is deleted; ``memory``: the allocator's own owner."""
-
-    __slots__ = ("_nbytes", "_ordinal", "memory")
 
     def __init__(self, memory: Any, ordinal: int, nbytes: int) -> None:
         self.memory, self._ordinal, self._nbytes = memory, ordinal, nbytes

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from ..device import DeviceArray
 
 
 class TorchMemory:
-    """torch's caching allocator; owners are uint8 tensors.
-
-    Args:
-        device: torch device; another type than "cuda" is for tests.
-    """
+    """torch's caching allocator, a `Memory`; owners are uint8 tensors. Tests use devices of other types than "cuda"."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -22,13 +18,11 @@ class TorchMemory:
         self._device = torch.device(device)
 
     def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
-        """See `Memory`."""
         with self._current(stream):
             owner = self._torch.empty(max(nbytes, 1), dtype=self._torch.uint8, device=self._device)
         return owner.data_ptr(), owner
 
     def free_bytes(self) -> int:
-        """See `Memory`."""
         if self._device.type != "cuda":
             return 1 << 30
         cuda = self._torch.cuda
@@ -41,23 +35,20 @@ class TorchMemory:
         first = array.address - owner.data_ptr()
         return owner[first : first + array.nbytes].view(getattr(self._torch, array.dtype.name)).reshape(array.shape)
 
-    def _current(self, stream: int) -> AbstractContextManager[Any]:
+    def _current(self, stream: int) -> Any:
         # The allocator ties a block to the stream that is current when it is allocated.
         cuda, device = self._torch.cuda, self._device
-        found: AbstractContextManager[Any]
         if device.type != "cuda":
-            found = nullcontext()
-        elif cuda.current_stream(device).cuda_stream == stream:
-            found = cuda.device(device)
-        elif stream == 0:  # torch makes ExternalStream(0) some stream of its pool (pytorch issue #182960)
-            found = cuda.stream(cuda.default_stream(device))
-        else:
-            found = cuda.stream(cuda.ExternalStream(stream, device=device))
-        return found
+            return nullcontext()
+        if cuda.current_stream(device).cuda_stream == stream:
+            return cuda.device(device)
+        if stream == 0:  # torch makes ExternalStream(0) some stream of its pool (pytorch issue #182960)
+            return cuda.stream(cuda.default_stream(device))
+        return cuda.stream(cuda.ExternalStream(stream, device=device))
 
 
 class CupyMemory:
-    """CuPy's current allocator; owners are its memory pointers."""
+    """CuPy's current allocator, a `Memory`; owners are its memory pointers."""
 
     def __init__(self, ordinal: int) -> None:
         import cupy
@@ -66,14 +57,12 @@ class CupyMemory:
         self._device = cupy.cuda.Device(ordinal)
 
     def allocate(self, nbytes: int, stream: int) -> tuple[int, Any]:
-        """See `Memory`."""
         cuda = self._cupy.cuda
         with self._device, cuda.Stream.null if stream == 0 else cuda.ExternalStream(stream):
             owner = cuda.alloc(max(nbytes, 1))
         return int(owner.ptr), owner
 
     def free_bytes(self) -> int:
-        """See `Memory`."""
         with self._device:
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())

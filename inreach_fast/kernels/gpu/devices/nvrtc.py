@@ -9,23 +9,51 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ....errors import GpuUnavailableError
-from ..kernel_source import kernel_source
+from ....errors import BackendError, GpuUnavailableError
 
 # No -use_fast_math: it would flush subnormals, and divide and take roots approximately. Fusing (-fmad) is on, as with
 # nvcc: the source itself says what must not be fused.
 NVRTC_OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+# In the source tree, and where the package is installed (CMakeLists.txt).
+_FOLDERS = (
+    Path(__file__).resolve().parents[4] / "csrc" / "cuda" / "kernels",
+    Path(__file__).resolve().parents[1] / "cuda_source",
+)
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+
+def kernel_folder() -> Path:
+    """The folder of the kernels' source (.cuh); BackendError where it is not installed."""
+    for folder in _FOLDERS:
+        if (folder / "all.cuh").is_file():
+            return folder
+    raise BackendError("CUDA kernels: their source is not installed; reinstall the package (pip install .)")
+
+
+@cache
+def kernel_source() -> str:
+    """The kernels' source as one text: all.cuh with every file in it, each once."""
+    folder = kernel_folder()
+    seen: set[str] = set()
+
+    def with_includes(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = (folder / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        return _INCLUDE.sub(lambda match: with_includes(match[1]), text)
+
+    return with_includes("all.cuh")
 
 
 def compiled_kernels(nvrtc: Any, compute_capability: tuple[int, int]) -> bytes:
-    """Machine code for the GPU, or PTX where NVRTC is older than the GPU.
-
-    Args:
-        nvrtc: CuPy's binding (``cupy.cuda.nvrtc``).
+    """Machine code for the GPU from ``cupy.cuda.nvrtc``, or PTX where NVRTC is older than the GPU.
 
     Raises:
         GpuUnavailableError: NVRTC is missing, or does not compile the kernels.

@@ -60,11 +60,7 @@ def current_gpu() -> int:
 
 
 def open_gpu(kind: str, ordinal: int) -> Gpu:
-    """The GPU, opened once in a process.
-
-    Raises:
-        GpuUnavailableError, GpuMemoryError, GpuError: it cannot be opened.
-    """
+    """The GPU, opened once in a process; GpuUnavailableError, GpuMemoryError or GpuError if that fails."""
     if os.getpid() != _pid:
         raise GpuError(
             "CUDA: cannot be used in a forked process; start worker processes with the method 'spawn', or use the CPU "
