@@ -1,4 +1,4 @@
-"""The output of a command: results on stdout, remarks and progress on stderr."""
+"""The output of a command: results on stdout, remarks and progress on stderr; JSON, tables and numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -19,8 +20,9 @@ import numpy as np
 class Console:
     """Where a command writes.
 
-    `result` and `row` are what the user asked for and go to stdout; with `--json` only JSON goes there.
-    `summary` is left out with `--json` and with `--quiet`. `note` goes to stderr, and is left out with `--quiet`.
+    `result` and `row` are what the user asked for and go to stdout; with `--json` only JSON goes there: `record` in
+    place of `result`. `summary`, closing lines, is left out with `--json` and with `--quiet`. `note`, remarks, goes to
+    stderr, and is left out with `--quiet`.
     """
 
     def __init__(self, *, quiet: bool = False, json_output: bool = False, progress: bool | None = None) -> None:
@@ -29,20 +31,13 @@ class Console:
         self._err: TextIO = sys.stderr
         terminal = self._err.isatty()
         shown = (terminal if progress is None else progress) and not quiet
-        self._progress = Progress(self._err, bars=terminal) if shown else None
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is; silent unless progress is shown."""
-        if self._progress is not None:
-            self._progress(stage, done, total)
+        self.progress = Progress(self._err, bars=terminal, shown=shown)
 
     def result(self, text: str) -> None:
-        """Text that the user asked for; silent with `--json`, where `record` takes its place."""
         if not self.json:
             self._write(self._out, text)
 
     def summary(self, text: str) -> None:
-        """A closing line on stdout; silent with `--json` and `--quiet`."""
         if not (self.json or self.quiet):
             self._write(self._out, text)
 
@@ -56,18 +51,12 @@ class Console:
         self._write(self._out, json.dumps(jsonable(value)))
 
     def note(self, text: str) -> None:
-        """A remark on stderr; silent with `--quiet`."""
         if not self.quiet:
             self._write(self._err, text)
 
     def error(self, text: str) -> None:
         """An error, always printed, as one line on stderr."""
         self._write(self._err, f"inreach: error: {' '.join(text.split())}")
-
-    def close(self) -> None:
-        """End the current progress bar."""
-        if self._progress is not None:
-            self._progress.close()
 
     @contextmanager
     def log_notes(self) -> Iterator[None]:
@@ -87,7 +76,7 @@ class Console:
 
     def _write(self, stream: TextIO, text: str) -> None:
         if stream.isatty():
-            self.close()
+            self.progress.close()
         # A file name may hold characters that the stream's encoding lacks.
         encoding = stream.encoding or "utf-8"
         try:
@@ -99,30 +88,27 @@ class Console:
 
 
 class Progress:
-    """Progress: a bar for each stage on a terminal, a few lines for each stage in a log file.
+    """A bar for each stage on a terminal (`bars`), or a line at each quarter of a stage in a log file.
 
     It is called as `(stage, done, total)`. A stage ends when `done` reaches `total`, or when another begins.
-
-    Args:
-        stream: where to.
-        bars: draw a bar; otherwise print a line at each quarter of a stage.
     """
 
-    def __init__(self, stream: TextIO, *, bars: bool) -> None:
-        self._stream, self._bars = stream, bars
+    def __init__(self, stream: TextIO, *, bars: bool, shown: bool = True) -> None:
+        self._stream, self._bars, self._shown = stream, bars, shown
         self._stage: str | None = None
         self._bar: Any = None
         self._quarter, self._begin = -1, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if not self._shown:
+            return
         if stage != self._stage or (self._bar is not None and done < self._bar.n):
             self._open(stage, total)
         if self._bar is not None:
             self._bar.total = total or None
             self._bar.update(done - self._bar.n)
         elif not self._bars and total > 0 and 4 * done // total > self._quarter:
-            self._quarter = 4 * done // total
-            seconds = time.perf_counter() - self._begin
+            self._quarter, seconds = 4 * done // total, time.perf_counter() - self._begin
             print(f"{stage}: {done}/{total} ({seconds:.1f} s)", file=self._stream, flush=True)
         if 0 < total <= done:
             self.close()
@@ -158,3 +144,42 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns as wide as their widest cell; numbers to the right, words to the left, `-` for a missing value."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    columns = list(zip(header, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    number = re.compile(r"-|[-+]?[\d.,]+(e[-+]\d+)?%?")
+    right = [bool(rows) and all(map(number.fullmatch, column[1:])) for column in columns]
+
+    def line(values: Sequence[str]) -> str:
+        padded = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, cells)])
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_number(value) if isinstance(value, float) else str(value)
+
+
+def format_number(value: float) -> str:
+    """Four significant digits, without an exponent from 0.001 to 100,000."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        digits = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}f}"
+    return f"{value:.3e}"
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.12 s`, `12.3 s`, `2 min 05 s`."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

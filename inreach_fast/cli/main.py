@@ -57,19 +57,16 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             module = import_module(f".commands.{name}", __package__)
             options.description = module.DESCRIPTION
             module.add_options(options)
-            _add_common_options(options)
+            group = options.add_argument_group("output and running")
+            add = group.add_argument
+            add("-q", "--quiet", action="store_true", help="print results and errors only")
+            add("--json", action="store_true", help="print the result as JSON on stdout, and nothing else there")
+            words = "show progress on stderr (default: if stderr is a terminal)"
+            add("--progress", action=argparse.BooleanOptionalAction).help = words  # without Python's own default
+            add("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+            add("--debug", action="store_true", help="show the traceback of an error")
             options.set_defaults(run=module.run)
     return parser
-
-
-def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output and running")
-    group.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
-    group.add_argument("--json", action="store_true", help="print the result as JSON on stdout, and nothing else there")
-    progress = group.add_argument("--progress", action=argparse.BooleanOptionalAction)
-    progress.help = "show progress on stderr (default: if stderr is a terminal)"
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,13 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return exit_codes.BROKEN_PIPE
     except Exception as error:
-        console.close()
+        console.progress.close()
         if args.debug:
             traceback.print_exc()
         console.error(_message(error))
         return exit_codes.code_of(error)
     finally:
-        console.close()
+        console.progress.close()
 
 
 def _set_threads(threads: int | None) -> None:

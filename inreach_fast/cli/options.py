@@ -48,7 +48,6 @@ def depth(text: str) -> int | str | tuple[str, ...]:
 
 
 PARAMETER_OPTIONS = tuple(field.name for field in fields(Parameters))
-"""Every parameter of `InReaCh` that the command line sets."""
 
 _BACKBONES = "wide_resnet50_2, efficientnet_lite2, timm:NAME or FILE.py:FACTORY"
 
@@ -101,13 +100,7 @@ _DEFAULT_WORDS = {"resize": "not cropped", "normalisation": "the network's own"}
 def add_parameters(
     parser: argparse.ArgumentParser, *, preset: str = "default", leave_out: Collection[str] = ()
 ) -> None:
-    """Add an option for each parameter of `InReaCh`.
-
-    Args:
-        parser: of the command.
-        preset: whose values the help texts give as defaults.
-        leave_out: parameters that the command sets in another way.
-    """
+    """Add an option for each parameter of `InReaCh` but those in `leave_out`; help texts give the preset's values."""
     defaults = Parameters.from_preset(preset)
     for title, parameters in _PARAMETERS.items():
         group = parser.add_argument_group(title)
@@ -172,7 +165,6 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def model_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_model_overrides` gave, as arguments of `InReaCh.load`."""
     return {name: getattr(args, name) for name in ("backbone", "weights", "device", "backend")}
 
 
@@ -185,11 +177,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
-    """The executor that the options ask for.
-
-    Raises:
-        ParameterError: the address of the cluster is malformed. BackendError: Ray is not installed.
-    """
+    """The executor that the options ask for; raises what `make_executor` raises."""
     if args.ray is None:
         return make_executor("local" if args.workers is None else "processes", workers=args.workers)
     if args.ray == "auto":

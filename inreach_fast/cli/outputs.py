@@ -23,11 +23,7 @@ from .console import jsonable
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, and its folder if need be: an older file stays until the new one is complete.
-
-    Raises:
-        SaveError: the file cannot be written.
-    """
+    """Write a file, and its folder if need be; an older file stays until the new one is complete. Raises SaveError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as stream:
@@ -37,14 +33,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def require_writable(*paths: Path | None) -> None:
-    """Check before the work, not after it, that files can be written.
-
-    Raises:
-        SaveError: one of them cannot; the message says why.
-    """
-    for path in paths:
-        if path is None:
-            continue
+    """Check before the work, not after it, that files can be written; SaveError says which cannot and why."""
+    for path in filter(None, paths):
         if path.is_dir():
             raise SaveError(f"{path}: is a folder; give the name of a file")
         try:
@@ -56,21 +46,12 @@ def require_writable(*paths: Path | None) -> None:
 
 
 def require_folders(*folders: Path | None) -> None:
-    """Create folders and check that files can be written there.
-
-    Raises:
-        SaveError: one of them cannot be written to; the message says why.
-    """
+    """Create folders and check that files can be written there; SaveError as for `require_writable`."""
     require_writable(*(folder / "x" for folder in folders if folder is not None))
 
 
 def write_array(path: Path, array: Array) -> None:
-    """Write an array in the format of the suffix.
-
-    Args:
-        path: .npy for any array, .png for (H,W,3) uint8 RGB, .tiff for (H,W) float32.
-        array: the array.
-    """
+    """Write an array by the suffix: .npy for any array, .png for (H,W,3) uint8 RGB, .tiff for (H,W) float32."""
     if path.suffix == ".npy":
         write_whole(path, lambda stream: np.save(stream, array, allow_pickle=False))
     else:
@@ -96,10 +77,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 class OutputNames:
     """Distinct names for the outputs of many inputs.
 
-    The inputs' own tree is kept below the output folder, from their deepest common folder on:
-    `bottle/good/000.png` and `bottle/crack/000.png` become `good/000.npy` and `crack/000.npy`. Inputs on several
-    Windows drives get a folder for each drive. Where two inputs of one folder differ only in their suffix (or in
-    upper and lower case), each keeps its full name: `000.png.npy`, `000.jpg.npy`.
+    The inputs' tree is kept from their deepest common folder on, with a folder for each Windows drive if there are
+    several: `bottle/good/000.png` and `bottle/crack/000.png` become `good/000.npy` and `crack/000.npy`. Inputs that
+    differ only in suffix or case keep their full names: `000.png.npy`, `000.jpg.npy`.
     """
 
     def __init__(self, inputs: Sequence[Path]) -> None:

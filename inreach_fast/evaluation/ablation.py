@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ParameterError
 from .protocol import ClassResult, evaluate_class
+from .supplement import PROPOSED
 
 OnResult: TypeAlias = Callable[[ClassResult], None]
 
@@ -36,7 +37,7 @@ ABLATION_ROWS: tuple[AblationRow, ...] = (
     AblationRow("local_aggregation", "Local Agg.", _LOCAL),
     AblationRow("span_filter", "Span Filter", _SPAN),
     AblationRow("sigma_filter", "σ Filter", _SIGMA),
-    AblationRow("position_embedding", "Pos. Embedding", _PROPOSED),
+    AblationRow(PROPOSED, "Pos. Embedding", _PROPOSED),
     AblationRow("mahalanobis", "Mahalanobis", {**_PROPOSED, "score": "mahalanobis"}),
     AblationRow("patchcore", "PatchCore", {**_PROPOSED, "score": "patchcore"}),
 )
@@ -79,19 +80,17 @@ def run_ablation(
     """Evaluates one class in Table 2's configurations, in its order.
 
     Args:
-        root, class_name, corrupt: see `evaluate_class`.
+        root, class_name, corrupt, options: see `evaluate_class`. With a cache the backbone describes each image twice,
+            once for each aggregation width.
         rows: keys of the configurations; None: all.
         parameters: overrides for every row; a row's own come after them.
         on_result: called after each row.
-        options: of `evaluate_class` (shuffle, preset, backbone, layout, cache, progress). With a cache the backbone
-            describes each image twice, once for each aggregation width.
 
     Raises:
         ParameterError: an unknown row. And what `evaluate_class` raises.
     """
     keys = [row.key for row in ABLATION_ROWS]
-    unknown = sorted(set(rows or ()) - set(keys))
-    if unknown:
+    if unknown := sorted(set(rows or ()) - set(keys)):
         raise ParameterError(f"rows: unknown {', '.join(unknown)}; choose from {', '.join(keys)}")
     runs = (
         {"parameters": row.overrides, "label": row.name, "table2_column": row.key}
@@ -120,7 +119,7 @@ def run_depth_sweep(
             "parameters": {"depth": depth},
             "label": f"depth {depth}",
             # Figure 1 has no table of numbers; Tables 1 and 2 are for depth 13.
-            "table2_column": "position_embedding" if depth == 13 else None,
+            "table2_column": PROPOSED if depth == 13 else None,
         }
         for depth in depths
     )

@@ -38,12 +38,9 @@ class FeatureCache:
     def described(
         self, batch: UInt8Array, describe: Callable[[UInt8Array], FloatArray], fingerprint: str
     ) -> FloatArray:
-        """The descriptors of a batch: float32 (B, P, dim).
+        """Descriptors (B, P, dim) of network inputs (B, h, w, 3); `describe` gives those that the cache does not hold.
 
-        Args:
-            batch: network inputs, uint8 (B, h, w, 3).
-            describe: called with the images that the cache does not hold.
-            fingerprint: names everything else that the result depends on (backbone, levels, dim, neighbourhood).
+        ``fingerprint`` names everything else that the result depends on (backbone, levels, dim, neighbourhood).
         """
         paths = [self._path(image, fingerprint) for image in batch]
         found = [_read(path) for path in paths]
@@ -57,8 +54,7 @@ class FeatureCache:
         return np.stack([rows for rows in found if rows is not None])
 
     def _path(self, image: UInt8Array, fingerprint: str) -> Path:
-        key = hashlib.sha256()
-        key.update(f"inreach_fast descriptors 1|{fingerprint}|{image.dtype.str}|{image.shape}|".encode())
+        key = hashlib.sha256(f"inreach_fast descriptors 1|{fingerprint}|{image.dtype.str}|{image.shape}|".encode())
         key.update(np.ascontiguousarray(image).data)
         name = key.hexdigest()
         return self.folder / name[:2] / f"{name}.npy"

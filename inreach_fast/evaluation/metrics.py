@@ -16,9 +16,6 @@ from scipy.ndimage import label
 from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 
-#: False-positive rate up to which PRO is integrated (Bergmann et al., MVTec AD).
-PRO_LIMIT = 0.3
-
 
 class BestF1(NamedTuple):
     """The largest F1 over all thresholds, and the highest threshold with it (positive: ``score >= threshold``)."""
@@ -48,26 +45,23 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
         DataError: only one class is present. MixedSizesError: the lengths differ. NonFiniteError: NaN or infinity.
         ParameterError: labels are not binary.
     """
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(truth, score))
+    return float(roc_auc_score(*_checked(labels, scores)))
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision: precision summed over the steps of recall, no interpolation; see `auroc`."""
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(truth, score))
+    return float(average_precision_score(*_checked(labels, scores)))
 
 
 def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     """The best F1 over all thresholds; arguments and errors as for `auroc`."""
-    truth, score = _checked(labels, scores)
     from sklearn.metrics import precision_recall_curve
 
-    precision, recall, thresholds = precision_recall_curve(truth, score)
+    precision, recall, thresholds = precision_recall_curve(*_checked(labels, scores))
     precision, recall = precision[:-1], recall[:-1]  # the curve's last point (1, 0) has no threshold
     total = precision + recall
     f1 = np.divide(2.0 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
@@ -76,7 +70,7 @@ def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     return BestF1(float(f1[best]), float(thresholds[best]))
 
 
-def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = PRO_LIMIT) -> float:
+def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = 0.3) -> float:
     """PRO: area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 
     A region is an 8-connected component of one image's mask, as in the MVTec AD evaluation. All regions have the same
@@ -85,7 +79,7 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
 
     Args:
         masks: n ground-truth masks (H, W), non-zero is defect. maps: n anomaly maps (H, W) of the same sizes.
-        limit: the false-positive rate, above 0 and at most 1.
+        limit: the false-positive rate, above 0 and at most 1; 0.3 as for MVTec AD (Bergmann et al.).
 
     Raises:
         DataError: no defect pixel or no normal pixel. MixedSizesError: the sizes differ. NonFiniteError: NaN or

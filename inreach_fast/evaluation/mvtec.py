@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,20 +25,21 @@ from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
 from .supplement import corruption_list
 
 Layout = Literal["mvtec", "folder"]
-LAYOUTS: tuple[str, ...] = ("mvtec", "folder")
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its name within its split (``"crack/007.png"``), and its truth."""
+    """One image: its file, its name within its split (``"crack/007.png"``), and its mask if it is defective."""
 
     path: Path
     name: str
-    kind: str
-    defective: bool
-    mask_path: Path | None
+    mask_path: Path | None = None
+
+    @property
+    def defective(self) -> bool:
+        return self.mask_path is not None
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,6 @@ class TrainingSet:
     samples: tuple[Sample, ...]
     from_test: tuple[bool, ...]
 
-    @property
-    def overlap(self) -> frozenset[str]:
-        """Names of the test images that are in the training set too."""
-        return frozenset(s.name for s, added in zip(self.samples, self.from_test, strict=True) if added)
-
 
 def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
     """Sorted names of the class folders in root (those with ``train`` and ``test``).
@@ -75,10 +71,8 @@ def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
     train = Path("train", "good") if layout == "mvtec" else Path("train")
     names = sorted(p.name for p in base.iterdir() if (p / train).is_dir() and (p / "test").is_dir())
     if not names:
-        raise EmptyFolderError(
-            f"{base}: no class folder in it ({layout} layout: CLASS/{train.as_posix()} and CLASS/test); "
-            "give the folder that holds the classes"
-        )
+        expected = f"{layout} layout: CLASS/{train.as_posix()} and CLASS/test"
+        raise EmptyFolderError(f"{base}: no class folder in it ({expected}); give the folder that holds the classes")
     return names
 
 
@@ -132,15 +126,14 @@ def read_mask(sample: Sample) -> BoolArray | None:
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ImageError(f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it") from error
-    if pixels.ndim == 3:
-        # Without the alpha channel, which is 255 everywhere.
-        colours = pixels[..., : 1 if pixels.shape[2] == 2 else 3]
-        return np.asarray(colours.any(axis=2))
+    if pixels.ndim == 3:  # without the alpha channel, which is 255 everywhere
+        return np.asarray(pixels[..., : 1 if pixels.shape[2] == 2 else 3].any(axis=2))
     return np.asarray(pixels != 0)
 
 
 def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
-    train = [_good(path) for path in _images(base / "train" / "good", "the good training images")]
+    good = _images(base / "train" / "good", "the good training images")
+    train = [Sample(path, f"good/{path.name}") for path in good]
     folder = _folder(base / "test", "the test images")
     kinds = sorted(p for p in folder.iterdir() if p.is_dir())
     if not kinds:
@@ -149,19 +142,15 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     for kind in kinds:
         paths = _images(kind, "test images")
         if kind.name == "good":
-            test += map(_good, paths)
+            test += [Sample(path, f"good/{path.name}") for path in paths]
             continue
         truth = _folder(base / "ground_truth" / kind.name, f"the masks of test/{kind.name}")
         for path in paths:
             mask = truth / f"{path.stem}_mask.png"
             if not mask.is_file():
                 raise DataError(f"{mask}: missing; the defective test image {path} needs its mask")
-            test.append(Sample(path, f"{kind.name}/{path.name}", kind.name, True, mask))
+            test.append(Sample(path, f"{kind.name}/{path.name}", mask))
     return train, test
-
-
-def _good(path: Path) -> Sample:
-    return Sample(path, f"good/{path.name}", "good", False, None)
 
 
 def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
@@ -169,20 +158,17 @@ def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
     for split in ("train", "test"):
         folder = base / "masks" / split
         masks = {p.stem: p for p in (_sorted_images(folder) if folder.is_dir() else [])}
-        samples = []
-        for path in _images(base / split, f"the {split} images"):
-            mask = masks.pop(path.stem, None)
-            samples.append(Sample(path, path.name, "good" if mask is None else "defect", mask is not None, mask))
+        paths = _images(base / split, f"the {split} images")
+        splits.append([Sample(path, path.name, masks.pop(path.stem, None)) for path in paths])
         if masks:
-            stray = sorted(masks.values())[0]
+            stray = min(masks.values())
             raise DataError(f"{stray}: this mask has no image of its name in {base / split}; rename or remove it")
-        splits.append(samples)
     return splits[0], splits[1]
 
 
 def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise ParameterError(f"layout: must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout not in get_args(Layout):
+        raise ParameterError(f"layout: must be one of {', '.join(get_args(Layout))}, got {layout!r}")
 
 
 def _folder(path: Path, what: str) -> Path:

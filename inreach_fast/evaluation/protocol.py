@@ -1,11 +1,8 @@
 """The paper's evaluation protocol for one class (ALGORITHM section 7).
 
-Reads the class, corrupts and orders its training list, fits, predicts every test image, and compares with the truth
-*at the network's input resolution*: each mask is resized (nearest), cropped and rotated like its image. Pixel figures
-are over all pixels of all test images. The corruptions are in the test set too; all figures are given with and without
-them.
-
-Test images are streamed; one float32 map of each is kept (0.2 MB at 224 x 224).
+Predictions are compared with the truth *at the network's input resolution*: each mask is resized (nearest), cropped
+and rotated like its image. Pixel figures are over all pixels of all test images. The corruptions are in the test set
+too; all figures are given with and without them. One float32 map of each test image is kept (0.2 MB at 224 x 224).
 """
 
 from __future__ import annotations
@@ -29,10 +26,7 @@ from ..progress import Progress, no_progress
 from . import metrics
 from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
-from .supplement import expected_image_auroc, expected_pixel_auroc, expected_transpose_score
-
-#: The corruption level of the supplement's Table 2, the only one with pixel figures.
-TABLE2_CORRUPT = 10
+from .supplement import PROPOSED, expected_figures
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def evaluate_class(
     cache: str | Path | FeatureCache | None = None,
     progress: Progress | None = None,
     label: str = "",
-    table2_column: str | None = "position_embedding",
+    table2_column: str | None = PROPOSED,
 ) -> ClassResult:
     """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
@@ -119,7 +113,7 @@ def evaluate_class(
         The errors of `read_dataset` and of `InReaCh`. A broken image ends the evaluation, because figures over fewer
         images would not be comparable.
     """
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     dataset = read_dataset(root, class_name, layout=layout)
     training = make_training_set(dataset, corrupt=corrupt, shuffle=shuffle)
     chosen = dict(parameters or {})
@@ -133,7 +127,7 @@ def evaluate_class(
         model._describer = CachedDescriber(model._describer, cache)
 
     model.fit([sample.path for sample in training.samples], progress=progress)
-    after_fit = time.perf_counter()
+    times.append(time.perf_counter())
     geometry, angles = model.geometry, model.rotations_
     train_masks = [
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]))
@@ -143,19 +137,15 @@ def evaluate_class(
         model.nominal_.image_index, model.nominal_.patch_index, train_masks, model.grid_
     )
     scores, maps, masks = _predict(model, dataset.test, progress or no_progress)
-    predicted = time.perf_counter()
+    times.append(time.perf_counter())
 
     labels = np.array([sample.defective for sample in dataset.test])
-    trained_on = np.array([sample.name in training.overlap for sample in dataset.test])
+    corruptions = {sample.name for sample in compress(training.samples, training.from_test)}
+    trained_on = np.array([sample.name in corruptions for sample in dataset.test])
     everything = figures(labels, scores, masks, maps)
     fresh = everything if not trained_on.any() else figures(labels, scores, masks, maps, keep=~trained_on)
-    done = time.perf_counter()
-    expected: dict[str, float | None] = {"image_auroc": None, "pixel_auroc": None}
-    expected["transpose_score"] = expected_transpose_score(dataset.class_name)
-    if table2_column == "position_embedding":
-        expected["image_auroc"] = expected_image_auroc(dataset.class_name, corrupt)
-    if table2_column is not None and corrupt == TABLE2_CORRUPT:
-        expected["pixel_auroc"] = expected_pixel_auroc(dataset.class_name, table2_column)
+    times.append(time.perf_counter())
+    seconds = dict(zip(("fit", "predict", "metrics"), np.diff(times).tolist(), strict=True))
     return ClassResult(
         class_name=dataset.class_name,
         corrupt=corrupt,
@@ -166,7 +156,7 @@ def evaluate_class(
         parameters=model.parameters.as_dict(),
         with_overlap=everything,
         without_overlap=fresh,
-        overlap=tuple(sample.name for sample in dataset.test if sample.name in training.overlap),
+        overlap=tuple(sample.name for sample in dataset.test if sample.name in corruptions),
         nominal=nominal,
         transpose_score=model.transpose_score_,
         positions=bool(model.positions_),
@@ -179,14 +169,9 @@ def evaluate_class(
             "overlap_defective": int((labels & trained_on).sum()),
             "nominal_patches": len(model.nominal_),
         },
-        seconds={
-            "fit": after_fit - started,
-            "predict": predicted - after_fit,
-            "metrics": done - predicted,
-            "total": done - started,
-        },
+        seconds=seconds | {"total": times[-1] - times[0]},
         fit_report=model.report_.as_dict(),
-        expected=expected,
+        expected=expected_figures(dataset.class_name, corrupt, table2_column),
     )
 
 
@@ -198,12 +183,7 @@ def figures(
     *,
     keep: BoolArray | None = None,
 ) -> Figures:
-    """All figures over test images; None where the truth is all good or all defective.
-
-    Args:
-        labels: bool (n,), True is defective. scores: float32 (n,). masks, maps: n of (H, W) each.
-        keep: bool (n,), which images count; None: all.
-    """
+    """All figures over test images: labels and scores (n,), n masks and maps (H, W); `keep`, bool (n,), selects."""
     if keep is not None:
         labels, scores = labels[keep], scores[keep]
         masks, maps = list(compress(masks, keep)), list(compress(maps, keep))
@@ -227,15 +207,12 @@ def _ranking(of: str, truth: BoolArray, scores: FloatArray) -> dict[str, float |
 
 
 def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolArray | None:
-    """The sample's mask at the network's input: bool (h, w); None for an image without a mask.
+    """The sample's mask at the network's input, bool (h, w), rotated like its image; None if it has no mask.
 
-    It is resized to the geometry's ``resize`` by the nearest pixel, so that it stays binary, then centre-cropped and
-    rotated by ``degrees`` like the image; pixels from outside count as good.
+    Pixels from outside the image count as good.
     """
     mask = read_mask(sample)
-    if mask is None:
-        return None
-    return np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
+    return None if mask is None else np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
 
 
 def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:

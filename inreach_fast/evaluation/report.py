@@ -7,14 +7,13 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ParameterError, SaveError
 from ..storage.files import whole_file
 from .protocol import ClassResult
 
 Style = Literal["markdown", "plain"]
-STYLES: tuple[str, ...] = ("markdown", "plain")
 
 #: Printed where a figure is undefined or the supplement has none.
 ABSENT = "-"
@@ -52,10 +51,7 @@ def format_table(results: Sequence[ClassResult], *, style: Style = "markdown") -
     """One row for each result, with the supplement's figures (``suppl.``) and those without the corruptions.
 
     Results of several classes with one label, corruption level and order are followed by a row "Average", as in the
-    supplement. Columns without any value are left out.
-
-    Raises:
-        ParameterError: an unknown style.
+    supplement. Columns without any value are left out. Raises ParameterError for an unknown style.
     """
     rows = [_names(result, result.class_name) + _cells([result]) for result in results]
     for members in _groups(results, "label", "corrupt", "shuffle"):
@@ -132,8 +128,8 @@ def _cells(members: Sequence[ClassResult]) -> list[str]:
 
 
 def _layout(head: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> str:
-    if style not in STYLES:
-        raise ParameterError(f"style: must be one of {', '.join(STYLES)}, got {style!r}")
+    if style not in get_args(Style):
+        raise ParameterError(f"style: must be one of {', '.join(get_args(Style))}, got {style!r}")
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] not in ("", ABSENT) for row in rows)]
     table = [[row[i] for i in kept] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in table) for i in range(len(kept))]

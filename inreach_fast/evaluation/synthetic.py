@@ -1,9 +1,8 @@
 """Labelled, unsorted images cut from real photographs of surfaces: the demo's data, and small data for tests.
 
 The photographs (brick, gravel, grass; 512 x 512, CC0) are part of scikit-image. Each image is a crop at a random place,
-slightly rotated, scaled, lit and noisy, as a camera over a moving surface sees it. Training and test crops come from
-parts of the photograph that do not touch. Then defects are added, with their exact masks: a patch of another surface,
-a scratch, a stain, a blurred region.
+slightly rotated, scaled, lit and noisy. Training and test crops come from parts of the photograph that do not touch.
+Then defects are added, with their masks: a patch of another surface, a scratch, a stain, a blurred region.
 """
 
 from __future__ import annotations
@@ -151,15 +150,10 @@ def _defective_crop(
         visible = np.abs(changed - crop) >= _LEAST_CHANGE
         # A defect can be invisible (a small blur within one brick): then another view and place are drawn.
         if visible.sum() >= 0.002 * visible.size:
-            mask = _solid(visible)
+            # Closed and filled: pixels in a defect that happen to match what they cover belong to it too.
+            closed = binary_closing(np.pad(visible, 3), structure=np.ones((5, 5), dtype=bool))
+            mask: BoolArray = binary_fill_holes(closed)[3:-3, 3:-3]
             return crop, np.where(mask, changed, crop), mask
-
-
-def _solid(mask: BoolArray) -> BoolArray:
-    """Closes and fills a mask: pixels in a defect that happen to match what they cover belong to it too."""
-    padded = np.pad(mask, 3)
-    solid: BoolArray = binary_fill_holes(binary_closing(padded, structure=np.ones((5, 5), dtype=bool)))[3:-3, 3:-3]
-    return solid
 
 
 def _blob(size: int, radius: float, rng: np.random.Generator) -> FloatArray:

@@ -22,10 +22,8 @@ _short.maxother = _short.maxstring = 100
 
 
 class PackedTask(NamedTuple):
-    """A pickled task, and what messages call it."""
-
     blob: bytes
-    name: str
+    name: str  # for messages
 
 
 class PackedError(Exception):
@@ -43,7 +41,7 @@ class _Pickler(pickle.Pickler):
     """Refuses objects that are defined in the running program: workers do not import it."""
 
     def reducer_override(self, obj: Any) -> Any:
-        named = obj if isinstance(obj, type) or callable(obj) else type(obj)
+        named = obj if callable(obj) else type(obj)
         if getattr(named, "__module__", None) == "__main__":
             name = getattr(named, "__qualname__", type(obj).__qualname__)
             raise pickle.PicklingError(
@@ -54,15 +52,9 @@ class _Pickler(pickle.Pickler):
 
 
 def pack(value: Any, what: str, arrays: Callable[[pickle.PickleBuffer], None] | None = None) -> bytes:
-    """A pickled object.
+    """The pickled value; ParameterError, which calls it `what`, if it cannot be pickled.
 
-    Args:
-        value: the object.
-        what: what the error message calls it.
-        arrays: called with the memory of each array, which then stays out of the pickle.
-
-    Raises:
-        ParameterError: it cannot be pickled.
+    ``arrays`` is called with the memory of each array, which then stays out of the pickle.
     """
     file = io.BytesIO()
     try:
@@ -76,7 +68,6 @@ def pack(value: Any, what: str, arrays: Callable[[pickle.PickleBuffer], None] | 
 
 
 def packed(tasks: Iterable[Any]) -> Iterator[PackedTask]:
-    """Tasks, pickled one by one."""
     for number, task in enumerate(tasks):
         yield PackedTask(pack(task, f"task {number}"), str(getattr(task, "name", "")) or _short.repr(task))
 
@@ -98,7 +89,7 @@ def unpacked(results: Iterable[bytes]) -> Iterator[Any]:
 
 
 def perform(function: Callable[[Any], Any], blob: bytes) -> tuple[str, bytes]:
-    """Runs one task in a worker: ("result", its pickled result) or ("error", its pickled error)."""
+    """Runs one task in a worker; returns ("result", its pickled result) or ("error", its pickled error)."""
     try:
         return "result", pack(function(pickle.loads(blob)), "result")
     except BaseException as error:  # raised where the result is requested
@@ -130,9 +121,7 @@ def unpack_error(blob: bytes) -> BaseException:
 
 @contextmanager
 def spec_file(spec: Any) -> Iterator[str]:
-    """The path of a temporary file with a spec, which all workers of this machine map.
-
-    The descriptors of the seed images are more than a hundred megabytes; mapped, they are in memory once.
+    """The path of a temporary file with a spec. All workers of this machine map it, so its arrays are in memory once.
 
     Raises:
         ParameterError: the spec cannot be pickled. SaveError: no space for it.
@@ -171,6 +160,5 @@ def spec_parts(path: str) -> list[memoryview]:
     return parts
 
 
-def load_spec(parts: Sequence[Any]) -> Any:
-    """The spec of such parts; its arrays are views of them."""
+def load_spec(parts: Sequence[Any]) -> Any:  # its arrays are views of the parts
     return pickle.loads(parts[0], buffers=parts[1:])

@@ -1,8 +1,7 @@
 """Worker processes on this machine: the executor, this process's end of the connection to one, and what runs in it.
 
-Processes are spawned, not forked: threads and CUDA do not survive a fork. `concurrent.futures.ProcessPoolExecutor`
-would not do here: a lost worker breaks its whole pool and is not named, workers outlive a program that is killed, and
-programs need a main guard.
+Processes are spawned: threads and CUDA do not survive a fork. A `concurrent.futures.ProcessPoolExecutor` would break as
+a whole, and name no task, if a worker is lost; its workers outlive a killed program, which also needs a main guard.
 """
 
 from __future__ import annotations
@@ -55,11 +54,7 @@ class ProcessExecutor:
 
 
 def start_process(target: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
-    """Starts a process that runs ``target(connection, *args)``; returns it and this end of the connection.
-
-    Raises:
-        ExecutorError: the system does not allow one more process.
-    """
+    """Starts a process that runs ``target(connection, *args)``; returns it and this end of the connection."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
@@ -80,11 +75,8 @@ def start_process(target: Callable[..., None], *args: Any) -> tuple[BaseProcess,
 class ConnectedWorker:
     """`scheduling.PoolWorker` at the other end of a connection; a thread sends it tasks and takes its answers.
 
-    Args:
-        connection: sends pairs ("result", value), ("error", `pack_error`) or ("lost", reason): first whether the spec
-            was built, then one for each task.
-        process: the process that holds the other end.
-        ended: the error if the process has ended.
+    An answer is ("result", value), ("error", `pack_error`) or ("lost", reason). The first says whether the spec was
+    built. ``process`` holds the other end; ``ended`` makes the error if it has ended.
     """
 
     def __init__(self, connection: Connection, process: BaseProcess, ended: Callable[[], Exception]) -> None:
@@ -95,8 +87,7 @@ class ConnectedWorker:
         self.ready = self.submit(None)
         threading.Thread(target=self._exchange, name="inreach-worker", daemon=True).start()
 
-    def submit(self, task: PackedTask | None) -> Future[Any]:
-        """Queues a task; None: only waits for an answer."""
+    def submit(self, task: PackedTask | None) -> Future[Any]:  # None: only wait for an answer
         future: Future[Any] = Future()
         self._requests.put((task, future))
         return future
@@ -136,14 +127,11 @@ class ConnectedWorker:
 
 
 class _ProcessWorker(ConnectedWorker):
-    """A worker process of this machine."""
-
     def __init__(self, spec: str, threads: Mapping[str, Any]) -> None:
         process, connection = start_process(_serve, spec, threads)
         super().__init__(connection, process, self._how_it_ended)
 
     def stop(self) -> None:
-        """Ends the process now."""
         super().stop()
         self._process.kill()
         self._process.join(5.0)
@@ -165,11 +153,9 @@ class _ProcessWorker(ConnectedWorker):
 
 
 def begin_process(output: int, folder: str) -> None:
-    """Leaves Ctrl-C to the parent, sends stdout to a file descriptor, and ends the process when its parent ends.
+    """Leaves Ctrl-C to the parent, sends stdout to the file descriptor `output`, and ends when the parent ends.
 
-    Args:
-        output: the file descriptor.
-        folder: temporary files, removed if the parent was killed.
+    ``folder`` holds temporary files; it is removed if the parent was killed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):
@@ -199,7 +185,6 @@ def _serve(connection: Connection, spec: str, threads: Mapping[str, Any]) -> Non
 
 
 def processors() -> int:
-    """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -230,6 +215,5 @@ def build(load: Callable[[], Any], threads: Mapping[str, Any]) -> Callable[[Any]
 
 
 def _set_torch_threads(count: int | None) -> None:
-    torch = sys.modules.get("torch")  # a worker without torch need not import it
-    if torch is not None and count is not None:
-        torch.set_num_threads(count)
+    if count is not None and "torch" in sys.modules:  # a worker without torch need not import it
+        sys.modules["torch"].set_num_threads(count)

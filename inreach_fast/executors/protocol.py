@@ -13,10 +13,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Spec(Protocol[Task_contra, Result_co]):
-    """Describes a job: data that can be pickled, sent to each worker once.
-
-    Its arrays are shared by the workers of one machine and are read-only there.
-    """
+    """Describes a job: data that can be pickled, sent to each worker once. Its arrays are read-only there."""
 
     def build(self) -> Callable[[Task_contra], Result_co]:
         """Returns the function that maps a task to its result; called once in each worker.
@@ -31,13 +28,8 @@ class Executor(Protocol):
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yields the results in the order of the tasks.
 
-        Args:
-            spec: the job.
-            tasks: consumed lazily, a few tasks per worker ahead of the results.
-
-        Returns:
-            An iterator. Workers are started when it is first advanced, and end when it is exhausted or closed or
-            raises.
+        The tasks are consumed lazily, a few per worker ahead of the results.
+        Workers start when the iterator is first advanced, and end when it is exhausted or closed or raises.
 
         Raises:
             Whatever a task raises, after the results of all earlier tasks.

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, Listener
 from typing import Any, Final, NamedTuple
@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ..errors import ClusterError
-from .payload import pack_error, spec_parts
-from .processes import begin_process
+from .payload import load_spec, pack_error, perform, spec_parts
+from .processes import begin_process, build
 
 _PROBE_EVERY: Final = 2.0
 _SHUTDOWN_SECONDS: Final = 8.0
@@ -32,8 +32,6 @@ _LONGEST_FOLDER: Final = 40  # bytes: a Unix socket's path may have 107, Ray add
 
 
 class BridgeSettings(NamedTuple):
-    """What the bridge needs to know."""
-
     address: str | None  # None: of a cluster that runs on this machine; "local": start one
     workers: int | None
     kernel_threads: int
@@ -88,6 +86,12 @@ def run_bridge(connection: Connection, settings: BridgeSettings) -> None:
     os._exit(0)
 
 
+def knock(address: str, seconds: float) -> None:
+    """Connects to "HOST:PORT" or "ray://HOST:PORT"; OSError if nothing listens there, ValueError if it is neither."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+
+
 def _as_cluster_error(address: str | None, error: BaseException) -> ClusterError:
     words, chain, cause = " ".join(str(error).split())[:300], str(error), error.__cause__
     while cause is not None:
@@ -102,8 +106,6 @@ def _as_cluster_error(address: str | None, error: BaseException) -> ClusterError
 
 
 class _Cluster:
-    """A cluster that this process has joined."""
-
     def __init__(self, settings: BridgeSettings) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads these when it is imported
         if settings.address == "local" and "RAY_AUTH_MODE" not in os.environ:
@@ -133,13 +135,12 @@ class _Cluster:
 
     def watch(self) -> None:
         """Ends this process, with a last word, if the head does not answer or no worker can be placed."""
-        host, _, port = self.address.removeprefix("ray://").rpartition(":")
         answered = placed = time.monotonic()
         silent, full = self._settings.silent_seconds, self._settings.place_seconds
         while True:
             time.sleep(_PROBE_EVERY)
             try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_EVERY).close()
+                knock(self.address, _PROBE_EVERY)
                 answered = time.monotonic()
             except OSError:
                 if time.monotonic() - answered > silent:
@@ -158,7 +159,7 @@ class _Cluster:
             try:
                 connection.send(self._start(actor))
                 while True:
-                    connection.send(get(actor.run.remote(connection.recv_bytes())))
+                    connection.send(get(actor.call.remote(_run_task, connection.recv_bytes())))
             except self.ray.exceptions.RayError as error:
                 connection.send(("lost", _reason(error)))
         self._placed.discard(actor)
@@ -173,12 +174,11 @@ class _Cluster:
         self._placed.add(actor)
         node = facts["node"]
         for name, version in settings.versions.items():
-            found = facts["versions"][name]
-            if found != version:
+            if (found := facts["versions"][name]) != version:
                 problem = f"Ray worker on {node}: {name} is {found} there and {version} here; install {version}"
                 return "error", pack_error(ClusterError(problem))
         threads = {"kernel_threads": self.processors, "torch_threads": settings.torch_threads}
-        error = self.ray.get(actor.build.remote([self._spec], threads))
+        error = self.ray.get(actor.call.remote(_build_spec, [self._spec], threads))
         if error is not None:
             return "error", error
         here, there = settings.processor, facts["processor"]
@@ -207,7 +207,7 @@ def _shares(nodes: list[dict[str, Any]], threads: int, workers: int | None) -> t
     machine has so many, or if ``workers`` would not fit.
     """
     counts = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-    counts = [count for count in counts if count > 0] or [1]
+    counts = list(filter(None, counts)) or [1]
     share = max(1, min(threads, *counts))
     if workers is not None:
         while share > 1 and sum(count // share for count in counts) < workers:
@@ -221,12 +221,6 @@ def _actor_class() -> type:
     class InReaChWorker:
         def hello(self, environment: dict[str, str], folder: str, path: list[str], names: list[str]) -> dict[str, Any]:
             """Takes over the environment, and the folder and module path where they exist; returns the versions."""
-            import importlib
-            import os
-            import socket
-            import sys
-            from contextlib import suppress
-
             os.environ.update(environment)
             with suppress(OSError):
                 os.chdir(folder)
@@ -241,23 +235,24 @@ def _actor_class() -> type:
             processor = torch and str(torch.backends.cpu.get_cpu_capability())
             return {"node": socket.gethostname(), "versions": versions, "processor": processor}
 
-        def build(self, spec: list[Any], threads: dict[str, Any]) -> bytes | None:
-            """Builds the worker's function; returns the pickled error, if any."""
-            import ray
-
-            from inreach_fast.executors import payload, processes
-
-            try:
-                parts = ray.get(spec[0])
-                self.function = processes.build(lambda: payload.load_spec(parts), threads)
-            except BaseException as error:
-                return payload.pack_error(error)
-            return None
-
-        def run(self, task: bytes) -> tuple[str, bytes]:
-            """See `payload.perform`."""
-            from inreach_fast.executors import payload
-
-            return payload.perform(self.function, task)
+        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            """Calls a function of this package, which the machine is known to have by now."""
+            return function(self, *arguments)
 
     return InReaChWorker
+
+
+def _build_spec(worker: Any, spec: list[Any], threads: dict[str, Any]) -> bytes | None:
+    """Builds the function of an actor; returns the pickled error, if any."""
+    import ray
+
+    try:
+        parts = ray.get(spec[0])
+        worker.function = build(lambda: load_spec(parts), threads)
+    except BaseException as error:
+        return pack_error(error)
+    return None
+
+
+def _run_task(worker: Any, task: bytes) -> tuple[str, bytes]:
+    return perform(worker.function, task)

@@ -1,8 +1,7 @@
 """Workers on a Ray cluster, as the fitting process sees them.
 
-This process never becomes a Ray driver. Ray ends a driver that loses its cluster after a minute, sends SIGTERM to one
-that cannot join, and prints to its stdout. So a process of its own, the bridge (`ray_bridge`), is the driver. If it
-ends, the error here is an ordinary `ClusterError`.
+This process never becomes a Ray driver, which Ray may end with SIGTERM; the bridge (`ray_bridge`), a process of its
+own, does. If it ends, the error here is an ordinary `ClusterError`. See docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -23,19 +21,15 @@ from .._version import __version__
 from ..errors import BackendError, ClusterError
 from .processes import ConnectedWorker, start_process, thread_settings
 from .protocol import Result, Spec, Task
-from .ray_bridge import BridgeSettings, Joined, run_bridge
+from .ray_bridge import BridgeSettings, Joined, knock, run_bridge
 from .scheduling import Pool, run_on_pool
 
-JOIN_SECONDS: Final = 30.0
-"""Time in which a running cluster must accept us."""
-LOCAL_START_SECONDS: Final = 120.0
-"""Time in which a cluster that is started here must be up."""
-PLACE_SECONDS: Final = 120.0
-"""Time without any worker placed after which the cluster counts as full or lost."""
-SILENT_SECONDS: Final = 20.0
-"""Time without an answer from the head after which the cluster counts as lost; after 60 Ray would end the bridge."""
+JOIN_SECONDS: Final = 30.0  # for a running cluster to accept us
+LOCAL_START_SECONDS: Final = 120.0  # for a cluster that is started here to be up
+PLACE_SECONDS: Final = 120.0  # without any worker placed, until the cluster counts as full or lost
+SILENT_SECONDS: Final = 20.0  # without an answer from the head, until it counts as lost; after 60 Ray ends the bridge
+# Prefixes of the variables that workers get: the kernels, torch and oneDNN choose their code by them.
 _ENVIRONMENT: Final = ("INREACH_", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Prefixes of the variables that workers get: the kernels, torch and oneDNN choose their code by them."""
 _PROBE_SECONDS: Final = 5.0
 _END_SECONDS: Final = 10.0
 
@@ -73,9 +67,18 @@ class _Bridge(AbstractContextManager[Pool]):
     """The process that is the Ray driver; its constructor returns when it has joined a cluster."""
 
     def __init__(self, path: str, address: str | None, workers: int | None) -> None:
-        address = address or _default_address()
+        ray = sys.modules.get("ray")
+        if not address and ray is not None and ray.is_initialized():  # the cluster that this process has joined
+            address = str(ray.get_runtime_context().gcs_address)
+        address = address or os.environ.get("RAY_ADDRESS") or None
         if address not in (None, "auto", "local"):
-            _probe(address)
+            try:
+                knock(address, _PROBE_SECONDS)  # Ray would try for minutes
+            except (OSError, ValueError) as error:
+                raise ClusterError(
+                    f"Ray cluster {address}: cannot be reached ({error}); start it with `ray start --head`, which "
+                    "prints its address, or use executor='processes'"
+                ) from error
         self._folder = os.path.dirname(path)
         self._named = f"Ray cluster {address or 'of this machine'}"
         joined = self._join(address, workers)
@@ -148,33 +151,11 @@ class _Bridge(AbstractContextManager[Pool]):
         return ""
 
 
-def _default_address() -> str | None:
-    """The address of the cluster that this process has joined, or the environment's."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        return str(ray.get_runtime_context().gcs_address)
-    return os.environ.get("RAY_ADDRESS") or None
-
-
-def _probe(address: str) -> None:
-    """Raises ClusterError if nothing listens at the address: Ray would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"Ray cluster {address}: cannot be reached ({error}); start it with `ray start --head`, which prints its "
-            "address, or use executor='processes'"
-        ) from error
-
-
 def _versions() -> dict[str, str]:
     """What must be the same on every machine for the same bits."""
-    versions = {"inreach_fast": __version__}
     torch = sys.modules.get("torch")
-    if torch is not None:
-        versions["torch"] = str(torch.__version__).partition("+")[0]
-    return versions
+    versions = {} if torch is None else {"torch": str(torch.__version__).partition("+")[0]}
+    return {"inreach_fast": __version__} | versions
 
 
 def _processor() -> str | None:

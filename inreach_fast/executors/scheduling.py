@@ -1,10 +1,5 @@
 """Which worker runs which task, and what is repeated when a worker is lost; the same for processes and clusters.
 
-                 tasks, pulled lazily
-                         |
-    lost workers' --> to do --> workers --> outcomes --> results, in the order of the tasks
-    tasks first
-
 At most `IN_FLIGHT` tasks per worker are pulled and not yet yielded, which bounds the memory. A worker runs its tasks
 in the order in which it received them, so a lost worker was busy with the first of them. That task gets a strike, and
 three strikes end the run. Tasks are independent, so repeating them does not change a result.
@@ -24,14 +19,10 @@ from typing import Any, Final, Protocol
 from ..errors import WorkerLostError
 from .payload import PackedTask, packed, spec_file, unpacked
 
-IN_FLIGHT: Final = 2
-"""Tasks per worker that are with it, or done and not yet yielded: one to run, one to run next."""
-MOST_STRIKES: Final = 3
-"""Workers that may be lost while they run the same task."""
-MOST_FAILED_STARTS: Final = 3
-"""Workers that may be lost in a row while they start."""
-MOST_LOSSES: Final = 3
-"""Losses per worker in a row, with no task finished between them."""
+IN_FLIGHT: Final = 2  # tasks per worker that are with it, or done and not yet yielded: one to run, one to run next
+MOST_STRIKES: Final = 3  # workers that may be lost while they run the same task
+MOST_FAILED_STARTS: Final = 3  # workers that may be lost in a row while they start
+MOST_LOSSES: Final = 3  # losses per worker in a row, with no task finished between them
 
 _log = logging.getLogger("inreach_fast.executors")
 
@@ -46,8 +37,7 @@ class PoolWorker(Protocol):
     ready: Future[Any]
     """Done when the worker has built its spec: a warning or None; raises what the spec raised."""
 
-    def submit(self, task: PackedTask) -> Future[Any]:
-        """Queues a task."""
+    def submit(self, task: PackedTask) -> Future[Any]: ...
 
     def stop(self) -> None:
         """Ends the worker. Never raises."""
@@ -107,7 +97,6 @@ class _Run:
         self._losses = 0
 
     def results(self) -> Iterator[Any]:
-        """The results, in order."""
         while len(self._to_do) < self._pool.size and self._pull():
             pass
         self._start_workers()
@@ -187,12 +176,9 @@ class _Run:
             return
         self._to_do.remove(task)
         heapq.heapify(self._to_do)
-        name, noun = self._kept[task].name, self._pool.noun
-        error = WorkerLostError(
-            f"task {task} ({name}): {MOST_STRIKES} times the {noun} that ran it was lost ({reason}); leave it out, or "
-            "give workers more memory (fewer workers, smaller images)"
-        )
-        self._fail(task, error)
+        words = f"{MOST_STRIKES} times the {self._pool.noun} that ran it was lost ({reason})"
+        remedy = "leave it out, or give workers more memory (fewer workers, smaller images)"
+        self._fail(task, WorkerLostError(f"task {task} ({self._kept[task].name}): {words}; {remedy}"))
 
     def _start_workers(self) -> None:
         while len(self.workers) < min(self._pool.size, len(self._kept)):

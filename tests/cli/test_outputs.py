@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inreach_fast.cli.console import Console, Progress, jsonable
+from inreach_fast.cli.console import Console, Progress, format_number, format_seconds, format_table, jsonable
 from inreach_fast.cli.options import depth, size
 from inreach_fast.cli.outputs import OutputNames, write_csv, write_whole
-from inreach_fast.cli.tables import format_number, format_seconds, format_table
 from inreach_fast.errors import SaveError
 
 

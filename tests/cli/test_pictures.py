@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inreach_fast.cli.pictures.heat import OUTLINE, Inspected, blend, heat, in_thresholds, inferno, outline
-from inreach_fast.cli.pictures.inspection import inspection_picture, inspection_sheet
-from inreach_fast.cli.pictures.text import font, shorten
+from inreach_fast.cli.pictures import (
+    OUTLINE,
+    Inspected,
+    blend,
+    font,
+    heat,
+    in_thresholds,
+    inferno,
+    inspection_picture,
+    inspection_sheet,
+    outline,
+    shorten,
+)
 
 
 def test_lightness_rises_with_the_value() -> None:
@@ -40,7 +50,7 @@ def test_a_low_map_leaves_the_image_clear() -> None:
 def test_outline_is_the_border_of_the_region() -> None:
     region = np.zeros((9, 9), dtype=bool)
     region[2:7, 2:7] = True
-    drawn = outline(np.zeros((9, 9, 3), dtype=np.uint8), region, colour=OUTLINE, width=1)
+    drawn = outline(np.zeros((9, 9, 3), dtype=np.uint8), region, OUTLINE, 1)
     marked = (drawn == OUTLINE).all(axis=2)
     assert marked.sum() == 16
     assert not marked[3:6, 3:6].any()

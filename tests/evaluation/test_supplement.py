@@ -17,15 +17,16 @@ TEXT = Path(__file__).parents[3] / "shared" / "seed_supplement.txt"
 
 
 def test_known_entries():
-    assert supplement.expected_image_auroc("bottle", 10) == 1.0
-    assert supplement.expected_image_auroc("pill", 0) == 0.827
-    assert supplement.expected_image_auroc("pill", 10) == 0.844
-    assert supplement.expected_image_auroc("toothbrush", 40) == 0.961
-    assert supplement.expected_image_auroc("pill", 20) is None
-    assert supplement.expected_pixel_auroc("metal_nut") == 0.977
-    assert supplement.expected_pixel_auroc("leather", "mahalanobis") == 0.231
-    assert supplement.expected_transpose_score("capsule") == 7840
-    assert supplement.expected_transpose_score("my_part") is None
+    expected = supplement.expected_figures
+    assert expected("bottle", 10)["image_auroc"] == 1.0
+    images = [expected(*run)["image_auroc"] for run in [("pill", 0), ("pill", 10), ("toothbrush", 40), ("pill", 20)]]
+    assert images == [0.827, 0.844, 0.961, None]
+    assert expected("metal_nut", 10)["pixel_auroc"] == 0.977
+    assert expected("metal_nut", 0)["pixel_auroc"] is None
+    other = {"image_auroc": None, "pixel_auroc": 0.231, "transpose_score": 96.0}
+    assert expected("leather", 10, "mahalanobis") == other
+    assert expected("capsule", 0, None) == {"image_auroc": None, "pixel_auroc": None, "transpose_score": 7840}
+    assert set(expected("my_part", 10).values()) == {None}
     assert corruption_list("bottle")[:2] == ("good/018.png", "contamination/010.png")
     assert corruption_list("zipper")[-1] == "broken_teeth/015.png"
     assert corruption_list("metal_nut")[0] == "color/006.png"

@@ -9,10 +9,9 @@ from pathlib import Path
 from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
-from ..console import Console
+from ..console import Console, format_number
 from ..outputs import require_writable
-from ..tables import format_file, format_number
-from .fit import note_skipped
+from .fit import note_skipped, report_written
 
 DESCRIPTION = """Adds the images of a folder to a model. The result is the model that a fit of all images with the same
 seed images gives; the old images are not needed. The model must not have been saved with --final."""
@@ -26,7 +25,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """The model that is changed."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="model file; replaced when the new one is complete")
 
 
@@ -64,12 +62,7 @@ def load_growing(args: argparse.Namespace) -> InReaCh:
 def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin: float, what: str) -> None:
     """Write the changed model and report it."""
     model.save(args.output, final=args.final)
-    seconds = time.perf_counter() - begin
-    written = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds}
-    counts = {"images": model.n_images_, "nominal_patches": len(model.nominal_), "threshold": model.threshold_}
-    console.record({**written, **counts, "report": model.report_.as_dict()})
-    console.summary(
-        f"{what}; the model has {model.n_images_} images, {len(model.nominal_):,} nominal patches, threshold "
-        f"{format_number(model.threshold_)}"
-    )
-    console.summary(format_file(args.output, seconds))
+    images, nominal, threshold = model.n_images_, len(model.nominal_), model.threshold_
+    counts = {"images": images, "nominal_patches": nominal, "threshold": threshold, "report": model.report_.as_dict()}
+    words = f"the model has {images} images, {nominal:,} nominal patches, threshold {format_number(threshold)}"
+    report_written(args.output, console, begin, counts, f"{what}; {words}")

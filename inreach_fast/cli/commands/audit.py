@@ -9,11 +9,9 @@ from typing import Any
 from ...estimator import InReaCh
 from ...images.reading import read_image
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_table
 from ..outputs import OutputNames, require_folders, require_writable, write_array, write_csv, write_json
-from ..pictures.heat import Inspected
-from ..pictures.inspection import inspection_picture
-from ..tables import format_number, format_table
+from ..pictures import Inspected, inspection_picture
 from .fit import fit_folder, fit_record
 
 DESCRIPTION = """Fits to a folder and ranks its own images: by their score against the nominal patches of the other
@@ -47,7 +45,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.json_file is not None:
         write_json(args.json_file, record)
     if args.overlays is not None:
-        _write_overlays(args.overlays, console, model, top)
+        names = OutputNames([Path(row["file"]) for row in top])
+        for number, row in enumerate(top, start=1):
+            path = Path(row["file"])
+            image = read_image(path)
+            anomaly_map = model.training_map(row["image"], image)
+            inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
+            remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"
+            write_array(names.path(args.overlays, path, ".png"), inspection_picture(inspected, remark=remark))
+            console.progress("pictures", number, len(top))
     console.record(record)
     shown = []
     for row in top:
@@ -59,13 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
-    """Every training image with its score and its share of rejected patches, the most suspect first.
-
-    Args:
-        model: just fitted; images that the fit skipped are not ranked.
-        by: "score" or "rejected".
-        console: for the progress of the scoring.
-    """
+    """Every image that the fit read, the most suspect first by "score" or by share of "rejected" patches."""
     patches = model.grid_[0] * model.grid_[1]
     scores = model.training_scores(progress=console.progress)
     rejected = patches - model.nominal_.counts_by_image(model.n_images_)
@@ -89,16 +89,3 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
         for number, row in enumerate(ordered, start=1):
             row[place] = number
     return ordered
-
-
-def _write_overlays(folder: Path, console: Console, model: InReaCh, rows: list[dict[str, Any]]) -> None:
-    """Write a picture of each of these training images, scored as in the ranking."""
-    names = OutputNames([Path(row["file"]) for row in rows])
-    for number, row in enumerate(rows, start=1):
-        path = Path(row["file"])
-        image = read_image(path)
-        anomaly_map = model.training_map(row["image"], image)
-        inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
-        remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"
-        write_array(names.path(folder, path, ".png"), inspection_picture(inspected, remark=remark))
-        console.progress("pictures", number, len(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -11,8 +12,7 @@ import numpy
 from ... import kernels
 from ..._version import __version__
 from ...threads import get_num_threads
-from ..console import Console
-from ..tables import format_table
+from ..console import Console, format_table
 
 DESCRIPTION = "Lists the kernel backends that this machine can run, fastest first, and what they run on."
 
@@ -24,7 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     import torch
 
-    backends, native = list(kernels.available_backends()), _native()
+    backends = list(kernels.available_backends())
+    native: dict[str, Any] | None = None
+    with suppress(ImportError):
+        from ... import _core
+
+        native = {"isa": _core.isa(), "isas": _core.isa_levels(), "threads": get_num_threads()}
     versions = {
         "inreach_fast": __version__,
         "python": platform.python_version(),
@@ -41,12 +46,3 @@ def run(args: argparse.Namespace, console: Console) -> None:
         console.result(f"native: isa {native['isa']}, isas {levels}, threads {native['threads']}")
     console.result(", ".join(f"{name} {version}" for name, version in versions.items()))
     console.result(f"machine: {machine}, CUDA for torch: {'yes' if cuda else 'no'}")
-
-
-def _native() -> dict[str, Any] | None:
-    """Facts about the compiled extension; None if it is missing."""
-    try:
-        from ... import _core
-    except ImportError:
-        return None
-    return {"isa": _core.isa(), "isas": _core.isa_levels(), "threads": get_num_threads()}

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ...estimator import InReaCh
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_seconds
 from ..outputs import require_writable
-from ..tables import format_number, format_seconds
 
 DESCRIPTION = """Writes a model of fewer nominal patches. The distance of a patch to its nearest neighbour never shrinks
 and grows by at most epsilon; the threshold stays the same. The compressed model inspects; it cannot grow."""
@@ -35,8 +34,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     compression = small.nominal_.compression
     assert compression is not None
     size, before, seconds = args.output.stat().st_size, len(model.nominal_), time.perf_counter() - begin
-    files = {"model": args.model, "output": args.output, "bytes": size}
-    console.record({**files, "compression": compression.as_dict(), "before": before, "seconds": round(seconds, 4)})
+    record = {"model": args.model, "output": args.output, "bytes": size, "compression": compression.as_dict()}
+    console.record(record | {"before": before, "seconds": round(seconds, 4)})
     console.result(
         f"{args.output}: {compression.kept:,} of {before:,} patches ({compression.kept / before:.1%}), "
         f"no distance grown by more than {format_number(compression.epsilon)}; "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,17 @@ import numpy as np
 
 from ... import evaluation
 from ...estimator import InReaCh
+from ...evaluation.synthetic import TEXTURES
+from ...fit.report import FitReport
 from .. import options
-from ..console import Console
+from ..console import Console, format_seconds, format_table
 from ..outputs import require_writable, write_array
-from ..pictures.heat import Inspected
-from ..pictures.inspection import inspection_sheet
-from ..tables import format_seconds, format_table
+from ..pictures import Inspected, inspection_sheet
 
 DESCRIPTION = """Cuts unsorted training images with hidden defects from photographs of surfaces (brick, gravel, grass;
 CC0, part of scikit-image), fits on the mix, inspects new images, prints how well that went and writes one picture of
 the results."""
 
-TEXTURES = ("brick", "gravel", "grass")
 _PICTURE = "inreach-demo.png"
 _ROWS = 9
 
@@ -62,29 +59,27 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[dict[str, Any], list[Inspected]]:
-    """The figures of one surface, and its inspected test images."""
-
     def progress(stage: str, done: int, total: int) -> None:
         console.progress(f"{texture}: {stage}", done, total)
 
-    clock: dict[str, float] = {}
-    with _timed(clock, "images"):
+    clock = FitReport()
+    with clock.stage("images"):
         data = evaluation.make_texture_set(
             texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
         )
     chosen = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
     model = InReaCh(random_state=args.seed, **chosen)
-    with _timed(clock, "fit"):
+    with clock.stage("fit"):
         model.fit(list(data.train_images), progress=progress)
     inspected = []
-    with _timed(clock, "predict"):
+    with clock.stage("predict"):
         for i, (image, truth, kind) in enumerate(zip(data.test_images, data.test_masks, data.test_kinds, strict=True)):
             found = model.predict(image)
             name = texture if kind == "good" else f"{texture}, {kind}"
             score, verdict = float(found.score), bool(found.is_anomalous)
             inspected.append(Inspected(name, image, found.anomaly_map, score, model.threshold_, verdict, truth))
             progress("inspection", i + 1, len(data.test_images))
-    with _timed(clock, "metrics"):
+    with clock.stage("metrics"):
         labels, maps = data.test_labels, np.stack([row.anomaly_map for row in inspected])
         image_auroc = _auroc(labels, np.array([row.score for row in inspected], dtype=np.float32))
         pixel_auroc = _auroc(data.test_masks.ravel(), maps.ravel())
@@ -104,29 +99,18 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         "nominal_recall": nominal.recall,
         "verdicts_right": sum(row.is_anomalous == label for row, label in zip(inspected, labels.tolist(), strict=True)),
         "threshold": float(model.threshold_),
-        "seconds": clock,
+        "seconds": clock.seconds,
         "fit_stages": dict(model.report_.seconds),
     }
     return result, inspected
 
 
-@contextmanager
-def _timed(clock: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    clock[stage] = time.perf_counter() - start
-
-
 def _auroc(labels: Any, scores: Any) -> float | None:
-    """None where all labels are the same."""
     return evaluation.auroc(labels, scores) if labels.any() and not labels.all() else None
 
 
 def _choose(inspected: list[Inspected], share: int) -> list[Inspected]:
-    """The images to show of a surface: good ones, then the first defect of each kind.
-
-    They are taken in the order of the test set, whatever their scores.
-    """
+    """The images to show of a surface, whatever their scores: good ones, then the first defect of each kind."""
     good = [row for row in inspected if row.truth is not None and not row.truth.any()]
     kinds: dict[str, Inspected] = {}
     for row in inspected:

@@ -6,16 +6,13 @@ import argparse
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import evaluation
 from ...errors import ParameterError
 from .. import options
 from ..console import Console
 from ..outputs import require_folders, require_writable
-
-if TYPE_CHECKING:
-    from ...evaluation import ClassResult
 
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
 the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset."""
@@ -43,18 +40,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Every class, corruption level and order in turn; the files are rewritten after each, so that none is lost."""
     require_writable(args.csv, args.json_file)
     require_folders(args.cache)
-    results: list[ClassResult] = []
+    results: list[evaluation.ClassResult] = []
 
-    def keep(result: ClassResult) -> None:
+    def keep(result: evaluation.ClassResult) -> None:  # the files are rewritten after each, so that none is lost
         results.append(result)
         if args.csv is not None:
             evaluation.write_csv(results, args.csv)
         if args.json_file is not None:
             evaluation.write_json(results, args.json_file)
-        console.note(_line(result))
+        words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
+        if result.shuffle is not None:
+            words.append(f"order {result.shuffle}")
+        figures = (result.with_overlap.image_auroc, result.with_overlap.pixel_auroc)
+        image, pixel = ("-" if value is None else f"{value:.3f}" for value in figures)
+        seconds = f"{result.seconds['total']:.0f} s"
+        console.note(f"{', '.join(words)}: image AUROC {image}, pixel AUROC {pixel}, {seconds}")
 
     depths = None if args.depth is None else evaluation.depth_list(args.depth)
     parameters = options.parameters_of(args)
@@ -90,12 +92,3 @@ def _numbers(text: str) -> list[int]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers; give for example 0,10,40")
     return list(dict.fromkeys(int(part) for part in parts))
-
-
-def _line(result: ClassResult) -> str:
-    words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
-    if result.shuffle is not None:
-        words.append(f"order {result.shuffle}")
-    figures = (result.with_overlap.image_auroc, result.with_overlap.pixel_auroc)
-    image, pixel = ("-" if value is None else f"{value:.3f}" for value in figures)
-    return f"{', '.join(words)}: image AUROC {image}, pixel AUROC {pixel}, {result.seconds['total']:.0f} s"

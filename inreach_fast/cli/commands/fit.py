@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_seconds
 from ..outputs import require_writable
-from ..tables import format_file, format_number, format_seconds
 
 DESCRIPTION = """Fits a model to a folder of images. The folder may hold defective images; nobody has to sort it. The
 defaults are those of the default preset."""
@@ -45,24 +44,26 @@ def run(args: argparse.Namespace, console: Console) -> None:
             console.note(f"inreach: finished work is kept in {spool}; continue with --resume")
         raise
     model.remove_spool()
-    seconds = time.perf_counter() - begin
-    written = {"model": args.output, "bytes": args.output.stat().st_size, "seconds": seconds}
-    console.record(written | fit_record(model))
+    report_written(args.output, console, begin, fit_record(model), *_summary(model))
+
+
+def _summary(model: InReaCh) -> Iterator[str]:
     height, width = model.grid_
     nominal, patches = len(model.nominal_), model.n_images_ * height * width
-    stages = ", ".join(f"{name} {format_seconds(value)}" for name, value in model.report_.seconds.items())
-    skipped = model.report_["skipped"]
-    console.summary(
-        f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches"
-        + (f"; {skipped} unreadable, passed over" if skipped else "")
-    )
-    console.summary(
-        f"nominal patches: {nominal:,} of {patches:,} ({nominal / patches:.1%}); "
-        f"threshold {format_number(model.threshold_)}"
-    )
-    if stages:
-        console.summary(f"stages: {stages}")
-    console.summary(format_file(args.output, seconds))
+    skipped = f"; {model.report_['skipped']} unreadable, passed over" if model.report_["skipped"] else ""
+    yield f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches{skipped}"
+    share, threshold = f"{nominal / patches:.1%}", format_number(model.threshold_)
+    yield f"nominal patches: {nominal:,} of {patches:,} ({share}); threshold {threshold}"
+    if seconds := model.report_.seconds:
+        yield "stages: " + ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items())
+
+
+def report_written(path: Path, console: Console, begin: float, facts: Mapping[str, Any], *summary: str) -> None:
+    """Report a model file: these facts as JSON, or these lines, and the file's size and the seconds since `begin`."""
+    size, seconds = path.stat().st_size, time.perf_counter() - begin
+    console.record({"model": path, "bytes": size, "seconds": seconds, **facts})
+    for line in (*summary, f"{path}: {size / 1e6:.1f} MB, {format_seconds(seconds)}"):
+        console.summary(line)
 
 
 def fit_folder(args: argparse.Namespace, console: Console, **spooling: Any) -> InReaCh:
@@ -76,7 +77,6 @@ def fit_folder(args: argparse.Namespace, console: Console, **spooling: Any) -> I
 
 
 def note_skipped(console: Console, names: Iterable[str]) -> None:
-    """Report the images that were skipped."""
     for name in names:
         console.note(f"inreach: passed over: {name}: cannot be read")
 

@@ -14,13 +14,9 @@ model that a fit of the remaining images with the same seed images gives. Removi
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="names as `inreach audit` and `inreach info --json` print them (the end of a path suffices), or numbers "
-        "from 0",
-    )
+    words = """names as `inreach audit` and `inreach info --json` print them (the end of a path suffices), or numbers
+        from 0"""
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=words)
     add_growth_options(parser)
 
 

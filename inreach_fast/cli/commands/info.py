@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...estimator import InReaCh
 from ...storage import model_file
-from ..console import Console
-from ..tables import format_number, format_table
+from ..console import Console, format_number, format_table
 
 DESCRIPTION = """Shows what a model file holds: backbone, parameters, counts and threshold. The whole file is checked;
 the backbone is not loaded."""
@@ -48,12 +47,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
             "report": model.report_.as_dict(),
         }
     )
-    compressed, growing = "no", "no"
+    compressed = "no"
     if compression is not None:
         compressed = f"from {compression.of:,} patches, distances grown by at most {format_number(compression.epsilon)}"
-    if model.can_grow:
-        held = "descriptors of some training images" if model.from_descriptors else "the training images"
-        growing = f"yes, and holds {held} for it"
+    held = "descriptors of some training images" if model.from_descriptors else "the training images"
     rows = {
         "file": f"{args.model}, {size / 1e6:.1f} MB, format {model_file.VERSION}",
         "backbone": f"{backbone['name']}, fingerprint {(backbone['fingerprint'] or '-')[:16]}",
@@ -61,7 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "images": f"{model.n_images_} of {height}x{width} patches",
         "nominal": f"{nominal:,} of {model.n_images_ * height * width:,} patches, {dimensions} dimensions",
         "compressed": compressed,
-        "can grow": growing,
+        "can grow": f"yes, and holds {held} for it" if model.can_grow else "no",
         "positions": "embedded" if model.positions_ else "not embedded",
         "aligned": "yes" if aligned else "no",
     }

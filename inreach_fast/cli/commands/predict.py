@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,10 @@ from ...estimator import InReaCh
 from ...images.reading import list_images, read_image
 from ...predict.bounded_search import Limits
 from .. import options
-from ..console import Console
+from ..console import Console, format_number, format_seconds
 from ..exit_codes import ANOMALY, SUCCESS
 from ..outputs import OutputNames, require_folders, write_array
-from ..pictures.heat import Inspected
-from ..pictures.inspection import inspection_picture
-from ..tables import format_number, format_seconds
+from ..pictures import Inspected, inspection_picture
 
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
 the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
@@ -110,10 +109,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
     """Files, and the images of folders; a file that is named twice is inspected once."""
-    paths: dict[Path, None] = {}
-    for item in inputs:
-        paths.update(dict.fromkeys(list_images(item, recursive=recursive) if item.is_dir() else [item]))
-    return list(paths)
+    found = (list_images(item, recursive=recursive) if item.is_dir() else [item] for item in inputs)
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _map_formats(text: str) -> tuple[str, ...]:

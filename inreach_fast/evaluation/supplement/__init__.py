@@ -1,9 +1,8 @@
 """The supplement's Tables 1 to 6 as data files.
 
-Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV
-2023, supplemental materials. Table 1: image AUROC of six methods; Table 2: ablation and alternative scores,
-pixel AUROC; Table 3: transpose test; Tables 4 to 6: which test images are added to each class's training set,
-in order. Class names are those of the MVTec AD folders (``metal_nut``).
+Source: *Inter-Realization Channels: Unsupervised Anomaly Detection Beyond One-Class Classification*, ICCV 2023,
+supplemental materials. Table 1: image AUROC of six methods; Table 2: pixel AUROC of ablations and alternative scores;
+Table 3: transpose test; Tables 4 to 6: the test images that are added to each class's training set, in order.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ def supplement_table(number: int) -> dict[str, Any]:
     table: dict[str, Any] = json.loads(text)
     return table
 
+
+#: Table 2's column of the proposed configuration.
+PROPOSED = "position_embedding"
 
 #: The fifteen MVTec AD classes, in the tables' order.
 CLASSES: tuple[str, ...] = tuple(supplement_table(1)["classes"])
@@ -48,24 +50,19 @@ def corruption_list(class_name: str) -> tuple[str, ...]:
 
 def _cell(number: int, class_name: str, column: str) -> float | None:
     table = supplement_table(number)
-    row = table["classes"].get(class_name)
-    if row is None:
-        return None
-    values: dict[str, float | None] = dict(zip((head["key"] for head in table["columns"]), row, strict=True))
-    return values.get(column)
+    row, keys = table["classes"].get(class_name), [head["key"] for head in table["columns"]]
+    return row[keys.index(column)] if row is not None and column in keys else None
 
 
-def expected_image_auroc(class_name: str, corrupt: int) -> float | None:
-    """Table 1's InReaCh figure for 0, 10 or 40 corruptions; None where the table has none."""
-    return _cell(1, class_name, f"inreach_{corrupt}")
+def expected_figures(class_name: str, corrupt: int, column: str | None = PROPOSED) -> dict[str, float | None]:
+    """The supplement's InReaCh figures for a class and a column of Table 2; None where its tables have none.
 
-
-def expected_pixel_auroc(class_name: str, column: str = "position_embedding") -> float | None:
-    """Table 2's figure (10 corruptions) of one column; None where the table has none."""
-    return _cell(2, class_name, column)
-
-
-def expected_transpose_score(class_name: str) -> float | None:
-    """Table 3's transpose test score in squared 8-bit intensity units; None where the table has none."""
-    value = supplement_table(3)["classes"].get(class_name)
-    return None if value is None else float(value)
+    ``image_auroc`` is Table 1's (0, 10 or 40 corruptions, the proposed configuration), ``pixel_auroc`` Table 2's (10
+    corruptions), ``transpose_score`` Table 3's, in squared 8-bit intensity units.
+    """
+    score = supplement_table(3)["classes"].get(class_name)
+    return {
+        "image_auroc": _cell(1, class_name, f"inreach_{corrupt}") if column == PROPOSED else None,
+        "pixel_auroc": _cell(2, class_name, column) if corrupt == 10 and column else None,
+        "transpose_score": None if score is None else float(score),
+    }
