@@ -147,12 +147,7 @@ def same_bits(actual: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 def check_nearest(
-    engine: Engine,
-    queries: Any,
-    bank: Any,
-    k: int = 1,
-    query_group: Any = None,
-    bank_group: Any = None,
+    engine: Engine, queries: Any, bank: Any, k: int = 1, query_group: Any = None, bank_group: Any = None
 ) -> kernels.Nearest:
     """`nearest` and the reference give the same bits."""
     result = kernels.nearest(queries, bank, k=k, query_group=query_group, bank_group=bank_group, backend=engine.backend)

@@ -217,11 +217,7 @@ class Filtered(NamedTuple):
 
 
 def filter_channels(
-    members: ArrayLike,
-    channel: ArrayLike,
-    min_length: int | None,
-    max_std: float | None,
-    rows: ArrayLike | None = None,
+    members: ArrayLike, channel: ArrayLike, min_length: int | None, max_std: float | None, rows: ArrayLike | None = None
 ) -> Filtered:
     """Section 5: span filter, spread filter, span filter again.
 

@@ -258,3 +258,14 @@ def test_build_outputs_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "room").mkdir()
     assert entries(tmp_path) == ["_core.pyi", "a.py", "room"]
+
+
+def test_no_two_classes_share_a_name() -> None:
+    found: dict[str, list[str]] = {}
+    for name, path in modules_of(PACKAGE).items():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, []).append(name)
+    assert found
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}

@@ -68,7 +68,7 @@ def run_on_pool(
 
 def run_in_order(pool: Pool, tasks: Iterator[PackedTask]) -> Generator[Any, None, None]:
     """Yields the pickled results in order; raises `PackedError` for an error of a worker."""
-    run = _Run(pool, tasks)
+    run = _Dispatch(pool, tasks)
     try:
         yield from run.results()
     finally:
@@ -76,7 +76,7 @@ def run_in_order(pool: Pool, tasks: Iterator[PackedTask]) -> Generator[Any, None
             worker.stop()
 
 
-class _Run:
+class _Dispatch:
     """The state of one run. Tasks are numbered from 0."""
 
     def __init__(self, pool: Pool, tasks: Iterator[PackedTask]) -> None:

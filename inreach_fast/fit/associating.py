@@ -14,11 +14,11 @@ from ..method.descriptors import append_positions, described_rows, in_memory
 from ..storage.members import MemberStore
 from .context import FitContext
 from .image_job import ImageJob, ImageTask
-from .reading import TrainingSet
+from .reading import FitData
 
 
 def describe_seeds(
-    context: FitContext, training: TrainingSet, seed_images: IndexArray
+    context: FitContext, training: FitData, seed_images: IndexArray
 ) -> tuple[FloatArray, tuple[int, int]]:
     """The seed images' descriptors, (S, P, D) with position channels if they are used, and the grid."""
     out: FloatArray | None = None

@@ -37,7 +37,7 @@ from .growth_state import RESERVE
 from .image_job import ImageTask
 from .limits import check_different, check_enough, check_limit
 from .model_building import build_model
-from .reading import TrainingSet, decide_positions, read_images
+from .reading import FitData, decide_positions, read_images
 from .result import FitResult
 
 RowsOf = Callable[[int], FloatArray | None]
@@ -116,7 +116,7 @@ def _stored(context: FitContext, current: FitResult, numbers: Sequence[int], mor
 
 def _training_set(
     context: FitContext, current: FitResult, inputs: InputStore, names: list[str], known: IndexArray | None
-) -> TrainingSet:
+) -> FitData:
     """The resulting set; RefitNeededError if its position test or alignment has another result than before."""
     alignment, positions = decide_positions(inputs.images, context.parameters, context.progress, known)
     kept = current.alignment is not None and current.alignment.kept
@@ -128,13 +128,13 @@ def _training_set(
             f"images: with this change the images {result} (transpose score {alignment.score_before:.0f}, threshold "
             f"{alignment.threshold:.0f}), so that every descriptor changes; {_REFIT}"
         )
-    return TrainingSet(
+    return FitData(
         names=names, digests=inputs.digests, positions=positions, alignment=alignment, inputs=inputs
     ).finished()
 
 
 def _rebuilt(
-    context: FitContext, current: FitResult, training: TrainingSet, members: Members, rows: MemberRows
+    context: FitContext, current: FitResult, training: FitData, members: Members, rows: MemberRows
 ) -> FitResult:
     channels = training.channels(current.grid, context.parameters)
 
@@ -224,7 +224,7 @@ def _rebuilt_rows(
     for image in order:
         log.append(rest.pop(image))
     kept_images, kept_rest = np.array(order, dtype=np.int64), log.finish()
-    training = TrainingSet(names=names, digests=digests, kept_images=kept_images, kept_rest=kept_rest)
+    training = FitData(names=names, digests=digests, kept_images=kept_images, kept_rest=kept_rest)
 
     def image_rows(image: int, where: MemberRows) -> FloatArray:
         start, stop = members.rest_span(kept_images, image)

@@ -22,7 +22,7 @@ from ..storage.row_log import RowLog
 from ..storage.rows import GatheredRows
 from .context import FitContext
 from .growth_state import GrowthState
-from .reading import TrainingSet
+from .reading import FitData
 from .result import FitResult
 
 ImageRows = Callable[[int, MemberRows], FloatArray]
@@ -35,7 +35,7 @@ _FOR_CANDIDATES = ("middle_codes", "last_codes", "row_rests")
 
 def build_model(
     context: FitContext,
-    training: TrainingSet,
+    training: FitData,
     grid: tuple[int, int],
     members: Members,
     rows: MemberRows,

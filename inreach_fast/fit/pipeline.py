@@ -26,7 +26,7 @@ from .growth_state import RESERVE
 from .image_job import ImageTask
 from .limits import check_different, check_enough, check_limit, check_limit_for_images
 from .model_building import build_model
-from .reading import TrainingSet, decide_positions, read_images
+from .reading import FitData, decide_positions, read_images
 from .result import FitResult
 from .resuming import configuration
 
@@ -50,7 +50,7 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
 
     with report.stage("align"):
         alignment, positions = decide_positions(inputs.images, p, context.progress)
-    training = TrainingSet(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
+    training = FitData(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
     with report.stage("describe"):
         seed_rows, grid = describe_seeds(context, training, seed_images)
 
@@ -95,5 +95,5 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
     found = (members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_kept) for i, rows in enumerate(x))
     gather(context, found, store, n_images)
     del associator, found
-    training = TrainingSet(names=names, digests=digests, kept_images=kept, kept_rest=store.rest.finish())
+    training = FitData(names=names, digests=digests, kept_images=kept, kept_rest=store.rest.finish())
     return build_model(context, training, grid, store.members(seed_images), store.rows, lambda i, _: x[i])

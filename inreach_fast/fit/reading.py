@@ -19,7 +19,7 @@ from .context import FitContext
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainingSet:
+class FitData:
     """What a fit knows of its images besides their patches.
 
     Attributes:
@@ -49,7 +49,7 @@ class TrainingSet:
         """The position channels, float32 (P, 2), if they are used."""
         return position_channels(grid, p.position_weight) if self.positions else None
 
-    def finished(self) -> TrainingSet:
+    def finished(self) -> FitData:
         """The same with its inputs in one array: the store is no longer used."""
         return replace(self, inputs=self.inputs.finish()) if isinstance(self.inputs, InputStore) else self
 

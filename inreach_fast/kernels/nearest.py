@@ -67,13 +67,7 @@ def nearest(
 
 
 def nearest_bounds(
-    queries: Any,
-    bank: Any,
-    *,
-    hint: Any = None,
-    query_group: Any = None,
-    bank_group: Any = None,
-    backend: str = "auto",
+    queries: Any, bank: Any, *, hint: Any = None, query_group: Any = None, bank_group: Any = None, backend: str = "auto"
 ) -> NearestBounds:
     """Certified bounds on the distances of `nearest` for ``k=1``, at a small part of its cost.
 

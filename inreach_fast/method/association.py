@@ -63,12 +63,7 @@ class Associator:
     """
 
     def __init__(
-        self,
-        seed_images: IndexArray,
-        seed_rows: FloatArray,
-        *,
-        pairs: str = "all",
-        backend: str = "auto",
+        self, seed_images: IndexArray, seed_rows: FloatArray, *, pairs: str = "all", backend: str = "auto"
     ) -> None:
         self._seed_images = np.asarray(seed_images, dtype=np.int64)
         self._patches = seed_rows.shape[1]

@@ -226,12 +226,7 @@ def select_members(members: Members, rows: FloatArray | MemberRows, filters: Cha
 
 
 def filter_streamed(
-    rows: MemberRows,
-    members: Members,
-    member: IndexArray,
-    channel: IndexArray,
-    filters: ChannelFilters,
-    memory: int,
+    rows: MemberRows, members: Members, member: IndexArray, channel: IndexArray, filters: ChannelFilters, memory: int
 ) -> BoolArray:
     """Which memberships (member, channel) pass both filters, bool; `kernels.filter_channels` for rows on disk.
 

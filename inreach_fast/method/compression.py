@@ -207,12 +207,7 @@ def _distances(rows: FloatArray, numbers: IndexArray, kept: IndexArray, backend:
 
 
 def _leaders(
-    rows: FloatArray,
-    numbers: IndexArray | None,
-    limit: float,
-    most: int,
-    backend: str,
-    progress: Progress | None,
+    rows: FloatArray, numbers: IndexArray | None, limit: float, most: int, backend: str, progress: Progress | None
 ) -> IndexArray | None:
     """Those of ``numbers`` (None: all rows) that have no kept row before them within ``limit`` (a squared distance).
 

@@ -64,11 +64,7 @@ class _Entry(NamedTuple):
 
 
 def save_file(
-    path: str | os.PathLike[str],
-    meta: Mapping[str, Any],
-    arrays: Mapping[str, Array],
-    *,
-    holding: Path | None = None,
+    path: str | os.PathLike[str], meta: Mapping[str, Any], arrays: Mapping[str, Array], *, holding: Path | None = None
 ) -> None:
     """Writes a model file; an older file of that name is replaced only when the new one is complete.
 

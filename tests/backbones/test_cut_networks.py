@@ -64,12 +64,7 @@ def test_default_levels_are_the_whole_networks(backbone: Backbone, whole: dict[s
         assert float(level.min()) == 0.0  # after the ReLU
         assert torch.equal(level, whole[name]), name
     assert backbone.level_shapes(64, 48) == [tuple(level.shape[1:]) for level in levels]
-    assert [tuple(level.shape[1:]) for level in levels][::4] == [
-        (256, 16, 12),
-        (512, 8, 6),
-        (1024, 4, 3),
-        (1024, 4, 3),
-    ]
+    assert [tuple(level.shape[1:]) for level in levels][::4] == [(256, 16, 12), (512, 8, 6), (1024, 4, 3), (1024, 4, 3)]
 
 
 @pytest.mark.parametrize(

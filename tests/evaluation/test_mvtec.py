@@ -82,10 +82,7 @@ def test_folder_layout(tmp_path):
             Image.new("L", (8, 8)).save(tmp_path / "part" / split / f"{i}.png")
     Image.new("L", (8, 8), 255).save(tmp_path / "part" / "masks" / "train" / "1.png")
     Image.new("L", (8, 8), 255).save(tmp_path / "part" / "masks" / "test" / "0.png")
-    for data in (
-        read_dataset(tmp_path, "part", layout="folder"),
-        read_dataset(tmp_path / "part", "", layout="folder"),
-    ):
+    for data in (read_dataset(tmp_path, "part", layout="folder"), read_dataset(tmp_path / "part", "", layout="folder")):
         assert data.class_name == "part"
         assert [s.defective for s in data.train] == [False, True, False]
         assert [s.defective for s in data.test] == [True, False]

@@ -102,11 +102,7 @@ def test_nothing_overlaps_without_corruptions(root, backbone):
 
 def test_masks_follow_their_images():
     rng = np.random.default_rng(0)
-    for shape, resize, crop in [
-        ((20, 31), None, (16, 21)),
-        ((20, 31), (24, 24), (15, 20)),
-        ((9, 9), (18, 27), None),
-    ]:
+    for shape, resize, crop in [((20, 31), None, (16, 21)), ((20, 31), (24, 24), (15, 20)), ((9, 9), (18, 27), None)]:
         mask = rng.random(shape) < 0.3
         geometry = Geometry(resize=resize, crop=crop)
         got = resize_crop_mask(mask, geometry)

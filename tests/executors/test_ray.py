@@ -54,11 +54,7 @@ class Cluster(NamedTuple):
 @pytest.fixture(scope="module")
 def environment() -> Iterator[None]:
     """What Ray reads: no usage reports, and no token is written to the home folder."""
-    changes = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
+    changes = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     patch = pytest.MonkeyPatch()
     for name, value in changes.items():
         patch.setenv(name, value)

@@ -81,10 +81,7 @@ def test_what_holds_no_images(images: Any, error: type[Exception], says: str) ->
         open_images(images)
 
 
-@pytest.mark.parametrize(
-    "item",
-    [np.zeros((2, 2, 7), np.uint8), "missing.png", None, torch.full((3, 2, 2), 1.5)],
-)
+@pytest.mark.parametrize("item", [np.zeros((2, 2, 7), np.uint8), "missing.png", None, torch.full((3, 2, 2), 1.5)])
 def test_what_is_no_image_is_named(item: Any) -> None:
     with pytest.raises(ImageError, match=r"missing\.png|images\[1\]"):
         open_images([PIXELS[0], item]).load(1)

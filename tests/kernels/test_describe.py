@@ -83,13 +83,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Shape], tuple[int, int], int, int, i
     if draw(st.booleans()):  # runs on one grid, as backbones have them
         shapes = [shape for shape in shapes for _ in range(2)]
     grid = draw(st.one_of(st.just(shapes[0][1:]), st.tuples(size, size)))
-    return (
-        shapes,
-        grid,
-        draw(st.integers(1, 50)),
-        draw(st.sampled_from([1, 3, 5])),
-        draw(st.integers(0, 2**31)),
-    )
+    return (shapes, grid, draw(st.integers(1, 50)), draw(st.sampled_from([1, 3, 5])), draw(st.integers(0, 2**31)))
 
 
 @settings(max_examples=40)

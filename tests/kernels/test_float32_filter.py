@@ -14,11 +14,7 @@ from inreach_fast import kernels
 from inreach_fast.kernels.cpu.float32_filter import STRETCH, make_frame
 
 
-@fuzz(
-    family=st.sampled_from(FAMILIES),
-    dim=st.sampled_from([1, 5, 64, 300]),
-    seed=st.integers(0, 2**32 - 1),
-)
+@fuzz(family=st.sampled_from(FAMILIES), dim=st.sampled_from([1, 5, 64, 300]), seed=st.integers(0, 2**32 - 1))
 def test_both_bounds_hold(family: Callable[[np.random.Generator, int, int], Rows], dim: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = family(rng, 20, dim), family(rng, 50, dim)

@@ -24,12 +24,7 @@ SIZES = [1, 2, 5, 16, 17, 63, 64, 65, 130]
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_shape_and_data(
-    engine: Engine,
-    family: Callable[[np.random.Generator, int, int], Rows],
-    m: int,
-    n: int,
-    dim: int,
-    seed: int,
+    engine: Engine, family: Callable[[np.random.Generator, int, int], Rows], m: int, n: int, dim: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     check_mutual(engine, family(rng, m, dim), family(rng, n, dim))

@@ -31,9 +31,7 @@ Rows = NDArray[np.float32]
 Family = Callable[[np.random.Generator, int, int], Rows]
 
 fuzz = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

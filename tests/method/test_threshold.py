@@ -21,11 +21,7 @@ from inreach_fast.method.threshold import (
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    good=st.lists(st.floats(0.1, 10), min_size=3, max_size=40),
-    share=st.floats(0, 0.4),
-    data=st.data(),
-)
+@given(good=st.lists(st.floats(0.1, 10), min_size=3, max_size=40), share=st.floats(0, 0.4), data=st.data())
 def test_forty_percent_of_any_higher_scores_cannot_move_it_far(
     good: list[float], share: float, data: st.DataObject
 ) -> None:

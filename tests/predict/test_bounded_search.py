@@ -31,9 +31,7 @@ Rows = NDArray[np.float32]
 GRID = (12, 14)
 PATCHES = GRID[0] * GRID[1]
 fuzz = settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

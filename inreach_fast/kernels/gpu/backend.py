@@ -18,7 +18,7 @@ from ..basis import sample_rows
 from ..describe_plan import Plan
 from ..results import AnsweredNearest, MutualNearest, Nearest, SearchCounts
 from .calls import BOTH_WAYS, Outcome, mutual_call, nearest_call
-from .describe import MAX_BATCH, Describer, LevelView, level_table
+from .describe import MAX_BATCH, DescribeLauncher, LevelView, level_table
 from .device import Device
 from .frame import HEAD_DEPTH, DeviceRows, Directions, Frame, Piece, most_rows
 from .routes import FORMATS, Route
@@ -89,7 +89,7 @@ class GpuBackend(Backend):
         self.name, self.options, self.base = name, options or Options(), base
         self._open_device = device
         self._device: Device | None = None
-        self._describers: dict[object, Describer] = {}
+        self._describers: dict[object, DescribeLauncher] = {}
         self.lock = threading.RLock()  # launches of two threads on one stream must not mix
 
     def on_stream(self, device: Device) -> GpuBackend:
@@ -258,7 +258,7 @@ class GpuBackend(Backend):
                 describer.launch(device, device.upload(level_table(views)), batch, target)
                 out[first : first + batch] = device.download(target)
 
-    def describer(self, plan: Plan) -> Describer:
+    def describer(self, plan: Plan) -> DescribeLauncher:
         """The plan on the GPU, kept for the next call."""
         if self.base is not None:
             return self.base.describer(plan)
@@ -267,7 +267,7 @@ class GpuBackend(Backend):
             if key not in self._describers:
                 if len(self._describers) >= _KEPT_PLANS:
                     self._describers.clear()
-                self._describers[key] = Describer(self.device, plan)
+                self._describers[key] = DescribeLauncher(self.device, plan)
                 self.device.synchronize()  # other streams may use it from now on
             return self._describers[key]
 

@@ -24,7 +24,7 @@ class LevelView(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Describer:
+class DescribeLauncher:
     """A plan on the GPU. Each sum is one output of one stage, at the stage's own resolution."""
 
     def __init__(self, device: Device, plan: Plan) -> None:

@@ -50,7 +50,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _SearchRun:
     """Queries that are searched together, and the state of their search; ``back`` as in `Search`."""
 
     queries: Piece
@@ -82,7 +82,7 @@ class Search(Launcher):
         by_heads = target.directions is not None
         for first, stop in self.chunks(queries.count):
             asked = self.piece(target.frame, first, queries.part(first, stop), target.directions)
-            run = _Run(asked, answers.part(first, stop), candidates, back)
+            run = _SearchRun(asked, answers.part(first, stop), candidates, back)
             guesses = None if hint is None else hint.part(first, stop)
             for piece in target.pieces():
                 self._begin(run, piece, guesses)
@@ -107,11 +107,11 @@ class Search(Launcher):
         The answers are final if ``candidates`` has not overflowed; otherwise `complete` continues from them.
         """
         assert target.whole is not None
-        run = _Run(self.piece(target.frame, 0, queries, target.directions), answers, candidates, back)
+        run = _SearchRun(self.piece(target.frame, 0, queries, target.directions), answers, candidates, back)
         self._begin(run, target.whole, hint)
         self._pass(run, target.whole, by_heads=target.directions is not None)
 
-    def _begin(self, run: _Run, piece: Piece, hint: DeviceArray | None) -> None:
+    def _begin(self, run: _SearchRun, piece: Piece, hint: DeviceArray | None) -> None:
         """First reaches: from a caller's guesses, and by leading directions from the row whose bound is least."""
         count, candidates = run.queries.count, run.candidates
         if hint is not None:
@@ -126,7 +126,7 @@ class Search(Launcher):
             launch_each(self.device, "seed", count, argmin, np.int32(count), *candidates.listed)
             self._settle(run, piece, None)
 
-    def _passes(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
+    def _passes(self, run: _SearchRun, piece: Piece, *, by_heads: bool) -> None:
         """A pass over the piece; where the list overflows, over its halves as well."""
         self._pass(run, piece, by_heads=by_heads)
         listed = run.candidates.listed_count() if piece.count > 1 else 0
@@ -137,7 +137,7 @@ class Search(Launcher):
                 for half in piece.halves():
                     self._passes(run, half, by_heads=by_heads)
 
-    def _pass(self, run: _Run, piece: Piece, *, by_heads: bool) -> None:
+    def _pass(self, run: _SearchRun, piece: Piece, *, by_heads: bool) -> None:
         """One pass over a piece, without waiting: candidates, decisions, new reaches and answers."""
         queries, reach, candidates, counts = run.queries, run.answers.reach, run.candidates, run.candidates.counts
         back = None
@@ -153,7 +153,7 @@ class Search(Launcher):
             counts.filtered += queries.count * piece.count
         self._settle(run, piece, back)
 
-    def _settle(self, run: _Run, piece: Piece, back: Answers | None) -> None:
+    def _settle(self, run: _SearchRun, piece: Piece, back: Answers | None) -> None:
         """Candidates to answers; ``back``: of the piece's rows."""
         self.decide(run.queries, piece, run.candidates, run.answers.reach, run.answers.best, back)
         self.advance(run.answers)

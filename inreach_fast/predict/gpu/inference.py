@@ -22,7 +22,7 @@ from ...errors import GpuError, GpuLostError, NonFiniteError
 from ...kernels import Bank
 from ...kernels.describing import make_plan
 from ...kernels.gpu.backend import GpuBackend, fitting_capacity
-from ...kernels.gpu.describe import Describer, level_table
+from ...kernels.gpu.describe import DescribeLauncher, level_table
 from ...kernels.gpu.device import Block, Device, fill
 from ...kernels.gpu.frame import DeviceRows, find_nonfinite
 from ...kernels.gpu.search_state import NONE, Answers, Candidates, Counts
@@ -137,7 +137,7 @@ class GpuInference:
         model, device = self._model, self._device
         levels = self._network.compute()
         shapes = tuple(tuple(int(n) for n in level.shape[1:]) for level in levels)
-        self._describer = Describer(device, make_plan(shapes, model.grid, model.dim, model.neighbourhood))
+        self._describer = DescribeLauncher(device, make_plan(shapes, model.grid, model.dim, model.neighbourhood))
         self._levels = device.upload(level_table(levels))
         self._after_network()
         device.synchronize()
