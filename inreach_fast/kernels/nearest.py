@@ -12,6 +12,7 @@ from ..errors import ParameterError
 from .backend import exact_bounds
 from .bank import Bank, as_hint, as_ids, check_same_dim
 from .gpu.arrays import Call, call_for, to_gpu
+from .gpu.devices.interop import Caller
 from .registry import backends
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
 
@@ -55,7 +56,7 @@ def nearest(
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
-    call = call_for(backend, queries, bank)
+    call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
         found = call.nearest(queries, bank, int(k), query_group, bank_group, hint)
     else:
@@ -80,7 +81,7 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
-    call = call_for(backend, queries, bank)
+    call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
         return exact_bounds(call.nearest(queries, bank, 1, query_group, bank_group, hint))
     engine = backends[backend]
@@ -101,7 +102,7 @@ def nearest_answered(
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; in the other direction all
     queries count.
     """
-    call = call_for(backend, queries, bank)
+    call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
         return call.nearest_answered(queries, bank, query_group, bank_group)
     engine = backends[backend]
@@ -126,7 +127,7 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
     """
-    call = call_for(backend, a, b)
+    call = _call_for(backend, a, b)
     if isinstance(call, Call):
         return call.mutual_nearest(a, b)
     engine = backends[backend]
@@ -142,6 +143,12 @@ def _bank_of(value: Any, name: str, groups: Any = None) -> Bank:
         return Bank.for_call(value, groups, name=name).on_cpu()
     bank = value.on_cpu()
     return bank if groups is None else bank.with_groups(groups)
+
+
+def _call_for(backend: str, *values: Any) -> Call | Caller | None:
+    """As `call_for`, which need not look at plain arrays and at banks in the CPU's memory."""
+    on_cpu = all(isinstance(x, np.ndarray) or (isinstance(x, Bank) and x.gpu is None) for x in values)
+    return None if on_cpu else call_for(backend, *values)
 
 
 def _checked(

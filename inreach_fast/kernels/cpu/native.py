@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -314,7 +316,7 @@ def _by_leaves(
 def _joined(parts: list[Any]) -> tuple[list[Any], SearchCounts]:
     *arrays, counts = zip(*parts, strict=True)
     whole = [column[0] if len(parts) == 1 else np.concatenate(column) for column in arrays]
-    return whole, sum((SearchCounts(*c) for c in counts), SearchCounts())
+    return whole, reduce(add, (SearchCounts(*c) for c in counts))
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
