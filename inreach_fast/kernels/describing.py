@@ -135,14 +135,17 @@ def _check_levels(levels: Any) -> str | None:
         if shape[:-3] != batch:
             own, first = shape[:-3] or "(none)", batch or "(none)"
             raise DataError(f"levels[{i}]: its batch {own} is not that of levels[0], {first}")
-    # A torch tensor names its device; other arrays are in the CPU's memory or on a GPU.
-    devices = {
-        str(level.device) if hasattr(level, "detach") else "a GPU" if lives_on_gpu(level) else "cpu" for level in levels
-    }
+    devices = {_device(level) for level in levels}
     if len(devices) > 1:
         raise DataError(f"levels: are on several devices, {', '.join(sorted(devices))}; move them to one")
     device = devices.pop()
     return None if device == "cpu" else device
+
+
+def _device(level: Any) -> str:
+    if hasattr(level, "detach"):
+        return str(level.device)
+    return "a GPU" if lives_on_gpu(level) else "cpu"
 
 
 def _as_array(level: Any, name: str, caller: Caller | None) -> FloatArray:

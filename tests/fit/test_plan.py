@@ -41,7 +41,7 @@ def test_bytes_are_about_those_of_the_fit(tmp_path: Path, limit: int | None) -> 
     assert plan.images == 40
     assert plan.patches == 256
     assert plan.smallest == plan.largest == (64, 64)
-    assert within(plan.members, len(model._growth().members))
+    assert within(plan.members, len(model._state.growth.members))
     assert within(plan.disk["model"], (tmp_path / "model").stat().st_size)
     assert within(plan.disk["final_model"], (tmp_path / "final").stat().st_size)
     assert within(plan.disk["spool"], largest)

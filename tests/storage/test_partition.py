@@ -99,7 +99,7 @@ def test_rows_never_lie_on_disk_twice(tmp_path: Path) -> None:
             seen.append(left)
 
     model = fit(spool, watch)
-    assert len(model.nominal_) < members // ROW_BYTES == len(model._growth().members)
+    assert len(model.nominal_) < members // ROW_BYTES == len(model._state.growth.members)
     assert len(seen) == -(-members // BLOCK) > 3
     assert seen[-1] == 0
 
