@@ -83,43 +83,54 @@ def resumed(folder: Path, spool: Path, tmp_path: Path, **changes: Any) -> bytes:
 # ------------------------------------------------------------------------------------------ killed and resumed
 
 CHILD = """
-import os, signal, sys
+import json, os, signal, sys, traceback
 import torch
 sys.path.insert(0, sys.argv[1])
 from small_fits import estimator
 
-folder, spool, out, stage, count, settings, threads = sys.argv[2:]
-torch.set_num_threads(int(threads))  # features differ by bits between numbers of threads
+folder, settings, threads, runs = sys.argv[2], eval(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5])
 
-def progress(now, done, total):
-    if (now, str(done)) == (stage, count):
-        os.kill(os.getpid(), signal.SIGKILL)
+def fit(spool, out, stage, count):
+    torch.set_num_threads(threads)  # features differ by bits between numbers of threads
 
-model = estimator(**eval(settings)).fit(folder, spool=spool, resume=True, progress=progress)
-model.save(out)
+    def progress(now, done, total):
+        if (now, done) == (stage, count):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    estimator(**settings).fit(folder, spool=spool, resume=True, progress=progress).save(out)
+
+ends = []
+for run in runs:  # a process each: forked from one that has imported everything and computed nothing
+    child = os.fork()
+    if child == 0:
+        try:
+            fit(*run)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ends.append((code, os.path.isfile(os.path.join(run[0], "journal"))))
+print(json.dumps(ends))
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_killed_at_many_points_and_resumed_it_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    # Held against a process of its own that nobody kills: a network's features may differ by bits between this process,
-    # where other tests have left torch as they like it, and a fresh one.
-    def run(spool: Path, out: Path, stage: str, count: int) -> subprocess.CompletedProcess[str]:
-        arguments = [str(TESTS), str(folder), str(spool), str(out), stage, str(count), repr(SETTINGS)]
-        script = [sys.executable, "-c", CHILD, *arguments, str(torch.get_num_threads())]
-        return subprocess.run(script, cwd=TESTS.parent, capture_output=True, text=True, check=False)
-
-    never = run(tmp_path / "other", tmp_path / "whole", "none", 0)
-    assert never.returncode == 0, never.stderr
+    # Compared with a process that nobody kills: a network's features may differ by bits between this process, where
+    # other tests have changed torch's settings, and a fresh one.
     points = [("read", 3), ("describe", 1), ("associate", 1), ("associate", 6), ("filter", 1), ("threshold", 2)]
-    for stage, count in points:
-        killed = run(tmp_path / "spool", tmp_path / "out", stage, count)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert (tmp_path / "spool" / "journal").is_file()
-    done = run(tmp_path / "spool", tmp_path / "out", "none", 0)
+    spool, out, whole = (str(tmp_path / name) for name in ("spool", "out", "whole"))
+    runs = [(spool, out, *point) for point in points]
+    runs = [(str(tmp_path / "other"), whole, "none", 0), *runs, (spool, out, "none", 0)]
+    arguments = [str(TESTS), str(folder), repr(SETTINGS), str(torch.get_num_threads()), json.dumps(runs)]
+    script = [sys.executable, "-c", CHILD, *arguments]
+    done = subprocess.run(script, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    same = (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    killed = [[-signal.SIGKILL, True]] * len(points)
+    assert json.loads(done.stdout) == [[0, False], *killed, [0, False]], done.stderr
+    same = Path(out).read_bytes() == Path(whole).read_bytes()
     assert same
-    assert not (tmp_path / "spool").exists()
 
 
 @pytest.mark.parametrize("limit", [TIGHT, None])
