@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torchvision.models import wide_resnet50_2
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, Wide_ResNet50_2_Weights
 
 from .definition import IMAGENET, BackboneDefinition, run_blocks
 from .weights import hub_file
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 WIDE_RESNET50_2 = "wide_resnet50_2"
 
@@ -47,11 +50,13 @@ def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def can_be_cut(model: nn.Module, levels: Sequence[str]) -> bool:
     """Whether `CutResNet` can take `levels`: torchvision's own forward pass, blocks as levels."""
-    if not isinstance(model, ResNet) or model._forward_hooks or model._forward_pre_hooks:
+    resnet = sys.modules.get("torchvision.models.resnet")  # takes seconds to import; its networks have imported it
+    if resnet is None or not isinstance(model, resnet.ResNet) or model._forward_hooks or model._forward_pre_hooks:
         return False
-    own_forward = type(model).forward is ResNet.forward and type(model)._forward_impl is ResNet._forward_impl
+    own_forward = type(model).forward is resnet.ResNet.forward
+    own_forward &= type(model)._forward_impl is resnet.ResNet._forward_impl
     blocks = [block for stage in _STAGES for block in getattr(model, stage, ())]
-    usual = all(type(block) in (BasicBlock, Bottleneck) for block in blocks)
+    usual = all(type(block) in (resnet.BasicBlock, resnet.Bottleneck) for block in blocks)
     return own_forward and usual and set(levels) <= set(resnet_block_names(model))
 
 
@@ -83,6 +88,8 @@ def wide_resnet50_2_definition() -> BackboneDefinition:
 
     The module is on the meta device: weights are loaded after it is cut.
     """
+    from torchvision.models import wide_resnet50_2
+
     with torch.device("meta"):
         model = wide_resnet50_2(weights=None)
     blocks, hierarchies = resnet_block_names(model), resnet_hierarchies(model)
@@ -91,4 +98,6 @@ def wide_resnet50_2_definition() -> BackboneDefinition:
 
 def wide_resnet50_2_weights() -> tuple[Path, None]:
     """The official weight file (IMAGENET1K_V1), from torch.hub's cache or downloaded; its name contains its sha256."""
+    from torchvision.models.resnet import Wide_ResNet50_2_Weights
+
     return hub_file(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url, WIDE_RESNET50_2), None
