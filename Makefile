@@ -71,7 +71,7 @@ ISA_TEST := -DINREACH_PYTHON=OFF -DINREACH_ISA_TEST=ON -DINREACH_WERROR=ON
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc inreach_fast -type f -not -name '*.pyc' -not -name '*.so')
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc inreach_fast -type f -not -path '*/__pycache__/*' -not -name '*.so')
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 	$(PIP) $(TORCH)
