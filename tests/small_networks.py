@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import nn
+
+from inreach_fast import InReaCh
+from inreach_fast.backbones import Backbone
 
 
 class Small(nn.Module):
@@ -18,3 +22,12 @@ class Small(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.second(self.first(x).relu())
+
+
+def small_model() -> InReaCh:
+    """A model of eight noisy copies of one image, by `Small`."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 255, (40, 40, 3))
+    images = [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
+    backbone = Backbone.from_module(Small(), ["first", "second"])
+    return InReaCh(backbone=backbone, image_size=32, dim=16, assoc_depth=3).fit(images)

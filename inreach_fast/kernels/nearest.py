@@ -112,7 +112,7 @@ def nearest_answered(
 
 
 def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
-    """Nearest rows in both directions between two sets, (ALGORITHM section 4).
+    """Nearest rows in both directions between two sets (ALGORITHM section 4).
 
     Exact, and with the same bits as `nearest`; no (m, n) matrix is made.
 

@@ -11,20 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_networks import Small
+from small_networks import small_model
 
 from inreach_fast import InReaCh, errors
-from inreach_fast.backbones import Backbone
 from inreach_fast.predict.stream import in_stream
 
 
 @pytest.fixture(scope="module")
 def model() -> InReaCh:
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 255, (40, 40, 3))
-    images = [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
-    backbone = Backbone.from_module(Small(), ["first", "second"])
-    return InReaCh(backbone=backbone, image_size=32, dim=16, assoc_depth=3).fit(images)
+    return small_model()
 
 
 def _images(count: int) -> list[Any]:
