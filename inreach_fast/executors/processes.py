@@ -152,10 +152,10 @@ class _ProcessWorker(ConnectedWorker):
 # ------------------------------------------------------------------------------------------- in the new process
 
 
-def begin_process(output: int, folder: str) -> None:
+def begin_process(output: int, folder: str) -> threading.Thread:
     """Leaves Ctrl-C to the parent, sends stdout to the file descriptor `output`, and ends when the parent ends.
 
-    ``folder`` holds temporary files; it is removed if the parent was killed.
+    ``folder`` holds temporary files; it is removed if the parent was killed, by the thread that is returned.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):
@@ -168,12 +168,14 @@ def begin_process(output: int, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    threading.Thread(target=follow, name="inreach-parent", daemon=True).start()
+    thread = threading.Thread(target=follow, name="inreach-parent", daemon=True)
+    thread.start()
+    return thread
 
 
 def _serve(connection: Connection, spec: str, threads: Mapping[str, Any]) -> None:
-    begin_process(2, os.path.dirname(spec))  # stdout belongs to the program
-    with suppress(EOFError, OSError):  # the parent has closed the connection
+    parent = begin_process(2, os.path.dirname(spec))  # stdout belongs to the program
+    with suppress(EOFError, OSError):
         try:
             function = build(lambda: load_spec(spec_parts(spec)), threads)
         except BaseException as error:
@@ -182,6 +184,8 @@ def _serve(connection: Connection, spec: str, threads: Mapping[str, Any]) -> Non
         connection.send(("result", None))
         while True:
             connection.send(perform(function, connection.recv_bytes()))
+    # The parent has closed the connection: it kills this process, or it has ended and the folder is still to remove.
+    parent.join()
 
 
 def processors() -> int:
