@@ -52,6 +52,7 @@ def nearest_brute(
     bank_group: _Ids | None,
     mapped: bool,
     k: int,
+    floor: _Floats | None = None,
 ) -> tuple[_Ids, _Floats, _Counts]: ...
 def nearest_pruned(
     queries: _Floats,
@@ -66,6 +67,7 @@ def nearest_pruned(
     leaf_index: LeafIndex,
     k: int,
     hint: _Ids | None,
+    floor: _Floats | None = None,
 ) -> tuple[_Ids, _Floats, _Counts]: ...
 def nearest_bounds(
     queries: _Floats,
@@ -79,6 +81,7 @@ def nearest_bounds(
     basis: Basis,
     leaf_index: LeafIndex,
     hint: _Ids | None,
+    floor: _Floats | None = None,
 ) -> tuple[_Ids, _Floats, _Floats, _Counts]: ...
 def mutual_nearest_brute(
     a: _Floats, a_index: _Ids | None, b: _Floats, b_index: _Ids | None
@@ -97,3 +100,4 @@ def describe(
     grid_width: int,
     out: _Floats,
 ) -> None: ...
+def linear_map(rows: _Floats, mean: _Floats, matrix: _Floats) -> _Floats: ...

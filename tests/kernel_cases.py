@@ -147,11 +147,27 @@ def same_bits(actual: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 def check_nearest(
-    engine: Engine, queries: Any, bank: Any, k: int = 1, query_group: Any = None, bank_group: Any = None
+    engine: Engine,
+    queries: Any,
+    bank: Any,
+    k: int = 1,
+    query_group: Any = None,
+    bank_group: Any = None,
+    bank_floor: Any = None,
+    hint: Any = None,
 ) -> kernels.Nearest:
     """`nearest` and the reference give the same bits."""
-    result = kernels.nearest(queries, bank, k=k, query_group=query_group, bank_group=bank_group, backend=engine.backend)
-    index, sq_distance = expected("nearest", queries, bank, k, query_group, bank_group)
+    result = kernels.nearest(
+        queries,
+        bank,
+        k=k,
+        query_group=query_group,
+        bank_group=bank_group,
+        bank_floor=bank_floor,
+        hint=hint,
+        backend=engine.backend,
+    )
+    index, sq_distance = expected("nearest", queries, bank, k, query_group, bank_group, bank_floor)
     same_bits(result.index, index)
     same_bits(result.sq_distance, sq_distance)
     return result

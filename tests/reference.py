@@ -66,12 +66,16 @@ def nearest(
     k: int = 1,
     query_group: ArrayLike | None = None,
     bank_group: ArrayLike | None = None,
+    bank_floor: ArrayLike | None = None,
 ) -> tuple[Int, NDArray[np.float32]]:
     """Section 6: the k nearest bank rows of each query, nearest first, the lowest index first on ties.
 
     A bank row whose group equals the query's is passed over. Where fewer than k are left: -1 and infinity.
+    Section 8: with a floor for each bank row, its value is the greater of squared distance and floor.
     """
     distance = pairwise_sq_distance(queries, bank)
+    if bank_floor is not None:
+        distance = np.maximum(distance, np.asarray(bank_floor, np.float64))
     if query_group is not None and bank_group is not None:
         distance[np.asarray(query_group)[:, None] == np.asarray(bank_group)[None, :]] = np.inf
     m, n = distance.shape

@@ -54,6 +54,18 @@ RowSet row_set(const Rows& rows, const std::optional<Ids>& index, const std::opt
     return set;
 }
 
+using Floors = py::array_t<float, py::array::c_style>;
+
+RowSet bank_set(const Rows& rows, const std::optional<Ids>& index, const std::optional<Ids>& group,
+                bool mapped, const std::optional<Floors>& floor) {
+    RowSet set = row_set(rows, index, group, mapped);
+    if (floor) {
+        require(static_cast<size_t>(floor->size()) == set.count, "floor: wrong length");
+        set.floor = floor->data();
+    }
+    return set;
+}
+
 // Something that takes its time to be made.
 template <typename T, typename... Arguments>
 std::unique_ptr<T> built(Arguments&&... arguments) {
@@ -210,59 +222,72 @@ void bind_nearest(py::module_& module) {
         .def("fill", &fill_arrays)
         .def_readonly_static("HEAD_FLOATS", &kHeadFloats);
 
-    module.def("nearest_brute", [](const Rows& queries, const std::optional<Ids>& query_index,
-                                   const std::optional<Ids>& query_group, const Rows& bank,
-                                   const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group,
-                                   bool mapped, size_t k) {
-        const RowSet a = row_set(queries, query_index, query_group);
-        const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-        py::array_t<int64_t> index({a.count, k});
-        py::array_t<float> sq_distance({a.count, k});
-        int64_t* const index_out = index.mutable_data();
-        float* const sq_distance_out = sq_distance.mutable_data();
-        SearchCounts counts;
-        without_gil([&] { counts = nearest_brute(a, b, k, index_out, sq_distance_out); });
-        return py::make_tuple(index, sq_distance, counts_tuple(counts));
-    });
-    module.def("nearest_pruned", [](const Rows& queries, const std::optional<Ids>& query_index,
-                                    const std::optional<Ids>& query_group, const ProjectedRows& projected,
-                                    const Rows& bank, const std::optional<Ids>& bank_index,
-                                    const std::optional<Ids>& bank_group, bool mapped, const Basis& basis,
-                                    const LeafIndex& leaf_index, size_t k, const std::optional<Ids>& hint) {
-        const RowSet a = row_set(queries, query_index, query_group);
-        const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-        py::array_t<int64_t> index({a.count, k});
-        py::array_t<float> sq_distance({a.count, k});
-        int64_t* const index_out = index.mutable_data();
-        float* const sq_distance_out = sq_distance.mutable_data();
-        const int64_t* const hints = hints_of(hint, a);
-        SearchCounts counts;
-        without_gil([&] {
-            counts = nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out, sq_distance_out);
-        });
-        return py::make_tuple(index, sq_distance, counts_tuple(counts));
-    });
-    module.def("nearest_bounds",
-               [](const Rows& queries, const std::optional<Ids>& query_index,
-                  const std::optional<Ids>& query_group, const ProjectedRows& projected, const Rows& bank,
-                  const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group, bool mapped,
-                  const Basis& basis, const LeafIndex& leaf_index, const std::optional<Ids>& hint) {
-                   const RowSet a = row_set(queries, query_index, query_group);
-                   const RowSet b = row_set(bank, bank_index, bank_group, mapped);
-                   const auto m = static_cast<py::ssize_t>(a.count);
-                   py::array_t<int64_t> index(m);
-                   py::array_t<float> sq_upper(m), sq_lower(m);
-                   int64_t* const index_out = index.mutable_data();
-                   float* const sq_upper_out = sq_upper.mutable_data();
-                   float* const sq_lower_out = sq_lower.mutable_data();
-                   const int64_t* const hints = hints_of(hint, a);
-                   SearchCounts counts;
-                   without_gil([&] {
-                       counts = nearest_bounds(a, projected, b, basis, leaf_index, hints, index_out,
-                                               sq_upper_out, sq_lower_out);
-                   });
-                   return py::make_tuple(index, sq_upper, sq_lower, counts_tuple(counts));
-               });
+    module.def(
+        "nearest_brute",
+        [](const Rows& queries, const std::optional<Ids>& query_index, const std::optional<Ids>& query_group,
+           const Rows& bank, const std::optional<Ids>& bank_index, const std::optional<Ids>& bank_group,
+           bool mapped, size_t k, const std::optional<Floors>& floor) {
+            const RowSet a = row_set(queries, query_index, query_group);
+            const RowSet b = bank_set(bank, bank_index, bank_group, mapped, floor);
+            py::array_t<int64_t> index({a.count, k});
+            py::array_t<float> sq_distance({a.count, k});
+            int64_t* const index_out = index.mutable_data();
+            float* const sq_distance_out = sq_distance.mutable_data();
+            SearchCounts counts;
+            without_gil([&] { counts = nearest_brute(a, b, k, index_out, sq_distance_out); });
+            return py::make_tuple(index, sq_distance, counts_tuple(counts));
+        },
+        py::arg("queries"), py::arg("query_index"), py::arg("query_group"), py::arg("bank"),
+        py::arg("bank_index"), py::arg("bank_group"), py::arg("mapped"), py::arg("k"),
+        py::arg("floor") = py::none());
+    module.def(
+        "nearest_pruned",
+        [](const Rows& queries, const std::optional<Ids>& query_index, const std::optional<Ids>& query_group,
+           const ProjectedRows& projected, const Rows& bank, const std::optional<Ids>& bank_index,
+           const std::optional<Ids>& bank_group, bool mapped, const Basis& basis, const LeafIndex& leaf_index,
+           size_t k, const std::optional<Ids>& hint, const std::optional<Floors>& floor) {
+            const RowSet a = row_set(queries, query_index, query_group);
+            const RowSet b = bank_set(bank, bank_index, bank_group, mapped, floor);
+            py::array_t<int64_t> index({a.count, k});
+            py::array_t<float> sq_distance({a.count, k});
+            int64_t* const index_out = index.mutable_data();
+            float* const sq_distance_out = sq_distance.mutable_data();
+            const int64_t* const hints = hints_of(hint, a);
+            SearchCounts counts;
+            without_gil([&] {
+                counts =
+                    nearest_pruned(a, projected, b, basis, leaf_index, k, hints, index_out, sq_distance_out);
+            });
+            return py::make_tuple(index, sq_distance, counts_tuple(counts));
+        },
+        py::arg("queries"), py::arg("query_index"), py::arg("query_group"), py::arg("projected"),
+        py::arg("bank"), py::arg("bank_index"), py::arg("bank_group"), py::arg("mapped"), py::arg("basis"),
+        py::arg("leaf_index"), py::arg("k"), py::arg("hint"), py::arg("floor") = py::none());
+    module.def(
+        "nearest_bounds",
+        [](const Rows& queries, const std::optional<Ids>& query_index, const std::optional<Ids>& query_group,
+           const ProjectedRows& projected, const Rows& bank, const std::optional<Ids>& bank_index,
+           const std::optional<Ids>& bank_group, bool mapped, const Basis& basis, const LeafIndex& leaf_index,
+           const std::optional<Ids>& hint, const std::optional<Floors>& floor) {
+            const RowSet a = row_set(queries, query_index, query_group);
+            const RowSet b = bank_set(bank, bank_index, bank_group, mapped, floor);
+            const auto m = static_cast<py::ssize_t>(a.count);
+            py::array_t<int64_t> index(m);
+            py::array_t<float> sq_upper(m), sq_lower(m);
+            int64_t* const index_out = index.mutable_data();
+            float* const sq_upper_out = sq_upper.mutable_data();
+            float* const sq_lower_out = sq_lower.mutable_data();
+            const int64_t* const hints = hints_of(hint, a);
+            SearchCounts counts;
+            without_gil([&] {
+                counts = nearest_bounds(a, projected, b, basis, leaf_index, hints, index_out, sq_upper_out,
+                                        sq_lower_out);
+            });
+            return py::make_tuple(index, sq_upper, sq_lower, counts_tuple(counts));
+        },
+        py::arg("queries"), py::arg("query_index"), py::arg("query_group"), py::arg("projected"),
+        py::arg("bank"), py::arg("bank_index"), py::arg("bank_group"), py::arg("mapped"), py::arg("basis"),
+        py::arg("leaf_index"), py::arg("hint"), py::arg("floor") = py::none());
     module.def("mutual_nearest_brute", [](const Rows& a_rows, const std::optional<Ids>& a_index,
                                           const Rows& b_rows, const std::optional<Ids>& b_index) {
         const RowSet a = row_set(a_rows, a_index, std::nullopt);

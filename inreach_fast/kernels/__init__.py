@@ -13,6 +13,7 @@ from .describing import describe
 from .filtering import ChannelFilterResult, filter_channels
 from .gpu.devices.limit import get_gpu_memory_limit, set_gpu_memory_limit
 from .gpu.devices.opening import is_gpu_name
+from .linear import linear_map
 from .nearest import mutual_nearest, nearest, nearest_answered, nearest_bounds
 from .registry import available_backends, backend_for, backend_of
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
@@ -32,6 +33,7 @@ __all__ = [
     "filter_channels",
     "get_gpu_memory_limit",
     "is_gpu_name",
+    "linear_map",
     "mutual_nearest",
     "nearest",
     "nearest_answered",

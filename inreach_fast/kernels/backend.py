@@ -29,9 +29,11 @@ class Backend(ABC):
 
     Attributes:
         name: what callers pass as ``backend``.
+        takes_floors: whether its searches in one direction heed a bank's floor.
     """
 
     name: str
+    takes_floors = True
 
     @abstractmethod
     def nearest(
@@ -114,6 +116,14 @@ class Backend(ABC):
         out = np.full(len(rows), np.nan)
         used = np.flatnonzero(slots >= 0)
         out[used] = np.sqrt(exact_sq_distance(rows[used], means[slots[used]]))
+        return out
+
+    def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
+        """See `kernels.linear_map`."""
+        centred = rows - mean
+        out = centred[:, :1] * matrix[0]
+        for d in range(1, len(matrix)):
+            out += centred[:, d : d + 1] * matrix[d]
         return out
 
     def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:

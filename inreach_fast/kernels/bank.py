@@ -58,6 +58,8 @@ class Bank:
         groups: int64 (n,), optional: a query skips the rows whose group equals its own (leave-one-image-out).
         index: int64 (n,), optional: row j of the bank is ``rows[index[j]]``, so that a subset is searched
             without a copy. Results number the bank's rows, 0 to n-1.
+        floor: float32 (n,), optional, at least 0: a search in one direction counts row j as max(squared distance,
+            floor[j]); one with a floor of infinity is never found (see `kernels.nearest`).
         basis: a `Bank` (or its ``basis``) whose basis this one uses, so that a search between the two projects
             neither of them twice. Affects speed only.
         index_arrays: what `index_arrays` returned for the same rows, kept by reference (they may be memory-mapped).
@@ -71,6 +73,7 @@ class Bank:
         dim: values in a row.
         index: which of ``rows`` are the bank's, int64 (n,); None for all.
         groups: group of each bank row, int64 (n,), or None.
+        floor: least value of each bank row, float32 (n,), or None.
         gpu: the rows where they are on a GPU, else None.
         mapped: whether the rows are a memory-mapped file; a search keeps little of a large one in memory.
         persistent: False for rows of a single call, for which backends prepare only what pays within it.
@@ -86,6 +89,7 @@ class Bank:
         groups: Any = None,
         *,
         index: Any = None,
+        floor: Any = None,
         basis: Any = None,
         index_arrays: Mapping[str, Array] | None = None,
         name: str = "bank",
@@ -100,6 +104,7 @@ class Bank:
         if self.index is not None:
             check_index(self.index, len(self.rows), "index")
         self.groups = None if groups is None else as_ids(groups, "groups", len(self))
+        self.floor = None if floor is None else as_floor(floor, "floor", len(self))
         check_not_empty(len(self), name)
         check_not_empty(self.dim, f"{name} (second dimension)")
         if self.gpu is None and not index_arrays:
@@ -124,14 +129,14 @@ class Bank:
         return bank
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("rows", "dim", "index", "groups") and name in self.__dict__:
+        if name in ("rows", "dim", "index", "groups", "floor") and name in self.__dict__:
             raise AttributeError(f"{name}: cannot be changed; make another Bank")
         super().__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy gets the rows, and prepares anew.
         here = self.on_cpu()
-        return partial(Bank, index=here.index), (here.rows, here.groups)
+        return partial(Bank, index=here.index, floor=here.floor), (here.rows, here.groups)
 
     def __len__(self) -> int:
         return len(self.rows) if self.index is None else len(self.index)
@@ -201,15 +206,21 @@ class Bank:
         """The bank itself, or a copy in the CPU's memory where its rows are on a GPU."""
         if self.gpu is None:
             return self
-        bank = Bank(self.gathered(), self.groups, name=self.name)
+        bank = Bank(self.gathered(), self.groups, floor=self.floor, name=self.name)
         bank.persistent = self.persistent
         return bank
 
     def with_groups(self, groups: Any) -> Bank:
         """The same bank under other groups (int64 (n,) or None); what was prepared is shared."""
+        return self._with(groups=None if groups is None else as_ids(groups, "groups", len(self)))
+
+    def with_floor(self, floor: Any) -> Bank:
+        """The same bank with other floors (float32 (n,) or None); what was prepared is shared."""
+        return self._with(floor=None if floor is None else as_floor(floor, "floor", len(self)))
+
+    def _with(self, **changes: Any) -> Bank:
         other = object.__new__(type(self))
-        checked = None if groups is None else as_ids(groups, "groups", len(self))
-        other.__dict__.update(self.__dict__, groups=checked)
+        other.__dict__.update(self.__dict__, **changes)
         return other
 
 
@@ -285,6 +296,17 @@ def as_ids(value: Any, name: str, count: int | None = None) -> IndexArray:
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ParameterError(f"{name}: values must fit into int64")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_floor(value: Any, name: str, count: int) -> FloatArray:
+    """``value`` as ``count`` least values, float32, at least 0, perhaps infinite; ParameterError otherwise."""
+    floor = as_float32(value, name, ndim=1)
+    if len(floor) != count:
+        raise ParameterError(f"{name}: expected {count} entries, one for each row, got {len(floor)}")
+    if not (floor >= 0).all():
+        bad = int(np.argmin(floor >= 0))
+        raise ParameterError(f"{name}: expected squared distances, at least 0, got {floor[bad]} at {bad}")
+    return floor
 
 
 def as_hint(value: Any, queries: int, rows: int) -> IndexArray:

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..array_types import IndexArray
 from ..errors import ParameterError
-from .backend import exact_bounds
+from .backend import Backend, exact_bounds
 from .bank import Bank, as_hint, as_ids, check_same_dim
-from .gpu.arrays import Call, call_for, to_gpu
+from .gpu.arrays import Call, call_for, caller_for, to_gpu
 from .gpu.devices.interop import Caller
 from .registry import backends
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
@@ -24,6 +24,7 @@ def nearest(
     k: int = 1,
     query_group: Any = None,
     bank_group: Any = None,
+    bank_floor: Any = None,
     hint: Any = None,
     backend: str = "auto",
 ) -> Nearest:
@@ -39,6 +40,10 @@ def nearest(
         k: neighbours for each query, at least 1.
         query_group: int64 (m,), optional; bank rows whose group equals the query's are skipped.
         bank_group: int64 (n,), optional; the default is the `Bank`'s own groups.
+        bank_floor: float32 (n,), optional, at least 0; the default is the `Bank`'s own floor. With it bank row j counts
+            as max(squared distance, bank_floor[j]): reachability (ALGORITHM section 8). The rows with the k least of
+            these values are found, the lowest index on ties, and ``sq_distance`` holds the values; a row with a floor
+            of infinity is never found. Such searches run on the CPU.
         hint: int64 (m,), optional: a bank row that is probably near each query, -1 for none. A good guess saves
             time; a bad one changes nothing. GPUs use it where k is 1.
         backend: "auto" or one of `available_backends`; GPUs are named "cuda:1", "cuda:0,1" (they share the bank) or
@@ -56,19 +61,25 @@ def nearest(
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
-    call = _call_for(backend, queries, bank)
+    bank, call = _floored(queries, bank, bank_floor, backend)
     if isinstance(call, Call):
         found = call.nearest(queries, bank, int(k), query_group, bank_group, hint)
     else:
-        engine = backends[backend]
         query_bank, bank, group, hints = _checked(queries, bank, query_group, bank_group, hint)
-        found = engine.nearest(query_bank, bank, int(k), group, hints)
+        found = _engine(backend, bank).nearest(query_bank, bank, int(k), group, hints)
         found = found if call is None else to_gpu(call, found)
     return replace(found, index=found.index[:, 0], sq_distance=found.sq_distance[:, 0]) if k == 1 else found
 
 
 def nearest_bounds(
-    queries: Any, bank: Any, *, hint: Any = None, query_group: Any = None, bank_group: Any = None, backend: str = "auto"
+    queries: Any,
+    bank: Any,
+    *,
+    hint: Any = None,
+    query_group: Any = None,
+    bank_group: Any = None,
+    bank_floor: Any = None,
+    backend: str = "auto",
 ) -> NearestBounds:
     """Certified bounds on the distances of `nearest` for ``k=1``, at a small part of its cost.
 
@@ -81,12 +92,11 @@ def nearest_bounds(
     Returns:
         `NearestBounds` of arrays (m,).
     """
-    call = _call_for(backend, queries, bank)
+    bank, call = _floored(queries, bank, bank_floor, backend)
     if isinstance(call, Call):
         return exact_bounds(call.nearest(queries, bank, 1, query_group, bank_group, hint))
-    engine = backends[backend]
     query_bank, bank, group, hints = _checked(queries, bank, query_group, bank_group, hint)
-    found = engine.nearest_bounds(query_bank, bank, group, hints)
+    found = _engine(backend, bank).nearest_bounds(query_bank, bank, group, hints)
     return found if call is None else to_gpu(call, found)
 
 
@@ -100,14 +110,14 @@ def nearest_answered(
     ties. Only the rows that are some query's nearest are searched for in the other direction.
 
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; in the other direction all
-    queries count.
+    queries count. A bank's floor is ignored.
     """
     call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
         return call.nearest_answered(queries, bank, query_group, bank_group)
     engine = backends[backend]
     query_bank, bank, group, _ = _checked(queries, bank, query_group, bank_group)
-    found = engine.nearest_answered(query_bank, bank, group)
+    found = engine.nearest_answered(query_bank, bank.with_floor(None), group)
     return found if call is None else to_gpu(call, found)
 
 
@@ -122,7 +132,7 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
         backend: "auto" or one of `available_backends`.
 
     Returns:
-        `MutualNearest`; its ``pairs()`` are the mutual ones. Groups of a `Bank` are ignored.
+        `MutualNearest`; its ``pairs()`` are the mutual ones. Groups and floor of a `Bank` are ignored.
 
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
@@ -133,7 +143,7 @@ def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     engine = backends[backend]
     a, b = _bank_of(a, "a"), _bank_of(b, "b")
     check_same_dim(a.dim, "a", b.dim, "b")
-    found = engine.mutual_nearest(a, b)
+    found = engine.mutual_nearest(a.with_floor(None), b.with_floor(None))
     return found if call is None else to_gpu(call, found)
 
 
@@ -149,6 +159,20 @@ def _call_for(backend: str, *values: Any) -> Call | Caller | None:
     """As `call_for`, which need not look at plain arrays and at banks in the CPU's memory."""
     on_cpu = all(isinstance(x, np.ndarray) or (isinstance(x, Bank) and x.gpu is None) for x in values)
     return None if on_cpu else call_for(backend, *values)
+
+
+def _floored(queries: Any, bank: Any, floor: Any, backend: str) -> tuple[Any, Call | Caller | None]:
+    """The bank with its floor, and the call where it is computed on a GPU, which has no kernels for floors."""
+    if floor is not None:
+        bank = (bank if isinstance(bank, Bank) else Bank.for_call(bank, name="bank")).with_floor(floor)
+    if isinstance(bank, Bank) and bank.floor is not None:
+        return bank, caller_for(queries, bank)
+    return bank, _call_for(backend, queries, bank)
+
+
+def _engine(backend: str, bank: Bank) -> Backend:
+    engine = backends[backend]
+    return engine if bank.floor is None or engine.takes_floors else backends["auto"]
 
 
 def _checked(

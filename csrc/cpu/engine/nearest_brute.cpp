@@ -248,7 +248,8 @@ class TileSearch {
         const double errors = frame_.error(norm) + frame_.error(block.norm[j]);
         const double sq = sq_norm - 2.0 * static_cast<double>(dot);
         const double low = std::sqrt(std::max(0.0, sq - slack)) * (1.0 - kDecisionSlack) - errors;
-        const double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + kDecisionSlack) + errors;
+        double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + kDecisionSlack) + errors;
+        if (bank_.floor != nullptr) high = std::max(high, scaled_root(bank_.floor[block.first + j]));
         bool keep = low <= row_reach_[i];
         row_reach_[i] = std::min(row_reach_[i], high);
         if (column_answers_ != nullptr) {
@@ -272,18 +273,23 @@ class TileSearch {
         candidates_.clear();
     }
 
+    // A squared distance as a reach: at least its root in the frame.
+    double scaled_root(double sq) const { return std::sqrt(sq) * frame_.scale() * (1.0 + kDecisionSlack); }
+
     void decide(size_t query, size_t row) {
         if (same_group(query, row)) return;
-        const double sq = table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim);
-        ++decided_;
-        const double distance = std::sqrt(sq) * frame_.scale() * (1.0 + kDecisionSlack);
         TopK answers(row_answers_ + (query - q0_) * k_, k_);
+        if (bank_.floor != nullptr && bank_.floor[row] > answers.limit()) return;
+        const double sq =
+            bank_.value(table_.sq_distance(queries_.row(query), bank_.row(row), queries_.dim), row);
+        ++decided_;
+        const double distance = scaled_root(sq);
         answers.offer({sq, static_cast<int64_t>(row)});
         double& reach = row_reach_[query - q0_];
         if (k_ == 1)
             reach = std::min(reach, distance);
         else if (!std::isinf(answers.limit()))
-            reach = std::min(reach, std::sqrt(answers.limit()) * frame_.scale() * (1.0 + kDecisionSlack));
+            reach = std::min(reach, scaled_root(answers.limit()));
         if (column_answers_ != nullptr) {
             TopK(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
             column_reach_[row - b0_] = std::min(column_reach_[row - b0_], distance);

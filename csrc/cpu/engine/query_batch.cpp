@@ -101,8 +101,8 @@ void QueryBatch::decide_all(size_t i) {
     for (size_t j = 0; j < bank.count; ++j) {
         if (j % kRowsBetweenStops == 0) stop_point();
         if (context_.grouped && bank.group[j] == queries.group[query]) continue;
-        answers(i).offer(
-            {context_.table.sq_distance(queries.row(query), bank.row(j), bank.dim), static_cast<int64_t>(j)});
+        const double sq_distance = context_.table.sq_distance(queries.row(query), bank.row(j), bank.dim);
+        answers(i).offer({bank.value(sq_distance, j), static_cast<int64_t>(j)});
         ++work_.counts.decided;
     }
 }

@@ -173,7 +173,8 @@ void QuerySearch::update_reach() {
 }
 
 void QuerySearch::decide(uint32_t row) {
-    answers_.offer({table_.sq_distance(original_, bank_.row(row), bank_.dim), static_cast<int64_t>(row)});
+    const double sq_distance = table_.sq_distance(original_, bank_.row(row), bank_.dim);
+    answers_.offer({bank_.value(sq_distance, row), static_cast<int64_t>(row)});
     if (++work_.counts.decided >= work_.check_memory_at)
         work_.check_memory_at = work_.counts.decided + limit_resident(bank_);
 }

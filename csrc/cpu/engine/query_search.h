@@ -133,7 +133,11 @@ class QuerySearch {
         return gap(centre_dot, index_.leaf_radii(leaf / kLeavesPerBranch)[leaf % kLeavesPerBranch]);
     }
 
-    bool eligible(int64_t row) const { return !context_.grouped || bank_.group[row] != group_; }
+    // Whether the query may choose the row, and its floor does not rule it out.
+    bool eligible(int64_t row) const {
+        return (!context_.grouped || bank_.group[row] != group_) &&
+               (bank_.floor == nullptr || bank_.floor[row] <= answers_.limit());
+    }
 
     void update_reach();
     void decide(uint32_t row);

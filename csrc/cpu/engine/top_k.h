@@ -1,6 +1,7 @@
 // The k nearest rows so far, ordered by (float64 squared distance, row number).
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -26,8 +27,9 @@ class TopK {
     // Rows farther than this cannot enter: infinity until k rows were found.
     double limit() const { return answers_[k_ - 1].sq_distance; }
 
+    // One at infinity is no answer.
     void offer(const Answer& answer) {
-        if (!answer.before(answers_[k_ - 1])) return;
+        if (!answer.before(answers_[k_ - 1]) || std::isinf(answer.sq_distance)) return;
         size_t i = k_ - 1;
         for (; i > 0 && answer.before(answers_[i - 1]); --i) answers_[i] = answers_[i - 1];
         answers_[i] = answer;

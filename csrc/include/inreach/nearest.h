@@ -2,7 +2,8 @@
 //
 // Contract: the answer is that of float64 brute force over the float32 inputs (squared distances summed as
 // KernelTable::sq_distance does), ordered by (distance, row number). How it was found, on which instruction
-// set, by how many threads and among which other queries changes nothing.
+// set, by how many threads and among which other queries changes nothing. With floors (RowSet::floor) the
+// same holds of max(squared distance, floor), which then stands wherever "squared distance" does.
 //
 // Functions throw std::invalid_argument where their arguments do not fit each other, and Interrupted where
 // they are asked to stop (interrupt.h). Values must be finite (first_nonfinite_row); row numbers in `index`
@@ -24,9 +25,17 @@ struct RowSet {
     size_t stride = 0;               // floats from one row to the next
     const int64_t* index = nullptr;  // count entries, or null
     const int64_t* group = nullptr;  // count entries, or null: rows of a query's own group are passed over
-    size_t mapped_bytes = 0;         // size of `data` if it is a shared mapping of a file, else 0
+    // count entries, or null. Of a bank in a search in one direction: row j counts as max(squared distance,
+    // floor[j]), and is left out where its floor is infinite. Not NaN.
+    const float* floor = nullptr;
+    size_t mapped_bytes = 0;  // size of `data` if it is a shared mapping of a file, else 0
 
     const float* row(size_t j) const { return data + (index ? static_cast<size_t>(index[j]) : j) * stride; }
+
+    // What a row at a squared distance counts as.
+    double value(double sq_distance, size_t j) const {
+        return floor && floor[j] > sq_distance ? static_cast<double>(floor[j]) : sq_distance;
+    }
 };
 
 // How many (query, row) pairs each stage looked at.

@@ -189,6 +189,10 @@ class NativeBackend(Backend):
         """See `Backend`."""
         return _core.channel_distances(rows, slots, means)
 
+    def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
+        """See `kernels.linear_map`; csrc/cpu/engine/linear_map.cpp."""
+        return _core.linear_map(rows, mean, matrix)
+
     # ------------------------------------------------------------------------------------------- index arrays
 
     def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:
@@ -269,7 +273,7 @@ def _nearest_brute(queries: Bank, bank: Bank, k: int, query_group: IndexArray | 
     parts = [
         _core.nearest_brute(
             *_slice(queries, first, stop), _part(query_group, first, stop),
-            bank.rows, bank.index, bank_group, bank.mapped, k,
+            bank.rows, bank.index, bank_group, bank.mapped, k, bank.floor,
         )
         for first, stop in _chunks(len(queries))
     ]  # fmt: skip
@@ -306,7 +310,7 @@ def _by_leaves(
         search(
             *_slice(queries, first, stop), _part(query_group, first, stop), asking.coordinates(queries, first, stop),
             bank.rows, bank.index, bank_group, bank.mapped, searched.basis, leaf_index,
-            *neighbours, _part(hint, first, stop),
+            *neighbours, _part(hint, first, stop), bank.floor,
         )
         for first, stop in _chunks(len(queries))
     ]  # fmt: skip

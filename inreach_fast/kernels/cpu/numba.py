@@ -22,7 +22,7 @@ from .float32_filter import FilterBackend, FilterFrame
 
 _Result = TypeVar("_Result")
 
-_NONE = np.empty(0, np.int64)
+_NONE, _NO_FLOOR = np.empty(0, np.int64), np.empty(0, np.float32)
 _CHUNK_QUERIES = 512
 _OUTPUTS = 8  # outputs of one task of describe's first sweep
 _ROWS = 4  # grid rows of one task of the second
@@ -38,7 +38,8 @@ class NumbaBackend(FilterBackend):
         search = partial(
             loops.search,
             queries.rows, _or_none(queries.index), _or_none(queries.groups),
-            bank.rows, _or_none(bank.index), _or_none(bank.groups), len(bank),
+            bank.rows, _or_none(bank.index), _or_none(bank.groups),
+            _NO_FLOOR if bank.floor is None else bank.floor, len(bank),
             frame.centre, frame.scale, frame.error, frame.floor, index, sq_distance,
         )  # fmt: skip
         size = min(_CHUNK_QUERIES, -(-len(queries) // get_num_threads()))

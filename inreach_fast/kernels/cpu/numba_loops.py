@@ -135,7 +135,7 @@ def _minimum(row: Any) -> float:
 
 @_compiled()
 def search(
-    q_rows: Any, q_index: Any, q_group: Any, b_rows: Any, b_index: Any, b_group: Any, n: int,
+    q_rows: Any, q_index: Any, q_group: Any, b_rows: Any, b_index: Any, b_group: Any, b_floor: Any, n: int,
     centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any, first: int, stop: int,
 ) -> int:  # fmt: skip
     """Fills rows first..stop-1 of out_index and out_best, (m, k); returns the number of pairs decided."""
@@ -169,6 +169,8 @@ def search(
                 for j in range(count):
                     if row[j] < np.inf:
                         upper[eligible] = np.float64(row[j]) + q_low + 2.0 * error * (q_length[q] + length[j])
+                        if b_floor.shape[0] > 0:
+                            upper[eligible] = max(upper[eligible], scale * scale * b_floor[start + j])
                         eligible += 1
                 if eligible >= k:  # P2: k rows of this block are at most so far
                     achieved = STRETCH * np.partition(upper[:eligible], k - 1)[k - 1] + floor
@@ -178,9 +180,13 @@ def search(
                 for j in range(count):
                     if row[j] == np.inf or np.float64(row[j]) + q_low > limit[q]:
                         continue
+                    if b_floor.shape[0] > 0 and (b_floor[start + j] > best[k - 1] or b_floor[start + j] == np.inf):
+                        continue
                     other = b_rows[b_index[start + j]] if b_index.shape[0] > 0 else b_rows[start + j]
                     distance = _sq_distance(query, other, lanes)
                     decided += 1
+                    if b_floor.shape[0] > 0:
+                        distance = max(distance, np.float64(b_floor[start + j]))
                     if not distance < best[k - 1]:  # rows ascend: a tie stays with the earlier
                         continue
                     p = k - 1

@@ -63,17 +63,21 @@ class TorchBackend(FilterBackend):
                         same = queries.groups[first:stop, None] == bank.groups[None, start:end]
                         value.masked_fill_(torch.from_numpy(same), torch.inf)
                     scale = STRETCH * frame.scale * frame.scale
+                    floor = None if bank.floor is None else bank.floor[start:end].astype(np.float64)
                     limit = torch.from_numpy(best.distance[:, -1] * scale + frame.floor)  # P1, for the k-th best
                     if kept <= end - start:
-                        limit = torch.minimum(limit, _achieved(value, length, b_length, kept, frame))
+                        limit = torch.minimum(limit, _achieved(value, length, b_length, floor, kept, frame))
                     # Rounded up to float32; the filter's floor is far above what is lost where that is subnormal.
                     rounded = (limit * (1.0 + 2.0**-22)).float()
-                    wanted = (value <= rounded[:, None]) & (value < torch.inf)
-                    row, column = np.nonzero(wanted.numpy())
+                    wanted = ((value <= rounded[:, None]) & (value < torch.inf)).numpy()
+                    if floor is not None:
+                        wanted &= floor <= np.minimum(best.distance[:, -1:], np.finfo(np.float64).max)
+                    row, column = np.nonzero(wanted)
                     step = max(1, _DECIDE_BYTES // (8 * bank.dim))
                     for i in range(0, len(row), step):
                         r, c = row[i : i + step], column[i : i + step]
-                        best.merge(r, c + start, exact_sq_distance(original[r], b_original[c]))
+                        distance = exact_sq_distance(original[r], b_original[c])
+                        best.merge(r, c + start, distance if floor is None else np.maximum(distance, floor[c]))
                     decided += len(row)
         return decided
 
@@ -141,10 +145,14 @@ class _RunningNearest:
         self.distance[touched], self.index[touched] = value[take], number[take]
 
 
-def _achieved(low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, k: int, frame: FilterFrame) -> torch.Tensor:
+def _achieved(
+    low: torch.Tensor, length: torch.Tensor, other: torch.Tensor, floor: DoubleArray | None, k: int, frame: FilterFrame
+) -> torch.Tensor:
     """A limit in the sense of P1 that k pairs of each row of the tile keep for certain, by P2."""
     value, column = torch.topk(low, k, dim=1, largest=False)
     upper = value.double() + 2.0 * frame.error * (length[:, None] + other[column])
+    if floor is not None:
+        upper = torch.maximum(upper, torch.from_numpy(floor * frame.scale**2)[column])
     worst = upper.max(dim=1).values
     return STRETCH * (STRETCH * worst + frame.floor) + frame.floor
 

@@ -177,13 +177,18 @@ def call_for(backend: str, *values: Any) -> Call | Caller | None:
     Raises:
         GpuError: a backend that is named cannot be used, or the GPU is lost.
     """
-    caller = caller_of(*(_array_of(v) for v in values))
+    caller = caller_for(*values)
     if caller is None or not (backend == "auto" or is_gpu_name(backend)):
         return None
     if backend != "auto":
         backends[backend]  # raises where it is not usable
         return Call(caller, backend)
     return on_first_gpu_backend(lambda kind: Call(caller, kind), f"arrays on GPU {caller.ordinal}") or caller
+
+
+def caller_for(*values: Any) -> Caller | None:
+    """Whose arrays on a GPU are among a call's arguments; None if none are."""
+    return caller_of(*(_array_of(v) for v in values))
 
 
 def _array_of(value: Any) -> Any:

@@ -83,6 +83,8 @@ class GpuBackend(Backend):
         base: a backend of the same GPU that prepares and keeps banks and plans for this one, on its own stream.
     """
 
+    takes_floors = False
+
     def __init__(
         self, name: str, device: Callable[[], Device], options: Options | None = None, *, base: GpuBackend | None = None
     ) -> None:

@@ -31,6 +31,8 @@ _PAIRS_AT_ONCE = 4096
 class SeveralGpus(Backend):
     """Spreads banks over several GPUs, by the backend of each; banks keep their parts under ``name``."""
 
+    takes_floors = False
+
     def __init__(self, name: str, gpus: Sequence[Backend]) -> None:
         self.name, self.gpus = name, gpus
 
