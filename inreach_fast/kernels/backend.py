@@ -121,7 +121,7 @@ class Backend(ABC):
     def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
         """See `kernels.linear_map`."""
         centred = rows - mean
-        out = centred[:, :1] * matrix[0]
+        out: FloatArray = centred[:, :1] * matrix[0]
         for d in range(1, len(matrix)):
             out += centred[:, d : d + 1] * matrix[d]
         return out
