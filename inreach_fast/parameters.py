@@ -1,8 +1,10 @@
 """Every parameter of InReaCh, its presets and its checks: one frozen dataclass.
 
-Three presets: "paper" (McIntosh and Branzan Albu, ICCV 2023, with its supplement), "reference" (the authors'
-public program, where it differs from the paper) and "default" (the paper's method adapted to inspection: no border
-is cropped, and seed images are drawn at random, because defects may be next to each other in a folder).
+Four presets: "paper" (McIntosh and Branzan Albu, ICCV 2023, with its supplement), "reference" (the authors' public
+program, where it differs from the paper), "channels" (the paper's method adapted to inspection: no border is cropped,
+and seed images are drawn at random, because defects may be next to each other in a folder), and "reachability" (every
+image a witness, ALGORITHM section 8: all patches are kept, each believed as far as another image confirms it; fewer
+and shorter descriptors).
 """
 
 from __future__ import annotations
@@ -19,6 +21,14 @@ REFERENCE_DEPTH: Final = "reference"
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
+    "channels": {},
+    "reachability": {
+        "association": "all",
+        "score": "reachability",
+        "grid_stride": 2,
+        "pca_dim": 128,
+        "threshold_images": 1_000_000,
+    },
     "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto"},
     "reference": {
         "resize": (256, 256),
@@ -35,9 +45,10 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "preset": tuple(PRESETS),
     "position": ("auto", "always", "never"),
     "align": ("never", "auto"),
+    "association": ("seeds", "all"),
     "seed_selection": ("random", "first"),
     "assoc_pairs": ("all", "later"),
-    "score": ("nearest", "mahalanobis", "patchcore"),
+    "score": ("nearest", "mahalanobis", "patchcore", "reachability"),
     "distance": ("squared_l2", "l2"),
     "normalisation": (None, "imagenet", "reference"),
 }
@@ -50,6 +61,9 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "threshold_images": (2, 1_000_000),
     "batch_size": (1, 65536),
     "neighbourhood": (1, 15),
+    "grid_stride": (1, 64),
+    "pca_dim": (1, 65536),
+    "witnesses": (1, 1_000_000),
 }
 # name -> whether zero is allowed
 _REAL: Final[dict[str, bool]] = {
@@ -66,7 +80,8 @@ class Parameters:
     """Parameters of `InReaCh`; section numbers are those of ALGORITHM, S means the supplement.
 
     Attributes:
-        preset: "default", "paper" or "reference": gives the values of all parameters that are not set.
+        preset: "default", "channels", "reachability", "paper" or "reference": gives the values of all parameters that
+            are not set.
         backbone: name of the network ("wide_resnet50_2", "efficientnet_lite2", "timm:NAME",
             "FILE.py:FACTORY"), or the name of the `Backbone` object that the estimator was given.
         weights: "official", "random" (seeded, for tests) or a file's path.
@@ -75,6 +90,10 @@ class Parameters:
         device: torch device of the backbone; on "cuda" (or "cuda:1") the kernels run on the GPU as well (docs/gpu.md).
         neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
+        grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2
+            cells.
+        pca_dim: number of principal components of the training images' descriptors (of a seeded sample of images) that
+            replace the ``dim`` values; None keeps these.
         image_size: (height, width) in pixels of the network's input; one number means a square.
         resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
             None resizes straight to ``image_size`` and crops nothing.
@@ -84,6 +103,9 @@ class Parameters:
         position_weight: weight of the position channels relative to the others.
         transpose_threshold: least transpose score, in squared 8-bit intensity units, of consistent positions.
         align: "auto" tries rotation alignment on a class that fails the transpose test (S.D); "never".
+        association: "seeds" (section 4: patches join channels of seed images, and the filters choose the nominal ones)
+            or "all" (section 8: every patch is nominal, and has a witness in another image).
+        witnesses: k of section 8: a patch is confirmed as far as the nearest patch of the k-th nearest other image.
         assoc_depth: number S of seed images (section 4).
         seed_selection: "random" (seeded by ``random_state``) or "first".
         random_state: seed of every random choice.
@@ -92,7 +114,7 @@ class Parameters:
         span_filter, spread_filter: the two filters of section 5, each on or off.
         min_channel_length: a channel is kept if it has *more* members than this, its seed patch included.
         max_channel_std: members farther from the channel's mean than this many standard deviations are dropped.
-        score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C).
+        score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C), or "reachability" (section 8).
         distance: "squared_l2" or "l2".
         smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
         threshold_images: training images scored, leave-one-image-out, to choose the threshold.
@@ -107,6 +129,8 @@ class Parameters:
     device: str = "cpu"
     neighbourhood: int = 3
     dim: int = 1024
+    grid_stride: int = 1
+    pca_dim: int | None = None
     image_size: tuple[int, int] = (224, 224)
     resize: tuple[int, int] | None = None
     normalisation: str | None = None
@@ -114,6 +138,8 @@ class Parameters:
     position_weight: float = 5.0
     transpose_threshold: float = 600.0
     align: str = "never"
+    association: str = "seeds"
+    witnesses: int = 1
     assoc_depth: int = 10
     seed_selection: str = "random"
     random_state: int = 0
@@ -134,7 +160,11 @@ class Parameters:
         for name, allowed in CHOICES.items():
             _check_choice(name, given[name], allowed)
         # The dataclass is frozen; this is its own constructor.
-        given |= {name: _whole(name, given[name], *limits) for name, limits in _WHOLE.items()}
+        given |= {
+            name: _whole(name, given[name], *limits)
+            for name, limits in _WHOLE.items()
+            if not (name == "pca_dim" and self.pca_dim is None)
+        }
         given |= {name: _real(name, given[name], zero) for name, zero in _REAL.items()}
         for name in ("span_filter", "spread_filter"):
             if not isinstance(given[name], bool):
@@ -143,6 +173,12 @@ class Parameters:
         given["depth"] = _depth(self.depth)
         if self.neighbourhood % 2 == 0:
             raise ParameterError(f"neighbourhood: expected an odd number, 1 to 15, got {self.neighbourhood}")
+        if self.score == "reachability" and self.association != "all":
+            raise ParameterError('score: "reachability" needs the witnesses of association="all"; set that as well')
+        if self.score == "mahalanobis" and self.association == "all":
+            raise ParameterError('score: "mahalanobis" needs channels; set association="seeds"')
+        if self.pca_dim is not None and self.pca_dim > self.dim:
+            raise ParameterError(f"pca_dim: {self.pca_dim} components of {self.dim} values; give at most dim")
         given["image_size"] = _size("image_size", self.image_size)
         if self.resize is not None:
             given["resize"] = _size("resize", self.resize)

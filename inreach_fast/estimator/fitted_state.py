@@ -17,6 +17,7 @@ from ..images.alignment import Alignment
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
 from ..method.nominal_model import NominalModel
+from ..method.projection import Projection
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
@@ -34,6 +35,7 @@ class FittedState:
     seed_images: IndexArray
     positions: bool
     transpose_score: float
+    projection: Projection | None
     threshold_scores: FloatArray
     threshold_images: IndexArray
     report: FitReport
@@ -70,6 +72,10 @@ class FittedState:
         if nominal.index_arrays is None:
             nominal.build_index(None, 0)
         arrays: dict[str, Array] = {name: getattr(nominal, name) for name in _NOMINAL_ARRAYS}
+        if nominal.confirmation is not None:
+            arrays["confirmation"] = nominal.confirmation
+        if self.projection is not None:
+            arrays.update({f"projection.{name}": array for name, array in vars(self.projection).items()})
         arrays.update({name: getattr(self, name) for name in ("threshold_scores", "threshold_images", "seed_images")})
         arrays.update({f"index.{name}": array for name, array in sorted((nominal.index_arrays or {}).items())})
         if self.growth is not None and not final:
@@ -97,7 +103,9 @@ class FittedState:
             **{name: arrays[name] for name in _NOMINAL_ARRAYS},
             index_arrays=_parts(arrays, "index.") or None,
             compression=compression,
+            confirmation=arrays.get("confirmation"),
         )
+        projection = _parts(arrays, "projection.")
         grid = check_grid(meta["grid"], int(np.prod(meta["grid"])))
         report, alignment = FitReport(meta["report"]), meta["alignment"]
         seeds = arrays["seed_images"] if "seed_images" in arrays else report["seed_images"]
@@ -110,6 +118,7 @@ class FittedState:
             seed_images=seed_images,
             positions=bool(meta["positions"]),
             transpose_score=float("nan" if meta["transpose_score"] is None else meta["transpose_score"]),
+            projection=Projection(**projection) if projection else None,
             threshold_scores=np.array(arrays["threshold_scores"]),
             threshold_images=np.array(arrays["threshold_images"]),
             report=report,

@@ -37,7 +37,7 @@ from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
 from ..images.source import ImageSource, image_numbers, open_images
 from ..memory import machine_memory, parse_bytes
-from ..method.descriptors import Describer, check_descriptors, check_grid, position_channels
+from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
 from ..method.threshold import robust_threshold
@@ -50,7 +50,7 @@ from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
 from .fitted_state import FittedState
 from .network_holder import NetworkHolder, as_backbone
-from .training_rows import checked_rows, referenced, references, training_rows
+from .training_rows import checked_rows, every_row, referenced, references, training_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -270,9 +270,8 @@ class InReaCh:
         with report.stage("read"):
             array = check_descriptors(x)
         shape = check_grid(grid, array.shape[1])
-        with closing(self._workspace()) as workspace:
-            result = fit_rows(self._context(workspace, progress, seeds=seeds, report=report), array, shape)
-        return self._take(FittedState.of_fit(result, references(x, len(array))))
+        state = self._fit_rows(array, shape, progress, seeds=seeds, report=report)
+        return self._take(replace(state, references=references(x, len(array))))
 
     def remove_spool(self) -> None:
         """Removes the spool that `fit` kept because of ``keep_spool``, if there is one."""
@@ -283,6 +282,12 @@ class InReaCh:
     def use_scratch(self, folder: str | os.PathLike[str] | None) -> None:
         """Sets the folder of temporary files, which hold what exceeds ``memory_limit``; None: the system's."""
         self._scratch = None if folder is None else Path(folder)
+
+    def _fit_rows(
+        self, x: FloatArray, grid: tuple[int, int], progress: Progress | None, **arguments: Any
+    ) -> FittedState:
+        with closing(self._workspace()) as workspace:
+            return FittedState.of_fit(fit_rows(self._context(workspace, progress, **arguments), x, grid))
 
     def _fit_images(self, context: FitContext, source: ImageSource, *, keep_spool: bool = False) -> Self:
         workspace = context.workspace
@@ -368,6 +373,7 @@ class InReaCh:
             of `fit`, MemoryLimitError included. The model then remains unchanged.
         """
         current, _ = self._growable("partial_fit", descriptors=False)
+        refit |= self.parameters.association == "all"  # every patch changes with each image
         source = open_images(images)
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress, skip_bad=skip_bad)
@@ -390,6 +396,9 @@ class InReaCh:
         current, _ = self._growable("partial_fit_descriptors", descriptors=True)
         array = checked_rows(x, current)
         described = [*(current.references or [None] * current.n_images), *references(x, len(array))]
+        if self.parameters.association == "all":
+            state = self._fit_rows(np.concatenate([every_row(current), array]), current.grid, progress)
+            return self._take(replace(state, references=described))
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
@@ -421,11 +430,14 @@ class InReaCh:
         if x is not None and not current.from_descriptors:
             raise ParameterError("x: this is a model of images, which keeps what it needs; leave x out")
         array = None if x is None else checked_rows(x, current, every=True)
-        if refit and current.from_descriptors:
+        every = self.parameters.association == "all"
+        if every and current.from_descriptors and array is None:
+            array = every_row(current)
+        if (refit or every) and current.from_descriptors:
             if array is None:
                 raise DescriptorsNeededError("x: a refit needs the descriptors of all images of the model; give them")
             return self.fit_descriptors(array[left], self.grid_, progress=progress)
-        if refit:
+        if refit or every:
             names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
             inputs = growth.inputs
             assert inputs is not None
@@ -660,10 +672,10 @@ class InReaCh:
         if threshold is None and budget_ms is None:
             return Limits(), self.threshold_
         limits = Limits.of(threshold, budget_ms)
-        if limits.budget is not None and self.parameters.score != "nearest":
+        if limits.budget is not None and self.parameters.score not in ("nearest", "reachability"):
             raise ParameterError(
                 f'budget_ms: score="{self.parameters.score}" has no bounds to stop at; leave the budget out, or fit '
-                'with score="nearest"'
+                'with score="nearest" or "reachability"'
             )
         return limits, self.threshold_ if limits.threshold is None else limits.threshold
 
@@ -681,6 +693,7 @@ class InReaCh:
             if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
                 self._predictor = None  # frees the old one's GPU memory first
                 patches = state.grid[0] * state.grid[1]
+                positions = position_channels(state.grid, p.position_weight) if state.positions else None
                 channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
                 self._predictor = (
                     made_of,
@@ -692,7 +705,7 @@ class InReaCh:
                         geometry=self.geometry,
                         alignment=state.alignment,
                         grid=state.grid,
-                        positions=position_channels(state.grid, p.position_weight) if state.positions else None,
+                        space=DescriptorSpace(state.projection, positions),
                         parameters=p,
                     ),
                 )

@@ -14,6 +14,7 @@ from ..images.alignment import rotate
 from ..images.preprocess import Geometry
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
+from ..method.reachability import originals
 from .fitted_state import FittedState, Reference
 
 
@@ -37,6 +38,13 @@ def checked_rows(x: Any, state: FittedState, name: str = "x", *, every: bool = F
     if every and len(array) != state.n_images:
         raise ParameterError(f"{name}: expected all {state.n_images} images of the model, got {len(array)}")
     return array
+
+
+def every_row(state: FittedState) -> FloatArray:
+    """The descriptors of all training images, (N, P, D), which a model with association="all" holds."""
+    assert state.growth is not None
+    members, rows = state.growth.members, state.nominal.patches
+    return np.stack([rows[slice(*members.span(image))] for image in originals(state.growth.digests).tolist()])
 
 
 def training_rows(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from ..array_types import FloatArray, IndexArray
 from ..kernels import get_gpu_memory_limit
 from ..method.association import ImageMembers
-from ..method.descriptors import append_positions, described_rows, in_memory
+from ..method.descriptors import DescriptorSpace, described_rows, in_memory
+from ..method.projection import Projection
 from ..storage.members import MemberStore
 from .context import FitContext
 from .image_job import ImageJob, ImageTask
@@ -19,29 +21,29 @@ from .reading import FitData
 
 def describe_seeds(
     context: FitContext, training: FitData, seed_images: IndexArray
-) -> tuple[FloatArray, tuple[int, int]]:
-    """The seed images' descriptors, (S, P, D) with position channels if they are used, and the grid."""
+) -> tuple[FloatArray, tuple[int, int], FitData]:
+    """The seed images' descriptors, (S, P, D), the grid, and the training data with the projection found from them."""
+    describer, p = context.describer, context.parameters
     out: FloatArray | None = None
-    channels: FloatArray | None = None
-    grid = (0, 0)
     for slot, image in enumerate(seed_images.tolist()):
-        rows = in_memory(described_rows(context.describer, training.pixels(image), None, training.names[image]))
+        rows = in_memory(described_rows(describer, training.pixels(image), DescriptorSpace(), training.names[image]))
         if out is None:
-            grid = context.describer.grid(len(rows))
-            channels = training.channels(grid, context.parameters)
-            dim = rows.shape[1] + (0 if channels is None else 2)
-            out = np.empty((len(seed_images), len(rows), dim), np.float32)
-        out[slot] = append_positions(rows, channels)
+            out = np.empty((len(seed_images), *rows.shape), np.float32)
+        out[slot] = rows
         context.progress("describe", slot + 1, len(seed_images))
     assert out is not None
-    return out, grid
+    grid = describer.grid(out.shape[1])
+    if p.pca_dim is not None:
+        training = replace(training, projection=Projection.fit(out.reshape(-1, out.shape[2]), p.pca_dim))
+    space = training.space(grid, p)
+    return np.stack([space(rows) for rows in out]), grid, training
 
 
 def associate_images(
     context: FitContext,
     seed_images: IndexArray,
     seed_rows: FloatArray,
-    channels: FloatArray | None,
+    space: DescriptorSpace,
     tasks: Iterable[ImageTask],
     store: MemberStore,
     total: int,
@@ -52,7 +54,7 @@ def associate_images(
     job = ImageJob(
         seed_images=seed_images,
         seed_rows=seed_rows,
-        positions=channels,
+        space=space,
         parameters=context.parameters,
         describer=context.describer,
         torch_threads=torch.get_num_threads(),

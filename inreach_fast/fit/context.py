@@ -44,6 +44,8 @@ class FitContext:
 
     def seed_count(self, n_images: int) -> int:
         """How many of so many images will be seed images."""
+        if self.parameters.association == "all":
+            return 0
         return min(self.parameters.assoc_depth if self.seeds is None else np.size(self.seeds), n_images)
 
     def seed_images(self, names: Sequence[str], used: Sequence[int]) -> IndexArray:

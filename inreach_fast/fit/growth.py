@@ -64,11 +64,11 @@ def add_images(context: FitContext, current: FitResult, source: ImageSource) -> 
         new = len(inputs) - old
         known = None if state.angles is None else np.append(state.angles, np.full(new, -1))
         training = _training_set(context, current, inputs, names, known)
-        channels, seed_images = training.channels(current.grid, context.parameters), state.members.seed_images
+        space, seed_images = training.space(current.grid, context.parameters), state.members.seed_images
         with closing(_store_for(context, current, new)) as store:
             seed_rows = state.members.seed_rows(state.rows(current.nominal.patches))
             tasks = (ImageTask(i, training.pixels(i), False, names[i]) for i in range(old, len(inputs)))
-            associate_images(context, seed_images, seed_rows, channels, tasks, store, new)
+            associate_images(context, seed_images, seed_rows, space, tasks, store, new)
             del seed_rows
             return _rebuilt(context, current, training, *_extended(current, store))
 
@@ -136,10 +136,10 @@ def _training_set(
 def _rebuilt(
     context: FitContext, current: FitResult, training: FitData, members: Members, rows: MemberRows
 ) -> FitResult:
-    channels = training.channels(current.grid, context.parameters)
+    space = training.space(current.grid, context.parameters)
 
     def image_rows(image: int, _: MemberRows) -> FloatArray:
-        return in_memory(described_rows(context.describer, training.pixels(image), channels, training.names[image]))
+        return in_memory(described_rows(context.describer, training.pixels(image), space, training.names[image]))
 
     return build_model(context, training, current.grid, members, rows, image_rows)
 

@@ -19,8 +19,8 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import BackboneMismatchError
 from ..kernels import backend_of
-from ..method.association import Associator, ImageMembers, members_of
-from ..method.descriptors import Describer, described_rows
+from ..method.association import Associator, ImageMembers, members_of, no_members
+from ..method.descriptors import Describer, DescriptorSpace, described_rows
 from ..parameters import Parameters
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ImageTask(NamedTuple):
     Attributes:
         number: its training index.
         pixels: uint8 (H, W, 3), the network's input, rotated if the images are aligned; None for a seed image, whose
-            descriptors every worker has.
+            descriptors every worker has, and for an image that is left out, which has no members.
         whole: whether the patches that join no channel are returned as well.
         name: for errors.
     """
@@ -49,8 +49,10 @@ class ImageJob:
     """Describes images and associates them with the seed images.
 
     Attributes:
-        seed_images: int64 (S,), ascending. seed_rows: float32 (S, P, D), with position channels.
-        positions: float32 (P, 2) position channels, or None.
+        seed_images: int64 (S,), ascending: images that were described before. With association="all" nothing
+            associates with them: all patches are members.
+        seed_rows: float32 (S, P, D), their descriptors.
+        space: what is made of the describer's rows.
         parameters: the estimator's.
         describer: the estimator's; in another process, what its network is made from there.
         torch_threads: number of torch threads: the last bits of features may depend on it.
@@ -59,7 +61,7 @@ class ImageJob:
 
     seed_images: IndexArray
     seed_rows: FloatArray
-    positions: FloatArray | None
+    space: DescriptorSpace
     parameters: Parameters
     describer: Describer | Backbone | BackboneSource
     torch_threads: int
@@ -80,15 +82,20 @@ class ImageJob:
             backbone = self.describer.load() if isinstance(self.describer, BackboneSource) else self.describer
             describer = Describer(lambda: backbone, lambda: self.parameters)
         p = self.parameters
-        associator = Associator(self.seed_images, self.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
+        associator = (
+            None
+            if p.association == "all"
+            else Associator(self.seed_images, self.seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
+        )
         slots = {image: slot for slot, image in enumerate(self.seed_images.tolist())}
 
         def work(task: ImageTask) -> ImageMembers:
             begin = time.perf_counter()
             slot = slots.get(task.number)
             if slot is None:
-                assert task.pixels is not None
-                rows = described_rows(describer, task.pixels, self.positions, task.name)
+                if task.pixels is None:
+                    return no_members(self.seed_rows.shape[2])
+                rows = described_rows(describer, task.pixels, self.space, task.name)
             else:
                 rows = self.seed_rows[slot]
             described = time.perf_counter() - begin

@@ -12,7 +12,7 @@ import numpy as np
 from ..array_types import Array, FloatArray
 from ..kernels import backend_of
 from ..memory import mapped_file, release_pages
-from ..method.channels import ChannelFilters, MemberRows, Members, Selection, select_members
+from ..method.channels import ChannelFilters, MemberRows, Members, Selection, every_member, select_members
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
 from ..method.threshold import sample_images
@@ -65,7 +65,11 @@ def build_model(
         context.progress("index", 0, 1)
         _build_index(context, nominal)
         context.progress("index", 1, 1)
+    if p.association == "all":
+        with report.stage("confirm"):
+            nominal = nominal.confirmed(p.witnesses, backend_of(p), context.progress)
     sampled = sample_images(training.digests, p.threshold_images, p.random_state)
+    sampled = sampled[np.isin(sampled, np.flatnonzero(members.counts))]  # copies have no members
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
@@ -93,6 +97,7 @@ def build_model(
         seed_images=members.seed_images,
         positions=training.positions,
         alignment=training.alignment,
+        projection=training.projection,
         threshold_scores=scores,
         threshold_images=sampled,
         report=report,
@@ -105,6 +110,11 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     recorded = workspace.recorded_selection(members, p)
     if recorded is not None:
         return recorded
+    if p.association == "all":
+        selection = every_member(members)
+        if not (isinstance(rows, RowLog) and rows.array is not None):
+            workspace.record_selection(selection, p)
+        return selection
     array = rows.load(workspace.budget.members) if isinstance(rows, RowLog) else None
     where = rows if array is None else array
     selection = select_members(members, where, ChannelFilters.of(p), workspace.budget.sums)
@@ -115,12 +125,11 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
 
 def _nominal_model(members: Members, selection: Selection, patches: FloatArray) -> NominalModel:
     channel, where = selection.channel[selection.nominal], np.flatnonzero(selection.nominal)
+    image, patch = members.image[where], members.patch[where].astype(np.int64)
+    if not len(members.seed_images):  # witnesses take the place of channels
+        return NominalModel(patches, image, patch, channel, channel)
     return NominalModel(
-        patches,
-        members.image[where],
-        members.patch[where].astype(np.int64),
-        members.seed_images[channel // members.patches],
-        channel % members.patches,
+        patches, image, patch, members.seed_images[channel // members.patches], channel % members.patches
     )
 
 

@@ -2,22 +2,27 @@
 
 The descriptors are computed once: an image meets the seed images alone, so that the seeds are kept and the others pass
 by. Of each image the patches that joined a channel are kept; the rest is dropped at once (except for the few images
-that the threshold is chosen from). Network inputs, members and that rest are in memory within the shares of `Budget`
-and in files beyond, so that memory does not grow with the number of images.
+that the threshold is chosen from). With association="all" there are no seed images and every patch is kept; the images
+that are described first are those from which the projection is found. Network inputs, members and that rest are in
+memory within the shares of `Budget` and in files beyond, so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..array_types import FloatArray
+from ..array_types import FloatArray, IndexArray, UInt8Array
+from ..errors import ParameterError
 from ..images.source import ImageSource
 from ..kernels import backend_of
-from ..method.association import Associator, members_of
+from ..method.association import Associator, members_of, no_members
 from ..method.channels import MemberRows
-from ..method.threshold import ranked_images, sample_images
+from ..method.projection import SAMPLE_IMAGES
+from ..method.reachability import originals
+from ..method.threshold import ranked_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
 from .associating import associate_images, describe_seeds, gather
@@ -46,29 +51,33 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     workspace.record_read(names, skipped, digests)
     check_enough(len(inputs))
     check_different(digests, "images", "training images")
-    seed_images = context.seed_images(source.names, used)
+    choice = _Choice.of(context, digests, lambda: context.seed_images(source.names, used))
 
     with report.stage("align"):
         alignment, positions = decide_positions(inputs.images, p, context.progress)
     training = FitData(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
     with report.stage("describe"):
-        seed_rows, grid = describe_seeds(context, training, seed_images)
+        described = choice.described
+        described_rows, grid, training = describe_seeds(context, training, described)
 
-    sampled = sample_images(digests, p.threshold_images, p.random_state)
-    store = MemberStore(workspace, seed_rows.shape[2], seed_rows.shape[1], len(inputs), sampled)
-    is_seed, is_sampled = set(seed_images.tolist()), set(sampled.tolist())
+    store = MemberStore(workspace, described_rows.shape[2], described_rows.shape[1], len(inputs), choice.whole)
+    is_described, is_whole = set(described.tolist()), set(choice.whole.tolist())
 
     def tasks() -> Iterator[ImageTask]:
         for i in range(store.done, len(inputs)):
-            yield ImageTask(i, None if i in is_seed else training.pixels(i), i in is_sampled, names[i])
+            there = i in is_described or choice.is_copy(i)
+            yield ImageTask(i, None if there else training.pixels(i), i in is_whole, names[i])
 
-    associate_images(context, seed_images, seed_rows, training.channels(grid, p), tasks(), store, len(inputs))
-    del seed_rows
-    members = store.members(seed_images)
+    space = training.space(grid, p)
+    associate_images(context, described, described_rows, space, tasks(), store, len(inputs))
+    del described_rows
+    members = store.members(choice.seeds)
 
     def image_rows(image: int, rows: MemberRows) -> FloatArray:
-        rest = store.rest.read(*members.rest_span(sampled, image))
-        return members.whole_image(image, rows.read(*members.span(image)), rest)
+        stored = rows.read(*members.span(image))
+        if p.association == "all":
+            return stored
+        return members.whole_image(image, stored, store.rest.read(*members.rest_span(choice.whole, image)))
 
     result = build_model(context, training, grid, members, store.rows, image_rows)
     store.close()
@@ -86,14 +95,54 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
     with report.stage("read"):
         digests = stacked_digests([array_digest(rows) for rows in x])
     check_different(digests, "x", "images' descriptors")
-    seed_images = context.seed_images(names, range(n_images))
+    choice = _Choice.of(context, digests, lambda: context.seed_images(names, range(n_images)), RESERVE)
 
-    kept = np.sort(ranked_images(digests, p.random_state)[: p.threshold_images + RESERVE])
-    store = MemberStore(context.workspace, dim, patches, n_images, kept)
-    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=backend_of(p))
-    is_seed, is_kept = set(seed_images.tolist()), set(kept.tolist())
-    found = (members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_kept) for i, rows in enumerate(x))
+    store = MemberStore(context.workspace, dim, patches, n_images, choice.whole)
+    associator = (
+        None if p.association == "all" else Associator(choice.seeds, x, pairs=p.assoc_pairs, backend=backend_of(p))
+    )
+    is_seed, is_whole = set(choice.seeds.tolist()), set(choice.whole.tolist())
+    found = (
+        no_members(dim)
+        if choice.is_copy(i)
+        else members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_whole)
+        for i, rows in enumerate(x)
+    )
     gather(context, found, store, n_images)
     del associator, found
-    training = FitData(names=names, digests=digests, kept_images=kept, kept_rest=store.rest.finish())
-    return build_model(context, training, grid, store.members(seed_images), store.rows, lambda i, _: x[i])
+    training = FitData(names=names, digests=digests, kept_images=choice.whole, kept_rest=store.rest.finish())
+    return build_model(context, training, grid, store.members(choice.seeds), store.rows, lambda i, _: x[i])
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Which images play a part of their own.
+
+    Attributes:
+        seeds: int64 (S,), ascending; none with association="all".
+        described: those that are described first: the seeds, or the sample that the projection is found from.
+        whole: int64, ascending: those of which the patches that are no members are kept as well, for the threshold.
+        original: int64 (N,), the first image that shows the same; None where copies are taken in like any image.
+    """
+
+    seeds: IndexArray
+    described: IndexArray
+    whole: IndexArray
+    original: IndexArray | None = None
+
+    @classmethod
+    def of(cls, context: FitContext, digests: UInt8Array, seeds: Callable[[], IndexArray], reserve: int = 0) -> _Choice:
+        p = context.parameters
+        ranked = ranked_images(digests, p.random_state)
+        if p.association == "seeds":
+            chosen = seeds()
+            return cls(chosen, chosen, np.sort(ranked[: p.threshold_images + reserve]))
+        if context.seeds is not None:
+            raise ParameterError('seeds: association="all" has no seed images; leave seeds out')
+        original, none = originals(digests), np.empty(0, np.int64)
+        different = ranked[original[ranked] == ranked]
+        # In the order of their content: the components then do not depend on the images' order.
+        return cls(none, different[: SAMPLE_IMAGES if p.pca_dim is not None else 1], none, original)
+
+    def is_copy(self, image: int) -> bool:
+        return self.original is not None and int(self.original[image]) != image

@@ -23,7 +23,7 @@ from ..kernels import Bank, backend_of, nearest
 from ..kernels.registry import cpu_backend
 from ..memory import format_bytes
 from ..method.association import Associator, members_of
-from ..method.descriptors import described_rows, in_memory
+from ..method.descriptors import DescriptorSpace, described_rows, in_memory
 from ..parameters import Parameters
 from ..progress import no_progress
 from .context import FitContext
@@ -202,7 +202,7 @@ class _Measurement:
         pixels = context.geometry.apply(image)
         self.inputs.append(pixels)
         read = time.perf_counter()
-        rows = in_memory(described_rows(context.describer, pixels, None, self._source.names[number]))
+        rows = in_memory(described_rows(context.describer, pixels, DescriptorSpace(), self._source.names[number]))
         if context.parameters.position != "never":
             rows = np.concatenate([rows, np.zeros((len(rows), 2), np.float32)], axis=1)
         self.reading += read - begin

@@ -11,7 +11,8 @@ from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.alignment import Alignment, align_images, rotate
 from ..images.source import ImageSource
-from ..method.descriptors import position_channels
+from ..method.descriptors import DescriptorSpace, position_channels
+from ..method.projection import Projection
 from ..parameters import Parameters
 from ..progress import Progress
 from ..storage.inputs import InputStore
@@ -27,6 +28,7 @@ class FitData:
         positions: whether position channels are used.
         alignment: what the position test and the rotation search found; None for descriptors.
         inputs: the network inputs, not rotated; None for descriptors.
+        projection: to principal components, once it is known.
         kept_images, kept_rest: see `GrowthState`; empty for images.
     """
 
@@ -35,6 +37,7 @@ class FitData:
     positions: bool = False
     alignment: Alignment | None = None
     inputs: InputStore | UInt8Array | None = None
+    projection: Projection | None = None
     kept_images: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
     kept_rest: FloatArray | None = None
 
@@ -45,9 +48,10 @@ class FitData:
         image = self.inputs[number]
         return rotate(image, int(self.alignment.angles[number])) if self.alignment.kept else image
 
-    def channels(self, grid: tuple[int, int], p: Parameters) -> FloatArray | None:
-        """The position channels, float32 (P, 2), if they are used."""
-        return position_channels(grid, p.position_weight) if self.positions else None
+    def space(self, grid: tuple[int, int], p: Parameters) -> DescriptorSpace:
+        """What becomes of the describer's rows."""
+        channels = position_channels(grid, p.position_weight) if self.positions else None
+        return DescriptorSpace(self.projection, channels)
 
     def finished(self) -> FitData:
         """The same with its inputs in one array: the store is no longer used."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..array_types import FloatArray, IndexArray
 from ..images.alignment import Alignment
 from ..method.nominal_model import NominalModel
+from ..method.projection import Projection
 from .growth_state import GrowthState
 from .report import FitReport
 
@@ -17,6 +18,7 @@ class FitResult:
 
     Attributes are those of `InReaCh` without their underscore, and:
         alignment: what the position test and the rotation search found; None for descriptors.
+        projection: of descriptors to principal components, or None.
         growth: what adding and removing images needs.
     """
 
@@ -26,6 +28,7 @@ class FitResult:
     seed_images: IndexArray
     positions: bool
     alignment: Alignment | None
+    projection: Projection | None
     threshold_scores: FloatArray
     threshold_images: IndexArray
     report: FitReport

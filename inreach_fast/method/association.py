@@ -130,12 +130,16 @@ class ImageMembers(NamedTuple):
     seconds: tuple[float, float]
 
 
-def members_of(associator: Associator, number: int, rows: Any, *, is_seed: bool, whole: bool) -> ImageMembers:
+def members_of(associator: Associator | None, number: int, rows: Any, *, is_seed: bool, whole: bool) -> ImageMembers:
     """Associates one image's patches, (P, D) float32, perhaps on a GPU; of a seed image all are members.
 
-    The result is in the CPU's memory.
+    Without an associator (association="all") every patch is a member and joins nothing. The result is in the CPU's
+    memory.
     """
     begin = time.perf_counter()
+    if associator is None:
+        every = np.arange(len(rows), dtype=np.int32)
+        return ImageMembers(every, np.full(len(rows), NO_CHANNEL, dtype=np.int64), in_memory(rows), None, (0.0, 0.0))
     joined = associator.associate(number, rows)
     member = np.full(len(joined), True) if is_seed else joined != NO_CHANNEL
     patch = np.flatnonzero(member)
@@ -143,3 +147,9 @@ def members_of(associator: Associator, number: int, rows: Any, *, is_seed: bool,
     kept = in_memory(rows, patch)
     seconds = time.perf_counter() - begin
     return ImageMembers(patch.astype(np.int32), joined[patch], kept, rest, (0.0, seconds))
+
+
+def no_members(dim: int) -> ImageMembers:
+    """Of an image that is left out."""
+    empty = np.empty((0, dim), np.float32)
+    return ImageMembers(np.empty(0, np.int32), np.empty(0, np.int64), empty, None, (0.0, 0.0))

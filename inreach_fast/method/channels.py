@@ -171,6 +171,13 @@ class Selection:
     counts: dict[str, int]
 
 
+def every_member(members: Members) -> Selection:
+    """All members as nominal, under no channel: association="all"."""
+    count = len(members)
+    counts = {"members": count, "members_kept": count, "nominal": count}
+    return Selection(np.ones(count, dtype=bool), np.full(count, NO_CHANNEL, dtype=np.int64), counts)
+
+
 def select_members(members: Members, rows: FloatArray | MemberRows, filters: ChannelFilters, memory: int) -> Selection:
     """Applies span and spread filter; the members of the channels that are left are nominal.
 

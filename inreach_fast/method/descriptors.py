@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
 from ..kernels.bank import as_float32
 from ..parameters import Parameters
+from .projection import Projection
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -83,18 +85,28 @@ class Describer:
         levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
         if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
             levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU
-        h, w = (int(n) for n in levels[0].shape[-2:])
+        h, w = grid_of(levels[0].shape, p.grid_stride)
         return kernels.describe(levels, grid=(h, w), dim=p.dim, neighbourhood=p.neighbourhood, backend=backend)[0]
 
     def grid(self, patches: int) -> tuple[int, int]:
         """The grid (h, w) of ``patches`` patches: the network's input size divided by the first level's stride."""
-        height, width = self.parameters.image_size
+        p = self.parameters
+        height, width = p.image_size
         for stride in (1, 2, 4, 8, 16, 32, 64):
-            h, w = -(-height // stride), -(-width // stride)
+            h, w = grid_of((-(-height // stride), -(-width // stride)), p.grid_stride)
             if h * w == patches:
                 return h, w
-        _, h, w = self.backbone.level_shapes(height, width)[0]
-        return h, w
+        return grid_of(self.backbone.level_shapes(height, width)[0], p.grid_stride)
+
+
+def grid_of(shape: Sequence[int], stride: int) -> tuple[int, int]:
+    """The grid (h, w) of patches on a level of ``shape`` (..., h, w); ParameterError if no cell is left."""
+    h, w = int(shape[-2]) // stride, int(shape[-1]) // stride
+    if h < 1 or w < 1:
+        raise ParameterError(
+            f"grid_stride: {stride} leaves no cell of the first level's {shape[-2]} x {shape[-1]}; give a smaller one"
+        )
+    return h, w
 
 
 def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:
@@ -115,15 +127,29 @@ def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
     return np.stack([weight * row / h, weight * col / w], axis=1).astype(np.float32)
 
 
-def append_positions(rows: Any, channels: FloatArray | None) -> Any:
-    """(P, dim) descriptors, perhaps on a GPU, followed by (P, 2) position channels, if there are any."""
-    if channels is None:
-        return rows
-    if isinstance(rows, np.ndarray):
-        return np.concatenate([rows, channels], axis=1)
-    import torch
+@dataclass(frozen=True, eq=False)
+class DescriptorSpace:
+    """What a fit makes of the describer's rows.
 
-    return torch.cat([rows, torch.from_numpy(channels).to(rows.device)], dim=1)
+    Attributes:
+        projection: to principal components; None: the rows stay as they are.
+        positions: float32 (P, 2), position channels that are appended, or None.
+    """
+
+    projection: Projection | None = None
+    positions: FloatArray | None = None
+
+    def __call__(self, rows: Any) -> Any:
+        """(P, dim) descriptors, perhaps on a GPU, in this space; those of a projection are in the CPU's memory."""
+        if self.projection is not None:
+            rows = self.projection(rows)
+        if self.positions is None:
+            return rows
+        if isinstance(rows, np.ndarray):
+            return np.concatenate([rows, self.positions], axis=1)
+        import torch
+
+        return torch.cat([rows, torch.from_numpy(self.positions).to(rows.device)], dim=1)
 
 
 def all_finite(rows: Any) -> bool:
@@ -173,13 +199,13 @@ def check_grid(grid: Sequence[int], patches: int) -> tuple[int, int]:
     return h, w
 
 
-def described_rows(describer: Describer, pixels: UInt8Array, positions: FloatArray | None, name: str) -> Any:
-    """Descriptors of one network input, (P, D) float32 with position channels; on the GPU as in `Describer.one`.
+def described_rows(describer: Describer, pixels: UInt8Array, space: DescriptorSpace, name: str) -> Any:
+    """Descriptors of one network input, (P, D) float32 in ``space``; on the GPU as in `Describer.one`.
 
     Raises:
         NonFiniteError: the network's features; names the image.
     """
-    rows = append_positions(describer.one(pixels), positions)
+    rows = space(describer.one(pixels))
     if not all_finite(rows):
         raise bad_features(name)
     return rows

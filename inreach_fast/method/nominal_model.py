@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
-from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
+from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
+from ..memory import release_pages
 from ..progress import Progress
 from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
+from .reachability import confirm
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,9 @@ class NominalModel:
         patches: float32 (n, D), the descriptors (with their two position channels, where those are in use).
         image_index: int64 (n,), training image of each patch.
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
-        channel_seed_image, channel_seed_patch: int64 (n,), its channel.
+        channel_seed_image, channel_seed_patch: int64 (n,), its channel; with ``confirmation`` its witness.
+        confirmation: float32 (n,), the confirmation distance of each patch (`method.reachability`), squared; None for a
+            model of channels.
         index_arrays: the search index by name, from `kernels.Bank.index_arrays` (see `build_index`); None: it is built
             when it is first needed.
         compression: `Compression`, what `compress` left out, or None. A compressed model cannot grow.
@@ -41,6 +45,7 @@ class NominalModel:
     channel_seed_patch: IndexArray
     index_arrays: Mapping[str, Array] | None = None
     compression: Compression | None = field(default=None, kw_only=True)
+    confirmation: FloatArray | None = field(default=None, kw_only=True)
     _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -48,10 +53,13 @@ class NominalModel:
         n = len(self.patches)
         if n == 0:
             raise DataError("patches: a nominal model needs at least one patch")
-        for name in ("image_index", "patch_index", "channel_seed_image", "channel_seed_patch"):
+        columns = ["image_index", "patch_index", "channel_seed_image", "channel_seed_patch"]
+        if self.confirmation is not None:
+            columns.append("confirmation")
+        for name in columns:
             if getattr(self, name).shape != (n,):
                 raise MixedSizesError(f"{name}: expected {n} entries, one for each patch")
-        for name in ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch"):
+        for name in ("patches", *columns):
             view = getattr(self, name).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
@@ -75,13 +83,13 @@ class NominalModel:
 
     @property
     def bank(self) -> kernels.Bank:
-        """The patches prepared for search, grouped by image (built on first use, then kept)."""
+        """The patches prepared for search, grouped by image, ``confirmation`` their floor (built on first use)."""
         with self._lock:
             bank = self._lazy.get("bank")
             if not isinstance(bank, kernels.Bank):
                 prepared: dict[str, Any] = {} if self.index_arrays is None else {"index_arrays": self.index_arrays}
                 try:
-                    bank = kernels.Bank(self.patches, self.image_index, **prepared)
+                    bank = kernels.Bank(self.patches, self.image_index, floor=self.confirmation, **prepared)
                 except ParameterError as error:
                     if not prepared:
                         raise
@@ -102,6 +110,34 @@ class NominalModel:
         bank = self.bank
         arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
         object.__setattr__(self, "index_arrays", arrays)  # follows from the patches: the model does not change
+
+    def confirmed(self, witnesses: int, backend: str, progress: Progress) -> NominalModel:
+        """The same patches, in order of their images, with their confirmation distances and witnesses.
+
+        Args:
+            witnesses: k of `method.reachability`. progress: called as progress("confirm", images done, images).
+
+        Raises:
+            TooFewImagesError: an image has fewer than k others.
+        """
+        images, starts = np.unique(self.image_index, return_index=True)
+        if len(images) <= witnesses:
+            raise TooFewImagesError(
+                f"witnesses: {witnesses} other images are to confirm each, and there are {len(images)} different "
+                "images; give more images or fewer witnesses"
+            )
+        distance, witness = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
+        for done, (image, part) in enumerate(zip(images, np.split(np.arange(len(self)), starts[1:]), strict=True), 1):
+            rows = self.patches[part[0] : part[-1] + 1]
+            distance[part], witness[part] = confirm(rows, int(image), self.bank, witnesses, backend)
+            release_pages(rows)
+            progress("confirm", done, len(images))
+        return replace(
+            self,
+            confirmation=distance,
+            channel_seed_image=self.image_index[witness],
+            channel_seed_patch=self.patch_index[witness],
+        )
 
     def compress(
         self,

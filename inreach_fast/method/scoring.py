@@ -1,6 +1,6 @@
 """From descriptors to patch scores, maps and image scores (paper, section 3.4; ALGORITHM section 6; S.C).
 
-All three scores start from the nearest nominal patch m of a patch x:
+Three scores start from the nearest nominal patch m of a patch x:
 
 * nearest: d(x, m), the distance itself (the default).
 * mahalanobis: the distance from x to the mean of m's channel, each value in units of the channel's standard
@@ -9,6 +9,9 @@ All three scores start from the nearest nominal patch m of a patch x:
   figures for this score come from such deviations.
 * patchcore (Roth et al. 2022, eq. 7, for each patch): w * d(x, m) with
   w = 1 - exp(|x - m|) / sum(exp(|x - m'|)) over the 9 nominal patches m' nearest to m, itself included.
+
+* reachability: the least max(d(x, b), r(b)) over the nominal patches b, r(b) the confirmation distance of b
+  (`method.reachability`); needs a model of all patches (ALGORITHM section 8).
 
 A score is a squared distance, as in the authors' program, unless ``distance="l2"``.
 """
@@ -38,7 +41,7 @@ class Scorer:
     """Scores patches against a bank of nominal ones.
 
     Attributes:
-        bank: nominal patches, with their images as groups.
+        bank: nominal patches, with their images as groups; their floor counts for "reachability" alone.
         channel: returns int64 (n,), a number for each bank row that is equal within a channel.
         score, distance, backend: as in `Parameters`.
     """
@@ -50,8 +53,17 @@ class Scorer:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.score not in ("nearest", "mahalanobis", "patchcore"):
+        if self.score not in ("nearest", "mahalanobis", "patchcore", "reachability"):
             raise ParameterError(f"score: unknown {self.score!r}")
+        if self.score != "reachability":
+            object.__setattr__(self, "bank", self.bank.with_floor(None))
+        elif self.bank.floor is None:
+            raise ParameterError('score: "reachability" needs a model that was fitted with association="all"')
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether a score is a monotone function of one search's result, which bounds of that search then bound."""
+        return self.score in ("nearest", "reachability")
 
     def patch_scores(self, rows: FloatArray, leave_out: int | None = None) -> tuple[FloatArray, IndexArray]:
         """Scores of patches, float32 (m,), and their nearest bank rows, int64 (m,).

@@ -104,7 +104,7 @@ class BoundedSearch:
     """The search of one image."""
 
     nominal: NominalModel
-    scorer: Scorer  # with ``score="nearest"``: other scores are not monotone functions of the distance
+    scorer: Scorer  # whose score ``is_distance``
     rows: FloatArray  # (P, D), the image's descriptors
     grid: tuple[int, int]  # (h, w), h * w = P
     size: tuple[int, int]  # of the map

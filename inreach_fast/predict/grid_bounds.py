@@ -2,7 +2,8 @@
 
 In each 3 x 3 cell of an image's grid one patch is searched. The distances of the others of its cell are bounded by
 means of that patch and its nearest nominal patch (docs/serving.md, section 2). A poor guess gives a loose bound, never
-a wrong one.
+a wrong one. With floors (reachability) the same bounds hold: the root of max(d^2, r), too, differs between two patches
+by no more than their distance.
 
 *Rounding.* u = 2^-24. A float32 squared distance v of D values is made of differences (1 + u each), their squares and
 a sum in any order: |v - |x - y|^2| <= γ_{D + 3} |x - y|^2 + D 2^-126, the last for products that underflow
@@ -60,13 +61,13 @@ def grid_bounds(
     if len(rest):
         at, near = rows[rest], cell[rest]
         index[rest] = index[near]
-        upper[rest] = _sq_above(at, _rows(bank, index[near]))
+        upper[rest] = _above(at, bank, index[near])
         lower[rest] = _below(upper[near], _sq_above(at, rows[near]))
         distances = len(rest)
         if displaced is not None:
             shifted = displaced(index[near], rest // grid[1] - near // grid[1], rest % grid[1] - near % grid[1])
             have = np.flatnonzero(shifted >= 0)
-            sq = _sq_above(at[have], _rows(bank, shifted[have]))
+            sq = _above(at[have], bank, shifted[have])
             better = sq < upper[rest[have]]
             index[rest[have[better]]], upper[rest[have[better]]] = shifted[have[better]], sq[better]
             distances += len(have)
@@ -89,6 +90,12 @@ def _cells(h: int, w: int) -> IndexArray:
 
 def _rows(bank: kernels.Bank, numbers: IndexArray) -> FloatArray:
     return np.asarray(bank.rows[numbers if bank.index is None else bank.index[numbers]])
+
+
+def _above(x: FloatArray, bank: kernels.Bank, numbers: IndexArray) -> FloatArray:
+    """Upper bounds on what bank rows count as for matching rows, (m, D): float32 (m,)."""
+    sq = _sq_above(x, _rows(bank, numbers))
+    return sq if bank.floor is None else np.maximum(sq, bank.floor[numbers])
 
 
 def _sq_above(x: FloatArray, y: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ from ..errors import NonFiniteError
 from ..images.alignment import Alignment, rotate_map_back
 from ..images.preprocess import Geometry
 from ..images.reading import as_image
-from ..method.descriptors import Describer, append_positions, bad_features
+from ..method.descriptors import Describer, DescriptorSpace, bad_features
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
 from ..parameters import Parameters
@@ -131,7 +131,7 @@ class Predictor:
     geometry: Geometry
     alignment: Alignment | None  # None unless images are rotated
     grid: tuple[int, int]  # (h, w) patches of an image
-    positions: FloatArray | None  # (P, 2) position channels
+    space: DescriptorSpace
     parameters: Parameters
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
@@ -142,13 +142,13 @@ class Predictor:
         """
         p, backend = self.parameters, self.scorer.backend
         on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
-        if not on_gpu or p.score != "nearest" or p.distance != "squared_l2":
+        if not on_gpu or p.score != "nearest" or p.distance != "squared_l2" or self.space.projection is not None:
             return None
         from .gpu.inference import GpuModel
         from .gpu.slots import open_slots
 
         bank, size = self.scorer.bank, p.image_size
-        model = GpuModel(bank, self.grid, size, p.dim, p.neighbourhood, p.smoothing_sigma, self.positions)
+        model = GpuModel(bank, self.grid, size, p.dim, p.neighbourhood, p.smoothing_sigma, self.space.positions)
         return open_slots(model, self.describer.backbone, backend, self.precision)
 
     def predict(
@@ -210,8 +210,8 @@ class Predictor:
         return NetworkInput(name, pixels, degrees, (int(array.shape[0]), int(array.shape[1])))
 
     def describe(self, inputs: UInt8Array, precision: str | None = None) -> list[FloatArray]:
-        """Descriptors of network inputs, uint8 (B, H, W, 3), with position channels: B times (P, D)."""
-        return [append_positions(rows, self.positions) for rows in self.describer(inputs, precision or self.precision)]
+        """Descriptors of network inputs, uint8 (B, H, W, 3): B times (P, D)."""
+        return [self.space(rows) for rows in self.describer(inputs, precision or self.precision)]
 
     def map(self, values: FloatArray) -> FloatArray:
         """The anomaly map, float32 (H, W), of P patch scores."""
@@ -222,7 +222,7 @@ class Predictor:
     ) -> Prediction:
         """The prediction for an image's descriptors, (P, D); ``one``: the image, if descriptors were not given."""
         scorer, p = self.scorer, self.parameters
-        if limits != Limits() and scorer.score == "nearest":
+        if limits != Limits() and scorer.is_distance:
             deadline = None if limits.budget is None else begun + limits.budget
             search = BoundedSearch(self.nominal, scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
             found = search.run(limits.threshold, deadline)
