@@ -112,7 +112,6 @@ class NativeBackend(Backend):
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
-        """See `Backend`."""
         basis = _paying_basis(len(queries) * len(bank), bank)
         if basis is None:
             return _nearest_brute(queries, bank, k, query_group)
@@ -129,7 +128,6 @@ class NativeBackend(Backend):
         return NearestBounds(index, sq_upper, sq_lower, counts)
 
     def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
-        """See `Backend`."""
         basis = _paying_basis(len(queries) * len(bank), queries, bank)
         if basis is None:
             forward = self.nearest(queries, bank, 1, query_group)
@@ -156,7 +154,6 @@ class NativeBackend(Backend):
         return with_answers(forward, answer)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
         basis = _paying_basis(len(a) * len(b), a, b)
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
@@ -182,11 +179,9 @@ class NativeBackend(Backend):
         return _core.channel_spread(members, rows, starts)
 
     def add_rows(self, rows: FloatArray, slots: IndexArray, sums: DoubleArray) -> None:
-        """See `Backend`."""
         _core.channel_add(rows, slots, sums)
 
     def distances(self, rows: FloatArray, slots: IndexArray, means: DoubleArray) -> DoubleArray:
-        """See `Backend`."""
         return _core.channel_distances(rows, slots, means)
 
     # ------------------------------------------------------------------------------------------- index arrays
@@ -213,7 +208,6 @@ class NativeBackend(Backend):
         return arrays
 
     def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis:
-        """See `Backend`."""
         try:
             basis = Basis.from_arrays(arrays, bank.dim)
             index = _core.LeafIndex(basis.native, len(bank), dict(arrays))

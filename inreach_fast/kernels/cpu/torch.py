@@ -24,7 +24,7 @@ from ...array_types import DoubleArray, FloatArray, IndexArray
 from ..bank import Bank
 from ..describe_plan import AxisResample, Plan, Stage
 from ..distance import exact_sq_distance
-from .float32_filter import STRETCH, FilterBackend, FilterFrame
+from .float32_filter import STRETCH, FilterBackend, FilterFrame, framed_rows
 
 _TILE_QUERIES = 512
 _TILE_ROWS = 4096
@@ -46,7 +46,6 @@ class TorchBackend(FilterBackend):
         return 0.0 if all(switches) else 2.0**-6
 
     def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
-        """See `FilterBackend`."""
         m, n = len(queries), len(bank)
         kept = min(sq_distance.shape[1], n)
         decided = 0
@@ -78,7 +77,6 @@ class TorchBackend(FilterBackend):
         return decided
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
-        """See `Backend`."""
         for image in range(len(out)):  # one by one: a batch's intermediates could be larger than its descriptors
             # torch refuses negative strides and warns of read-only arrays; such inputs are copied.
             parts = [x[image : image + 1] for x in levels]
@@ -114,11 +112,10 @@ def _plain() -> Iterator[None]:
 def _part(
     bank: Bank, frame: FilterFrame, first: int, stop: int
 ) -> tuple[FloatArray, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows first to stop-1: original, in the frame, their squared lengths A (float64), and (1 - e) A in float32."""
-    original = bank.rows[first:stop] if bank.index is None else bank.rows[bank.index[first:stop]]
-    framed = torch.from_numpy(((original - frame.centre) * frame.scale).astype(np.float32))
-    length = framed.double().square().sum(dim=1)
-    return original, framed, length, (length * (1.0 - frame.error)).float()
+    """`framed_rows`, and (1 - e) A in float32."""
+    original, framed, length = framed_rows(bank, frame, first, stop)
+    low = (length * (1.0 - frame.error)).astype(np.float32)
+    return original, torch.from_numpy(framed), torch.from_numpy(length), torch.from_numpy(low)
 
 
 @dataclass
