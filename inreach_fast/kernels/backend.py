@@ -6,12 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
-from ..errors import BackendError
 from .bank import Bank
 from .basis import Basis
 from .describe_arrays import describe_images
@@ -43,10 +41,6 @@ class Backend(ABC):
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim); here by NumPy."""
         describe_images(levels, plan, out)
-
-    def describe_tensors(self, levels: Sequence[Any], plan: Plan) -> Any:
-        """Execute ``plan`` on (B, C, h, w) torch tensors of any one device; a tensor (B, P, dim) there."""
-        raise BackendError(f"backend: {self.name!r} cannot describe tensors on {levels[0].device}; use 'torch'")
 
     def nearest_bounds(
         self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None

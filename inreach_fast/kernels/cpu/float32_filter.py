@@ -102,7 +102,7 @@ def framed_rows(bank: Bank, frame: FilterFrame, first: int, stop: int) -> tuple[
     """Rows first to stop-1: original, in the frame, and their squared lengths A."""
     original = bank.rows[first:stop] if bank.index is None else bank.rows[bank.index[first:stop]]
     framed = ((original - frame.centre) * frame.scale).astype(np.float32)
-    return original, framed, np.einsum("ij,ij->i", framed, framed, dtype=np.float64)
+    return original, framed, np.square(framed, dtype=np.float64).sum(axis=1)
 
 
 def _extent(bank: Bank) -> tuple[DoubleArray, FloatArray, FloatArray]:

@@ -17,7 +17,7 @@ from . import numba_loops as loops
 from .float32_filter import FilterBackend, FilterFrame, framed_rows
 
 _NONE = np.empty(0, np.int64)  # an empty array stands for None in compiled loops
-_CHUNK_QUERIES = 512
+_CHUNK_QUERIES = 2048
 
 
 class NumbaBackend(FilterBackend):
@@ -37,7 +37,8 @@ class NumbaBackend(FilterBackend):
             for start in range(0, len(bank), loops.BLOCK_ROWS):
                 end = min(start + loops.BLOCK_ROWS, len(bank))
                 b_rows, framed, b_length = framed_rows(bank, frame, start, end)
-                block[: bank.dim, : end - start] = framed.T
+                for row in range(0, end - start, 8):  # all at once would miss the cache with each value
+                    block[: bank.dim, row : min(row + 8, end - start)] = framed[row : row + 8].T
                 decided += loops.search_block(
                     rows, padded, length, q_groups[first:stop], b_rows, block, b_length, b_groups[start:end], start,
                     frame.scale, frame.error, frame.floor, limit, index[first:stop], sq_distance[first:stop],
