@@ -17,9 +17,9 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
-from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
-from .efficientnet_lite import CutEfficientNetLite, EfficientNetLite2
-from .resnet import CutResNet, can_be_cut
+from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
+from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
+from .resnet import cut_resnet
 from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -198,10 +198,8 @@ def cut_network(definition: BackboneDefinition, levels: tuple[str, ...]) -> nn.M
     """A network from the normalised (B, 3, H, W) input to a list of `levels`, which computes nothing after the last."""
     module = definition.module
     if isinstance(module, EfficientNetLite2):
-        return CutEfficientNetLite(module, levels)
-    if can_be_cut(module, levels):
-        return CutResNet(module, levels)
-    return HookedNetwork(module, levels, definition.name)
+        return CutNetwork(module, STEM_NAMES, BLOCK_NAMES, levels)
+    return cut_resnet(module, levels) or HookedNetwork(module, levels, definition.name)
 
 
 class _AllCaptured(Exception):

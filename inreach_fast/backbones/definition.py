@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,11 +128,27 @@ class BackboneDefinition:
         return chosen
 
 
-def run_blocks(x: torch.Tensor, blocks: Iterable[tuple[str, nn.Module]], levels: Sequence[str]) -> list[torch.Tensor]:
-    """Runs named blocks one after another and returns the outputs of those named ``levels``, in that order."""
-    outputs: dict[str, torch.Tensor] = {}
-    for name, block in blocks:
-        x = block(x)
-        if name in levels:
-            outputs[name] = x
-    return [outputs[level] for level in levels]
+class CutNetwork(nn.Module):
+    """Stem and blocks of ``module`` up to the last level, under the names that they have there.
+
+    ``stem`` and ``blocks`` name sub-modules that run one after another; the levels are some of the blocks. No block may
+    change what an earlier one returned.
+    """
+
+    def __init__(self, module: nn.Module, stem: Sequence[str], blocks: Sequence[str], levels: Sequence[str]) -> None:
+        super().__init__()
+        self._levels = tuple(levels)
+        self._kept = (*stem, *blocks[: 1 + max(blocks.index(level) for level in levels)])
+        for name in self._kept:
+            stage, _, own = name.rpartition(".")
+            if stage and not hasattr(self, stage):
+                self.add_module(stage, nn.Module())
+            self.get_submodule(stage).add_module(own, module.get_submodule(name))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        outputs: dict[str, torch.Tensor] = {}
+        for name in self._kept:
+            x = self.get_submodule(name)(x)
+            if name in self._levels:
+                outputs[name] = x
+        return [outputs[level] for level in self._levels]

@@ -6,7 +6,6 @@ have the names of the published weight file. Padding is TensorFlow's "SAME", as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import WeightsError
-from .definition import BackboneDefinition, Normalisation, run_blocks
+from .definition import BackboneDefinition, Normalisation
 
 EFFICIENTNET_LITE2 = "efficientnet_lite2"
 # (v - 127) / 128, the input of the published EfficientNet-Lite models.
@@ -40,6 +39,7 @@ _STAGES = (
 # As WideResNet50-2's: blocks on the grids 1/4 (3), 1/8 (3) and 1/16 (the first 7 of 8). Block 0, at 1/2, is finer than
 # the grid of the patches and is left out, like WideResNet's stem.
 LEVELS = tuple(f"_blocks.{i}" for i in range(1, 14))
+STEM_NAMES = ("_conv_stem", "_bn0", "_relu")
 BLOCK_NAMES = tuple(f"_blocks.{i}" for i in range(sum(stage[0] for stage in _STAGES)))
 HIERARCHIES = {
     "PC": ("_blocks.6", "_blocks.14"),  # the last block at 1/8 and the last at 1/16
@@ -95,6 +95,7 @@ class EfficientNetLite2(nn.Module):
         super().__init__()
         self._conv_stem = SamePaddingConv2d(3, 32, 3, stride=2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=_BATCH_NORM_EPS)
+        self._relu = nn.ReLU6(inplace=True)
         blocks, channels = [], 32
         for count, kernel, stride, expansion, out_channels in _STAGES:
             for i in range(count):
@@ -106,27 +107,12 @@ class EfficientNetLite2(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._relu(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
         x = functional.relu6(self._bn1(self._conv_head(x)))
         logits: torch.Tensor = self._fc(x.mean((2, 3)))
         return logits
-
-
-class CutEfficientNetLite(nn.Module):
-    """Stem and blocks up to the last level; no block changes what another returned."""
-
-    def __init__(self, model: EfficientNetLite2, levels: Sequence[str]) -> None:
-        super().__init__()
-        self._conv_stem, self._bn0 = model._conv_stem, model._bn0
-        count = 1 + max(BLOCK_NAMES.index(level) for level in levels)
-        self._blocks = nn.ModuleList(list(model._blocks)[:count])
-        self._levels = tuple(levels)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        x = functional.relu6(self._bn0(self._conv_stem(x)), inplace=True)
-        return run_blocks(x, zip(BLOCK_NAMES, self._blocks, strict=False), self._levels)
 
 
 def efficientnet_lite2_definition() -> BackboneDefinition:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from .definition import IMAGENET, BackboneDefinition, run_blocks
+from .definition import IMAGENET, BackboneDefinition, CutNetwork
 from .weights import hub_file
-
-if TYPE_CHECKING:
-    from torchvision.models.resnet import ResNet
 
 WIDE_RESNET50_2 = "wide_resnet50_2"
 
@@ -48,39 +44,22 @@ def resnet_hierarchies(model: nn.Module) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def can_be_cut(model: nn.Module, levels: Sequence[str]) -> bool:
-    """Whether `CutResNet` can take `levels`: torchvision's own forward pass, blocks as levels."""
-    resnet = sys.modules.get("torchvision.models.resnet")  # takes seconds to import; its networks have imported it
-    if resnet is None or not isinstance(model, resnet.ResNet) or model._forward_hooks or model._forward_pre_hooks:
-        return False
-    own_forward = type(model).forward is resnet.ResNet.forward
-    own_forward &= type(model)._forward_impl is resnet.ResNet._forward_impl
-    blocks = [block for stage in _STAGES for block in getattr(model, stage, ())]
-    usual = all(type(block) in (resnet.BasicBlock, resnet.Bottleneck) for block in blocks)
-    return own_forward and usual and set(levels) <= set(resnet_block_names(model))
-
-
-class CutResNet(nn.Module):
-    """Stem and blocks of a torchvision ResNet up to the last level.
+def cut_resnet(model: nn.Module, levels: Sequence[str]) -> CutNetwork | None:
+    """The network up to the last level; None if it is none of torchvision's, or not all levels are its blocks.
 
     The in-place ReLUs of a block write to tensors of that block alone. The output of a block is only read by the next
     one (its convolutions, and the sum ``out += identity``, which writes to `out`), so that levels stay intact.
     """
-
-    def __init__(self, model: ResNet, levels: Sequence[str]) -> None:
-        super().__init__()
-        names = resnet_block_names(model)
-        self._kept = names[: 1 + max(names.index(level) for level in levels)]
-        self._levels = tuple(levels)
-        self.conv1, self.bn1, self.relu, self.maxpool = model.conv1, model.bn1, model.relu, model.maxpool
-        for stage in _STAGES:
-            blocks = [model.get_submodule(name) for name in self._kept if name.startswith(stage + ".")]
-            if blocks:
-                self.add_module(stage, nn.Sequential(*blocks))
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return run_blocks(x, ((name, self.get_submodule(name)) for name in self._kept), self._levels)
+    resnet = sys.modules.get("torchvision.models.resnet")  # takes seconds to import; its networks have imported it
+    if resnet is None or not isinstance(model, resnet.ResNet) or model._forward_hooks or model._forward_pre_hooks:
+        return None
+    own_forward = type(model).forward is resnet.ResNet.forward
+    own_forward &= type(model)._forward_impl is resnet.ResNet._forward_impl
+    names = resnet_block_names(model)
+    usual = all(type(model.get_submodule(name)) in (resnet.BasicBlock, resnet.Bottleneck) for name in names)
+    if not own_forward or not usual or not set(levels) <= set(names):
+        return None
+    return CutNetwork(model, ("conv1", "bn1", "relu", "maxpool"), names, levels)
 
 
 def wide_resnet50_2_definition() -> BackboneDefinition:

@@ -138,14 +138,11 @@ def _layout(head: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> s
     def line(cells: Sequence[str]) -> list[str]:
         return [c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(cells, widths, left, strict=True)]
 
-    if style == "plain":
-        lines = ["  ".join(line(row)).rstrip() for row in table]
-        lines.insert(1, "  ".join("-" * w for w in widths))
-    else:
-        lines = ["| " + " | ".join(line(row)) + " |" for row in table]
-        rule = ["-" * w if to_left else "-" * (w - 1) + ":" for w, to_left in zip(widths, left, strict=True)]
-        lines.insert(1, "| " + " | ".join(rule) + " |")
-    return "\n".join(lines) + "\n"
+    end = "-" if style == "plain" else ":"  # of the rule under a column on the right
+    rule = ["-" * w if to_left else "-" * (w - 1) + end for w, to_left in zip(widths, left, strict=True)]
+    head, *body = map(line, table)
+    lines = ["  ".join(row) if style == "plain" else f"| {' | '.join(row)} |" for row in (head, rule, *body)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _number(value: float | None, digits: int) -> str:

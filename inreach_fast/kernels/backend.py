@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
-from ..errors import BackendError
 from .bank import Bank
 from .basis import Basis
+from .describe_arrays import describe_images
 from .describe_plan import Plan
 from .distance import exact_sq_distance
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
@@ -24,8 +23,8 @@ _SPREAD_BYTES = 32 << 20
 class Backend(ABC):
     """The operations of `inreach_fast.kernels`, on arguments that have been checked.
 
-    Rows are finite float32 of one length, groups and hints int64, k at least 1. A backend implements `nearest` and
-    `describe`, and overrides the other methods where it has something faster.
+    Rows are finite float32 of one length, groups and hints int64, k at least 1. A backend implements `nearest`, and
+    overrides the other methods where it has something faster.
 
     Attributes:
         name: what callers pass as ``backend``.
@@ -41,13 +40,9 @@ class Backend(ABC):
     ) -> Nearest:
         """See `kernels.nearest`; arrays of shape (m, k). A backend may ignore the hint."""
 
-    @abstractmethod
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
-        """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim)."""
-
-    def describe_tensors(self, levels: Sequence[Any], plan: Plan) -> Any:
-        """Execute ``plan`` on (B, C, h, w) torch tensors of any one device; a tensor (B, P, dim) there."""
-        raise BackendError(f"backend: {self.name!r} cannot describe tensors on {levels[0].device}; use 'torch'")
+        """Execute ``plan`` on (B, C, h, w) levels of any strides into ``out`` (B, P, dim); here by NumPy."""
+        describe_images(levels, plan, out)
 
     def nearest_bounds(
         self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None

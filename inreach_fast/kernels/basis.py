@@ -43,7 +43,7 @@ class Basis:
         else:
             self._scale = float(2.0 ** -np.floor(np.log2(largest)))
             scaled = np.concatenate([(part * self._scale).astype(np.float32) for part in self._centred(sample)])
-            self._directions = _principal_directions(scaled, self.rank, power_iterations)
+            self._directions = principal_directions(scaled, self.rank, power_iterations)
             leading = scaled @ self._directions[:_LEADING].T
             total = _sum_of_squares(scaled)
             self.captured = min(1.0, _sum_of_squares(leading) / total) if total > 0.0 else 0.0
@@ -132,10 +132,10 @@ def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
     return np.linalg.qr(columns.astype(np.float64))[0]
 
 
-def _principal_directions(scaled: FloatArray, rank: int, power_iterations: int) -> FloatArray:
+def principal_directions(scaled: FloatArray, rank: int, power_iterations: int = 3) -> FloatArray:
     """Leading right singular vectors (rank, D), by randomized subspace iteration where that is cheaper.
 
-    Orthonormal as far as float32 allows: any defect loosens every bound.
+    ``scaled`` are rows of about unit size. Orthonormal as far as float32 allows: any defect loosens every bound.
     """
     count, dim = scaled.shape
     width = rank + _OVERSAMPLING

@@ -42,8 +42,8 @@ def describe(
         grid: (h, w) of the result, usually the first level's.
         dim: values of a descriptor.
         neighbourhood: odd; 1 switches local aggregation off.
-        backend: "auto" or one of `available_backends`. "auto" takes the torch backend for tensors on a
-            device other than the CPU that has no kernels, and the fastest one otherwise.
+        backend: "auto" or one of `available_backends`. Tensors on a device for which it has no kernels are described
+            on the CPU, and the result goes back to that device.
         out: float32 array of the result's shape to write to, the values of a row contiguous; its rows may
             be further apart than ``dim`` (``buffer[:, :1024]``). It must not overlap the levels.
 
@@ -71,10 +71,10 @@ def describe(
         if out is not None:
             raise ParameterError(f"out: a NumPy array cannot take results from {device}; leave it out")
         call = call_for(backend, levels[0])
-        if call is None and (backend not in ("auto", "torch") or not hasattr(levels[0], "detach")):
+        if call is None and not hasattr(levels[0], "detach"):
             raise DataError(
-                f"levels: on {device}, where only the torch backend and the GPU's own work; choose one of them, or "
-                "move the levels to the CPU"
+                f"levels: on {device}, where only the GPU's own backends work; choose one of them, or move the levels "
+                "to the CPU"
             )
     batched = len(levels[0].shape) == 4
     arrays = [x if batched else x[None] for x in levels]
@@ -82,8 +82,6 @@ def describe(
     shape = (len(arrays[0]), grid[0] * grid[1], dim)
     if isinstance(call, Call):
         result = call.describe(arrays, plan)
-    elif call is None and device is not None:
-        result = backends["torch"].describe_tensors(arrays, plan)
     else:
         if out is None:
             result = np.empty(shape, dtype=np.float32)
@@ -94,6 +92,8 @@ def describe(
             backends[backend].describe([_as_array(x, f"levels[{i}]", call) for i, x in enumerate(arrays)], plan, result)
         if call is not None:
             result = to_gpu(call, result)
+        elif device is not None:
+            result = levels[0].new_tensor(result)
     if out is not None:
         return out
     return result if batched else result[0]
@@ -153,7 +153,7 @@ def _as_array(level: Any, name: str, caller: Caller | None) -> FloatArray:
     if caller is not None:
         array = caller.library.to_host(caller.library.adopt(level), slice(None))
     elif hasattr(level, "detach"):
-        array = level.detach().resolve_neg().numpy()  # NumPy refuses tensors that record gradients
+        array = level.detach().resolve_neg().cpu().numpy()  # NumPy refuses tensors that record gradients
     else:
         array = np.asarray(level) if hasattr(level, "__array__") else np.from_dlpack(level)
     if array.dtype != np.float32:

@@ -10,7 +10,7 @@ from torchvision.models import resnet18, wide_resnet50_2
 
 from inreach_fast.backbones import IMAGENET, REFERENCE, Backbone, BackboneDefinition, load_backbone, prepare_input
 from inreach_fast.backbones.backbone import HookedNetwork
-from inreach_fast.backbones.resnet import CutResNet
+from inreach_fast.backbones.definition import CutNetwork
 from inreach_fast.backbones.weights import random_state
 from inreach_fast.errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 
@@ -165,7 +165,7 @@ def test_hooks_and_cut_agree() -> None:
     model = resnet18(weights=None).eval()
     definition = BackboneDefinition(model, ("layer1.1", "layer3.0"), IMAGENET, "r18")
     cut = Backbone(definition, definition.levels)
-    assert isinstance(cut._network, CutResNet)
+    assert isinstance(cut._network, CutNetwork)
     hooked = HookedNetwork(model, definition.levels, "r18").eval()
     with torch.inference_mode():
         expected = hooked(prepare_input(BATCH, IMAGENET))

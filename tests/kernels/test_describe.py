@@ -21,7 +21,7 @@ from kernel_cases import Engine, cpu_engines, cuda_engines, running
 
 import inreach_fast
 from inreach_fast.errors import BackendError, DataError, ParameterError
-from inreach_fast.kernels import available_backends, describe
+from inreach_fast.kernels import available_backends, describe, describing, is_gpu_name
 from inreach_fast.kernels.describe_plan import axis_resample, level_taps
 
 pytestmark = pytest.mark.engines(pruned=False)
@@ -277,6 +277,18 @@ LEVEL = np.ones((2, 4, 4), np.float32)
 def test_bad_arguments_are_named(levels: Any, options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         describe(levels, **{"grid": (4, 4), "dim": 6, **options})
+
+
+def test_tensors_of_a_device_without_kernels_are_described_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, and the answer is a tensor again; here on a device that only claims to be another."""
+    x = np.random.default_rng(5).standard_normal((2, 3, 4, 5), dtype=np.float32)
+    expected = describe([x], grid=(4, 5), dim=6)
+    monkeypatch.setattr(describing, "_device", lambda level: "xpu:0")
+    for backend in ("auto", *available_backends()):
+        if not is_gpu_name(backend):
+            found = describe([torch.from_numpy(x)], grid=(4, 5), dim=6, backend=backend)
+            assert isinstance(found, torch.Tensor)
+            assert np.array_equal(found.numpy(), expected)
 
 
 def test_isa_variable_is_read_at_start() -> None:

@@ -71,7 +71,6 @@ class FilterBackend(Backend):
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
-        """See `Backend`."""
         m, n = len(queries), len(bank)
         index, sq_distance = np.full((m, k), -1, np.int64), np.full((m, k), np.inf)
         asking = queries.with_groups(None if bank.groups is None else query_group)
@@ -97,6 +96,13 @@ def make_frame(queries: Bank, bank: Bank, product_loss: float = 0.0) -> FilterFr
     gamma = dim * UNIT_ROUNDOFF / (1.0 - dim * UNIT_ROUNDOFF)
     error = gamma * (1.0 + product_loss) + product_loss + 8.0 * UNIT_ROUNDOFF
     return FilterFrame(centre, scale, error, dim * 2.0**-120)
+
+
+def framed_rows(bank: Bank, frame: FilterFrame, first: int, stop: int) -> tuple[FloatArray, FloatArray, DoubleArray]:
+    """Rows first to stop-1: original, in the frame, and their squared lengths A."""
+    original = bank.rows[first:stop] if bank.index is None else bank.rows[bank.index[first:stop]]
+    framed = ((original - frame.centre) * frame.scale).astype(np.float32)
+    return original, framed, np.square(framed, dtype=np.float64).sum(axis=1)
 
 
 def _extent(bank: Bank) -> tuple[DoubleArray, FloatArray, FloatArray]:

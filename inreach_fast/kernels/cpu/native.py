@@ -112,11 +112,10 @@ class NativeBackend(Backend):
     def nearest(
         self, queries: Bank, bank: Bank, k: int, query_group: IndexArray | None, hint: IndexArray | None = None
     ) -> Nearest:
-        """See `Backend`."""
         basis = _paying_basis(len(queries) * len(bank), bank)
         if basis is None:
             return _nearest_brute(queries, bank, k, query_group)
-        return _nearest_pruned(queries, bank, basis, k, query_group, hint)
+        return Nearest(*_by_leaves(_core.nearest_pruned, queries, bank, basis, query_group, hint, k))
 
     def nearest_bounds(
         self, queries: Bank, bank: Bank, query_group: IndexArray | None, hint: IndexArray | None = None
@@ -125,11 +124,9 @@ class NativeBackend(Backend):
         basis = _paying_basis(len(queries) * len(bank), bank)
         if basis is None:
             return exact_bounds(_nearest_brute(queries, bank, 1, query_group))
-        (index, sq_upper, sq_lower), counts = _by_leaves(_core.nearest_bounds, queries, bank, basis, query_group, hint)
-        return NearestBounds(index, sq_upper, sq_lower, counts)
+        return NearestBounds(*_by_leaves(_core.nearest_bounds, queries, bank, basis, query_group, hint))
 
     def nearest_answered(self, queries: Bank, bank: Bank, query_group: IndexArray | None) -> AnsweredNearest:
-        """See `Backend`."""
         basis = _paying_basis(len(queries) * len(bank), queries, bank)
         if basis is None:
             forward = self.nearest(queries, bank, 1, query_group)
@@ -137,7 +134,7 @@ class NativeBackend(Backend):
             there, here = _indexed(bank, basis), _indexed(queries, basis)
             here.keep_coordinates(queries)  # each side is searched, and searches
             there.keep_coordinates(bank)
-            forward = _nearest_pruned(queries, bank, basis, 1, query_group)
+            forward = Nearest(*_by_leaves(_core.nearest_pruned, queries, bank, basis, query_group, None, 1))
 
         def answer(chosen: IndexArray) -> Nearest:
             rows = _row_numbers(bank, chosen)
@@ -156,13 +153,13 @@ class NativeBackend(Backend):
         return with_answers(forward, answer)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
         basis = _paying_basis(len(a) * len(b), a, b)
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
             return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
-        forward = _nearest_pruned(a, b, basis, 1)
-        return both_ways(forward, _nearest_pruned(b, a, basis, 1, hint=_hint_backward(forward, len(b))))
+        forward = Nearest(*_by_leaves(_core.nearest_pruned, a, b, basis, None, None, 1))
+        hint = _hint_backward(forward, len(b))
+        return both_ways(forward, Nearest(*_by_leaves(_core.nearest_pruned, b, a, basis, None, hint, 1)))
 
     # --------------------------------------------------------------------------------- descriptors, channels
 
@@ -182,11 +179,9 @@ class NativeBackend(Backend):
         return _core.channel_spread(members, rows, starts)
 
     def add_rows(self, rows: FloatArray, slots: IndexArray, sums: DoubleArray) -> None:
-        """See `Backend`."""
         _core.channel_add(rows, slots, sums)
 
     def distances(self, rows: FloatArray, slots: IndexArray, means: DoubleArray) -> DoubleArray:
-        """See `Backend`."""
         return _core.channel_distances(rows, slots, means)
 
     def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
@@ -217,7 +212,6 @@ class NativeBackend(Backend):
         return arrays
 
     def adopt_index(self, bank: Bank, arrays: Mapping[str, Array]) -> Basis:
-        """See `Backend`."""
         try:
             basis = Basis.from_arrays(arrays, bank.dim)
             index = _core.LeafIndex(basis.native, len(bank), dict(arrays))
@@ -277,20 +271,7 @@ def _nearest_brute(queries: Bank, bank: Bank, k: int, query_group: IndexArray | 
         )
         for first, stop in _chunks(len(queries))
     ]  # fmt: skip
-    (index, sq_distance), counts = _joined(parts)
-    return Nearest(index, sq_distance, counts)
-
-
-def _nearest_pruned(
-    queries: Bank,
-    bank: Bank,
-    basis: Basis,
-    k: int,
-    query_group: IndexArray | None = None,
-    hint: IndexArray | None = None,
-) -> Nearest:
-    (index, sq_distance), counts = _by_leaves(_core.nearest_pruned, queries, bank, basis, query_group, hint, k)
-    return Nearest(index, sq_distance, counts)
+    return Nearest(*_joined(parts))
 
 
 def _by_leaves(
@@ -301,7 +282,7 @@ def _by_leaves(
     query_group: IndexArray | None,
     hint: IndexArray | None,
     *neighbours: int,
-) -> tuple[list[Any], SearchCounts]:
+) -> list[Any]:
     """Arrays and counts of one of the engine's searches by bounds, for all queries."""
     searched, asking = _indexed(bank, basis), _indexed(queries, basis)
     leaf_index = searched.leaf_index(bank)
@@ -317,10 +298,10 @@ def _by_leaves(
     return _joined(parts)
 
 
-def _joined(parts: list[Any]) -> tuple[list[Any], SearchCounts]:
+def _joined(parts: list[Any]) -> list[Any]:
     *arrays, counts = zip(*parts, strict=True)
     whole = [column[0] if len(parts) == 1 else np.concatenate(column) for column in arrays]
-    return whole, reduce(add, (SearchCounts(*c) for c in counts))
+    return [*whole, reduce(add, (SearchCounts(*c) for c in counts))]
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:

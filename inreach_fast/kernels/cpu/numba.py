@@ -6,26 +6,19 @@ abort when two Python threads call at once or do not survive a fork.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
-from ...array_types import DoubleArray, FloatArray, IndexArray
+from ...array_types import DoubleArray, IndexArray
 from ...threads import get_num_threads
 from ..bank import Bank
-from ..describe_plan import Plan, Stage
 from . import numba_loops as loops
-from .float32_filter import FilterBackend, FilterFrame
+from .float32_filter import FilterBackend, FilterFrame, framed_rows
 
-_Result = TypeVar("_Result")
-
+# An empty array stands for None in compiled loops.
 _NONE, _NO_FLOOR = np.empty(0, np.int64), np.empty(0, np.float32)
-_CHUNK_QUERIES = 512
-_OUTPUTS = 8  # outputs of one task of describe's first sweep
-_ROWS = 4  # grid rows of one task of the second
+_CHUNK_QUERIES = 2048
 
 
 class NumbaBackend(FilterBackend):
@@ -34,63 +27,29 @@ class NumbaBackend(FilterBackend):
     name = "numba"
 
     def decide(self, queries: Bank, bank: Bank, frame: FilterFrame, index: IndexArray, sq_distance: DoubleArray) -> int:
-        """See `FilterBackend`."""
-        search = partial(
-            loops.search,
-            queries.rows, _or_none(queries.index), _or_none(queries.groups),
-            bank.rows, _or_none(bank.index), _or_none(bank.groups),
-            _NO_FLOOR if bank.floor is None else bank.floor, len(bank),
-            frame.centre, frame.scale, frame.error, frame.floor, index, sq_distance,
-        )  # fmt: skip
-        size = min(_CHUNK_QUERIES, -(-len(queries) // get_num_threads()))
-        return sum(_run(search, len(queries), size))
+        q_groups, b_groups = (_NONE if bank.groups is None else bank.groups for bank in (queries, bank))
 
-    def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
-        """See `Backend`; csrc/cpu/engine/describe.cpp packs smaller pieces and is otherwise the same two sweeps."""
-        stages = plan.stages()
-        for image in range(len(out)):
-            for stage in stages:
-                table = _stage_table([levels[i][image] for i in stage.levels], plan, stage)
-                first = plan.levels[stage.levels[0]]
-                rows, columns = first.rows, first.columns
-                write = partial(
-                    loops.write_rows,
-                    table, rows.i0, rows.w0, rows.w1, columns.i0, columns.w0, columns.w1,
-                    stage.first_output, stage.shared, out[image],
+        b_floor = _NO_FLOOR if bank.floor is None else bank.floor
+
+        def search(first: int, stop: int) -> int:
+            rows, framed, length = framed_rows(queries, frame, first, stop)
+            padded = np.pad(framed, ((0, -len(framed) % 4), (0, -bank.dim % 4)))
+            limit = np.full(stop - first, np.inf)
+            block = np.zeros((padded.shape[1], loops.BLOCK_ROWS), np.float32)
+            decided = 0
+            for start in range(0, len(bank), loops.BLOCK_ROWS):
+                end = min(start + loops.BLOCK_ROWS, len(bank))
+                b_rows, framed, b_length = framed_rows(bank, frame, start, end)
+                for row in range(0, end - start, 8):  # all at once would miss the cache with each value
+                    block[: bank.dim, row : min(row + 8, end - start)] = framed[row : row + 8].T
+                decided += loops.search_block(
+                    rows, padded, length, q_groups[first:stop], b_rows, block, b_length, b_groups[start:end],
+                    b_floor[start:end], start,
+                    frame.scale, frame.error, frame.floor, limit, index[first:stop], sq_distance[first:stop],
                 )  # fmt: skip
-                _run(write, plan.grid[0], _ROWS)
+            return decided
 
-
-def _run(task: Callable[[int, int], _Result], count: int, size: int) -> list[_Result]:
-    """task(first, stop) for parts of ``size`` of ``count`` items, on as many threads as are set; results in order."""
-    firsts = range(0, count, size)
-    stops = [*firsts[1:], count]
-    threads = min(get_num_threads(), len(firsts))
-    if threads == 1:
-        return list(map(task, firsts, stops))
-    with ThreadPoolExecutor(threads) as pool:  # of this call alone: a fork finds nothing to break
-        return list(pool.map(task, firsts, stops))
-
-
-def _or_none(values: IndexArray | None) -> IndexArray:
-    """In compiled loops an empty array stands for None."""
-    return _NONE if values is None else values
-
-
-def _stage_table(levels: Sequence[FloatArray], plan: Plan, stage: Stage) -> FloatArray:
-    """Outputs of one stage at its own resolution, (h, w, outputs)."""
-    pad = plan.neighbourhood // 2
-    height, width = levels[0].shape[1:]
-    sums = np.empty((stage.end_output - stage.first_output, height, width), np.float32)
-    begun = 0  # leading outputs that an earlier level of the stage has begun
-    for data, i in zip(levels, stage.levels, strict=True):
-        taps = plan.levels[i].taps
-        padded = np.pad(data, ((0, 0), (pad, pad), (pad, pad)))
-        shift = taps.first_output - stage.first_output
-        add = partial(
-            loops.sum_taps,
-            padded, plan.neighbourhood, taps.feature_begin, taps.tap_begin, taps.weights, shift, begun, sums,
-        )  # fmt: skip
-        _run(add, len(taps.feature_begin), _OUTPUTS)
-        begun = plan.levels[i].end_output - stage.first_output
-    return np.ascontiguousarray(sums.transpose(1, 2, 0))
+        size = min(_CHUNK_QUERIES, -(-len(queries) // get_num_threads()))
+        firsts = range(0, len(queries), size)
+        with ThreadPoolExecutor(get_num_threads()) as pool:  # of this call alone: a fork finds nothing to break
+            return sum(pool.map(search, firsts, [*firsts[1:], len(queries)]))

@@ -20,7 +20,7 @@ from .float32_filter import STRETCH
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_BLOCK_ROWS = 256
+BLOCK_ROWS = 256
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
@@ -67,43 +67,6 @@ def _sq_distance(x: Any, y: Any, lanes: Any) -> float:
     return lanes[0]  # type: ignore[no-any-return]
 
 
-@_compiled()
-def _framed(row: Any, centre: Any, scale: float, out: Any) -> float:
-    """Writes a row in the frame to ``out``; returns its squared length."""
-    total = 0.0
-    for d in range(row.shape[0]):
-        value = np.float32((np.float64(row[d]) - centre[d]) * scale)
-        out[d] = value
-        total += np.float64(value) * np.float64(value)
-    return total
-
-
-@_compiled()
-def _fill_queries(rows: Any, index: Any, first: int, stop: int, centre: Any, scale: float) -> Any:
-    """Rows of a chunk in the frame: (m, D) zero-padded to multiples of four, and their squared lengths."""
-    out = np.zeros(((stop - first + 3) // 4 * 4, (rows.shape[1] + 3) // 4 * 4), np.float32)
-    length = np.zeros(out.shape[0], np.float64)
-    for i in range(stop - first):
-        row = rows[index[first + i]] if index.shape[0] > 0 else rows[first + i]
-        length[i] = _framed(row, centre, scale, out[i])
-    return out, length
-
-
-@_compiled()
-def _fill_block(
-    rows: Any, index: Any, first: int, count: int, centre: Any, scale: float, keep: float,
-    block: Any, length: Any, low: Any,
-) -> None:  # fmt: skip
-    """Rows of a block in the frame, dimension by dimension; columns past `count` can never be candidates."""
-    for j in range(count):
-        row = rows[index[first + j]] if index.shape[0] > 0 else rows[first + j]
-        length[j] = _framed(row, centre, scale, block[:, j])
-        low[j] = np.float32(keep * length[j])
-    block[:, count:] = 0.0
-    length[count:] = 0.0
-    low[count:] = np.inf
-
-
 @_compiled(fastmath={"contract"})
 def _tile(queries: Any, block: Any, low: Any, out: Any) -> None:
     """out[r, j] = low[j] - 2 <queries[r], block[:, j]> for four queries, in float32."""
@@ -134,126 +97,63 @@ def _minimum(row: Any) -> float:
 
 
 @_compiled()
-def search(
-    q_rows: Any, q_index: Any, q_group: Any, b_rows: Any, b_index: Any, b_group: Any, b_floor: Any, n: int,
-    centre: Any, scale: float, error: float, floor: float, out_index: Any, out_best: Any, first: int, stop: int,
+def search_block(
+    q_rows: Any, queries: Any, q_length: Any, q_group: Any, b_rows: Any, block: Any, length: Any, b_group: Any,
+    b_floor: Any, start: int, scale: float, error: float, floor: float, limit: Any, out_index: Any, out_best: Any,
 ) -> int:  # fmt: skip
-    """Fills rows first..stop-1 of out_index and out_best, (m, k); returns the number of pairs decided."""
-    k = out_best.shape[1]
-    queries, q_length = _fill_queries(q_rows, q_index, first, stop, centre, scale)
-    block = np.zeros((queries.shape[1], _BLOCK_ROWS), np.float32)
-    length = np.empty(_BLOCK_ROWS, np.float64)
-    low = np.empty(_BLOCK_ROWS, np.float32)
-    tile = np.empty((4, _BLOCK_ROWS), np.float32)
-    upper = np.empty(_BLOCK_ROWS, np.float64)
+    """Takes bank rows from number ``start`` on into the answers and limits of some queries; returns the pairs decided.
+
+    ``limit`` is (1 + 2t) s^2 best + f of P1. Columns of ``block`` beyond the last row can never be candidates.
+    """
+    m, k = out_best.shape
+    count = b_rows.shape[0]
+    low = np.full(BLOCK_ROWS, np.inf, np.float32)
+    for j in range(count):
+        low[j] = np.float32((1.0 - error) * length[j])
+    tile = np.empty((4, BLOCK_ROWS), np.float32)
+    upper = np.empty(BLOCK_ROWS, np.float64)
     lanes = np.empty(16, np.float64)
-    limit = np.full(stop - first, np.inf)  # (1 + 2t) s^2 best + f of P1
     decided = 0
-    for start in range(0, n, _BLOCK_ROWS):
-        count = min(_BLOCK_ROWS, n - start)
-        _fill_block(b_rows, b_index, start, count, centre, scale, 1.0 - error, block, length, low)
-        for i in range(0, queries.shape[0], 4):
-            _tile(queries[i : i + 4], block, low, tile)
-            for r in range(min(4, stop - first - i)):
-                q = i + r
-                row = tile[r]
-                if q_group.shape[0] > 0:
-                    own = q_group[first + q]
-                    for j in range(count):
-                        if b_group[start + j] == own:
-                            row[j] = np.inf
-                q_low = (1.0 - error) * q_length[q]
-                if np.float64(_minimum(row)) + q_low > limit[q]:
-                    continue
-                eligible = 0
+    for i in range(0, m, 4):
+        _tile(queries[i : i + 4], block, low, tile)
+        for r in range(min(4, m - i)):
+            q = i + r
+            row = tile[r]
+            if q_group.shape[0] > 0:
                 for j in range(count):
-                    if row[j] < np.inf:
-                        upper[eligible] = np.float64(row[j]) + q_low + 2.0 * error * (q_length[q] + length[j])
-                        if b_floor.shape[0] > 0:
-                            upper[eligible] = max(upper[eligible], scale * scale * b_floor[start + j])
-                        eligible += 1
-                if eligible >= k:  # P2: k rows of this block are at most so far
-                    achieved = STRETCH * np.partition(upper[:eligible], k - 1)[k - 1] + floor
-                    limit[q] = min(limit[q], STRETCH * achieved + floor)
-                query = q_rows[q_index[first + q]] if q_index.shape[0] > 0 else q_rows[first + q]
-                best, index = out_best[first + q], out_index[first + q]
-                for j in range(count):
-                    if row[j] == np.inf or np.float64(row[j]) + q_low > limit[q]:
-                        continue
-                    if b_floor.shape[0] > 0 and (b_floor[start + j] > best[k - 1] or b_floor[start + j] == np.inf):
-                        continue
-                    other = b_rows[b_index[start + j]] if b_index.shape[0] > 0 else b_rows[start + j]
-                    distance = _sq_distance(query, other, lanes)
-                    decided += 1
+                    if b_group[j] == q_group[q]:
+                        row[j] = np.inf
+            q_low = (1.0 - error) * q_length[q]
+            if np.float64(_minimum(row)) + q_low > limit[q]:
+                continue
+            eligible = 0
+            for j in range(count):
+                if row[j] < np.inf:
+                    upper[eligible] = np.float64(row[j]) + q_low + 2.0 * error * (q_length[q] + length[j])
                     if b_floor.shape[0] > 0:
-                        distance = max(distance, np.float64(b_floor[start + j]))
-                    if not distance < best[k - 1]:  # rows ascend: a tie stays with the earlier
-                        continue
-                    p = k - 1
-                    while p > 0 and distance < best[p - 1]:
-                        best[p] = best[p - 1]
-                        index[p] = index[p - 1]
-                        p -= 1
-                    best[p] = distance
-                    index[p] = start + j
-                    limit[q] = min(limit[q], STRETCH * scale * scale * best[k - 1] + floor)
+                        upper[eligible] = max(upper[eligible], scale * scale * b_floor[j])
+                    eligible += 1
+            if eligible >= k:  # P2: k rows of this block are at most so far
+                achieved = STRETCH * np.partition(upper[:eligible], k - 1)[k - 1] + floor
+                limit[q] = min(limit[q], STRETCH * achieved + floor)
+            best, index = out_best[q], out_index[q]
+            for j in range(count):
+                if row[j] == np.inf or np.float64(row[j]) + q_low > limit[q]:
+                    continue
+                if b_floor.shape[0] > 0 and (b_floor[j] > best[k - 1] or b_floor[j] == np.inf):
+                    continue
+                distance = _sq_distance(q_rows[q], b_rows[j], lanes)
+                decided += 1
+                if b_floor.shape[0] > 0:
+                    distance = max(distance, np.float64(b_floor[j]))
+                if not distance < best[k - 1]:  # rows ascend: a tie stays with the earlier
+                    continue
+                p = k - 1
+                while p > 0 and distance < best[p - 1]:
+                    best[p] = best[p - 1]
+                    index[p] = index[p - 1]
+                    p -= 1
+                best[p] = distance
+                index[p] = start + j
+                limit[q] = min(limit[q], STRETCH * scale * scale * best[k - 1] + floor)
     return decided
-
-
-# ------------------------------------------------------------------------------------------ descriptors
-
-
-@_compiled()
-def sum_taps(
-    padded: Any, k: int, feature_begin: Any, tap_begin: Any, weights: Any, shift: int, begun: int, sums: Any,
-    j0: int, j1: int,
-) -> None:  # fmt: skip
-    height, width = sums.shape[1], sums.shape[2]
-    for j in range(j0, j1):
-        taps = tap_begin[j + 1] - tap_begin[j]
-        for y in range(height):
-            total = sums[shift + j, y]
-            for t in range(taps):
-                feature = feature_begin[j] + t
-                place = feature % (k * k)
-                row = padded[feature // (k * k), y + place // k]
-                kx = place % k
-                weight = weights[tap_begin[j] + t]
-                if t == 0 and shift + j >= begun:
-                    for x in range(width):
-                        total[x] = weight * row[x + kx]
-                else:
-                    for x in range(width):
-                        total[x] = total[x] + weight * row[x + kx]
-
-
-@_compiled()
-def write_rows(
-    table: Any, row_i0: Any, row_w0: Any, row_w1: Any, column_i0: Any, column_w0: Any, column_w1: Any,
-    first: int, shared: int, patches: Any, y0: int, y1: int,
-) -> None:  # fmt: skip
-    width, outputs = table.shape[1], table.shape[2]
-    line = np.empty((width, outputs), np.float32)
-    value = np.empty(outputs, np.float32)
-    for y in range(y0, y1):
-        upper = table[row_i0[y]]
-        if row_w1[y] == 0:
-            line[:] = upper
-        else:
-            lower = table[row_i0[y] + 1]
-            for x in range(width):
-                for j in range(outputs):
-                    line[x, j] = row_w0[y] * upper[x, j] + row_w1[y] * lower[x, j]
-        for x in range(column_i0.shape[0]):
-            left = line[column_i0[x]]
-            if column_w1[x] == 0:
-                value[:] = left
-            else:
-                right = line[column_i0[x] + 1]
-                for j in range(outputs):
-                    value[j] = column_w0[x] * left[j] + column_w1[x] * right[j]
-            patch = patches[y * column_i0.shape[0] + x]
-            for j in range(shared):
-                patch[first + j] = patch[first + j] + value[j]
-            for j in range(shared, outputs):
-                patch[first + j] = value[j]

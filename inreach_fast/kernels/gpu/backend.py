@@ -125,8 +125,7 @@ class GpuBackend(Backend):
         """As `inreach_fast.kernels.mutual_nearest`."""
         # Leading directions serve one direction alone.
         found, counts = self._called(mutual_call, a, b, None, name="a", by_directions=False)
-        ab, ab_distance, ba, ba_distance = (found[name] for name in BOTH_WAYS)
-        return MutualNearest(ab, ab_distance, ba, ba_distance, counts)
+        return MutualNearest(**{name: found[name] for name in BOTH_WAYS}, counts=counts)
 
     def _called(
         self,

@@ -47,7 +47,6 @@ class SeveralGpus(Backend):
         return Nearest(index, sq_distance, _total(found))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        """See `Backend`."""
         parts = self._parts(b)
         found = self._each(parts, lambda gpu, part: gpu.mutual_nearest(a, part))
         forward = [Nearest(x.ab_index[:, None], x.ab_sq_distance[:, None]) for x in found]

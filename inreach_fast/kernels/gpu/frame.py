@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...array_types import DoubleArray, FloatArray
+from ...array_types import FloatArray
+from ..basis import principal_directions
 from .device import Argument, Device, DeviceArray, blocks, launch_each
 from .routes import FORMATS, Bounds
 
@@ -170,11 +171,9 @@ class Directions:
         rows *= scale  # around one: their squares neither overflow nor vanish
         dim = rows.shape[1]
         rank = min(RANK, dim)
-        vectors = np.linalg.eigh(rows.T @ rows)[1] if len(rows) >= dim else _from_gram(rows)
-        leading = np.ascontiguousarray(vectors[:, ::-1][:, :rank].T)
         # Orthonormal to float64's own precision, whatever the sample's rank was.
-        basis, _unused = np.linalg.qr(leading.T)
-        leading = np.ascontiguousarray(basis[:, :rank].T)
+        directions = principal_directions(rows.astype(np.float32), rank)
+        leading = np.ascontiguousarray(np.linalg.qr(directions.T.astype(np.float64))[0].T)
         gap = leading @ leading.T - np.eye(len(leading))
         skew = float(np.sqrt(np.sum(gap * gap))) + rank * dim * 2.0**-52
         total = float(np.sum(rows * rows))
@@ -194,12 +193,3 @@ class Directions:
             np.float64(self.defect), np.float64(bounds.error), np.float64(bounds.weight), values, low, each=16,
         )  # fmt: skip
         return FramedRows(values, low, None, bounds)
-
-
-def _from_gram(rows: DoubleArray) -> DoubleArray:
-    """Right singular vectors of fewer rows than values, ascending, completed by the axes."""
-    values, left = np.linalg.eigh(rows @ rows.T)
-    keep = values > values[-1] * 1e-12 if values[-1] > 0.0 else np.zeros(len(values), dtype=np.bool_)
-    vectors = rows.T @ left[:, keep] / np.sqrt(values[keep])
-    missing = max(0, RANK - vectors.shape[1])
-    return np.concatenate([np.eye(rows.shape[1])[:, :missing], vectors], axis=1)
