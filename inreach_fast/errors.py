@@ -107,6 +107,10 @@ class ModelVersionError(ModelFileError):
     """A saved model has a newer format than this version reads; update inreach_fast."""
 
 
+class ModelChangedError(ModelFileError):
+    """The file of a loaded model was overwritten while the model was in use; load it again."""
+
+
 class BackboneMismatchError(ModelFileError):
     """A model was fitted with another backbone or other weights; give those of the fit."""
 

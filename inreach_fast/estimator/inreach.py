@@ -32,11 +32,12 @@ from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
+from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
 from ..images.source import ImageSource, image_numbers, open_images
-from ..memory import machine_memory, parse_bytes
+from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
@@ -48,7 +49,7 @@ from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
-from .fitted_state import FittedState
+from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
 from .training_rows import checked_rows, referenced, references, training_rows
 
@@ -372,9 +373,10 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress, skip_bad=skip_bad)
             if not refit:
-                return self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
+                return self._grown(add_images(context, current.as_result(), source))
             inputs, names = read_added(context, current.as_result(), source)
             with closing(inputs):
+                check_unchanged(self.nominal_.patches)
                 return self._refit(names, inputs.__getitem__, progress)
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
@@ -393,7 +395,7 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
-        return self._take(FittedState.of_fit(result, described))
+        return self._grown(result, described)
 
     def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
         """Removes training images, such as a defect that was found later, from the fitted model; returns self.
@@ -427,9 +429,14 @@ class InReaCh:
             return self.fit_descriptors(array[left], self.grid_, progress=progress)
         if refit:
             names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
-            inputs = growth.inputs
-            assert inputs is not None
-            return self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
+
+            def pixels(i: int) -> UInt8Array:
+                assert growth.inputs is not None
+                image = np.array(growth.inputs[left[i]])
+                check_unchanged(growth.inputs)
+                return image
+
+            return self._refit(names, pixels, progress)
         described = [current.references[i] if current.references else None for i in left.tolist()]
 
         def rows_of(image: int) -> FloatArray | None:
@@ -438,10 +445,13 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             if current.from_descriptors:
-                state = FittedState.of_fit(forget_rows(context, current.as_result(), numbers, rows_of), described)
-            else:
-                state = FittedState.of_fit(forget_images(context, current.as_result(), numbers))
-        return self._take(state)
+                return self._grown(forget_rows(context, current.as_result(), numbers, rows_of), described)
+            return self._grown(forget_images(context, current.as_result(), numbers))
+
+    def _grown(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
+        """Takes what was made of this model and of other images."""
+        check_unchanged(self.nominal_.patches)
+        return self._take(FittedState.of_fit(result, described))
 
     def _growable(self, call: str, *, descriptors: bool | None = None) -> tuple[FittedState, GrowthState]:
         """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
@@ -457,6 +467,7 @@ class InReaCh:
                 f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
                 "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
+        check_unchanged(self.nominal_.patches)
         try:
             growth.check()
         except (ValueError, IndexError) as error:
@@ -641,7 +652,7 @@ class InReaCh:
         """
         if not self._fitted().from_descriptors:
             _ = self.backbone
-        bank, backend = self.nominal_.bank, kernels.backend_of(self.parameters)
+        bank, backend = self._ready().scorer.bank, kernels.backend_of(self.parameters)
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         return self
 
@@ -670,6 +681,7 @@ class InReaCh:
     def _ready(self, *, images: bool = False) -> Predictor:
         """The predictor, kept until the model or its settings change; ``images``: with its network."""
         state, p, nominal = self._fitted(), self.parameters, self.nominal_
+        check_unchanged(nominal.patches)
         if images and state.from_descriptors:
             raise BackboneMismatchError(
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
@@ -755,6 +767,10 @@ class InReaCh:
             verify: check the whole file's sha256, which reads it once. Without it loading takes a moment however large
                 the model is, and an altered file is not detected.
 
+        Replace the file of a loaded model by renaming another one to its name, as `save` does: the loaded model keeps
+        the old one. A file that is overwritten in place (``cp other.inreach live.inreach``) makes the model's calls
+        raise ModelChangedError.
+
         Raises:
             ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError; ParameterError: a wrong
             argument.
@@ -775,4 +791,5 @@ class InReaCh:
             raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
         changes = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}
         self.parameters = parameters.with_changes(**changes)
+        check_unchanged(self.nominal_.patches)  # the small arrays were copied
         return self
