@@ -530,7 +530,8 @@ class InReaCh:
 
         Raises:
             NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
-                `fit_descriptors`), NonFiniteError (the network's features). ParameterError: a threshold that
+                `fit_descriptors`), NonFiniteError (the network's features), ModelChangedError (the loaded file was
+                overwritten), ForkError (as `prepare`). ParameterError: a threshold that
                 is not a finite number, a budget that is not above 0, or a budget with a ``score`` other than
                 "nearest" (the others have no bounds; with a threshold they are searched completely).
         """
@@ -648,7 +649,8 @@ class InReaCh:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
 
         Raises:
-            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded.
+            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded; ForkError:
+            this process was forked after torch had worked with several threads.
         """
         if not self._fitted().from_descriptors:
             _ = self.backbone
