@@ -67,9 +67,9 @@ class InReaCh:
     Args:
         preset: "default", "paper" or "reference".
         backbone: a name (see `Parameters`) or a `Backbone`.
-        memory_limit: bytes that a fit may take beyond its seed images and one image at a time, as a whole number or
-            as in "2GB"; what exceeds it goes to files (docs/training.md). None: half of the machine's memory. Results
-            do not depend on it, and it is not saved.
+        memory_limit: bytes that a fit may take beyond its seed images, one image at a time and at most 100 bytes for
+            each patch that joins a channel, as a whole number or as in "2GB"; what exceeds it goes to files
+            (docs/training.md). None: half of the machine's memory. Results do not depend on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
             `executors.make_executor` takes. Results do not depend on it, and it is not saved.
         precision: of the network's products in `predict` and `predict_stream`: "float32", or "float16" or "bfloat16",
