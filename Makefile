@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint bench dev cpp-example neon-test windows-test cuda-check clean
+.PHONY: demo test lint bench dev cpp-example neon-test windows-test fuzz cuda-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
@@ -65,6 +65,18 @@ windows-test:
 	    -DCMAKE_CXX_COMPILER=$(WINDOWS_CXX)
 	$(CMAKE) --build build/windows --parallel
 	WINEDEBUG=-all $(WINDOWS_RUN) build/windows/isa_compare.exe
+
+# Random searches (shared bases, scales from 1e-30 to 1e30, k, groups, damaged indexes) against brute force, under the
+# address and undefined-behaviour sanitizers. A failure names the seed and the case, which FUZZ_CASE repeats alone.
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= $$(date +%s)
+FUZZ_CASE ?=
+FUZZ_SANITIZE ?= address,undefined
+fuzz:
+	$(CMAKE) -S . -B build/fuzz -DINREACH_PYTHON=OFF -DINREACH_FUZZ=ON -DINREACH_WERROR=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DINREACH_SANITIZE=$(FUZZ_SANITIZE)
+	$(CMAKE) --build build/fuzz --parallel --target engine_fuzz
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 build/fuzz/engine_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED) $(FUZZ_CASE)
 
 ISA_TEST := -DINREACH_PYTHON=OFF -DINREACH_ISA_TEST=ON -DINREACH_WERROR=ON
 

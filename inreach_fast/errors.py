@@ -95,6 +95,10 @@ class WeightsError(BackboneError):
     """A backbone's weights are missing, cannot be downloaded, or have another sha256; give the file."""
 
 
+class ForkError(BackboneError):
+    """torch's threads were lost when this process was forked; start processes by "spawn", or give torch one thread."""
+
+
 class ModelFileError(InReachError, RuntimeError):
     """A saved model cannot be used."""
 
@@ -105,6 +109,10 @@ class ModelCorruptError(ModelFileError):
 
 class ModelVersionError(ModelFileError):
     """A saved model has a newer format than this version reads; update inreach_fast."""
+
+
+class ModelChangedError(ModelFileError):
+    """The file of a loaded model was overwritten while the model was in use; load it again."""
 
 
 class BackboneMismatchError(ModelFileError):

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +77,26 @@ def release_pages(array: Array) -> None:
     last = min(len(mapping), low + array.nbytes)
     with suppress(OSError, ValueError):  # advice only
         mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def watch_file(array: Array, check: Callable[[], None]) -> None:
+    """Has `check_unchanged` call ``check`` for this memory-mapped array and all views of it."""
+    mapped = mapped_file(array)
+    if mapped is not None:
+        mapped.check = check  # type: ignore[attr-defined]
+
+
+def check_unchanged(array: Any) -> None:
+    """Checks that the file which ``array`` is memory-mapped from still is what it was; some microseconds.
+
+    Arrays that are not mapped, or from files that nobody watches, pass.
+
+    Raises:
+        ModelChangedError: a model file was overwritten.
+    """
+    check = getattr(mapped_file(array), "check", None)
+    if check is not None:
+        check()
 
 
 def mapped_file(array: Array) -> np.memmap[Any, Any] | None:

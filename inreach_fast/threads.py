@@ -1,11 +1,11 @@
-"""Number of threads of the kernels."""
+"""Number of threads of the kernels, and torch's threads after a fork."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from .errors import ParameterError
+from .errors import ForkError, ParameterError
 
 try:
     from . import _core
@@ -14,6 +14,7 @@ except ImportError:
 
 _MAX_THREADS = 1024
 _VARIABLE = "INREACH_NUM_THREADS"
+_torch_ran_in = 0  # the process in which torch has started threads; 0: none
 _kept = 0  # without the compiled extension: the number, 0 until it is asked for or set
 
 
@@ -56,3 +57,24 @@ def get_num_threads() -> int:
             raise ParameterError(f"{_VARIABLE}: expected a whole number from 1 to {_MAX_THREADS}, got {text!r}")
         _kept = int(text)
     return _kept
+
+
+def before_torch(threads: int) -> None:
+    """To be called before torch works on the CPU with ``threads`` threads.
+
+    A forked process has the forking thread alone. OpenMP, which torch uses, does not notice and waits for the others.
+
+    Raises:
+        ForkError: this process was forked from one in which torch had worked with several threads.
+    """
+    global _torch_ran_in
+    if threads < 2:
+        return
+    here = os.getpid()
+    if _torch_ran_in not in (0, here):
+        raise ForkError(
+            f"torch: this process was forked after torch had worked with several threads in process {_torch_ran_in}, "
+            'and would wait for them for ever; start processes with multiprocessing.get_context("spawn"), or call '
+            "torch.set_num_threads(1) before the fork or here"
+        )
+    _torch_ran_in = here

@@ -17,6 +17,7 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
+from ..threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .resnet import cut_resnet
@@ -46,6 +47,7 @@ class Backbone:
         spec: dict[str, Any] | None = None,
         network: nn.Module | None = None,
     ) -> None:
+        before_torch(torch.get_num_threads())  # moving weights to another layout uses them as well
         self.name = definition.name
         self.levels = tuple(levels)
         self.normalisation = normalisation or definition.normalisation
@@ -105,9 +107,11 @@ class Backbone:
 
         Raises:
             DataError: another dtype or shape. BackboneError: the network failed, or a level is not (B, C, h, w).
+            ForkError: this process was forked after torch had worked with several threads.
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
             raise DataError(f"batch: expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}")
+        before_torch(torch.get_num_threads())
         typed = typed_errors(str(self.device)) if self.device.type != "cpu" else nullcontext()
         with torch.inference_mode(), typed:
             x = prepare_input(batch, self.normalisation, self.device)
@@ -120,6 +124,7 @@ class Backbone:
 
     def run(self, x: torch.Tensor, precision: str = "float32") -> list[torch.Tensor]:
         """`extract` for a prepared input on ``device``, float32 (B, 3, H, W), normalised; the batch as a whole."""
+        before_torch(torch.get_num_threads())
         half = _AUTOCAST[precision]
         flags: Any = nullcontext()
         if self.device.type == "cuda":  # float32 without TF32, and algorithms that repeat their bits

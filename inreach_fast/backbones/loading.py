@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import BackboneError, InReachError, ParameterError, WeightsError
+from ..threads import before_torch
 from .backbone import Backbone, HookedNetwork, cut_network
 from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
 from .efficientnet_lite import EFFICIENTNET_LITE2, efficientnet_lite2_definition, efficientnet_lite2_weights
@@ -61,6 +62,7 @@ def load_backbone(
     """
     if not isinstance(name, str):
         raise ParameterError(f"backbone: expected a name or a Backbone (Backbone.from_module), got {name!r}")
+    before_torch(torch.get_num_threads())
     wanted = os.fspath(weights)
     file, _, function = name.rpartition(":")
     is_factory = file.endswith(".py") and function.isidentifier()

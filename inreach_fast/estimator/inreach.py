@@ -32,11 +32,12 @@ from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
+from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
 from ..images.source import ImageSource, image_numbers, open_images
-from ..memory import machine_memory, parse_bytes
+from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
@@ -48,7 +49,7 @@ from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
-from .fitted_state import FittedState
+from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
 from .training_rows import checked_rows, every_row, referenced, references, training_rows
 
@@ -66,9 +67,9 @@ class InReaCh:
     Args:
         preset: "default", "paper" or "reference".
         backbone: a name (see `Parameters`) or a `Backbone`.
-        memory_limit: bytes that a fit may take beyond its seed images and one image at a time, as a whole number or
-            as in "2GB"; what exceeds it goes to files (docs/training.md). None: half of the machine's memory. Results
-            do not depend on it, and it is not saved.
+        memory_limit: bytes that a fit may take beyond its seed images, one image at a time and at most 100 bytes for
+            each patch that joins a channel, as a whole number or as in "2GB"; what exceeds it goes to files
+            (docs/training.md). None: half of the machine's memory. Results do not depend on it, and it is not saved.
         executor: where a fit describes and associates images: "local", this process, or what
             `executors.make_executor` takes. Results do not depend on it, and it is not saved.
         precision: of the network's products in `predict` and `predict_stream`: "float32", or "float16" or "bfloat16",
@@ -378,9 +379,10 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress, skip_bad=skip_bad)
             if not refit:
-                return self._take(FittedState.of_fit(add_images(context, current.as_result(), source)))
+                return self._grown(add_images(context, current.as_result(), source))
             inputs, names = read_added(context, current.as_result(), source)
             with closing(inputs):
+                check_unchanged(self.nominal_.patches)
                 return self._refit(names, inputs.__getitem__, progress)
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
@@ -402,7 +404,7 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             result = add_rows(context, current.as_result(), array, lambda i: referenced(described[i]))
-        return self._take(FittedState.of_fit(result, described))
+        return self._grown(result, described)
 
     def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
         """Removes training images, such as a defect that was found later, from the fitted model; returns self.
@@ -439,9 +441,14 @@ class InReaCh:
             return self.fit_descriptors(array[left], self.grid_, progress=progress)
         if refit or every:
             names, _ = names_without(current.image_names, self.report_["skipped_names"], numbers)
-            inputs = growth.inputs
-            assert inputs is not None
-            return self._refit(names, lambda i: np.array(inputs[left[i]]), progress)
+
+            def pixels(i: int) -> UInt8Array:
+                assert growth.inputs is not None
+                image = np.array(growth.inputs[left[i]])
+                check_unchanged(growth.inputs)
+                return image
+
+            return self._refit(names, pixels, progress)
         described = [current.references[i] if current.references else None for i in left.tolist()]
 
         def rows_of(image: int) -> FloatArray | None:
@@ -450,10 +457,13 @@ class InReaCh:
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress)
             if current.from_descriptors:
-                state = FittedState.of_fit(forget_rows(context, current.as_result(), numbers, rows_of), described)
-            else:
-                state = FittedState.of_fit(forget_images(context, current.as_result(), numbers))
-        return self._take(state)
+                return self._grown(forget_rows(context, current.as_result(), numbers, rows_of), described)
+            return self._grown(forget_images(context, current.as_result(), numbers))
+
+    def _grown(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
+        """Takes what was made of this model and of other images."""
+        check_unchanged(self.nominal_.patches)
+        return self._take(FittedState.of_fit(result, described))
 
     def _growable(self, call: str, *, descriptors: bool | None = None) -> tuple[FittedState, GrowthState]:
         """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
@@ -469,6 +479,7 @@ class InReaCh:
                 f"{call}: the model does not keep what growing needs (it was compressed, saved with final=True or by "
                 "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
+        check_unchanged(self.nominal_.patches)
         try:
             growth.check()
         except (ValueError, IndexError) as error:
@@ -531,7 +542,8 @@ class InReaCh:
 
         Raises:
             NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
-                `fit_descriptors`), NonFiniteError (the network's features). ParameterError: a threshold that
+                `fit_descriptors`), NonFiniteError (the network's features), ModelChangedError (the loaded file was
+                overwritten), ForkError (as `prepare`). ParameterError: a threshold that
                 is not a finite number, a budget that is not above 0, or a budget with a ``score`` other than
                 "nearest" (the others have no bounds; with a threshold they are searched completely).
         """
@@ -649,11 +661,12 @@ class InReaCh:
         """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
 
         Raises:
-            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded.
+            NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded; ForkError:
+            this process was forked after torch had worked with several threads.
         """
         if not self._fitted().from_descriptors:
             _ = self.backbone
-        bank, backend = self.nominal_.bank, kernels.backend_of(self.parameters)
+        bank, backend = self._ready().scorer.bank, kernels.backend_of(self.parameters)
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         return self
 
@@ -682,6 +695,7 @@ class InReaCh:
     def _ready(self, *, images: bool = False) -> Predictor:
         """The predictor, kept until the model or its settings change; ``images``: with its network."""
         state, p, nominal = self._fitted(), self.parameters, self.nominal_
+        check_unchanged(nominal.patches)
         if images and state.from_descriptors:
             raise BackboneMismatchError(
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
@@ -768,6 +782,10 @@ class InReaCh:
             verify: check the whole file's sha256, which reads it once. Without it loading takes a moment however large
                 the model is, and an altered file is not detected.
 
+        Replace the file of a loaded model by renaming another one to its name, as `save` does: the loaded model keeps
+        the old one. A file that is overwritten in place (``cp other.inreach live.inreach``) makes the model's calls
+        raise ModelChangedError.
+
         Raises:
             ModelFileError, ModelCorruptError, ModelVersionError, BackboneMismatchError; ParameterError: a wrong
             argument.
@@ -788,4 +806,5 @@ class InReaCh:
             raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
         changes = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}
         self.parameters = parameters.with_changes(**changes)
+        check_unchanged(self.nominal_.patches)  # the small arrays were copied
         return self

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..array_types import UInt8Array
 from ..errors import DegenerateDataError, MemoryLimitError, TooFewImagesError
 from ..memory import format_bytes
 from .context import FitContext
+
+NUMBERS_OF_MEMBER: Final = 100
+"""Bytes that a member takes in memory at most besides its row, whatever the limit: its image, patch and channel, and
+what the filters and the index compute of them."""
 
 
 def check_enough(count: int) -> None:

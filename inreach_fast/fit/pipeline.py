@@ -4,7 +4,8 @@ The descriptors are computed once: an image meets the seed images alone, so that
 by. Of each image the patches that joined a channel are kept; the rest is dropped at once (except for the few images
 that the threshold is chosen from). With association="all" there are no seed images and every patch is kept; the images
 that are described first are those from which the projection is found. Network inputs, members and that rest are in
-memory within the shares of `Budget` and in files beyond, so that memory does not grow with the number of images.
+memory within the shares of `Budget` and in files beyond. What grows with the number of images in any case is a member's
+numbers (`limits.NUMBERS_OF_MEMBER`) and a few hundred bytes an image.
 """
 
 from __future__ import annotations

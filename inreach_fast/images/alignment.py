@@ -280,7 +280,8 @@ class Alignment:
     def from_parts(cls, arrays: Mapping[str, Array], scalars: Mapping[str, Any]) -> Alignment:
         """Inverse of `to_arrays` and `to_json`. Raises KeyError, TypeError or ValueError for malformed parts."""
         after, kept = scalars["score_after"], bool(scalars["kept"])
-        reference = arrays["reference"] if kept else None
+        # Copies: what is mapped from a file could be overwritten.
+        reference = np.array(arrays["reference"]) if kept else None
         if reference is not None and (reference.dtype != np.uint8 or reference.shape[2:] != (3,)):
             raise ValueError("alignment: the reference is not a uint8 (h, w, 3) image")
         return cls(
@@ -288,7 +289,7 @@ class Alignment:
             score_after=None if after is None else float(after),
             threshold=float(scalars["threshold"]),
             kept=kept,
-            angles=np.asarray(arrays["angles"], np.int64),
+            angles=np.array(arrays["angles"], np.int64),
             reference=reference,
         )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from ..array_types import IndexArray
 from ..errors import ParameterError
+from ..memory import check_unchanged
 from .backend import Backend, exact_bounds
 from .bank import Bank, as_hint, as_ids, check_same_dim
 from .gpu.arrays import Call, call_for, caller_for, to_gpu
@@ -16,7 +19,27 @@ from .gpu.devices.interop import Caller
 from .registry import backends
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
+
+def _of_unchanged_files(search: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A search that raises ModelChangedError if a model file was overwritten from which its rows are mapped."""
+
+    @wraps(search)
+    def checked(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        given = [value.rows if isinstance(value, Bank) else value for value in (*args, *options.values())]
+        for rows in given:  # before: what is gone would end the process; afterwards: some rows may be others
+            check_unchanged(rows)
+        found = search(*args, **options)
+        for rows in given:
+            check_unchanged(rows)
+        return found
+
+    return checked
+
+
+@_of_unchanged_files
 def nearest(
     queries: Any,
     bank: Any,
@@ -58,6 +81,7 @@ def nearest(
 
     Raises:
         ParameterError, MixedSizesError, NonFiniteError, DataError, BackendError: the message names the argument.
+        ModelChangedError: the rows are mapped from a model file that was overwritten.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ParameterError(f"k: expected a whole number of at least 1, got {k!r}")
@@ -71,6 +95,7 @@ def nearest(
     return replace(found, index=found.index[:, 0], sq_distance=found.sq_distance[:, 0]) if k == 1 else found
 
 
+@_of_unchanged_files
 def nearest_bounds(
     queries: Any,
     bank: Any,
@@ -100,6 +125,7 @@ def nearest_bounds(
     return found if call is None else to_gpu(call, found)
 
 
+@_of_unchanged_files
 def nearest_answered(
     queries: Any, bank: Any, *, query_group: Any = None, bank_group: Any = None, backend: str = "auto"
 ) -> AnsweredNearest:
@@ -121,6 +147,7 @@ def nearest_answered(
     return found if call is None else to_gpu(call, found)
 
 
+@_of_unchanged_files
 def mutual_nearest(a: Any, b: Any, *, backend: str = "auto") -> MutualNearest:
     """Nearest rows in both directions between two sets (ALGORITHM section 4).
 

@@ -13,7 +13,7 @@ import numpy as np
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
-from ..memory import release_pages
+from ..memory import check_unchanged, release_pages
 from ..progress import Progress
 from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
 from .reachability import confirm
@@ -176,7 +176,7 @@ class NominalModel:
             size = check_size(to, len(self))
             kept, reached = cover_of_size(self.patches, size, backend=backend, progress=progress)
         before = self.compression
-        return NominalModel(
+        smaller = NominalModel(
             self.patches[kept],
             self.image_index[kept],
             self.patch_index[kept],
@@ -188,6 +188,8 @@ class NominalModel:
                 of=len(self) if before is None else before.of,
             ),
         )
+        check_unchanged(self.patches)
+        return smaller
 
     def displaced(self, rows: IndexArray, down: IndexArray, right: IndexArray, grid: tuple[int, int]) -> IndexArray:
         """The nominal patches that are displaced by ``down``, ``right`` patches from ``rows`` in their own images.

@@ -51,15 +51,13 @@ class MemberStore:
         self._found.joined.append(found.joined)
 
     def members(self, seed_images: IndexArray) -> Members:
-        """All members, once all images are taken in."""
+        """All members, once all images are taken in; to be called once."""
         found = self._found
-        return Members(
-            seed_images,
-            self._patches,
-            np.array(found.counts, dtype=np.int64),
-            np.concatenate([np.empty(0, np.int32), *found.patch]),
-            np.concatenate([np.empty(0, np.int64), *found.joined]),
-        )
+        patch = np.concatenate([np.empty(0, np.int32), *found.patch])
+        found.patch.clear()  # they would be in memory twice until the fit ends
+        joined = np.concatenate([np.empty(0, np.int64), *found.joined])
+        found.joined.clear()
+        return Members(seed_images, self._patches, np.array(found.counts, dtype=np.int64), patch, joined)
 
     def close(self) -> None:
         """Releases memory and files; a spool keeps what was taken in."""

@@ -26,6 +26,8 @@ import os
 import secrets
 import shutil
 import struct
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -34,8 +36,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 
 from ..array_types import Array
-from ..errors import ModelCorruptError, ModelFileError, ModelVersionError, SaveError
-from ..memory import release_pages
+from ..errors import ModelChangedError, ModelCorruptError, ModelFileError, ModelVersionError, SaveError
+from ..memory import check_unchanged, release_pages, watch_file
 from .files import WINDOWS, disk_is_full, map_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"
@@ -76,10 +78,13 @@ def save_file(
             file with two names), so that the array is not copied; the bytes are the same.
 
     Raises:
-        SaveError: full disk, no permission, no such folder; no part of the new file is left.
+        SaveError: full disk, no permission, no such folder; no part of the new file is left. ModelChangedError: an
+            array is mapped from a model file that was overwritten.
     """
     target = Path(path)
     little = {name: _little(array) for name, array in arrays.items()}
+    for array in little.values():
+        check_unchanged(array)
     if holding is not None and _taken_over(holding, target, meta, little):
         return
     try:
@@ -124,6 +129,7 @@ def _taken_over(holding: Path, target: Path, meta: Mapping[str, Any], arrays: Ma
             raise _save_error(target, total - end, error) from error
         raise
     sync_folder(target.parent)
+    _watch(target, next(iter(arrays.values())))
     return True
 
 
@@ -136,23 +142,90 @@ def load_file(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dic
 
     Raises:
         ModelFileError: it cannot be opened. ModelCorruptError: cut, altered, or no model file.
-        ModelVersionError: written by a newer version.
+        ModelVersionError: written by a newer version. ModelChangedError: overwritten while it was read; the arrays
+        raise it later (`memory.check_unchanged`).
     """
     source = Path(path)
     try:
-        size = source.stat().st_size
         with source.open("rb") as file:
-            header = _read_header(file, source, size)
-            entries = _entries(header, source, size)
+            watched = WatchedFile(source, file)
+            header, entries = _read_header_and_entries(file, source)
             for entry in entries if verify else ():
-                if _file_sha256(file, entry.offset, entry.nbytes) != entry.sha256:
+                if not _is_whole(file, entry):
                     raise ModelCorruptError(
                         f"{source}: array {entry.name!r} was altered (its sha256 differs); copy the file again"
                     )
             arrays = {entry.name: map_file(file, entry.dtype, entry.shape, entry.offset) for entry in entries}
     except OSError as error:
         raise ModelFileError(f"{source}: cannot be read ({error.strerror or error}); check the path") from error
+    watched.check()  # it may have been overwritten meanwhile
+    for array in arrays.values():
+        watch_file(array, watched.check)
     return header["meta"], arrays
+
+
+class WatchedFile:
+    """A model file from which arrays are mapped: whoever overwrites it changes them.
+
+    A file that is renamed to the model's name changes nothing: the old one lives on in its maps.
+
+    Args:
+        source: its name, for errors. file: open; it may be closed afterwards.
+    """
+
+    def __init__(self, source: Path, file: BinaryIO) -> None:
+        self._source, self._lock = source, threading.Lock()
+        self._handle = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._handle)
+        self._state, self._start = self._now(), self._first_bytes()
+
+    def check(self) -> None:
+        """Compares size, time of the last change, and the header's digest: two calls of the system.
+
+        If the time alone differs (the file was touched, or written anew with the same bytes) the whole file is read
+        once.
+
+        Raises:
+            ModelChangedError.
+        """
+        try:
+            now, start = self._now(), self._first_bytes()
+            if start == self._start and (now == self._state or (now[0] == self._state[0] and self._is_whole())):
+                self._state = now
+                return
+            what = "was overwritten"
+        except OSError as error:
+            what = f"can no longer be read ({error.strerror or error})"
+        raise ModelChangedError(
+            f"{self._source}: {what} while a model that was loaded from it was in use; load it again, and replace "
+            "model files by renaming a new file (InReaCh.save does)"
+        )
+
+    def _now(self) -> tuple[int, int]:
+        status = os.fstat(self._handle)
+        return status.st_size, status.st_mtime_ns
+
+    def _first_bytes(self) -> bytes:
+        """The first bytes: with the header's sha256, and in the header that of each array."""
+        if hasattr(os, "pread"):
+            return os.pread(self._handle, ARRAYS_AT, 0)
+        with self._lock:
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            return os.read(self._handle, ARRAYS_AT)
+
+    def _is_whole(self) -> bool:
+        with self._lock, open(self._handle, "rb", closefd=False) as file:
+            file.seek(0)
+            try:
+                return all(_is_whole(file, entry) for entry in _read_header_and_entries(file, self._source)[1])
+            except ModelFileError:
+                return False
+
+
+def _watch(path: Path, array: Array) -> None:
+    """Watches the model file ``path`` for an array that is mapped from it."""
+    with suppress(OSError), path.open("rb") as file:
+        watch_file(array, WatchedFile(path, file).check)
 
 
 def _little(array: Array) -> Array:
@@ -195,11 +268,19 @@ def _write_model(
     content = {"arrays": entries, "meta": dict(meta)}
     header = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     file.write(bytes(header_at - file.tell()) + header)
+    for array in arrays.values():  # the bytes may be those of another model, or of two
+        check_unchanged(array)
     prefix = _PREFIX.pack(MAGIC, VERSION, 0, header_at, len(header))
     file.seek(0)
     file.write(prefix + hashlib.sha256(prefix + header).digest())
     file.flush()
     os.fsync(file.fileno())
+
+
+def _read_header_and_entries(file: BinaryIO, source: Path) -> tuple[dict[str, Any], list[_Entry]]:
+    size = os.fstat(file.fileno()).st_size
+    header = _read_header(file, source, size)
+    return header, _entries(header, source, size)
 
 
 def _read_header(file: BinaryIO, source: Path, size: int) -> dict[str, Any]:
@@ -269,17 +350,18 @@ def _write_array(file: BinaryIO | None, array: Array) -> str:
     return digest.hexdigest()
 
 
-def _file_sha256(file: BinaryIO, offset: int, count: int) -> str:
+def _is_whole(file: BinaryIO, entry: _Entry) -> bool:
+    """Whether an array's bytes are those that were written."""
     # Read, not mapped: pages of a map would count as this process's memory.
-    digest = hashlib.sha256()
-    file.seek(offset)
+    digest, count = hashlib.sha256(), entry.nbytes
+    file.seek(entry.offset)
     while count:
         block = file.read(min(_BLOCK, count))
         if not block:
             break
         digest.update(block)
         count -= len(block)
-    return digest.hexdigest()
+    return digest.hexdigest() == entry.sha256
 
 
 def _cut(source: Path) -> ModelCorruptError:

@@ -19,8 +19,8 @@ namespace inreach {
 
 // What a build may take. By default: no limit, rows in memory.
 struct BuildMemory {
-    // Bytes beside the rows, 0 for no limit. Some 34 bytes a row are needed always (at a rank of 256); the
-    // rest of the limit is for chunks of rows, of at least 768.
+    // Bytes beside the rows, 0 for no limit. Some 34 bytes a row are needed always (at a rank of 256), also
+    // where the limit is less; the rest of the limit is for chunks of rows, of at least 768.
     size_t limit = 0;
     bool rows_mapped = false;    // rows lie in a file mapping: give their pages back
     bool arrays_mapped = false;  // the same for the arrays that fill() writes

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
+from ...threads import before_torch
 from ..bank import Bank
 from ..distance import exact_sq_distance
 from .float32_filter import STRETCH, FilterBackend, FilterFrame, framed_rows
@@ -81,6 +82,7 @@ def _plain() -> Iterator[None]:
     """No autograd and no autocast; in a forked child, no intra-op threads: OpenMP's do not survive a fork."""
     if os.getpid() != _pid and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
+    before_torch(torch.get_num_threads())
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         yield
 
