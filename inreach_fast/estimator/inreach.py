@@ -720,7 +720,7 @@ class InReaCh:
         content, arrays = state.to_parts(final=final)
         meta = {
             "kind": "InReaCh",
-            "parameters": self.parameters.as_dict(),
+            "parameters": self.parameters.to_saved(),
             "backbone": None if state.from_descriptors else self._network.to_json(self.parameters),
             "threshold": self.threshold_,
             **content,
