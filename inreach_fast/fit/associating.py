@@ -20,12 +20,12 @@ from .reading import FitData
 def describe_seeds(
     context: FitContext, training: FitData, seed_images: IndexArray
 ) -> tuple[FloatArray, tuple[int, int]]:
-    """The seed images' descriptors, (S, P, D) with position channels if they are used, and the grid."""
+    """The descriptors of the seed images (places), (S, P, D) with position channels if they are used, and the grid."""
     out: FloatArray | None = None
     channels: FloatArray | None = None
     grid = (0, 0)
     for slot, image in enumerate(seed_images.tolist()):
-        rows = in_memory(described_rows(context.describer, training.pixels(image), None, training.names[image]))
+        rows = in_memory(described_rows(context.describer, training.pixels(image), None, training.name(image)))
         if out is None:
             grid = context.describer.grid(len(rows))
             channels = training.channels(grid, context.parameters)

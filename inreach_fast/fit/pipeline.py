@@ -1,5 +1,7 @@
 """The order of a fit: read, test positions, describe the seeds, associate one image after the other, build the model.
 
+Images are processed in the order of their places (`method.arrangement`), copies once.
+
 The descriptors are computed once: an image meets the seed images alone, so that the seeds are kept and the others pass
 by. Of each image the patches that joined a channel are kept; the rest is dropped at once (except for the few images
 that the threshold is chosen from). Network inputs, members and that rest are in memory within the shares of `Budget`
@@ -15,9 +17,10 @@ import numpy as np
 from ..array_types import FloatArray
 from ..images.source import ImageSource
 from ..kernels import backend_of
+from ..method.arrangement import Arrangement, order_of, ranked_images, reference_number
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows
-from ..method.threshold import ranked_images, sample_images
+from ..method.threshold import sample_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
 from .associating import associate_images, describe_seeds, gather
@@ -26,7 +29,7 @@ from .growth_state import RESERVE
 from .image_job import ImageTask
 from .limits import check_different, check_enough, check_limit, check_limit_for_images
 from .model_building import build_model
-from .reading import FitData, decide_positions, read_images
+from .reading import FitData, PlacedInputs, decide_positions, read_images
 from .result import FitResult
 from .resuming import configuration
 
@@ -46,23 +49,34 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     workspace.record_read(names, skipped, digests)
     check_enough(len(inputs))
     check_different(digests, "images", "training images")
-    seed_images = context.seed_images(source.names, used)
+    arrangement = Arrangement.of(digests, order_of(p))
+    seed_images = context.seed_images(source.names, used, arrangement, digests)
 
     with report.stage("align"):
-        alignment, positions = decide_positions(inputs.images, p, context.progress)
-    training = FitData(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
+        reference = inputs[reference_number(arrangement, seed_images, p.seed_selection)]
+        placed = PlacedInputs(inputs, arrangement)
+        alignment, positions = decide_positions(placed, p, context.progress, reference=reference)
+    training = FitData(
+        names=names,
+        digests=digests,
+        arrangement=arrangement,
+        positions=positions,
+        alignment=alignment,
+        inputs=inputs,
+    )
     with report.stage("describe"):
         seed_rows, grid = describe_seeds(context, training, seed_images)
 
-    sampled = sample_images(digests, p.threshold_images, p.random_state)
-    store = MemberStore(workspace, seed_rows.shape[2], seed_rows.shape[1], len(inputs), sampled)
+    count = len(arrangement)
+    sampled = sample_images(training.contents, p.threshold_images, p.random_state)
+    store = MemberStore(workspace, seed_rows.shape[2], seed_rows.shape[1], count, sampled)
     is_seed, is_sampled = set(seed_images.tolist()), set(sampled.tolist())
 
     def tasks() -> Iterator[ImageTask]:
-        for i in range(store.done, len(inputs)):
-            yield ImageTask(i, None if i in is_seed else training.pixels(i), i in is_sampled, names[i])
+        for i in range(store.done, count):
+            yield ImageTask(i, None if i in is_seed else training.pixels(i), i in is_sampled, training.name(i))
 
-    associate_images(context, seed_images, seed_rows, training.channels(grid, p), tasks(), store, len(inputs))
+    associate_images(context, seed_images, seed_rows, training.channels(grid, p), tasks(), store, count)
     del seed_rows
     members = store.members(seed_images)
 
@@ -86,14 +100,21 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
     with report.stage("read"):
         digests = stacked_digests([array_digest(rows) for rows in x])
     check_different(digests, "x", "images' descriptors")
-    seed_images = context.seed_images(names, range(n_images))
+    arrangement = Arrangement.of(digests, order_of(p))
+    seed_images = context.seed_images(names, range(n_images), arrangement, digests)
+    first, count = arrangement.first, len(arrangement)
 
-    kept = np.sort(ranked_images(digests, p.random_state)[: p.threshold_images + RESERVE])
-    store = MemberStore(context.workspace, dim, patches, n_images, kept)
-    associator = Associator(seed_images, x, pairs=p.assoc_pairs, backend=backend_of(p))
+    kept = np.sort(ranked_images(digests[first], p.random_state)[: p.threshold_images + RESERVE])
+    store = MemberStore(context.workspace, dim, patches, count, kept)
+    associator = Associator(seed_images, x, at=first[seed_images], pairs=p.assoc_pairs, backend=backend_of(p))
     is_seed, is_kept = set(seed_images.tolist()), set(kept.tolist())
-    found = (members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_kept) for i, rows in enumerate(x))
-    gather(context, found, store, n_images)
+    found = (
+        members_of(associator, i, x[number], is_seed=i in is_seed, whole=i in is_kept)
+        for i, number in enumerate(first.tolist())
+    )
+    gather(context, found, store, count)
     del associator, found
-    training = FitData(names=names, digests=digests, kept_images=kept, kept_rest=store.rest.finish())
-    return build_model(context, training, grid, store.members(seed_images), store.rows, lambda i, _: x[i])
+    training = FitData(
+        names=names, digests=digests, arrangement=arrangement, kept_images=kept, kept_rest=store.rest.finish()
+    )
+    return build_model(context, training, grid, store.members(seed_images), store.rows, lambda i, _: x[int(first[i])])

@@ -120,19 +120,22 @@ class Members:
             np.concatenate([self.joined, others.joined]),
         )
 
-    def are_of(self, images: IndexArray) -> BoolArray:
-        """Which members are of the images, bool (n,)."""
-        return np.repeat(np.isin(np.arange(len(self.counts)), images), self.counts)
+    def rows_of(self, images: IndexArray) -> IndexArray:
+        """The numbers of the members of these images, image by image, int64."""
+        counts = self.counts[images]
+        ends = np.cumsum(counts)
+        return np.repeat(self.starts[images] - (ends - counts), counts) + np.arange(int(counts.sum()))
 
     def of_images(self, images: IndexArray) -> Members:
-        """The members of some of the images (ascending, all seed images among them), which are renumbered."""
-        stays = self.are_of(images)
+        """The members of some of the images, which are renumbered in the order given.
+
+        All seed images are among them, in their order.
+        """
+        rows = self.rows_of(images)
+        place = np.full(len(self.counts), -1, dtype=np.int64)
+        place[images] = np.arange(len(images))
         return Members(
-            np.searchsorted(images, self.seed_images).astype(np.int64),
-            self.patches,
-            self.counts[images],
-            self.patch[stays],
-            self.joined[stays],
+            place[self.seed_images], self.patches, self.counts[images], self.patch[rows], self.joined[rows]
         )
 
 

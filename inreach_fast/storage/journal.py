@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from ..errors import SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError
 from .files import whole_file
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _FAILED: Final = "failed"
 
 Record = dict[str, Any]
