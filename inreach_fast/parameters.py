@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+import numpy as np
+
 from .errors import ParameterError
 
 PATCHCORE_DEPTH: Final = "PC"
@@ -29,7 +31,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "pca_dim": 128,
         "threshold_images": 1_000_000,
     },
-    "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto"},
+    "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto", "spread_rule": "literal"},
     "reference": {
         "resize": (256, 256),
         "normalisation": "reference",
@@ -38,7 +40,16 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "assoc_pairs": "later",
         "transpose_threshold": 1000.0,
         "smoothing_sigma": 13.0,
+        "spread_rule": "literal",
     },
+}
+# What a saved model means that was written before the parameter existed.
+_UNSAVED: Final[dict[str, Any]] = {
+    "spread_rule": "literal",
+    "association": "seeds",
+    "witnesses": 1,
+    "grid_stride": 1,
+    "pca_dim": None,
 }
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
@@ -114,6 +125,9 @@ class Parameters:
         span_filter, spread_filter: the two filters of section 5, each on or off.
         min_channel_length: a channel is kept if it has *more* members than this, its seed patch included.
         max_channel_std: members farther from the channel's mean than this many standard deviations are dropped.
+        spread_rule: what the distance to the channel's mean is compared with: "about_mean", the mean distance plus
+            ``max_channel_std`` standard deviations of the distances, or "literal", ``max_channel_std`` standard
+            deviations alone (paper, reference), which drops channels whose members are about equally far from the mean.
         score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C), or "reachability" (section 8).
         distance: "squared_l2" or "l2".
         smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
@@ -146,6 +160,7 @@ class Parameters:
     assoc_pairs: str = "all"
     span_filter: bool = True
     spread_filter: bool = True
+    spread_rule: str = "about_mean"
     min_channel_length: int = 3
     max_channel_std: float = 5.0
     score: str = "nearest"
@@ -160,12 +175,9 @@ class Parameters:
         for name, allowed in CHOICES.items():
             _check_choice(name, given[name], allowed)
         # The dataclass is frozen; this is its own constructor.
-        given |= {
-            name: _whole(name, given[name], *limits)
-            for name, limits in _WHOLE.items()
-            if not (name == "pca_dim" and self.pca_dim is None)
-        }
-        given |= {name: _real(name, given[name], zero) for name, zero in _REAL.items()}
+        whole = {name: limits for name, limits in _WHOLE.items() if name != "pca_dim" or self.pca_dim is not None}
+        given |= {name: _whole(name, given[name], *limits) for name, limits in whole.items()}
+        given |= {name: real_number(name, given[name], zero) for name, zero in _REAL.items()}
         for name in ("span_filter", "spread_filter"):
             if not isinstance(given[name], bool):
                 raise ParameterError(f"{name}: expected True or False, got {given[name]!r}")
@@ -210,10 +222,14 @@ class Parameters:
         """JSON-able: tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
+    def to_saved(self) -> dict[str, Any]:
+        """For a model file: `as_dict` without what `from_dict` adds, so that older files stay as they are."""
+        return {n: v for n, v in self.as_dict().items() if n not in _UNSAVED or v != _UNSAVED[n]}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Parameters:
-        """The inverse of `as_dict`; unknown names raise ParameterError."""
-        changes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        """The inverse of `as_dict` and `to_saved`; unknown names raise ParameterError."""
+        changes = {n: tuple(v) if isinstance(v, list) else v for n, v in {**_UNSAVED, **values}.items()}
         preset = changes.pop("preset", "default")
         return cls.from_preset(preset, **changes)  # type: ignore[arg-type]
 
@@ -233,9 +249,10 @@ def _whole(name: str, value: Any, least: int, greatest: int) -> int:
     return number
 
 
-def _real(name: str, value: Any, zero: bool) -> float:
+def real_number(name: str, value: Any, zero: bool) -> float:
+    """A finite number above 0, or of at least 0 with ``zero``; anything else is a ParameterError that names it."""
     try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
+        number = math.nan if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):

@@ -221,12 +221,18 @@ class Filtered(NamedTuple):
 
 
 def filter_channels(
-    members: ArrayLike, channel: ArrayLike, min_length: int | None, max_std: float | None, rows: ArrayLike | None = None
+    members: ArrayLike,
+    channel: ArrayLike,
+    min_length: int | None,
+    max_std: float | None,
+    rows: ArrayLike | None = None,
+    about_mean: bool = False,
 ) -> Filtered:
     """Section 5: span filter, spread filter, span filter again.
 
     `channel` is -1 for a row in no channel. Means and standard deviations are sums in the order of the
     members, divided by the count. Where every member is equally far from the mean (sigma 0) all of them stay.
+    `about_mean` adds the mean of the distances to what a distance is compared with.
     """
     members = np.asarray(members)
     channel = np.asarray(channel)
@@ -245,7 +251,10 @@ def filter_channels(
         sigma = population_std(distance)
         stays = np.ones(len(own), bool)
         if max_std is not None and sigma > 0:
-            stays = distance < max_std * sigma
+            total = 0.0
+            for value in distance:
+                total = total + value
+            stays = distance < (total / len(own) if about_mean else 0.0) + max_std * sigma
         length = int(stays.sum())
         if length == 0 or (min_length is not None and not length > min_length):
             continue
@@ -281,7 +290,9 @@ class Nominal(NamedTuple):
     channel_seed_patch: Int
 
 
-def nominal_patches(x: ArrayLike, members: Members, min_length: int | None = 3, max_std: float | None = 5.0) -> Nominal:
+def nominal_patches(
+    x: ArrayLike, members: Members, min_length: int | None = 3, max_std: float | None = 5.0, about_mean: bool = False
+) -> Nominal:
     """Section 5: the members of all living channels of (N, P, D) descriptors.
 
     A seed image's patch may be in two channels: its own and one that it joined. It is stored once, under
@@ -291,7 +302,7 @@ def nominal_patches(x: ArrayLike, members: Members, min_length: int | None = 3, 
     n_patches = x.shape[1]
     row = members.image * n_patches + members.patch
     channel = members.seed_image * n_patches + members.seed_patch
-    kept = filter_channels(x.reshape(-1, x.shape[2]), channel, min_length, max_std, rows=row)
+    kept = filter_channels(x.reshape(-1, x.shape[2]), channel, min_length, max_std, row, about_mean)
     chosen: dict[int, int] = {}
     for r, c in zip(row[kept.keep].tolist(), channel[kept.keep].tolist(), strict=True):
         if r not in chosen or c == r:

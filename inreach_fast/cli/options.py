@@ -60,6 +60,10 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "assoc_pairs": ("images that a seed image is compared with: all others, or only later ones",),
         "span_filter": ("drop channels with too few members",),
         "spread_filter": ("drop members that are far from their channel's mean",),
+        "spread_rule": (
+            "what that distance is compared with: the channel's mean distance and --max-channel-std standard deviations "
+            "more, or those alone (paper), which drops even channels",
+        ),
         "min_channel_length": ("keep channels with more members than this", int, "N"),
         "max_channel_std": ("largest distance of a member from its channel's mean, in standard deviations", float, "X"),
         "position": ("add position channels; auto decides by the transpose test",),

@@ -14,6 +14,7 @@ from ..fit.growth_state import GrowthState
 from ..fit.report import FitReport
 from ..fit.result import FitResult
 from ..images.alignment import Alignment
+from ..method.arrangement import EVERY, ORDERS, Arrangement
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
 from ..method.nominal_model import NominalModel
@@ -32,6 +33,7 @@ class FittedState:
     nominal: NominalModel
     grid: tuple[int, int]
     image_names: list[str]
+    arrangement: Arrangement
     seed_images: IndexArray
     positions: bool
     transpose_score: float
@@ -66,6 +68,11 @@ class FittedState:
         """Training images used."""
         return len(self.image_names)
 
+    @property
+    def originals(self) -> IndexArray:
+        """The first image with the content of each training image, int64 (N,)."""
+        return self.arrangement.originals
+
     def to_parts(self, *, final: bool) -> tuple[dict[str, Any], dict[str, Array]]:
         """JSON and arrays for a model file; ``final`` leaves out what only growing needs."""
         nominal, alignment = self.nominal, self.alignment
@@ -82,7 +89,7 @@ class FittedState:
             arrays.update({f"growth.{name}": array for name, array in self.growth.to_arrays().items()})
         if alignment is not None:
             arrays.update({f"alignment.{name}": array for name, array in alignment.to_arrays().items()})
-        meta = {
+        meta: dict[str, Any] = {
             "grid": list(self.grid),
             "n_images": self.n_images,
             "image_names": self.image_names,
@@ -91,6 +98,9 @@ class FittedState:
             "alignment": None if alignment is None else alignment.to_json(),
             "report": self.report.counts,  # without the seconds, which differ from run to run
         }
+        if self.arrangement.order != EVERY:
+            arrays["image_places"] = self.arrangement.place
+            meta["image_order"] = self.arrangement.order
         if nominal.compression is not None:
             meta["compression"] = nominal.compression.as_dict()
         return meta, arrays
@@ -111,10 +121,19 @@ class FittedState:
         seeds = arrays["seed_images"] if "seed_images" in arrays else report["seed_images"]
         seed_images = np.array(seeds, dtype=np.int64)
         growth = _parts(arrays, "growth.")
+        names = [str(name) for name in meta["image_names"]]
+        arrangement = Arrangement(EVERY, np.arange(len(names), dtype=np.int64))
+        if "image_order" in meta:
+            arrangement = Arrangement(str(meta["image_order"]), np.array(arrays["image_places"]))
+        if arrangement.order not in ORDERS or not arrangement.is_valid(len(names)):
+            raise ValueError("the images' places")
+        seed_places = np.sort(arrangement.place[seed_images])
+        places = grid[0] * grid[1]
         return cls(
             nominal=nominal,
             grid=grid,
-            image_names=[str(name) for name in meta["image_names"]],
+            image_names=names,
+            arrangement=arrangement,
             seed_images=seed_images,
             positions=bool(meta["positions"]),
             transpose_score=float("nan" if meta["transpose_score"] is None else meta["transpose_score"]),
@@ -123,7 +142,7 @@ class FittedState:
             threshold_images=np.array(arrays["threshold_images"]),
             report=report,
             alignment=None if alignment is None else Alignment.from_parts(_parts(arrays, "alignment."), alignment),
-            growth=GrowthState.from_arrays(growth, seed_images, grid[0] * grid[1], len(nominal)) if growth else None,
+            growth=GrowthState.from_arrays(growth, arrangement, seed_places, places, len(nominal)) if growth else None,
             from_descriptors=meta["backbone"] is None,
         )
 

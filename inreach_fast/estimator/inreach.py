@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ from ..executors import make_executor
 from ..fit.context import FitContext
 from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
 from ..fit.growth_state import GrowthState
+from ..fit.judging import threshold_of
 from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit
@@ -41,8 +43,7 @@ from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
-from ..method.threshold import robust_threshold
-from ..parameters import Parameters
+from ..parameters import Parameters, real_number
 from ..predict.bounded_search import Limits
 from ..predict.prediction import Prediction, Predictor, stacked
 from ..progress import Progress, no_progress
@@ -81,10 +82,13 @@ class InReaCh:
         nominal_: `NominalModel`, the nominal patches and where each was seen.
         threshold_: float; `predict` calls a higher score anomalous. Chosen without labels from the
             leave-one-image-out scores of a seeded sample of ``threshold_images`` training images, by a rule
-            that tolerates 40 % of defective images (`method.threshold`). May be set.
+            that tolerates 40 % of defective images (`method.threshold`). May be set, to a finite number of at least 0;
+            adding and removing images chooses it anew.
         report_: `FitReport`: counts and seconds of each stage.
         seed_images_: int64 (S,), the training images whose patches found the channels, ascending.
         n_images_: int, training images used. image_names_: their names, list of str.
+        originals_: int64 (N,), for each training image the first one that shows exactly the same: itself, or the image
+            that it is a copy of. Copies count once: their patches are those of the first one.
         grid_: (h, w) patches of an image. positions_: bool, whether position channels are in use.
         transpose_score_: float, in squared 8-bit units (NaN after `fit_descriptors`).
         rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
@@ -98,11 +102,11 @@ class InReaCh:
     """
 
     nominal_: NominalModel
-    threshold_: float
     report_: FitReport
     seed_images_: IndexArray
     n_images_: int
     image_names_: list[str]
+    originals_: IndexArray
     grid_: tuple[int, int]
     positions_: bool
     transpose_score_: float
@@ -327,9 +331,9 @@ class InReaCh:
 
     def _take(self, state: FittedState, threshold: float | None = None) -> Self:
         """Makes ``state`` this model's."""
-        for name in InReaCh.__annotations__.keys() - {"threshold_", "rotations_"}:
+        for name in InReaCh.__annotations__.keys() - {"rotations_"}:
             setattr(self, name, getattr(state, name.removesuffix("_")))
-        self.threshold_ = robust_threshold(state.threshold_scores) if threshold is None else threshold
+        self._threshold = threshold_of(state.threshold_scores) if threshold is None else threshold
         self.rotations_ = None if state.alignment is None else state.alignment.angles.astype(np.float64)
         self._predictor = None
         self._state = state
@@ -340,6 +344,18 @@ class InReaCh:
         if self._state is None:
             raise NotFittedError("InReaCh: not fitted yet; call fit, fit_descriptors or InReaCh.load first")
         return self._state
+
+    @property
+    def threshold_(self) -> float:
+        """The image score above which `predict` calls an image anomalous; see the class."""
+        if self._state is None:
+            raise NotFittedError("InReaCh: threshold_ is there after fit, fit_descriptors or InReaCh.load")
+        return self._threshold
+
+    @threshold_.setter
+    def threshold_(self, value: float) -> None:
+        self._fitted()
+        self._threshold = real_number("threshold_", value, zero=True)
 
     @property
     def from_descriptors(self) -> bool:
@@ -610,6 +626,8 @@ class InReaCh:
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
         """Scores each training image against the nominal patches of the *other* images (leave-one-image-out).
 
+        Copies of an image have its score: they are left out together.
+
         Args:
             images: the training images in the order of the fit (after `fit_descriptors`: the (N, P, D)
                 descriptors). None: the network inputs that the model keeps (the descriptors, while the array that
@@ -625,15 +643,17 @@ class InReaCh:
         state, progress = self._fitted(), progress or no_progress
         # With fewer patches (compressed, say) the scores are higher than the fit's.
         whole = self.nominal_ is state.nominal and self.nominal_.compression is None
-        if images is None and whole and len(state.threshold_images) == state.n_images:
-            return np.array(state.threshold_scores, dtype=np.float32)
+        first, place = state.arrangement.first, state.arrangement.place
+        if images is None and whole and len(state.threshold_images) == len(first):
+            scored = np.searchsorted(state.threshold_images, first[place])
+            return np.array(state.threshold_scores[scored], dtype=np.float32)
         predictor = self._ready()
         rows_of = training_rows(state, images, self.geometry, lambda x: predictor.describe(x, "float32"))
-        out = np.empty(state.n_images, dtype=np.float32)
-        for i in range(state.n_images):
-            out[i] = leave_one_out_score(predictor.scorer, rows_of(i), i, self.grid_, self.parameters)
-            progress("score", i + 1, state.n_images)
-        return out
+        out = np.empty(len(first), dtype=np.float32)
+        for i, number in enumerate(first.tolist()):
+            out[i] = leave_one_out_score(predictor.scorer, rows_of(number), number, self.grid_, self.parameters)
+            progress("score", i + 1, len(first))
+        return out[place]
 
     def training_map(self, number: int, image: UInt8Array) -> FloatArray:
         """The anomaly map of a training image against the nominal patches of the *other* images.
@@ -653,7 +673,7 @@ class InReaCh:
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
         (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
-        values, _ = predictor.scorer.patch_scores(rows, leave_out=number)
+        values, _ = predictor.scorer.patch_scores(rows, leave_out=int(self.originals_[number]))
         smoothed = predictor.map(values)
         return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
 
@@ -747,7 +767,7 @@ class InReaCh:
         content, arrays = state.to_parts(final=final)
         meta = {
             "kind": "InReaCh",
-            "parameters": self.parameters.as_dict(),
+            "parameters": self.parameters.to_saved(),
             "backbone": None if state.from_descriptors else self._network.to_json(self.parameters),
             "threshold": self.threshold_,
             **content,
@@ -798,7 +818,10 @@ class InReaCh:
             if meta["kind"] != "InReaCh":
                 raise ValueError(f"a model of kind {meta['kind']!r}")
             parameters = Parameters.from_dict(meta["parameters"])
-            self._take(FittedState.from_parts(meta, arrays), float(meta["threshold"]))
+            threshold = float(meta["threshold"])
+            if not math.isfinite(threshold):
+                raise ValueError(f"the threshold {threshold}")
+            self._take(FittedState.from_parts(meta, arrays), threshold)
             if meta["backbone"] is not None:
                 folder, name = Path(path).parent, parameters.backbone
                 self._network = NetworkHolder.from_json(meta["backbone"], folder, backbone, weights, name)

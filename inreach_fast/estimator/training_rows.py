@@ -14,7 +14,6 @@ from ..images.alignment import rotate
 from ..images.preprocess import Geometry
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
-from ..method.reachability import originals
 from .fitted_state import FittedState, Reference
 
 
@@ -44,7 +43,7 @@ def every_row(state: FittedState) -> FloatArray:
     """The descriptors of all training images, (N, P, D), which a model with association="all" holds."""
     assert state.growth is not None
     members, rows = state.growth.members, state.nominal.patches
-    return np.stack([rows[slice(*members.span(image))] for image in originals(state.growth.digests).tolist()])
+    return np.stack([rows[slice(*members.span(place))] for place in state.arrangement.place.tolist()])
 
 
 def training_rows(

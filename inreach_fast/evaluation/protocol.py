@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..array_types import BoolArray, FloatArray
+from ..array_types import BoolArray, FloatArray, IndexArray
 from ..estimator import InReaCh
 from ..images.alignment import rotate_mask
 from ..images.preprocess import Geometry
@@ -133,9 +133,7 @@ def evaluate_class(
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]))
         for place, sample in enumerate(training.samples)
     ]
-    nominal = metrics.nominal_precision_recall(
-        model.nominal_.image_index, model.nominal_.patch_index, train_masks, model.grid_
-    )
+    nominal = metrics.nominal_precision_recall(*_extracted(model), train_masks, model.grid_)
     scores, maps, masks = _predict(model, dataset.test, progress or no_progress)
     times.append(time.perf_counter())
 
@@ -223,6 +221,16 @@ def resize_crop_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
         mask = np.asarray(picture.resize((width, height), Image.Resampling.NEAREST)) != 0
     cropped = Geometry(resize=None, crop=geometry.crop).apply(mask[:, :, None].astype(np.uint8))
     return np.asarray(cropped[:, :, 0] != 0)
+
+
+def _extracted(model: InReaCh) -> tuple[IndexArray, IndexArray]:
+    """Training image and patch of each nominal patch; those of an image with copies count for each of them."""
+    images, patches = [model.nominal_.image_index], [model.nominal_.patch_index]
+    for copy, original in enumerate(model.originals_.tolist()):
+        if copy != original:
+            patches.append(patches[0][images[0] == original])
+            images.append(np.full(len(patches[-1]), copy, dtype=np.int64))
+    return np.concatenate(images), np.concatenate(patches)
 
 
 def _predict(

@@ -22,11 +22,11 @@ from .reading import FitData
 def describe_seeds(
     context: FitContext, training: FitData, seed_images: IndexArray
 ) -> tuple[FloatArray, tuple[int, int], FitData]:
-    """The seed images' descriptors, (S, P, D), the grid, and the training data with the projection found from them."""
+    """Descriptors of the seed images (places), (S, P, D), the grid, and the data with the projection found from them."""
     describer, p = context.describer, context.parameters
     out: FloatArray | None = None
     for slot, image in enumerate(seed_images.tolist()):
-        rows = in_memory(described_rows(describer, training.pixels(image), DescriptorSpace(), training.names[image]))
+        rows = in_memory(described_rows(describer, training.pixels(image), DescriptorSpace(), training.name(image)))
         if out is None:
             out = np.empty((len(seed_images), *rows.shape), np.float32)
         out[slot] = rows

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..array_types import IndexArray
+from ..array_types import IndexArray, UInt8Array
 from ..executors import Executor
 from ..images.preprocess import Geometry
-from ..method.association import choose_seeds, given_seeds
+from ..method.arrangement import Arrangement, choose_seeds
+from ..method.association import given_seeds
 from ..method.descriptors import Describer
 from ..parameters import Parameters
 from ..progress import Progress, no_progress
@@ -48,13 +49,16 @@ class FitContext:
             return 0
         return min(self.parameters.assoc_depth if self.seeds is None else np.size(self.seeds), n_images)
 
-    def seed_images(self, names: Sequence[str], used: Sequence[int]) -> IndexArray:
-        """The seed images, int64, as training indices: chosen by the parameters, or the caller's.
+    def seed_images(
+        self, names: Sequence[str], used: Sequence[int], arrangement: Arrangement, digests: UInt8Array
+    ) -> IndexArray:
+        """The places of the seed images, ascending, int64: chosen by the parameters, or the caller's.
 
         Args:
-            names: of all images given. used: the numbers of those that could be read.
+            names: of all images given. used: the numbers of those that could be read; the arrangement and the
+                digests are theirs.
         """
         p = self.parameters
         if self.seeds is None:
-            return choose_seeds(len(used), p.assoc_depth, p.seed_selection, p.random_state)
-        return given_seeds(self.seeds, names, used)
+            return choose_seeds(arrangement, digests, p.assoc_depth, p.seed_selection, p.random_state)
+        return np.unique(arrangement.place[given_seeds(self.seeds, names, used)])

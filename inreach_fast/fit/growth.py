@@ -3,10 +3,12 @@
 Why the results are equal, given the seed images:
 
 * An image's patches join channels by what the image and the seed images show; no other image matters. Members of the
-  images that stay are therefore those of before, in the same order. (With ``assoc_pairs="later"`` an image meets the
-  seed images before it: new images are behind all of them, and removing images changes no order.)
+  images that stay are therefore those of before. (With ``assoc_pairs="later"`` an image meets the seed images before it:
+  new images are behind all of them, and a removal that changes the order is refused.)
+* Images have the places that a fit of the resulting set gives them (`arrangement`); the members are put in that order.
+  Copies share a place, so that adding or removing one of several changes nothing else.
 * Filters, search index and threshold depend on the members alone, in their order; they are computed again.
-* The threshold's sample is drawn by what images show, not by their numbers (`threshold.ranked_images`).
+* The threshold's sample is drawn by what images show, not by their numbers (`arrangement.ranked_images`).
 * Whether positions are used, and whether images are rotated, depends on all images: it is decided again from the
   stored network inputs. If the decision changes, every descriptor changes, and a refit is needed.
 """
@@ -16,6 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +28,10 @@ from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import DescriptorsNeededError, RefitNeededError, SeedImageError, TooFewImagesError
 from ..images.source import ImageSource
 from ..kernels import backend_of
+from ..method.arrangement import Arrangement, ranked_images, reference_number
 from ..method.association import Associator, members_of
 from ..method.channels import MemberRows, Members
 from ..method.descriptors import described_rows, in_memory
-from ..method.threshold import ranked_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
 from ..storage.row_log import RowLog
@@ -37,7 +42,7 @@ from .growth_state import RESERVE
 from .image_job import ImageTask
 from .limits import check_different, check_enough, check_limit
 from .model_building import build_model
-from .reading import FitData, decide_positions, read_images
+from .reading import FitData, PlacedInputs, decide_positions, read_images
 from .result import FitResult
 
 RowsOf = Callable[[int], FloatArray | None]
@@ -58,19 +63,22 @@ def add_images(context: FitContext, current: FitResult, source: ImageSource) -> 
         MemoryLimitError.
     """
     _check_limit(context, current, len(current.image_names) + len(source))
-    state, old = current.growth, len(current.image_names)
+    state = current.growth
     inputs, names = read_added(context, current, source)
     with closing(inputs):
-        new = len(inputs) - old
-        known = None if state.angles is None else np.append(state.angles, np.full(new, -1))
-        training = _training_set(context, current, inputs, names, known)
-        space, seed_images = training.space(current.grid, context.parameters), state.members.seed_images
-        with closing(_store_for(context, current, new)) as store:
+        merged = _Merged(current, inputs.digests)
+        known = None
+        if state.angles is not None:
+            known = np.full(len(merged.arrangement), -1, dtype=np.int64)
+            known[merged.moved] = state.angles
+        training = _training_set(context, current, inputs, names, merged.arrangement, merged.seed_images, known)
+        space, new = training.space(current.grid, context.parameters), merged.new.tolist()
+        with closing(_store_for(context, current, len(new))) as store:
             seed_rows = state.members.seed_rows(state.rows(current.nominal.patches))
-            tasks = (ImageTask(i, training.pixels(i), False, names[i]) for i in range(old, len(inputs)))
-            associate_images(context, seed_images, seed_rows, space, tasks, store, new)
+            tasks = (ImageTask(i, training.pixels(i), False, training.name(i)) for i in new)
+            associate_images(context, merged.seed_images, seed_rows, space, tasks, store, len(new))
             del seed_rows
-            return _rebuilt(context, current, training, *_extended(current, store))
+            return _rebuilt(context, current, training, *_extended(current, store, merged))
 
 
 def read_added(context: FitContext, current: FitResult, source: ImageSource) -> tuple[InputStore, list[str]]:
@@ -93,15 +101,21 @@ def forget_images(context: FitContext, current: FitResult, numbers: IndexArray) 
     Raises:
         SeedImageError, RefitNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError, MemoryLimitError.
     """
-    left, names, members, rows = _without(context, current, numbers)
-    state = current.growth
-    if current.alignment is not None and current.alignment.kept and left[0] != 0:
-        raise RefitNeededError(f"ids: {current.image_names[0]} is the image that all others were rotated to; {_REFIT}")
-    with closing(_stored(context, current, left.tolist(), 0)) as inputs:
-        # The angles are those to the first image: they say nothing about another first image.
-        known = None if state.angles is None or left[0] != 0 else state.angles[left]
-        training = _training_set(context, current, inputs, names, known)
-        return _rebuilt(context, current, training, members, rows)
+    left = _without(context, current, numbers)
+    state, selection = current.growth, context.parameters.seed_selection
+    before = reference_number(current.arrangement, state.members.seed_images, selection)
+    after = left.numbers[reference_number(left.arrangement, left.members.seed_images, selection)]
+    same = current.arrangement.place[before] == current.arrangement.place[after]
+    if current.alignment is not None and current.alignment.kept and not same:
+        raise RefitNeededError(
+            f"ids: {current.image_names[before]} is the image that all others were rotated to; {_REFIT}"
+        )
+    with closing(_stored(context, current, left.numbers.tolist(), 0)) as inputs:
+        # The angles are those to one image: they say nothing about another.
+        known = None if state.angles is None or not same else state.angles[left.places]
+        seeds = left.members.seed_images
+        training = _training_set(context, current, inputs, left.names, left.arrangement, seeds, known)
+        return _rebuilt(context, current, training, left.members, left.rows)
 
 
 def _stored(context: FitContext, current: FitResult, numbers: Sequence[int], more: int) -> InputStore:
@@ -115,10 +129,18 @@ def _stored(context: FitContext, current: FitResult, numbers: Sequence[int], mor
 
 
 def _training_set(
-    context: FitContext, current: FitResult, inputs: InputStore, names: list[str], known: IndexArray | None
+    context: FitContext,
+    current: FitResult,
+    inputs: InputStore,
+    names: list[str],
+    arrangement: Arrangement,
+    seed_images: IndexArray,
+    known: IndexArray | None,
 ) -> FitData:
     """The resulting set; RefitNeededError if its position test or alignment has another result than before."""
-    alignment, positions = decide_positions(inputs.images, context.parameters, context.progress, known)
+    p = context.parameters
+    reference = inputs[reference_number(arrangement, seed_images, p.seed_selection)]
+    alignment, positions = decide_positions(PlacedInputs(inputs, arrangement), p, context.progress, known, reference)
     kept = current.alignment is not None and current.alignment.kept
     if alignment.kept != kept or positions != current.positions:
         result = "are no longer aligned" if kept else "are now aligned"
@@ -129,7 +151,12 @@ def _training_set(
             f"{alignment.threshold:.0f}), so that every descriptor changes; {_REFIT}"
         )
     return FitData(
-        names=names, digests=inputs.digests, positions=positions, alignment=alignment, inputs=inputs
+        names=names,
+        digests=inputs.digests,
+        arrangement=arrangement,
+        positions=positions,
+        alignment=alignment,
+        inputs=inputs,
     ).finished()
 
 
@@ -139,7 +166,7 @@ def _rebuilt(
     space = training.space(current.grid, context.parameters)
 
     def image_rows(image: int, _: MemberRows) -> FloatArray:
-        return in_memory(described_rows(context.describer, training.pixels(image), space, training.names[image]))
+        return in_memory(described_rows(context.describer, training.pixels(image), space, training.name(image)))
 
     return build_model(context, training, current.grid, members, rows, image_rows)
 
@@ -162,19 +189,21 @@ def add_rows(context: FitContext, current: FitResult, x: FloatArray, available: 
     context.report.counts["images"] += len(x)
     names = [*current.image_names, *(f"x[{old + i}]" for i in range(len(x)))]
     digests = np.concatenate([state.digests, stacked_digests([array_digest(image) for image in x])])
-    members = state.members
-    with closing(_store_for(context, current, len(x))) as store:
-        seed_rows = members.seed_rows(state.rows(current.nominal.patches))
-        associator = Associator(members.seed_images, seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
-        found = (members_of(associator, old + i, image, is_seed=False, whole=False) for i, image in enumerate(x))
-        gather(context, found, store, len(x))
+    merged = _Merged(current, digests)
+    arrangement, new = merged.arrangement, merged.new.tolist()
+    with closing(_store_for(context, current, len(new))) as store:
+        seed_rows = state.members.seed_rows(state.rows(current.nominal.patches))
+        associator = Associator(merged.seed_images, seed_rows, pairs=p.assoc_pairs, backend=backend_of(p))
+        found = (members_of(associator, i, x[int(arrangement.first[i]) - old], is_seed=False, whole=False) for i in new)
+        gather(context, found, store, len(new))
         del associator, found, seed_rows
-        kept = {int(image): int(image) for image in state.kept_images}
+        kept = {int(merged.moved[place]): place for place in state.kept_images.tolist()}
 
         def all_rows(image: int) -> FloatArray | None:
             return x[image - old] if image >= old else available(image)
 
-        return _rebuilt_rows(context, current, names, digests, kept, all_rows, *_extended(current, store))
+        extended = _extended(current, store, merged)
+        return _rebuilt_rows(context, current, names, digests, arrangement, kept, all_rows, *extended)
 
 
 def forget_rows(context: FitContext, current: FitResult, numbers: IndexArray, available: RowsOf) -> FitResult:
@@ -184,11 +213,13 @@ def forget_rows(context: FitContext, current: FitResult, numbers: IndexArray, av
         SeedImageError, DescriptorsNeededError, TooFewImagesError, DegenerateDataError, NoChannelsError,
         MemoryLimitError.
     """
-    left, names, members, rows = _without(context, current, numbers)
-    state = current.growth
-    place = {old: new for new, old in enumerate(left.tolist())}
+    left, state = _without(context, current, numbers), current.growth
+    place = {old: new for new, old in enumerate(left.places.tolist())}
     kept = {place[old]: old for old in state.kept_images.tolist() if old in place}
-    return _rebuilt_rows(context, current, names, state.digests[left], kept, available, members, rows)
+    digests = state.digests[left.numbers]
+    return _rebuilt_rows(
+        context, current, left.names, digests, left.arrangement, kept, available, left.members, left.rows
+    )
 
 
 def _rebuilt_rows(
@@ -196,24 +227,25 @@ def _rebuilt_rows(
     current: FitResult,
     names: list[str],
     digests: UInt8Array,
+    arrangement: Arrangement,
     kept: dict[int, int],
     available: RowsOf,
     members: Members,
     rows: MemberRows,
 ) -> FitResult:
-    """The model of the resulting set; ``kept`` are the images (new number: old number) whose descriptors it has."""
-    p, state = context.parameters, current.growth
-    ranked = ranked_images(digests, p.random_state)[: p.threshold_images + RESERVE].tolist()
+    """The model of the resulting set; ``kept`` are the images (new place: old place) whose descriptors it has."""
+    p, state, first = context.parameters, current.growth, arrangement.first
+    ranked = ranked_images(digests[first], p.random_state)[: p.threshold_images + RESERVE].tolist()
     rest: dict[int, FloatArray] = {}
     for rank, image in enumerate(ranked):
         if image in kept:
             rest[image] = state.rest_of(kept[image])
             continue
-        found = available(image)
-        if found is None or array_digest(found) != digests[image].tobytes():
+        found = available(int(first[image]))
+        if found is None or array_digest(found) != digests[first[image]].tobytes():
             if rank < p.threshold_images:
                 raise DescriptorsNeededError(
-                    f"x: the threshold now also depends on {names[image]}, whose descriptors are not kept; give those "
+                    f"x: the threshold now also depends on {names[first[image]]}, whose descriptors are not kept; give those "
                     "of all images of the model, x=(N, P, D) in their order"
                 )
             break  # the reserve is shorter from here on
@@ -224,7 +256,9 @@ def _rebuilt_rows(
     for image in order:
         log.append(rest.pop(image))
     kept_images, kept_rest = np.array(order, dtype=np.int64), log.finish()
-    training = FitData(names=names, digests=digests, kept_images=kept_images, kept_rest=kept_rest)
+    training = FitData(
+        names=names, digests=digests, arrangement=arrangement, kept_images=kept_images, kept_rest=kept_rest
+    )
 
     def image_rows(image: int, where: MemberRows) -> FloatArray:
         start, stop = members.rest_span(kept_images, image)
@@ -246,33 +280,86 @@ def _store_for(context: FitContext, current: FitResult, images: int) -> MemberSt
     return MemberStore(context.workspace, dim, current.growth.members.patches, images, np.empty(0, np.int64))
 
 
-def _extended(current: FitResult, store: MemberStore) -> tuple[Members, GatheredRows]:
-    """The model's members and their rows, then those in the store."""
+@dataclass(frozen=True, eq=False)
+class _Merged:
+    """The images of a model, then new ones; ``digests``, uint8 (N, 32), are those of all.
+
+    Attributes:
+        arrangement: of all. moved: int64 (M,), where each place of the model is in it.
+        new: int64, the other places, ascending. seed_images: the seed images' places.
+    """
+
+    current: FitResult
+    digests: UInt8Array
+
+    @cached_property
+    def arrangement(self) -> Arrangement:
+        return Arrangement.of(self.digests, self.current.arrangement.order)
+
+    @cached_property
+    def moved(self) -> IndexArray:
+        return self.arrangement.place[self.current.arrangement.first]
+
+    @property
+    def new(self) -> IndexArray:
+        return np.setdiff1d(np.arange(len(self.arrangement)), self.moved)
+
+    @property
+    def seed_images(self) -> IndexArray:
+        return self.moved[self.current.growth.members.seed_images]
+
+
+def _extended(current: FitResult, store: MemberStore, merged: _Merged) -> tuple[Members, GatheredRows]:
+    """The model's members and those in the store, and their rows, in the order of the places of all."""
     state = current.growth
+    members = state.members.extended(store.members(np.empty(0, np.int64)))
     rows = state.rows(current.nominal.patches).followed_by(store.rows)
-    return state.members.extended(store.members(np.empty(0, np.int64))), rows
+    order = np.argsort(np.concatenate([merged.moved, merged.new]))
+    return members.of_images(order), rows.taken(members.rows_of(order))
 
 
-def _without(
-    context: FitContext, current: FitResult, numbers: IndexArray
-) -> tuple[IndexArray, list[str], Members, GatheredRows]:
-    """The images that are left, their names, their members and rows; the report no longer counts the others."""
-    state, members = current.growth, current.growth.members
-    left = np.setdiff1d(np.arange(len(members.counts)), numbers)
+class _Left(NamedTuple):
+    """What is left without some images.
+
+    Attributes:
+        numbers: int64 (n,), the numbers that they had, ascending. names: their names now. arrangement: theirs.
+        places: int64 (m,), the place that each of the arrangement's was.
+        members, rows: of these places.
+    """
+
+    numbers: IndexArray
+    names: list[str]
+    arrangement: Arrangement
+    places: IndexArray
+    members: Members
+    rows: GatheredRows
+
+
+def _without(context: FitContext, current: FitResult, numbers: IndexArray) -> _Left:
+    """The images that are left; the report no longer counts the others."""
+    state, members, before = current.growth, current.growth.members, current.arrangement
+    left = np.setdiff1d(np.arange(len(before.place)), numbers)
     _check_limit(context, current, len(left))
-    seeds = np.intersect1d(numbers, members.seed_images)
+    gone = np.setdiff1d(before.place[numbers], before.place[left])
+    seeds = np.intersect1d(gone, members.seed_images)
     if len(seeds):
-        raise SeedImageError(
-            f"ids: {current.image_names[int(seeds[0])]} is a seed image, with which all others were compared; {_REFIT}"
-        )
+        name = current.image_names[int(before.first[seeds].min())]
+        raise SeedImageError(f"ids: {name} is a seed image, with which all others were compared; {_REFIT}")
     check_enough(len(left))
     check_different(state.digests[left], "ids", "images that would be left")
-    rows = state.rows(current.nominal.patches).where(members.are_of(left))
+    arrangement = Arrangement.of(state.digests[left], before.order)
+    places = before.place[left[arrangement.first]]
+    if (np.diff(places) < 0).any():
+        raise RefitNeededError(
+            'ids: the first of several equal images is among them, and with assoc_pairs="later" the order of the images '
+            f"counts; {_REFIT}"
+        )
+    rows = state.rows(current.nominal.patches).taken(members.rows_of(places))
     counts = context.report.counts
     counts.update(current.report.counts)
     names, skipped = names_without(current.image_names, counts["skipped_names"], numbers)
     counts.update(images=counts["images"] - len(numbers), skipped_names=skipped)
-    return left, names, members.of_images(left), rows
+    return _Left(left, names, arrangement, places, members.of_images(places), rows)
 
 
 # -------------------------------------------------------------------------------------------------------- names

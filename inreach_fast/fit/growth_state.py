@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Array, BoolArray, FloatArray, IndexArray, UInt8Array
+from ..method.arrangement import Arrangement
 from ..method.channels import Members
 from ..storage.rows import GatheredRows
 
@@ -27,12 +28,13 @@ class GrowthState:
     """What adding and removing images needs besides the model itself.
 
     Attributes:
-        members: all members before the filters.
+        members: all members before the filters. Images are numbered by their places (`method.arrangement`) here, in
+            ``angles`` and in ``kept_images``; there are M.
         nominal: bool (n,), those that are `NominalModel.patches`, in the same order.
         others: float32 (n - nominal, D), the rows of the other members.
         digests: uint8 (N, 32), sha256 of each image's input (or of its descriptors).
         inputs: uint8 (N, H, W, 3), not rotated; None for a model of descriptors.
-        angles: int64 (N,), what the rotation search found; None where it was not needed.
+        angles: int64 (M,), what the rotation search found; None where it was not needed.
         kept_images: int64 (K,), ascending: the images of which a model of descriptors keeps all patches.
         kept_rest: float32 (r, D), their patches that are no members, image by image.
     """
@@ -74,12 +76,12 @@ class GrowthState:
 
     @classmethod
     def from_arrays(
-        cls, arrays: Mapping[str, Array], seed_images: IndexArray, patches: int, nominal: int
+        cls, arrays: Mapping[str, Array], arrangement: Arrangement, seed_images: IndexArray, patches: int, nominal: int
     ) -> GrowthState:
         """Inverse of `to_arrays`, without reading what is memory-mapped.
 
         Args:
-            arrays: as above. seed_images: int64 (S,). patches: P. nominal: how many patches the model has.
+            arrays: as above. arrangement: of the images. seed_images: int64 (S,), places. patches: P. nominal: how many patches the model has.
 
         Raises:
             KeyError, ValueError: a part is missing, or parts do not fit.
@@ -97,13 +99,14 @@ class GrowthState:
             kept_images=arrays["kept_images"],
             kept_rest=arrays["kept_rest"],
         )
-        count, images = len(state.members), len(state.members.counts)
+        count, images, places = len(state.members), len(arrangement.place), len(arrangement)
         fits = (
-            state.members.joined.shape == state.nominal.shape == (count,)
+            len(state.members.counts) == places
+            and state.members.joined.shape == state.nominal.shape == (count,)
             and len(others) == count - nominal
             and state.digests.shape == (images, 32)
             and (inputs is None or len(inputs) == images)
-            and (state.angles is None or state.angles.shape == (images,))
+            and (state.angles is None or state.angles.shape == (places,))
         )
         if not fits:
             raise ValueError("the arrays that growing needs do not fit together")

@@ -19,7 +19,7 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import BackboneMismatchError
 from ..kernels import backend_of
-from ..method.association import Associator, ImageMembers, members_of, no_members
+from ..method.association import Associator, ImageMembers, members_of
 from ..method.descriptors import Describer, DescriptorSpace, described_rows
 from ..parameters import Parameters
 
@@ -33,7 +33,7 @@ class ImageTask(NamedTuple):
     Attributes:
         number: its training index.
         pixels: uint8 (H, W, 3), the network's input, rotated if the images are aligned; None for a seed image, whose
-            descriptors every worker has, and for an image that is left out, which has no members.
+            descriptors every worker has.
         whole: whether the patches that join no channel are returned as well.
         name: for errors.
     """
@@ -93,8 +93,7 @@ class ImageJob:
             begin = time.perf_counter()
             slot = slots.get(task.number)
             if slot is None:
-                if task.pixels is None:
-                    return no_members(self.seed_rows.shape[2])
+                assert task.pixels is not None
                 rows = described_rows(describer, task.pixels, self.space, task.name)
             else:
                 rows = self.seed_rows[slot]

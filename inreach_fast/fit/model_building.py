@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..array_types import Array, FloatArray
+from ..array_types import Array, FloatArray, IndexArray
 from ..kernels import backend_of
 from ..memory import mapped_file, release_pages
 from ..method.channels import ChannelFilters, MemberRows, Members, Selection, every_member, select_members
@@ -22,6 +22,7 @@ from ..storage.row_log import RowLog
 from ..storage.rows import GatheredRows
 from .context import FitContext
 from .growth_state import GrowthState
+from .judging import judge
 from .reading import FitData
 from .result import FitResult
 
@@ -53,14 +54,16 @@ def build_model(
     """
     report, p = context.report, context.parameters
     training = training.finished()
-    report.counts.update(seed_images=members.seed_images.tolist(), patches=len(members.counts) * members.patches)
+    first = training.arrangement.first
+    seed_numbers = np.sort(first[members.seed_images])
+    report.counts.update(seed_images=seed_numbers.tolist(), patches=len(members.counts) * members.patches)
     with report.stage("filter"):
         context.progress("filter", 0, 1)  # with millions of patches this and the index take minutes
         selection = _selection(context, members, rows)
         patches, others = partition(rows, selection.nominal, context.workspace, context.progress)
         report.counts.update(selection.counts)
         context.progress("filter", 1, 1)
-    nominal = _nominal_model(members, selection, patches)
+    nominal = _nominal_model(members, selection, patches, first)
     with report.stage("index"):
         context.progress("index", 0, 1)
         _build_index(context, nominal)
@@ -68,18 +71,21 @@ def build_model(
     if p.association == "all":
         with report.stage("confirm"):
             nominal = nominal.confirmed(p.witnesses, backend_of(p), context.progress)
-    sampled = sample_images(training.digests, p.threshold_images, p.random_state)
-    sampled = sampled[np.isin(sampled, np.flatnonzero(members.counts))]  # copies have no members
+    sampled = sample_images(training.contents, p.threshold_images, p.random_state)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
         scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
         stored = GatheredRows.split(selection.nominal, patches, others)
         passing = _passing(context, nominal)
-        scores = np.empty(len(sampled), dtype=np.float32)
+        scores, unexplained = np.empty(len(sampled), dtype=np.float32), np.empty(len(sampled))
         for k, image in enumerate(sampled.tolist()):
-            scores[k] = leave_one_out_score(scorer, image_rows(image, stored), image, grid, p, passing)
+            of_image = image_rows(image, stored)
+            values = leave_one_out_values(scorer, of_image, int(first[image]), passing)
+            scores[k] = image_score(anomaly_map(values.reshape(grid), p.image_size, p.smoothing_sigma))
+            unexplained[k] = unexplained_share(of_image, values, p)
             context.progress("threshold", k + 1, len(sampled))
+        report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained))
     growth = GrowthState(
         members=members,
         nominal=selection.nominal,
@@ -90,16 +96,18 @@ def build_model(
         kept_images=training.kept_images,
         kept_rest=np.empty((0, rows.dim), np.float32) if training.kept_rest is None else training.kept_rest,
     )
+    alignment, order = training.alignment, np.argsort(first[sampled])
     return FitResult(
         nominal=nominal,
         grid=grid,
         image_names=training.names,
-        seed_images=members.seed_images,
+        arrangement=training.arrangement,
+        seed_images=seed_numbers,
         positions=training.positions,
-        alignment=training.alignment,
+        alignment=None if alignment is None else alignment.at(training.arrangement.place),
         projection=training.projection,
-        threshold_scores=scores,
-        threshold_images=sampled,
+        threshold_scores=scores[order],
+        threshold_images=first[sampled][order],
         report=report,
         growth=growth,
     )
@@ -123,14 +131,14 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     return selection
 
 
-def _nominal_model(members: Members, selection: Selection, patches: FloatArray) -> NominalModel:
+def _nominal_model(members: Members, selection: Selection, patches: FloatArray, first: IndexArray) -> NominalModel:
+    """The model, with the number of the first image at each place, ``first``, int64 (M,)."""
     channel, where = selection.channel[selection.nominal], np.flatnonzero(selection.nominal)
-    image, patch = members.image[where], members.patch[where].astype(np.int64)
-    if not len(members.seed_images):  # witnesses take the place of channels
+    image, patch = first[members.image[where]], members.patch[where].astype(np.int64)
+    if not len(members.seed_images):  # witnesses will take the place of channels
         return NominalModel(patches, image, patch, channel, channel)
-    return NominalModel(
-        patches, image, patch, members.seed_images[channel // members.patches], channel % members.patches
-    )
+    seeds = first[members.seed_images[channel // members.patches]]
+    return NominalModel(patches, image, patch, seeds, channel % members.patches)
 
 
 def _build_index(context: FitContext, nominal: NominalModel) -> None:
@@ -151,14 +159,15 @@ def _passing(context: FitContext, nominal: NominalModel) -> Sequence[Array]:
 
 
 def leave_one_out_score(
-    scorer: Scorer,
-    rows: FloatArray,
-    image: int,
-    grid: tuple[int, int],
-    parameters: Parameters,
-    passing: Sequence[Array] = (),
+    scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
 ) -> float:
-    """Score of a training image, (P, D) descriptors, against the nominal patches of the other images.
+    """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
+    values = leave_one_out_values(scorer, rows, image)
+    return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
+
+
+def leave_one_out_values(scorer: Scorer, rows: FloatArray, image: int, passing: Sequence[Array] = ()) -> FloatArray:
+    """Scores, float32 (P,), of a training image's patches, (P, D), against the nominal patches of the other images.
 
     For nominal patches on disk the pages that were read leave memory again, and so do those of the arrays ``passing``.
     """
@@ -170,4 +179,19 @@ def leave_one_out_score(
         if mapped:
             for array in (scorer.bank.rows, *passing):
                 release_pages(array)
-    return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
+    return values
+
+
+def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> float:
+    """Squared distances of patches, (P, D), to the nominal ones as a share of those to their own mean.
+
+    0 if nothing varies and nothing is left; NaN if ``values``, the patches' scores, are no distances.
+    """
+    if p.score not in ("nearest", "reachability"):
+        return float("nan")
+    left = values.astype(np.float64)
+    left = float((left if p.distance == "squared_l2" else left * left).sum())
+    variance = float(np.square(rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)).sum())
+    if variance == 0.0:
+        return 0.0 if left == 0.0 else float("inf")
+    return left / variance

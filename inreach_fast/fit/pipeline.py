@@ -1,5 +1,7 @@
 """The order of a fit: read, test positions, describe the seeds, associate one image after the other, build the model.
 
+Images are processed in the order of their places (`method.arrangement`), copies once.
+
 The descriptors are computed once: an image meets the seed images alone, so that the seeds are kept and the others pass
 by. Of each image the patches that joined a channel are kept; the rest is dropped at once (except for the few images
 that the threshold is chosen from). With association="all" there are no seed images and every patch is kept; the images
@@ -10,7 +12,7 @@ numbers (`limits.NUMBERS_OF_MEMBER`) and a few hundred bytes an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +21,11 @@ from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ParameterError
 from ..images.source import ImageSource
 from ..kernels import backend_of
-from ..method.association import Associator, members_of, no_members
+from ..method.arrangement import Arrangement, order_of, ranked_images, reference_number
+from ..method.association import Associator, members_of
 from ..method.channels import MemberRows
 from ..method.projection import SAMPLE_IMAGES
-from ..method.reachability import originals
-from ..method.threshold import ranked_images
+from ..method.threshold import sample_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
 from .associating import associate_images, describe_seeds, gather
@@ -32,7 +34,7 @@ from .growth_state import RESERVE
 from .image_job import ImageTask
 from .limits import check_different, check_enough, check_limit, check_limit_for_images
 from .model_building import build_model
-from .reading import FitData, decide_positions, read_images
+from .reading import FitData, PlacedInputs, decide_positions, read_images
 from .result import FitResult
 from .resuming import configuration
 
@@ -52,25 +54,29 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     workspace.record_read(names, skipped, digests)
     check_enough(len(inputs))
     check_different(digests, "images", "training images")
-    choice = _Choice.of(context, digests, lambda: context.seed_images(source.names, used))
+    arrangement = Arrangement.of(digests, order_of(p))
+    choice = _Choice.of(context, source.names, used, arrangement, digests)
 
     with report.stage("align"):
-        alignment, positions = decide_positions(inputs.images, p, context.progress)
-    training = FitData(names=names, digests=digests, positions=positions, alignment=alignment, inputs=inputs)
+        reference = inputs[reference_number(arrangement, choice.described, p.seed_selection)]
+        placed = PlacedInputs(inputs, arrangement)
+        alignment, positions = decide_positions(placed, p, context.progress, reference=reference)
+    training = FitData(
+        names=names, digests=digests, arrangement=arrangement, positions=positions, alignment=alignment, inputs=inputs
+    )
     with report.stage("describe"):
         described = choice.described
         described_rows, grid, training = describe_seeds(context, training, described)
 
-    store = MemberStore(workspace, described_rows.shape[2], described_rows.shape[1], len(inputs), choice.whole)
+    count, space = len(arrangement), training.space(grid, p)
+    store = MemberStore(workspace, described_rows.shape[2], described_rows.shape[1], count, choice.whole)
     is_described, is_whole = set(described.tolist()), set(choice.whole.tolist())
 
     def tasks() -> Iterator[ImageTask]:
-        for i in range(store.done, len(inputs)):
-            there = i in is_described or choice.is_copy(i)
-            yield ImageTask(i, None if there else training.pixels(i), i in is_whole, names[i])
+        for i in range(store.done, count):
+            yield ImageTask(i, None if i in is_described else training.pixels(i), i in is_whole, training.name(i))
 
-    space = training.space(grid, p)
-    associate_images(context, described, described_rows, space, tasks(), store, len(inputs))
+    associate_images(context, described, described_rows, space, tasks(), store, count)
     del described_rows
     members = store.members(choice.seeds)
 
@@ -96,54 +102,58 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
     with report.stage("read"):
         digests = stacked_digests([array_digest(rows) for rows in x])
     check_different(digests, "x", "images' descriptors")
-    choice = _Choice.of(context, digests, lambda: context.seed_images(names, range(n_images)), RESERVE)
+    arrangement = Arrangement.of(digests, order_of(p))
+    choice = _Choice.of(context, names, range(n_images), arrangement, digests, reserve=RESERVE)
+    first, count = arrangement.first, len(arrangement)
 
-    store = MemberStore(context.workspace, dim, patches, n_images, choice.whole)
-    associator = (
-        None if p.association == "all" else Associator(choice.seeds, x, pairs=p.assoc_pairs, backend=backend_of(p))
-    )
+    store = MemberStore(context.workspace, dim, patches, count, choice.whole)
+    associator = None
+    if p.association == "seeds":
+        associator = Associator(choice.seeds, x, at=first[choice.seeds], pairs=p.assoc_pairs, backend=backend_of(p))
     is_seed, is_whole = set(choice.seeds.tolist()), set(choice.whole.tolist())
     found = (
-        no_members(dim)
-        if choice.is_copy(i)
-        else members_of(associator, i, rows, is_seed=i in is_seed, whole=i in is_whole)
-        for i, rows in enumerate(x)
+        members_of(associator, i, x[number], is_seed=i in is_seed, whole=i in is_whole)
+        for i, number in enumerate(first.tolist())
     )
-    gather(context, found, store, n_images)
+    gather(context, found, store, count)
     del associator, found
-    training = FitData(names=names, digests=digests, kept_images=choice.whole, kept_rest=store.rest.finish())
-    return build_model(context, training, grid, store.members(choice.seeds), store.rows, lambda i, _: x[i])
+    training = FitData(
+        names=names, digests=digests, arrangement=arrangement, kept_images=choice.whole, kept_rest=store.rest.finish()
+    )
+    return build_model(context, training, grid, store.members(choice.seeds), store.rows, lambda i, _: x[int(first[i])])
 
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """Which images play a part of their own.
+    """Places of images that play a part of their own.
 
     Attributes:
         seeds: int64 (S,), ascending; none with association="all".
         described: those that are described first: the seeds, or the sample that the projection is found from.
         whole: int64, ascending: those of which the patches that are no members are kept as well, for the threshold.
-        original: int64 (N,), the first image that shows the same; None where copies are taken in like any image.
     """
 
     seeds: IndexArray
     described: IndexArray
     whole: IndexArray
-    original: IndexArray | None = None
 
     @classmethod
-    def of(cls, context: FitContext, digests: UInt8Array, seeds: Callable[[], IndexArray], reserve: int = 0) -> _Choice:
-        p = context.parameters
-        ranked = ranked_images(digests, p.random_state)
+    def of(
+        cls,
+        context: FitContext,
+        names: Sequence[str],
+        used: Sequence[int],
+        arrangement: Arrangement,
+        digests: UInt8Array,
+        *,
+        reserve: int = 0,
+    ) -> _Choice:
+        """``reserve``: images kept whole beyond the threshold's sample; the others as in `FitContext.seed_images`."""
+        p, contents = context.parameters, digests[arrangement.first]
         if p.association == "seeds":
-            chosen = seeds()
-            return cls(chosen, chosen, np.sort(ranked[: p.threshold_images + reserve]))
+            seeds = context.seed_images(names, used, arrangement, digests)
+            return cls(seeds, seeds, sample_images(contents, p.threshold_images + reserve, p.random_state))
         if context.seeds is not None:
             raise ParameterError('seeds: association="all" has no seed images; leave seeds out')
-        original, none = originals(digests), np.empty(0, np.int64)
-        different = ranked[original[ranked] == ranked]
-        # In the order of their content: the components then do not depend on the images' order.
-        return cls(none, different[: SAMPLE_IMAGES if p.pca_dim is not None else 1], none, original)
-
-    def is_copy(self, image: int) -> bool:
-        return self.original is not None and int(self.original[image]) != image
+        none, sample = np.empty(0, np.int64), SAMPLE_IMAGES if p.pca_dim is not None else 1
+        return cls(none, ranked_images(contents, p.random_state, b"projection")[:sample], none)

@@ -22,7 +22,7 @@ from ..images.source import ImageSource
 from ..kernels import Bank, backend_of, nearest
 from ..kernels.registry import cpu_backend
 from ..memory import format_bytes
-from ..method.association import Associator, members_of
+from ..method.association import Associator, given_seeds, members_of
 from ..method.descriptors import DescriptorSpace, described_rows, in_memory
 from ..parameters import Parameters
 from ..progress import no_progress
@@ -105,7 +105,7 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
     """Measures a few images and estimates what a fit of all will take; see `InReaCh.plan`."""
     p, count, budget = context.parameters, len(source), context.workspace.budget
     check_enough(count)
-    chosen = context.seed_images(source.names, range(count))
+    chosen = _any_seeds(context, source.names)
     check_limit_for_images(context, count)
     measured_seeds = _some(chosen, _MOST_SEEDS).tolist()
     others = _some(np.setdiff1d(np.arange(count), chosen), _OTHERS).tolist()
@@ -227,6 +227,14 @@ def _aligning(inputs: list[UInt8Array], p: Parameters) -> float:
     begin = time.perf_counter()
     decide_positions(inputs, p, no_progress)
     return time.perf_counter() - begin
+
+
+def _any_seeds(context: FitContext, names: list[str]) -> IndexArray:
+    """As many images as the fit has seeds: the caller's; otherwise any, since a fit draws them by what all images show."""
+    if context.seeds is not None:
+        return given_seeds(context.seeds, names, range(len(names)))
+    random = np.random.default_rng(context.parameters.random_state)
+    return np.sort(random.choice(len(names), context.seed_count(len(names)), replace=False)).astype(np.int64)
 
 
 def _some(numbers: IndexArray, most: int) -> IndexArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,7 +11,9 @@ from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.alignment import Alignment, align_images, rotate
 from ..images.source import ImageSource
+from ..method.arrangement import Arrangement
 from ..method.descriptors import DescriptorSpace, position_channels
+from ..method.near_copies import near_copies
 from ..method.projection import Projection
 from ..parameters import Parameters
 from ..progress import Progress
@@ -25,15 +27,17 @@ class FitData:
 
     Attributes:
         names: one for each image. digests: uint8 (N, 32), sha256 of each network input (or of its descriptors).
+        arrangement: the images' places; everything else is numbered by them, unless it says otherwise.
         positions: whether position channels are used.
         alignment: what the position test and the rotation search found; None for descriptors.
-        inputs: the network inputs, not rotated; None for descriptors.
         projection: to principal components, once it is known.
+        inputs: the network inputs by number of the image, not rotated; None for descriptors.
         kept_images, kept_rest: see `GrowthState`; empty for images.
     """
 
     names: list[str]
     digests: UInt8Array
+    arrangement: Arrangement
     positions: bool = False
     alignment: Alignment | None = None
     inputs: InputStore | UInt8Array | None = None
@@ -41,12 +45,29 @@ class FitData:
     kept_images: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
     kept_rest: FloatArray | None = None
 
-    def pixels(self, number: int) -> UInt8Array:
-        """The network input of an image, rotated if the images are aligned."""
+    @property
+    def contents(self) -> UInt8Array:
+        """The digest at each place, (M, 32)."""
+        return self.digests[self.arrangement.first]
+
+    def name(self, place: int) -> str:
+        """The name of the first image at a place."""
+        return self.names[int(self.arrangement.first[place])]
+
+    def pixels(self, place: int) -> UInt8Array:
+        """The network input at a place, rotated if the images are aligned."""
         assert self.inputs is not None
         assert self.alignment is not None
-        image = self.inputs[number]
-        return rotate(image, int(self.alignment.angles[number])) if self.alignment.kept else image
+        image = self.inputs[int(self.arrangement.first[place])]
+        return rotate(image, int(self.alignment.angles[place])) if self.alignment.kept else image
+
+    def near_copies(self, places: IndexArray) -> list[tuple[str, str]]:
+        """(name, name of the near copy) of those of the images at the places that have one; none for descriptors."""
+        if self.inputs is None:
+            return []
+        images = PlacedInputs(self.inputs, self.arrangement)
+        found = near_copies(images, [images[place] for place in places.tolist()], places)
+        return [(self.name(a), self.name(b)) for a, b in zip(places.tolist(), found.tolist(), strict=True) if b >= 0]
 
     def space(self, grid: tuple[int, int], p: Parameters) -> DescriptorSpace:
         """What becomes of the describer's rows."""
@@ -56,6 +77,26 @@ class FitData:
     def finished(self) -> FitData:
         """The same with its inputs in one array: the store is no longer used."""
         return replace(self, inputs=self.inputs.finish()) if isinstance(self.inputs, InputStore) else self
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedInputs(Collection[UInt8Array]):
+    """Network inputs, (H, W, 3), in the order of an arrangement, each content once."""
+
+    inputs: InputStore | UInt8Array
+    arrangement: Arrangement
+
+    def __len__(self) -> int:
+        return len(self.arrangement)
+
+    def __getitem__(self, place: int) -> UInt8Array:
+        return self.inputs[int(self.arrangement.first[place])]
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        return (self[place] for place in range(len(self)))
+
+    def __contains__(self, image: object) -> bool:
+        return any(image is mine for mine in self)
 
 
 def read_images(context: FitContext, source: ImageSource, inputs: InputStore) -> tuple[list[int], list[str]]:
@@ -85,12 +126,18 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
 
 
 def decide_positions(
-    inputs: Collection[UInt8Array], p: Parameters, progress: Progress, known: IndexArray | None = None
+    inputs: Collection[UInt8Array],
+    p: Parameters,
+    progress: Progress,
+    known: IndexArray | None = None,
+    reference: UInt8Array | None = None,
 ) -> tuple[Alignment, bool]:
     """Position test and alignment (supplement D): what was found, and whether positions are used.
 
-    ``known`` are angles that an earlier search found, as in `align_images`.
+    ``known`` (angles that an earlier search found) and ``reference`` are those of `align_images`.
     """
     search = p.align == "auto" and p.position != "never"
-    alignment = align_images(inputs, threshold=p.transpose_threshold, search=search, known=known, progress=progress)
+    alignment = align_images(
+        inputs, threshold=p.transpose_threshold, search=search, reference=reference, known=known, progress=progress
+    )
     return alignment, p.position == "always" or (p.position == "auto" and alignment.positions_consistent)

@@ -13,7 +13,11 @@ class FitReport(Mapping[str, Any]):
 
     Counts: images, skipped, patches, associated (patches that joined a channel of another image),
     channels_formed, channels_too_short, channels_spread_out (what the two filters took), channels_living,
-    members, members_kept, nominal, threshold_images; seed_images and skipped_names are lists. Seconds are wall
+    members, members_kept, nominal, threshold_images, copies (images with the same content as another),
+    covered_places (of the grid, with a nominal patch in any image); unexplained: the median share of a training image's
+    variance that the other images' nominal patches leave, or None. Lists: seed_images, skipped_names; copied_names and
+    near_copies, of pairs of names; above_threshold, the names of the scored training images above the threshold, the
+    highest score first; warnings, sentences that say why the model may be useless. Seconds are wall
     clock, one entry for each stage in the order of the stages; a loaded model's report has none, since only
     what was fitted is saved, not how long it took.
     """
@@ -46,12 +50,13 @@ class FitReport(Mapping[str, Any]):
         return {**self.counts, "seconds": dict(self.seconds)}
 
     def __repr__(self) -> str:
-        rows = [(name, _number(value)) for name, value in self.counts.items()]
+        rows = [(name, _number(value)) for name, value in self.counts.items() if name != "warnings"]
         rows += [(f"{name} (s)", f"{value:.2f}") for name, value in self.seconds.items()]
         if not rows:
             return "FitReport(empty)"
         wide = max(len(name) for name, _ in rows)
-        return "\n".join(["FitReport", *(f"  {name:<{wide}}  {value}" for name, value in rows)])
+        warnings = [f"  warning: {text}" for text in self.counts.get("warnings", ())]
+        return "\n".join(["FitReport", *(f"  {name:<{wide}}  {value}" for name, value in rows), *warnings])
 
 
 def _number(value: Any) -> str:

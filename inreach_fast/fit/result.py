@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..array_types import FloatArray, IndexArray
 from ..images.alignment import Alignment
+from ..method.arrangement import Arrangement
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
 from .growth_state import GrowthState
@@ -17,6 +18,7 @@ class FitResult:
     """All that a fit finds; `InReaCh` takes all of it, or nothing.
 
     Attributes are those of `InReaCh` without their underscore, and:
+        arrangement: the places of the images, by which `growth` numbers them; everything else has their numbers.
         alignment: what the position test and the rotation search found; None for descriptors.
         projection: of descriptors to principal components, or None.
         growth: what adding and removing images needs.
@@ -25,6 +27,7 @@ class FitResult:
     nominal: NominalModel
     grid: tuple[int, int]
     image_names: list[str]
+    arrangement: Arrangement
     seed_images: IndexArray
     positions: bool
     alignment: Alignment | None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -244,7 +244,7 @@ class Alignment:
         threshold: the score above which positions count as consistent.
         kept: the search was needed and helped; every image is rotated before it is described.
         angles: int64 (N,), degrees of each training image; zeros unless kept.
-        reference: uint8 (h, w, 3), the first training image, to which test images are rotated; None unless kept.
+        reference: uint8 (h, w, 3), the training image to which all others and test images are rotated; None unless kept.
         searched: int64 (N,), the angles found by the search, kept or not; None if it was not needed. Not saved.
     """
 
@@ -267,6 +267,10 @@ class Alignment:
             return image, 0
         degrees = best_rotation(image, self.reference)
         return rotate(image, degrees), degrees
+
+    def at(self, places: IndexArray) -> Alignment:
+        """The same for other numbers of the training images: image i is the one that had the number ``places[i]``."""
+        return replace(self, angles=self.angles[places], searched=None)
 
     def to_arrays(self) -> dict[str, Array]:
         """The array part, for a model file; `to_json` gives the other part."""
@@ -299,12 +303,13 @@ def align_images(
     *,
     threshold: float = 600.0,
     search: bool = True,
+    reference: UInt8Array | None = None,
     known: IndexArray | None = None,
     progress: Progress = no_progress,
 ) -> Alignment:
     """Run the transpose test on a training set and, if it fails, try to align the images (supplement D).
 
-    Images that fail may only be rotated against each other: each is rotated in steps of 1 degree to match the first,
+    Images that fail may only be rotated against each other: each is rotated in steps of 1 degree to match one of them,
     and the test is run again. If it passes now, rotations and positions are used; otherwise neither.
 
     Args:
@@ -312,7 +317,8 @@ def align_images(
             image is held at a time.
         threshold: the transpose score that must be exceeded, in squared 8-bit intensity units (supplement D).
         search: whether to align images that fail.
-        known: int64 (N,), angles that an earlier search with the same first image has found, -1 if unknown.
+        reference: the image that the others are rotated to; None: the first.
+        known: int64 (N,), angles that an earlier search with the same reference has found, -1 if unknown.
         progress: called as progress("align", done, total).
     """
     score_before, count = transpose_score(mean_image(images)), len(images)
@@ -320,7 +326,7 @@ def align_images(
         return Alignment(score_before, None, threshold, False, np.zeros(count, np.int64), None)
 
     searched = np.full(count, -1, np.int64) if known is None else np.array(known, np.int64)
-    reference = np.array(next(iter(images)))
+    reference = np.array(next(iter(images)) if reference is None else reference)
     matcher = _rotation_search(*reference.shape[:2])
     quarters = matcher.quarters(reference)
 

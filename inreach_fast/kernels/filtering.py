@@ -39,6 +39,7 @@ def filter_channels(
     *,
     min_length: int | None,
     max_std: float | None,
+    about_mean: bool = False,
     rows: Any = None,
     backend: str = "auto",
 ) -> ChannelFilterResult:
@@ -50,6 +51,11 @@ def filter_channels(
     are equally far from the mean (sigma 0, as in a channel of identical patches) all of them are kept: a literal
     ``<`` would drop the most regular channels.
 
+    sigma is the deviation of the distances about their own mean, so that a channel whose members are nearly equally
+    far from mu, as is usual in a thousand dimensions, is dropped whole. With ``about_mean`` a distance is therefore
+    compared with ``mean distance + max_std * sigma``: by Cantelli's inequality at most one member in
+    1 + max_std**2 is then dropped, and never all of a channel.
+
     All sums are float64 in the members' order, so every backend and thread count gives the same bits.
 
     Args:
@@ -57,6 +63,7 @@ def filter_channels(
         channel: int64 (n,), the channel of each member, or -1 for none; any ids >= 0, in any order.
         min_length: span filter, a whole number >= 0; None switches it off.
         max_std: spread filter, > 0; None switches it off.
+        about_mean: compare a distance with the channel's mean distance + max_std * sigma, instead of max_std * sigma.
         rows: int64 (n,), optional: member i is ``members[rows[i]]``, so that a subset needs no copy and a row
             can be in two channels. Without it n = N and member i is ``members[i]``.
         backend: "auto" or one of `available_backends`.
@@ -107,7 +114,11 @@ def filter_channels(
         distance, sigma = engine.channel_spread(members, row_of[member], starts)
     stays = np.ones(len(member), np.bool_)
     if max_std is not None:
-        limit = np.where(sigma > 0.0, float(max_std) * sigma, np.inf)
+        mean = np.zeros(len(ids))
+        if about_mean and len(ids):
+            # bincount adds the distances one by one, in the members' order.
+            mean = np.bincount(np.repeat(np.arange(len(ids)), length), distance, len(ids)) / length
+        limit = np.where(sigma > 0.0, mean + float(max_std) * sigma, np.inf)
         stays = distance < np.repeat(limit, length)
     if len(ids):
         length = np.add.reduceat(stays, starts[:-1], dtype=np.int64)

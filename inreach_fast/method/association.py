@@ -21,15 +21,6 @@ from .descriptors import in_memory
 NO_CHANNEL = -1
 
 
-def choose_seeds(n_images: int, depth: int, selection: str, random_state: int) -> IndexArray:
-    """The seed images, ascending, int64 (min(depth, n_images),): the first, or a seeded random choice."""
-    depth = min(depth, n_images)
-    if selection == "first":
-        return np.arange(depth, dtype=np.int64)
-    chosen = np.random.default_rng(random_state).choice(n_images, size=depth, replace=False)
-    return np.sort(chosen).astype(np.int64)
-
-
 def given_seeds(seeds: Any, names: Sequence[str], used: Sequence[int]) -> IndexArray:
     """Seed images that a caller chose (numbers or names, see `image_numbers`): training indices, ascending, int64 (S,).
 
@@ -57,22 +48,31 @@ class Associator:
 
     Args:
         seed_images: int64 (S,), training index of each seed image, ascending.
-        seed_rows: the seed images' descriptors, (S, P, D) float32, or all images', (N, P, D); not copied.
+        seed_rows: the seed images' descriptors, (S, P, D) float32, or more images'; not copied.
+        at: int64 (S,), where the seed images' are in ``seed_rows``; None: at 0 to S - 1 if there are S of them,
+            otherwise at ``seed_images``.
         pairs: "all": an image is compared with every seed image but itself (paper); "later": only with those of a
             lower training index (reference).
     """
 
     def __init__(
-        self, seed_images: IndexArray, seed_rows: FloatArray, *, pairs: str = "all", backend: str = "auto"
+        self,
+        seed_images: IndexArray,
+        seed_rows: FloatArray,
+        *,
+        at: IndexArray | None = None,
+        pairs: str = "all",
+        backend: str = "auto",
     ) -> None:
         self._seed_images = np.asarray(seed_images, dtype=np.int64)
         self._patches = seed_rows.shape[1]
         self._pairs = pairs
         self._backend = backend
         self._rows = seed_rows.reshape(-1, seed_rows.shape[2])
-        # As many images as seeds: they are the seeds themselves.
         count = len(self._seed_images)
-        first = (np.arange(count) if len(seed_rows) == count else self._seed_images) * self._patches
+        if at is None:
+            at = np.arange(count) if len(seed_rows) == count else self._seed_images
+        first = at * self._patches
         # The row of each seed patch, (S, P).
         self._places = first[:, None] + np.arange(self._patches)
         self._bank = self._bank_of(len(self._seed_images))
@@ -147,9 +147,3 @@ def members_of(associator: Associator | None, number: int, rows: Any, *, is_seed
     kept = in_memory(rows, patch)
     seconds = time.perf_counter() - begin
     return ImageMembers(patch.astype(np.int32), joined[patch], kept, rest, (0.0, seconds))
-
-
-def no_members(dim: int) -> ImageMembers:
-    """Of an image that is left out."""
-    empty = np.empty((0, dim), np.float32)
-    return ImageMembers(np.empty(0, np.int32), np.empty(0, np.int64), empty, None, (0.0, 0.0))

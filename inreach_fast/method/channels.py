@@ -7,6 +7,7 @@ image by image, with one float64 sum for each channel (`filter_streamed`). Both 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from ..kernels.registry import cpu_backend
 from ..parameters import Parameters
 from .association import NO_CHANNEL
 
-FILTER_PARAMETERS = ("span_filter", "spread_filter", "min_channel_length", "max_channel_std")
+FILTER_PARAMETERS = ("span_filter", "spread_filter", "spread_rule", "min_channel_length", "max_channel_std")
 
 
 class MemberRows(Protocol):
@@ -119,20 +120,21 @@ class Members:
             np.concatenate([self.joined, others.joined]),
         )
 
-    def are_of(self, images: IndexArray) -> BoolArray:
-        """Which members are of the images, bool (n,)."""
-        return np.repeat(np.isin(np.arange(len(self.counts)), images), self.counts)
+    def rows_of(self, images: IndexArray) -> IndexArray:
+        """The numbers of the members of these images, image by image, int64."""
+        counts = self.counts[images]
+        ends = np.cumsum(counts)
+        return np.repeat(self.starts[images] - (ends - counts), counts) + np.arange(int(counts.sum()))
 
     def of_images(self, images: IndexArray) -> Members:
-        """The members of some of the images (ascending, all seed images among them), which are renumbered."""
-        stays = self.are_of(images)
-        return Members(
-            np.searchsorted(images, self.seed_images).astype(np.int64),
-            self.patches,
-            self.counts[images],
-            self.patch[stays],
-            self.joined[stays],
-        )
+        """The members of some of the images, which are renumbered in the order given.
+
+        All seed images are among them, in their order.
+        """
+        rows = self.rows_of(images)
+        place = np.full(len(self.counts), -1, dtype=np.int64)
+        place[images] = np.arange(len(images))
+        return Members(place[self.seed_images], self.patches, self.counts[images], self.patch[rows], self.joined[rows])
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,21 @@ class ChannelFilters:
 
     Attributes:
         min_length: span filter: a channel needs more members than this; None switches it off.
-        max_std: spread filter, see `kernels.filter_channels`; None switches it off.
+        max_std, about_mean: spread filter, see `kernels.filter_channels`; None switches it off.
         backend: kernel backend.
     """
 
     min_length: int | None
     max_std: float | None
     backend: str = "auto"
+    about_mean: bool = False
 
     @classmethod
     def of(cls, p: Parameters) -> ChannelFilters:
         """The filters of a fit's parameters."""
         min_length = p.min_channel_length if p.span_filter else None
-        return cls(min_length, p.max_channel_std if p.spread_filter else None, kernels.backend_of(p))
+        max_std = p.max_channel_std if p.spread_filter else None
+        return cls(min_length, max_std, kernels.backend_of(p), p.spread_rule == "about_mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +205,13 @@ def select_members(members: Members, rows: FloatArray | MemberRows, filters: Cha
     min_length, max_std = filters.min_length, filters.max_std
     if isinstance(rows, np.ndarray):
         keep = kernels.filter_channels(
-            rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=filters.backend
+            rows,
+            channel,
+            min_length=min_length,
+            max_std=max_std,
+            about_mean=filters.about_mean,
+            rows=member,
+            backend=filters.backend,
         ).keep
     else:
         keep = filter_streamed(rows, members, member, channel, filters, memory)
@@ -222,14 +232,29 @@ def select_members(members: Members, rows: FloatArray | MemberRows, filters: Cha
         raise NoChannelsError(
             f"no channel is left of {channels} formed by {counts['associated']} associations: the span filter "
             f"(min_channel_length={min_length}) removed {too_short}, the spread filter (max_channel_std={max_std}) "
-            f"{channels - too_short}; give more images, or lower min_channel_length (a channel has at most one member "
-            "of an image), or raise max_channel_std"
+            f"{channels - too_short}; {_advice(filters, int(lengths.max(initial=0)), len(members.counts))}"
         )
     kept = np.zeros_like(have)
     kept[have] = keep
     nominal = kept.any(axis=1)
     counts["nominal"] = int(np.count_nonzero(nominal))
     return Selection(nominal, np.where(kept[:, 0], own, joined), counts)
+
+
+def _advice(filters: ChannelFilters, longest: int, images: int) -> str:
+    """What to change where no channel is left; each change alone leaves one. ``longest``: members of the longest."""
+    off = "switch the spread filter off (spread_filter=False, --no-spread-filter)"
+    if filters.min_length is None or longest > filters.min_length:
+        return f"{off}, which removes channels whose members are all about equally far from their mean"
+    few = images <= filters.min_length
+    span = f"the longest channel has {longest} members (at most one of each image); "
+    more = f"give more than {filters.min_length} different images, or " if few else ""
+    if filters.max_std is None or filters.about_mean:
+        # What the spread filter leaves of the longest channel for certain: see `kernels.filter_channels`.
+        share = 1.0 if filters.max_std is None else 1.0 - 1.0 / (1.0 + filters.max_std**2)
+        lower = max(0, math.ceil(longest * share) - 1)
+        return f"{span}{more}lower min_channel_length to {lower}"
+    return f"{span}{more}lower min_channel_length to {max(0, longest - 1)} and {off}"
 
 
 def filter_streamed(
@@ -252,7 +277,8 @@ def filter_streamed(
         mean = np.bincount(channel[stays], distance[stays], count) / some
         off = distance[stays] - mean[channel[stays]]
         sigma = np.sqrt(np.bincount(channel[stays], off * off, count) / some)
-        limit = np.where(sigma > 0.0, filters.max_std * sigma, np.inf)
+        least_limit = mean if filters.about_mean else 0.0
+        limit = np.where(sigma > 0.0, least_limit + filters.max_std * sigma, np.inf)
         stays[stays] = distance[stays] < limit[channel[stays]]
     lives &= np.bincount(channel[stays], minlength=count) > least
     return np.asarray(stays & lives[channel])

@@ -21,7 +21,7 @@ from .reachability import confirm
 
 @dataclass(frozen=True, eq=False)
 class NominalModel:
-    """Nominal patches of a fit, in (image, patch) order (ALGORITHM section 5). Immutable.
+    """Nominal patches of a fit, image by image in the order of the fit (`arrangement`), then by patch. Immutable.
 
     Attributes:
         patches: float32 (n, D), the descriptors (with their two position channels, where those are in use).
@@ -120,7 +120,8 @@ class NominalModel:
         Raises:
             TooFewImagesError: an image has fewer than k others.
         """
-        images, starts = np.unique(self.image_index, return_index=True)
+        starts = np.flatnonzero(np.diff(self.image_index, prepend=-1))
+        images = self.image_index[starts]
         if len(images) <= witnesses:
             raise TooFewImagesError(
                 f"witnesses: {witnesses} other images are to confirm each, and there are {len(images)} different "
@@ -161,7 +162,7 @@ class NominalModel:
             progress: called as progress("compress", done, total), for each pass.
 
         Returns:
-            The model of the kept patches, in (image, patch) order. If this model was compressed before, ``compression``
+            The model of the kept patches, in their order. If this model was compressed before, ``compression``
             has the sum of the epsilons.
 
         Raises:
@@ -200,23 +201,20 @@ class NominalModel:
         at_row, at_column = np.divmod(self.patch_index[rows], w)
         at_row, at_column = at_row + down, at_column + right
         inside = (at_row >= 0) & (at_row < h) & (at_column >= 0) & (at_column < w)
-        places = self._places(h * w)
+        places, row = self._places(h * w)
         wanted = self.image_index[rows] * (h * w) + at_row * w + at_column
-        found = np.minimum(np.searchsorted(places, wanted), max(0, len(places) - 1))
-        if not len(places):
-            return np.full(len(rows), -1, dtype=np.int64)
-        return np.where(inside & (places[found] == wanted), found, -1).astype(np.int64)
+        found = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
+        return np.where(inside & (places[found] == wanted), row[found], -1).astype(np.int64)
 
-    def _places(self, patches: int) -> IndexArray:
-        """image * patches + patch of each nominal patch, ascending; none where they are in no such order."""
+    def _places(self, patches: int) -> tuple[IndexArray, IndexArray]:
+        """image * patches + patch of each nominal patch, ascending, and the rows of these patches."""
         with self._lock:
-            places = self._lazy.get("places")
-            if not isinstance(places, np.ndarray):
+            found = self._lazy.get("places")
+            if not isinstance(found, tuple):
                 places = self.image_index * patches + self.patch_index
-                if not (np.diff(places) > 0).all():
-                    places = places[:0]
-                self._lazy["places"] = places
-        return places
+                row = np.argsort(places, kind="stable")
+                found = self._lazy["places"] = places[row], row
+        return found
 
     def counts_by_image(self, n_images: int) -> IndexArray:
         """Nominal patches of each training image, int64 (n_images,)."""

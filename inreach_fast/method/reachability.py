@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import kernels
-from ..array_types import FloatArray, IndexArray, UInt8Array
+from ..array_types import FloatArray, IndexArray
 
 # For k > 1: neighbours that are asked for at first, for each image that is wanted.
 _NEIGHBOURS = 8
@@ -61,13 +61,3 @@ def _kth_image(images: IndexArray, k: int) -> IndexArray:
         if len(first) >= k:
             out[i] = first[k - 1]
     return out
-
-
-def originals(digests: UInt8Array) -> IndexArray:
-    """For each image the first one that shows the same, int64 (N,): copies would confirm each other.
-
-    Args:
-        digests: uint8 (N, 32), a digest of each image.
-    """
-    _, first, inverse = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    return first[inverse.ravel()].astype(np.int64)

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Final
 from ..errors import SpoolCorruptError, SpoolError, SpoolExistsError, SpoolMismatchError
 from .files import whole_file
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+_FAILED: Final = "failed"
 
 Record = dict[str, Any]
 
@@ -24,10 +25,11 @@ class Journal:
 
     Args:
         path: the file.
-        resume: continue it; otherwise a journal that exists is an error.
+        resume: continue it; otherwise the journal of a fit that may still be continued is an error.
 
     Attributes:
         header: None until `begin`. records: what has been done, in order.
+        failed: whether the fit ended in an error of its data, so that continuing it in the same way fails again.
 
     Raises:
         SpoolExistsError, SpoolCorruptError, SpoolMismatchError (another format), SpoolError (it cannot be read).
@@ -38,6 +40,7 @@ class Journal:
         self._file: BinaryIO | None = None
         self.header: Record | None = None
         self.records: list[Record] = []
+        self.failed = False
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -59,7 +62,8 @@ class Journal:
                 f"{path}: written by another version of inreach_fast (format {header.get('format')}); finish with that "
                 "version, or remove the spool and start again"
             )
-        if not resume:
+        self.failed = any(record is not None and record["kind"] == _FAILED for record in records)
+        if not (resume or self.failed):
             raise SpoolExistsError(
                 f"{path.parent}: holds an unfinished fit; continue it with resume=True (--resume), or remove the spool "
                 "to start again"
@@ -68,13 +72,26 @@ class Journal:
             number = records.index(None) + 1
             raise SpoolCorruptError(f"{path}: line {number} was altered; remove the spool and start again")
         self.header = header
-        self.records = [record for record in records[1:] if record is not None]
+        self.records = [record for record in records[1:] if record is not None and record["kind"] != _FAILED]
         self._open(sum(len(line) + 1 for line in lines))
 
     def begin(self, header: Mapping[str, Any]) -> None:
         """Writes a new journal."""
         self.header = {"kind": "inreach_fast spool", "format": _FORMAT, **header}
+        self.records, self.failed = [], False
         self._rewrite()
+
+    def fail(self) -> None:
+        """Records that the fit failed because of its data."""
+        self.append({"kind": _FAILED})
+        self.records.pop()
+        self.failed = True
+
+    def take_over(self) -> None:
+        """Drops the record of a failure: the fit goes on."""
+        if self.failed:
+            self.failed = False
+            self._rewrite()
 
     def append(self, record: Record, *, sync: bool = False) -> None:
         """Adds a record, whose data have been written; where it cannot be written (OSError), nothing changes.

@@ -37,9 +37,9 @@ class GatheredRows:
         at = np.concatenate([self._at, np.arange(len(log))])
         return GatheredRows([*self._sources, log], np.concatenate([self._source, source]), at)
 
-    def where(self, stays: BoolArray) -> GatheredRows:
-        """The rows for which ``stays``, bool (n,), is true."""
-        return GatheredRows(self._sources, self._source[stays], self._at[stays])
+    def taken(self, rows: IndexArray) -> GatheredRows:
+        """The rows with these numbers, int64 (m,), in their order."""
+        return GatheredRows(self._sources, self._source[rows], self._at[rows])
 
     def __len__(self) -> int:
         return len(self._at)

@@ -25,6 +25,8 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, UInt8Array
 from ..errors import (
+    NoChannelsError,
+    NonFiniteError,
     ParameterError,
     SpoolBusyError,
     SpoolCorruptError,
@@ -45,6 +47,8 @@ from .workspace import Budget, RecordedImages, Workspace, write_failure
 _JOURNAL, _LOCK, _INDEX, _SELECTION = "journal", "lock", "index", "selection"
 _FILES: Final = ("members", "ids", "rest", "nominal", "others", _SELECTION, "inputs")
 _OURS: Final = frozenset([_JOURNAL, f"{_JOURNAL}.new", _LOCK, _INDEX, *_FILES])
+_OF_THE_DATA: Final = (NoChannelsError, NonFiniteError)
+"""Errors that the same images give again, unless the parameters differ."""
 _AGAIN: Final = "remove the spool and start again"
 
 
@@ -54,8 +58,8 @@ class Spool(Workspace):
     Args:
         folder: the spool; created if it does not exist. Its parent must exist.
         budget: what may be kept in memory.
-        resume: continue what is there. Without it an unfinished spool is an error; where nothing is there, both start
-            a new one.
+        resume: continue what is there. Without it an unfinished spool is an error, unless its fit failed because of its
+            data: it is then taken over. Where nothing is there, both start a new one.
 
     Raises:
         SpoolExistsError: the folder holds an unfinished fit and ``resume`` is False; or something else (nothing in it
@@ -95,7 +99,9 @@ class Spool(Workspace):
             return
         found = self.journal.header["configuration"]
         different = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
-        if different:
+        if different and self.journal.failed:
+            self._start_anew(wanted)
+        elif different:
             words = ", ".join(f"{name} (was {found.get(name)!r}, is {wanted.get(name)!r})" for name in different)
             raise SpoolMismatchError(
                 f"{self.folder}: the spool is of another configuration: {words}; resume with the same one, or {_AGAIN}"
@@ -122,6 +128,11 @@ class Spool(Workspace):
         ]
         if not changed and any(old[key] != value for key, value in now.items()):
             changed = [(names[0], "and others are in another order than they were")]
+        if changed and self.journal.failed:
+            assert self.journal.header is not None
+            self._start_anew(self.journal.header["configuration"])
+            self.add({"kind": "read", **now})
+            return
         if changed:
             name, what = changed[0]
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -129,6 +140,8 @@ class Spool(Workspace):
                 f"{name}: {what} when the spool {self.folder} was started{more}; give the same images to resume, or "
                 f"{_AGAIN}"
             )
+        with self.writing():
+            self.journal.take_over()
 
     def recorded_images(self, dim: int, n_images: int) -> RecordedImages:
         """See `Workspace`; images whose data are not complete are taken back, and so are all after them."""
@@ -264,11 +277,18 @@ class Spool(Workspace):
             os.fsync(file.fileno())
 
     def give_up(self, error: BaseException) -> None:
-        """Ends a fit that failed: the spool stays, unless this process started it and has no image yet."""
+        """Ends a fit that failed: the spool stays, unless this process started it and has no image yet.
+
+        A fit that its data made fail is not to be continued as it is: the next one takes the spool over, and uses what
+        is there if its images and configuration are the same.
+        """
         if self._started_here and not self.journal.of_kind("image") and not isinstance(error, SpoolWriteError):
             self.remove()
-        else:
-            self.close()
+            return
+        if isinstance(error, _OF_THE_DATA) and self.journal.header is not None:
+            with suppress(SpoolWriteError), self.writing():
+                self.journal.fail()
+        self.close()
 
     def close(self) -> None:
         """Ends this process's work here; the spool stays."""
@@ -290,6 +310,17 @@ class Spool(Workspace):
         if created:
             with suppress(OSError):
                 self.folder.rmdir()
+
+    def _start_anew(self, configuration: Mapping[str, Any]) -> None:
+        """Drops what a fit that failed has left; its network inputs are read again in any case."""
+        for name in _FILES:
+            if name != "inputs":
+                remove_file(self.folder / name)
+        shutil.rmtree(self.folder / _INDEX, ignore_errors=True)
+        assert self.journal.header is not None
+        with self.writing():
+            self.journal.begin({"created": self.journal.header["created"], "configuration": configuration})
+        self._started_here = True
 
     def _close_files(self) -> None:
         for file in (self._ids, self._lock):

@@ -35,8 +35,9 @@ from inreach_fast.errors import (
     WeightsError,
 )
 from inreach_fast.kernels import available_backends
-from inreach_fast.method.association import choose_seeds
+from inreach_fast.method.arrangement import Arrangement, choose_seeds, order_of
 from inreach_fast.method.threshold import robust_threshold
+from inreach_fast.storage.inputs import array_digest, stacked_digests
 
 Pixels = NDArray[np.uint8]
 
@@ -62,8 +63,12 @@ def test_a_whole_fit_is_the_references(backend: str, pairs: str) -> None:
     x = shared_patches(8, 16, 12)
     parameters: dict[str, Any] = {"assoc_pairs": pairs, "assoc_depth": 3, "image_size": 16, "random_state": 5}
     model = InReaCh(backend=backend, **parameters).fit_descriptors(x, (4, 4))
-    members = reference.associate(x, choose_seeds(8, 3, "random", 5), pairs)
-    want = reference.nominal_patches(x, members)
+    digests = stacked_digests([array_digest(image) for image in x])
+    arrangement = Arrangement.of(digests, order_of(model.parameters))
+    seeds, first = choose_seeds(arrangement, digests, 3, "random", 5), arrangement.first
+    members = reference.associate(x[first], seeds, pairs)
+    want = reference.nominal_patches(x[first], members, about_mean=True)
+    want = want._replace(image_index=first[want.image_index], channel_seed_image=first[want.channel_seed_image])
     for name in want._fields:
         assert np.array_equal(getattr(model.nominal_, name), getattr(want, name)), name
 

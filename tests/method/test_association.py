@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from inreach_fast.kernels import available_backends
-from inreach_fast.method.association import NO_CHANNEL, Associator, choose_seeds
+from inreach_fast.method.association import NO_CHANNEL, Associator
 
 
 def joined(x: NDArray[np.float32], seeds: list[int], pairs: str, backend: str = "auto") -> NDArray[np.int64]:
@@ -67,13 +67,3 @@ def test_seeds_within_all_images_are_taken_without_a_copy() -> None:
 def test_a_seed_image_alone_meets_nobody() -> None:
     x = np.ones((1, 3, 2), np.float32)
     assert (joined(x, [0], "all") == NO_CHANNEL).all()
-
-
-def test_seeds() -> None:
-    assert choose_seeds(5, 10, "random", 3).tolist() == [0, 1, 2, 3, 4]
-    assert choose_seeds(50, 3, "first", 3).tolist() == [0, 1, 2]
-    drawn = choose_seeds(50, 10, "random", 3)
-    assert len(set(drawn.tolist())) == 10
-    assert np.array_equal(drawn, np.sort(drawn))
-    assert np.array_equal(drawn, choose_seeds(50, 10, "random", 3))
-    assert not np.array_equal(drawn, choose_seeds(50, 10, "random", 4))

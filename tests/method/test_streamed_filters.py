@@ -133,7 +133,7 @@ def test_rows_are_read_from_wherever_they_lie(data: st.DataObject, tmp_path_fact
     tail = RowLog(Workspace(Budget(1 << 20)), "tail", 3, most_rows=count, memory=0)
     tail.append(rows[cut:])
     first = np.arange(count) < cut
-    sources: list[MemberRows] = [split, split.where(first).followed_by(tail)]
+    sources: list[MemberRows] = [split, split.taken(np.flatnonzero(first)).followed_by(tail)]
     for memory in (0, 50, 1000):
         log = RowLog(Workspace(Budget(1 << 20)), "rows", 3, most_rows=count, memory=memory)
         for start in range(0, count, 5):

@@ -121,12 +121,13 @@ def test_patches_beside_are_found_in_their_own_image() -> None:
         assert got == (want[0] if len(want) else -1)
 
 
-def test_a_model_in_another_order_knows_no_neighbours() -> None:
+def test_a_model_in_another_order_knows_its_neighbours() -> None:
     model = model_of(np.zeros((2, 4, 1), np.float32))
     back = NominalModel(*(getattr(model, name)[::-1] for name in (
         "patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")))  # fmt: skip
     zero = np.zeros(3, np.int64)
-    assert back.displaced(np.arange(3), zero, zero, (2, 2)).tolist() == [-1] * 3
+    assert back.displaced(np.arange(3), zero, zero, (2, 2)).tolist() == [0, 1, 2]
+    assert back.displaced(np.array([3]), zero[:1], zero[:1] + 1, (2, 2)).tolist() == [2]
     assert model.displaced(np.arange(3), zero, zero, (2, 2)).tolist() == [0, 1, 2]
 
 

@@ -68,7 +68,7 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
     """Every image that the fit read, the most suspect first by "score" or by share of "rejected" patches."""
     patches = model.grid_[0] * model.grid_[1]
     scores = model.training_scores(progress=console.progress)
-    rejected = patches - model.nominal_.counts_by_image(model.n_images_)
+    rejected = patches - model.nominal_.counts_by_image(model.n_images_)[model.originals_]
     rows: list[dict[str, Any]] = [
         {
             "rank": 0,  # set below, as rejected_rank

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...errors import NoChannelsError, NonFiniteError
 from ...estimator import InReaCh
 from ...images.reading import list_images
 from .. import options
@@ -39,6 +40,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     try:
         model = fit_folder(args, console, spool=spool, resume=args.resume, keep_spool=True)
         model.save(args.output, final=args.final)
+    except (NoChannelsError, NonFiniteError):
+        if (spool / "journal").exists():
+            console.note(
+                f"inreach: the described images are kept in {spool}; the next fit of the same images uses them"
+            )
+        raise
     except BaseException:
         if (spool / "journal").exists():
             console.note(f"inreach: finished work is kept in {spool}; continue with --resume")

@@ -1,0 +1,111 @@
+"""What a fit says about itself: which training images lie above the threshold, and signs that the model is useless."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ..array_types import DoubleArray, FloatArray, IndexArray
+from ..method.arrangement import copies
+from ..method.nominal_model import NominalModel
+from ..method.threshold import robust_threshold
+from .reading import FitData
+
+LOG = logging.getLogger(__name__)
+
+LEAST_NOMINAL: Final = 0.02
+"""Share of the patches that should be nominal at least."""
+LEAST_COVERED: Final = 0.5
+"""Share of the grid's places at which some image should have a nominal patch."""
+MOST_UNEXPLAINED: Final = 0.6
+"""Greatest share of the patches' variance that distances to the nominal patches should leave."""
+MOST_ABOVE: Final = 0.4
+"""Share of the training images that the threshold's rule takes for defective at most."""
+_NAMED = 10
+
+
+def threshold_of(scores: FloatArray) -> float:
+    """`robust_threshold` of a fit's scores; without those of images that alone have all nominal patches (infinity)."""
+    finite = scores[np.isfinite(scores)]
+    return robust_threshold(finite) if len(finite) else 0.0
+
+
+def judge(
+    training: FitData,
+    nominal: NominalModel,
+    grid: tuple[int, int],
+    sampled: IndexArray,
+    scores: FloatArray,
+    unexplained: DoubleArray,
+) -> dict[str, Any]:
+    """Counts and warnings for a fit's report; the warnings are logged.
+
+    Args:
+        sampled: int64 (n,), places of the scored images. scores: float32 (n,), their leave-one-image-out scores.
+        unexplained: float64 (n,), squared distances of an image's patches to the other images' nominal patches, as a
+            share of their squared distances to their own mean; NaN if the score is no distance.
+
+    Returns:
+        JSON-able: copies, near_copies, above_threshold (names, the highest score first), covered_places, unexplained
+        (the median, or None) and warnings.
+    """
+    patches = grid[0] * grid[1]
+    threshold = threshold_of(scores)
+    above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores > threshold))]
+    copied, near = copies(training.arrangement, training.names), training.near_copies(sampled)
+    covered = len(np.unique(nominal.patch_index))
+    share = len(nominal) / (patches * len(training.arrangement))
+    middle = float(np.median(unexplained))
+    useless = "the model can hardly tell parts from defects"
+    remedy = "give images that show the same kind of part in the same way, or more of them"
+    warnings = []
+    if share < LEAST_NOMINAL:
+        warnings.append(f"only {len(nominal):,} patches ({share:.1%}) are nominal, so that {useless}; {remedy}")
+    if covered < LEAST_COVERED * patches:
+        warnings.append(
+            f"only {covered:,} of the {patches:,} places of the grid have a nominal patch in any image, so that "
+            f"{useless}; {remedy}"
+        )
+    if middle > MOST_UNEXPLAINED or not np.isfinite(scores).all():
+        what = f"{middle:.0%} of their variance" if np.isfinite(middle) else "all"
+        warnings.append(
+            f"the training images' patches are far from the other images' nominal patches ({what} is left), so that "
+            f"{useless}; {remedy}"
+        )
+    if len(above) > MOST_ABOVE * len(sampled):
+        warnings.append(
+            f"{len(above)} of {len(sampled)} scored training images lie above the threshold, which withstands "
+            f"{MOST_ABOVE:.0%} of defects; inspect them with `inreach audit`, and set threshold_ if they are good"
+        )
+    if copied:
+        warnings.append(
+            f"{named([a for a, _ in copied], 'images')} show exactly what another image shows ({copied[0][0]} = "
+            f"{copied[0][1]}); each content counts once"
+        )
+    if near:
+        warnings.append(
+            f"{len(near)} of {len(sampled)} scored training images look nearly the same as another ({near[0][0]} and "
+            f"{near[0][1]}); if they are shots of one part, the threshold is too low: keep one image of each part"
+        )
+    for warning in warnings:
+        LOG.warning("warning: %s", warning)
+    return {
+        "copies": len(copied),
+        "copied_names": [list(pair) for pair in copied],
+        "near_copies": [list(pair) for pair in near],
+        "above_threshold": [
+            training.names[i] for place in above.tolist() for i in np.flatnonzero(training.arrangement.place == place)
+        ],
+        "covered_places": covered,
+        "unexplained": middle if np.isfinite(middle) else None,
+        "warnings": warnings,
+    }
+
+
+def named(names: Sequence[str], what: str) -> str:
+    """``3 images (a.png, b.png, c.png)``; of many the first ten."""
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} {what} ({', '.join(names[:_NAMED])}{more})"
