@@ -29,6 +29,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "score": "reachability",
         "grid_stride": 2,
         "pca_dim": 128,
+        "position": "never",
         "threshold_images": 1_000_000,
     },
     "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto", "spread_rule": "literal"},

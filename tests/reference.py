@@ -90,6 +90,24 @@ def nearest(
     return index, to_float32(value)
 
 
+def confirmation(rows: ArrayLike, image: ArrayLike, k: int = 1) -> tuple[NDArray[np.float32], Int]:
+    """Section 8: for each patch the squared distance to the nearest patch of the k-th nearest other image, and its row.
+
+    Other images are ranked by their nearest patch, the lowest row first on ties.
+    """
+    image = np.asarray(image)
+    distance = pairwise_sq_distance(rows, rows)
+    out, witness = np.full(len(image), np.inf), np.full(len(image), -1, np.int64)
+    for b in range(len(image)):
+        others = [np.flatnonzero(image == i) for i in np.unique(image) if i != image[b]]
+        nearest_rows = [int(rows_of[np.argmin(distance[b, rows_of])]) for rows_of in others]
+        nearest_rows.sort(key=lambda row: (distance[b, row], row))
+        if len(nearest_rows) >= k:
+            witness[b] = nearest_rows[k - 1]
+            out[b] = distance[b, witness[b]]
+    return to_float32(out), witness
+
+
 def mutual_nearest(a: ArrayLike, b: ArrayLike) -> tuple[Int, NDArray[np.float32], Int, NDArray[np.float32]]:
     """Section 4: the nearest row of b for each row of a, and of a for each row of b, from one matrix."""
     distance = pairwise_sq_distance(a, b)

@@ -25,6 +25,11 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def whole_or_none(text: str) -> int | None:
+    """argparse type: a whole number of at least 1, or `none`."""
+    return None if text.strip().lower() == "none" else positive_int(text)
+
+
 def size(text: str) -> int | tuple[int, int]:
     """argparse type: `224` or `HEIGHTxWIDTH`."""
     found = re.fullmatch(r"([1-9]\d*)(?:[xX]([1-9]\d*))?", text.strip())
@@ -55,6 +60,12 @@ _BACKBONES = "wide_resnet50_2, efficientnet_lite2, timm:NAME or FILE.py:FACTORY"
 _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "method": {
         "preset": ("parameter set that the other options change",),
+        "association": ("what confirms a patch: channels of seed images (paper), or all other images",),
+        "witnesses": (
+            "with --association all: a patch is confirmed by the K-th nearest other image",
+            positive_int,
+            "K",
+        ),
         "assoc_depth": ("number of seed images", positive_int, "S"),
         "seed_selection": ("seed images drawn at random, or the first ones",),
         "assoc_pairs": ("images that a seed image is compared with: all others, or only later ones",),
@@ -93,12 +104,14 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "normalisation": ("colour normalisation of the network's input",),
         "neighbourhood": ("side of the window that features are averaged over, odd; 1 for none", positive_int, "N"),
         "dim": ("values in a descriptor", positive_int, "D"),
+        "grid_stride": ("cells of the first level in a patch, each way", positive_int, "N"),
+        "pca_dim": ("principal components that replace these values, or none", whole_or_none, "D|none"),
         "batch_size": ("number of images in a batch", positive_int, "N"),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
     },
 }
-_DEFAULT_WORDS = {"resize": "not cropped", "normalisation": "the network's own"}
+_DEFAULT_WORDS = {"pca_dim": "none", "resize": "not cropped", "normalisation": "the network's own"}
 
 
 def add_parameters(

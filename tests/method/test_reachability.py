@@ -1,0 +1,193 @@
+"""Confirmation distances and the models made of them: every image a witness (ALGORITHM section 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from descriptor_sets import shared_patches
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_fits import estimator, pictures, saved
+
+from inreach_fast import InReaCh, kernels
+from inreach_fast.errors import ParameterError, TooFewImagesError
+from inreach_fast.method.reachability import confirm
+from inreach_fast.method.scoring import anomaly_map, image_score
+
+SETTINGS: dict[str, Any] = {"association": "all", "score": "reachability", "image_size": 9}
+
+
+@given(
+    images=st.integers(2, 6),
+    patches=st.integers(1, 7),
+    k=st.integers(1, 4),
+    ties=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60)
+def test_confirmation_is_the_reference_s(images: int, patches: int, k: int, ties: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = images * patches, 3
+    rows = (rng.integers(0, 2, shape) if ties else rng.normal(size=shape)).astype(np.float32)
+    image = np.repeat(np.arange(images), patches)
+    bank = kernels.Bank(rows, image, floor=np.full(len(rows), 9.0, np.float32))  # its floor does not count
+    wanted, witness = reference.confirmation(rows, image, k)
+    for i in range(images):
+        part = slice(i * patches, (i + 1) * patches)
+        distance, row = confirm(rows[part], i, bank, k)
+        np.testing.assert_array_equal(distance, wanted[part])
+        np.testing.assert_array_equal(row, witness[part])
+
+
+def test_one_image_with_many_near_patches_is_one_witness() -> None:
+    # The 40 nearest rows are all of image 1; the second image is farther than any of them.
+    rows = np.float32([[0.0], *([0.1 + 0.01 * i] for i in range(40)), [3.0]])
+    bank = kernels.Bank(rows, [0, *[1] * 40, 2])
+    distance, row = confirm(rows[:1], 0, bank, 2)
+    assert (distance[0], row[0]) == (9.0, 41)
+
+
+def fitted(x: Any, **changes: Any) -> InReaCh:
+    return InReaCh(**{**SETTINGS, **changes}).fit_descriptors(x, (3, 3))
+
+
+@pytest.mark.parametrize("witnesses", [1, 3])
+def test_a_fit_is_the_reference_s(witnesses: int) -> None:
+    x = shared_patches(7, 9, 6, seed=1)
+    model = fitted(x, witnesses=witnesses)
+    nominal = model.nominal_
+    image, patch = nominal.image_index, nominal.patch_index
+    np.testing.assert_array_equal(np.sort(image * 9 + patch), np.arange(63))
+    np.testing.assert_array_equal(nominal.patches, x[image, patch])
+    wanted, witness = reference.confirmation(nominal.patches, image, witnesses)
+    np.testing.assert_array_equal(nominal.confirmation, wanted)
+    np.testing.assert_array_equal(nominal.channel_seed_image, image[witness])
+    np.testing.assert_array_equal(nominal.channel_seed_patch, patch[witness])
+
+    query = shared_patches(1, 9, 6, seed=2)[0]
+    index, values = reference.nearest(query, nominal.patches, 1, None, None, wanted)
+    found = model.score_descriptors(query)
+    np.testing.assert_array_equal(found.nearest.ravel(), index)
+    np.testing.assert_array_equal(found.patch_scores.ravel(), values)
+
+    # Every training image is scored against the patches of the others, at their own confirmation distances.
+    np.testing.assert_array_equal(model.threshold_images_, np.arange(7))
+    for i in range(7):
+        _, values = reference.nearest(x[i], nominal.patches, 1, np.full(9, i), image, wanted)
+        assert model.threshold_scores_[i] == np.float32(image_score(anomaly_map(values.reshape(3, 3), (9, 9), 5.0)))
+
+
+def test_what_one_image_shows_alone_is_not_believed() -> None:
+    x = shared_patches(8, 9, 6, seed=4, spread=0.2)
+    x[5, 4] += 30.0
+    same = x[:1].copy()
+    same[0, 4] = x[5, 4]
+    plain, graded = fitted(x, score="nearest"), fitted(x)
+    assert plain.score_descriptors(same[0]).patch_scores[1, 1] == 0.0
+    assert graded.score_descriptors(same[0]).patch_scores[1, 1] > 100.0
+    assert graded.threshold_scores_.argmax() == 5
+
+
+def test_copies_do_not_confirm_each_other() -> None:
+    x = shared_patches(6, 9, 6, seed=5)
+    doubled = fitted(np.concatenate([x, x[2:4], x[2:3]]))
+    single = fitted(x)
+    np.testing.assert_array_equal(doubled.nominal_.confirmation, single.nominal_.confirmation)
+    assert doubled.threshold_ == single.threshold_
+    assert doubled.report_["copies"] == 3
+    np.testing.assert_array_equal(doubled.training_scores()[6:], single.training_scores()[[2, 3, 2]])
+
+
+@given(order=st.permutations(range(6)))
+@settings(max_examples=10)
+def test_the_order_of_images_changes_nothing(order: list[int]) -> None:
+    x = shared_patches(6, 9, 6, seed=6)
+    model, other = fitted(x), fitted(x[order])
+    np.testing.assert_array_equal(model.nominal_.patches, other.nominal_.patches)
+    np.testing.assert_array_equal(model.nominal_.confirmation, other.nominal_.confirmation)
+    assert model.threshold_ == other.threshold_
+
+
+@pytest.mark.parametrize("score", ["reachability", "nearest"])
+def test_certified_bounds_hold_and_verdicts_are_those_of_the_whole_search(score: str) -> None:
+    x = shared_patches(9, 36, 8, seed=7)
+    model = InReaCh(association="all", score=score, image_size=24, smoothing_sigma=2.0).fit_descriptors(x, (6, 6))
+    for query in shared_patches(5, 36, 8, seed=8, spread=2.0):
+        whole = model.score_descriptors(query)
+        for threshold in (0.5 * whole.score, 0.99 * whole.score, 1.01 * whole.score, 2.0 * whole.score):
+            part = model.score_descriptors(query, threshold=threshold)
+            assert part.certain
+            assert part.is_anomalous == (whole.score > threshold)
+            assert part.score_lower <= whole.score <= part.score_upper
+            assert (part.patch_scores_lower <= whole.patch_scores).all()
+            assert (whole.patch_scores <= part.patch_scores).all()
+
+
+def test_growing_and_forgetting_is_the_refit() -> None:
+    x = shared_patches(9, 9, 6, seed=9)
+    grown, less = fitted(x[:6]).partial_fit_descriptors(x[6:]), fitted(x).forget([0, 7])
+    for a, b in ((grown, fitted(x)), (less, fitted(x[[1, 2, 3, 4, 5, 6, 8]]))):
+        np.testing.assert_array_equal(a.nominal_.patches, b.nominal_.patches)
+        np.testing.assert_array_equal(a.nominal_.confirmation, b.nominal_.confirmation)
+        assert a.threshold_ == b.threshold_
+
+
+IMAGES = {"association": "all", "score": "reachability", "pca_dim": 8, "grid_stride": 2, "position": "never"}
+
+
+def test_a_model_of_images_is_saved_loaded_and_grown(tmp_path: Path) -> None:
+    images = pictures(9)
+    model = estimator(**IMAGES).fit(images)
+    assert model.grid_ == (4, 4)
+    assert model.nominal_.patches.shape == (9 * 16, 8)
+    found = model.predict(images[0])
+    content = saved(model, tmp_path)
+    loaded = InReaCh.load(tmp_path / "saved", backbone=model.backbone)
+    again = loaded.predict(images[0])
+    np.testing.assert_array_equal(again.anomaly_map, found.anomaly_map)
+    assert saved(loaded, tmp_path) == content
+    np.testing.assert_array_equal(loaded.training_scores(), model.threshold_scores_)
+    part = estimator(**IMAGES).fit(images[:6]).partial_fit(images[6:])
+    np.testing.assert_array_equal(part.nominal_.confirmation, model.nominal_.confirmation)
+    assert (part.threshold_, part.predict(images[0]).score) == (model.threshold_, found.score)
+    part.forget([0, 1])
+    assert part.threshold_ == estimator(**IMAGES).fit(images[2:]).threshold_
+
+
+@pytest.mark.parametrize("memory", ["1kB", "64kB"])
+def test_memory_limit_spool_and_workers_change_nothing(memory: str, tmp_path: Path) -> None:
+    images = pictures(8)
+    whole = saved(estimator(**IMAGES).fit(images), tmp_path)
+    limited = estimator(**IMAGES)
+    limited._memory_limit = 1000 if memory == "1kB" else 64000
+    limited._context = _without_check(limited._context)  # type: ignore[method-assign]
+    assert saved(limited.fit(images, spool=tmp_path / "spool"), tmp_path) == whole
+    assert saved(estimator(**IMAGES, executor="processes:2").fit(images), tmp_path) == whole
+
+
+def _without_check(context: Any) -> Any:
+    from dataclasses import replace
+
+    return lambda *args, **options: replace(context(*args, **options), explicit_limit=False)
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ParameterError, match='score: "reachability" needs the witnesses of association="all"'):
+        InReaCh(score="reachability")
+    with pytest.raises(ParameterError, match='score: "mahalanobis" needs channels'):
+        InReaCh(association="all", score="mahalanobis")
+    with pytest.raises(ParameterError, match="pca_dim: 200 components of 100 values"):
+        InReaCh(dim=100, pca_dim=200)
+    x = shared_patches(3, 9, 6)
+    with pytest.raises(TooFewImagesError, match="witnesses: 3 other images are to confirm each, and there are 3"):
+        fitted(x, witnesses=3)
+    with pytest.raises(ParameterError, match="seeds: association"):
+        InReaCh(**SETTINGS).fit_descriptors(x, (3, 3), seeds=[0])
+    with pytest.raises(ParameterError, match="grid_stride: 9 leaves no cell"):
+        estimator(**{**IMAGES, "grid_stride": 9}).fit(pictures(3))
+    with pytest.raises(ParameterError, match="compress"):
+        fitted(x).compress(0.1)
