@@ -1,10 +1,10 @@
 """Every parameter of InReaCh, its presets and its checks: one frozen dataclass.
 
-Four presets: "paper" (McIntosh and Branzan Albu, ICCV 2023, with its supplement), "reference" (the authors' public
-program, where it differs from the paper), "channels" (the paper's method adapted to inspection: no border is cropped,
-and seed images are drawn at random, because defects may be next to each other in a folder), and "reachability" (every
-image a witness, ALGORITHM section 8: all patches are kept, each believed as far as another image confirms it; fewer
-and shorter descriptors).
+Four presets: "default" (every image a witness, ALGORITHM section 8: all patches are kept, each believed as far as
+another image confirms it; fewer and shorter descriptors), "channels" (the paper's method adapted to inspection: no
+border is cropped, and seed images are drawn at random, because defects may be next to each other in a folder), "paper"
+(McIntosh and Branzan Albu, ICCV 2023, with its supplement) and "reference" (the authors' public program, where it
+differs from the paper).
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ PATCHCORE_DEPTH: Final = "PC"
 REFERENCE_DEPTH: Final = "reference"
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "default": {},
-    "channels": {},
-    "reachability": {
+    "default": {
         "association": "all",
         "score": "reachability",
         "grid_stride": 2,
@@ -32,6 +30,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "position": "never",
         "threshold_images": 1_000_000,
     },
+    "channels": {},
     "paper": {"resize": (256, 256), "seed_selection": "first", "align": "auto", "spread_rule": "literal"},
     "reference": {
         "resize": (256, 256),
@@ -48,6 +47,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 _UNSAVED: Final[dict[str, Any]] = {
     "spread_rule": "literal",
     "association": "seeds",
+    "bank_images": None,
     "witnesses": 1,
     "grid_stride": 1,
     "pca_dim": None,
@@ -76,7 +76,9 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "grid_stride": (1, 64),
     "pca_dim": (1, 65536),
     "witnesses": (1, 1_000_000),
+    "bank_images": (2, 1_000_000_000),
 }
+_MAY_BE_NONE: Final = ("pca_dim", "bank_images")
 # name -> whether zero is allowed
 _REAL: Final[dict[str, bool]] = {
     "position_weight": True,
@@ -92,8 +94,7 @@ class Parameters:
     """Parameters of `InReaCh`; section numbers are those of ALGORITHM, S means the supplement.
 
     Attributes:
-        preset: "default", "channels", "reachability", "paper" or "reference": gives the values of all parameters that
-            are not set.
+        preset: "default", "channels", "paper" or "reference": gives the values of all parameters that are not set.
         backbone: name of the network ("wide_resnet50_2", "efficientnet_lite2", "timm:NAME",
             "FILE.py:FACTORY"), or the name of the `Backbone` object that the estimator was given.
         weights: "official", "random" (seeded, for tests) or a file's path.
@@ -105,7 +106,8 @@ class Parameters:
         grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2
             cells.
         pca_dim: number of principal components of the training images' descriptors (of a seeded sample of images) that
-            replace the ``dim`` values; None keeps these.
+            replace the ``dim`` values, where these are more; None keeps them. Neither this nor ``grid_stride`` changes
+            descriptors that the caller gives.
         image_size: (height, width) in pixels of the network's input; one number means a square.
         resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
             None resizes straight to ``image_size`` and crops nothing.
@@ -117,6 +119,8 @@ class Parameters:
         align: "auto" tries rotation alignment on a class that fails the transpose test (S.D); "never".
         association: "seeds" (section 4: patches join channels of seed images, and the filters choose the nominal ones)
             or "all" (section 8: every patch is nominal, and has a witness in another image).
+        bank_images: with association="all": patches of so many images, a seeded choice, are the model; the others are
+            scored as all are, so that they can be audited. None: all images.
         witnesses: k of section 8: a patch is confirmed as far as the nearest patch of the k-th nearest other image.
         assoc_depth: number S of seed images (section 4).
         seed_selection: "random" (seeded by ``random_state``) or "first".
@@ -154,6 +158,7 @@ class Parameters:
     transpose_threshold: float = 600.0
     align: str = "never"
     association: str = "seeds"
+    bank_images: int | None = None
     witnesses: int = 1
     assoc_depth: int = 10
     seed_selection: str = "random"
@@ -176,7 +181,7 @@ class Parameters:
         for name, allowed in CHOICES.items():
             _check_choice(name, given[name], allowed)
         # The dataclass is frozen; this is its own constructor.
-        whole = {name: limits for name, limits in _WHOLE.items() if name != "pca_dim" or self.pca_dim is not None}
+        whole = {n: limits for n, limits in _WHOLE.items() if given[n] is not None or n not in _MAY_BE_NONE}
         given |= {name: _whole(name, given[name], *limits) for name, limits in whole.items()}
         given |= {name: real_number(name, given[name], zero) for name, zero in _REAL.items()}
         for name in ("span_filter", "spread_filter"):
@@ -190,8 +195,8 @@ class Parameters:
             raise ParameterError('score: "reachability" needs the witnesses of association="all"; set that as well')
         if self.score == "mahalanobis" and self.association == "all":
             raise ParameterError('score: "mahalanobis" needs channels; set association="seeds"')
-        if self.pca_dim is not None and self.pca_dim > self.dim:
-            raise ParameterError(f"pca_dim: {self.pca_dim} components of {self.dim} values; give at most dim")
+        if self.association == "seeds" and self.bank_images is not None:
+            raise ParameterError('bank_images: needs association="all"; set that as well, or leave bank_images out')
         given["image_size"] = _size("image_size", self.image_size)
         if self.resize is not None:
             given["resize"] = _size("resize", self.resize)

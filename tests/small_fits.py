@@ -41,6 +41,7 @@ def pictures(count: int = 10, size: tuple[int, int] = (40, 36), seed: int = 0) -
 def estimator(**changes: Any) -> InReaCh:
     """A small estimator, not fitted."""
     parameters: dict[str, Any] = {
+        "preset": "channels",
         "backbone": tiny_backbone(),
         "image_size": 32,
         "dim": 24,

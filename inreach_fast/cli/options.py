@@ -61,6 +61,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "method": {
         "preset": ("parameter set that the other options change",),
         "association": ("what confirms a patch: channels of seed images (paper), or all other images",),
+        "bank_images": ("with --association all: number of images whose patches are kept", whole_or_none, "N|none"),
         "witnesses": (
             "with --association all: a patch is confirmed by the K-th nearest other image",
             positive_int,
@@ -111,7 +112,12 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
     },
 }
-_DEFAULT_WORDS = {"pca_dim": "none", "resize": "not cropped", "normalisation": "the network's own"}
+_DEFAULT_WORDS = {
+    "bank_images": "none: all images",
+    "pca_dim": "none",
+    "resize": "not cropped",
+    "normalisation": "the network's own",
+}
 
 
 def add_parameters(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..array_types import FloatArray, UInt8Array
-from ..errors import MixedSizesError, ParameterError
+from ..errors import DescriptorsNeededError, MixedSizesError, ParameterError
 from ..images.alignment import rotate
 from ..images.preprocess import Geometry
 from ..images.source import open_images
@@ -43,6 +43,10 @@ def every_row(state: FittedState) -> FloatArray:
     """The descriptors of all training images, (N, P, D), which a model with association="all" holds."""
     assert state.growth is not None
     members, rows = state.growth.members, state.nominal.patches
+    if not members.counts.all():
+        raise DescriptorsNeededError(
+            "bank_images: the model does not hold the descriptors of all images; fit all of them again"
+        )
     return np.stack([rows[slice(*members.span(place))] for place in state.arrangement.place.tolist()])
 
 

@@ -22,7 +22,7 @@ from .reading import FitData
 def describe_seeds(
     context: FitContext, training: FitData, seed_images: IndexArray
 ) -> tuple[FloatArray, tuple[int, int], FitData]:
-    """Descriptors of the seed images (places), (S, P, D), the grid, and the data with the projection found from them."""
+    """Rows of the seed images (places), (S, P, D); the grid; and the data with the projection found from them."""
     describer, p = context.describer, context.parameters
     out: FloatArray | None = None
     for slot, image in enumerate(seed_images.tolist()):
@@ -33,7 +33,7 @@ def describe_seeds(
         context.progress("describe", slot + 1, len(seed_images))
     assert out is not None
     grid = describer.grid(out.shape[1])
-    if p.pca_dim is not None:
+    if p.pca_dim is not None and p.pca_dim < out.shape[2]:
         training = replace(training, projection=Projection.fit(out.reshape(-1, out.shape[2]), p.pca_dim))
     space = training.space(grid, p)
     return np.stack([space(rows) for rows in out]), grid, training

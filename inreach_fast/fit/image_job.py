@@ -19,7 +19,7 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import BackboneMismatchError
 from ..kernels import backend_of
-from ..method.association import Associator, ImageMembers, members_of
+from ..method.association import Associator, ImageMembers, members_of, no_members
 from ..method.descriptors import Describer, DescriptorSpace, described_rows
 from ..parameters import Parameters
 
@@ -36,12 +36,14 @@ class ImageTask(NamedTuple):
             descriptors every worker has.
         whole: whether the patches that join no channel are returned as well.
         name: for errors.
+        left_out: the image has no members, and is not described.
     """
 
     number: int
     pixels: UInt8Array | None
     whole: bool
     name: str
+    left_out: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,6 +94,8 @@ class ImageJob:
         def work(task: ImageTask) -> ImageMembers:
             begin = time.perf_counter()
             slot = slots.get(task.number)
+            if task.left_out:
+                return no_members(self.seed_rows.shape[2])
             if slot is None:
                 assert task.pixels is not None
                 rows = described_rows(describer, task.pixels, self.space, task.name)

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..array_types import FloatArray, IndexArray, UInt8Array
+from ..array_types import BoolArray, FloatArray, IndexArray, UInt8Array
 from ..errors import ParameterError
 from ..images.source import ImageSource
 from ..kernels import backend_of
 from ..method.arrangement import Arrangement, order_of, ranked_images, reference_number
-from ..method.association import Associator, members_of
+from ..method.association import Associator, members_of, no_members
 from ..method.channels import MemberRows
+from ..method.descriptors import described_rows, in_memory
 from ..method.projection import SAMPLE_IMAGES
 from ..method.threshold import sample_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
@@ -66,21 +67,25 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     )
     with report.stage("describe"):
         described = choice.described
-        described_rows, grid, training = describe_seeds(context, training, described)
+        rows_of_described, grid, training = describe_seeds(context, training, described)
 
     count, space = len(arrangement), training.space(grid, p)
-    store = MemberStore(workspace, described_rows.shape[2], described_rows.shape[1], count, choice.whole)
+    store = MemberStore(workspace, rows_of_described.shape[2], rows_of_described.shape[1], count, choice.whole)
     is_described, is_whole = set(described.tolist()), set(choice.whole.tolist())
 
     def tasks() -> Iterator[ImageTask]:
         for i in range(store.done, count):
-            yield ImageTask(i, None if i in is_described else training.pixels(i), i in is_whole, training.name(i))
+            left_out = not choice.kept[i]
+            pixels = None if left_out or i in is_described else training.pixels(i)
+            yield ImageTask(i, pixels, i in is_whole, training.name(i), left_out)
 
-    associate_images(context, described, described_rows, space, tasks(), store, count)
-    del described_rows
-    members = store.members(choice.seeds)
+    associate_images(context, described, rows_of_described, space, tasks(), store, count)
+    del rows_of_described
+    members, training = store.members(choice.seeds), training.finished()
 
     def image_rows(image: int, rows: MemberRows) -> FloatArray:
+        if not choice.kept[image]:
+            return in_memory(described_rows(context.describer, training.pixels(image), space, training.name(image)))
         stored = rows.read(*members.span(image))
         if p.association == "all":
             return stored
@@ -113,6 +118,8 @@ def fit_rows(context: FitContext, x: FloatArray, grid: tuple[int, int]) -> FitRe
     is_seed, is_whole = set(choice.seeds.tolist()), set(choice.whole.tolist())
     found = (
         members_of(associator, i, x[number], is_seed=i in is_seed, whole=i in is_whole)
+        if choice.kept[i]
+        else no_members(dim)
         for i, number in enumerate(first.tolist())
     )
     gather(context, found, store, count)
@@ -131,11 +138,13 @@ class _Choice:
         seeds: int64 (S,), ascending; none with association="all".
         described: those that are described first: the seeds, or the sample that the projection is found from.
         whole: int64, ascending: those of which the patches that are no members are kept as well, for the threshold.
+        kept: bool (M,), those whose patches can be members.
     """
 
     seeds: IndexArray
     described: IndexArray
     whole: IndexArray
+    kept: BoolArray
 
     @classmethod
     def of(
@@ -152,8 +161,11 @@ class _Choice:
         p, contents = context.parameters, digests[arrangement.first]
         if p.association == "seeds":
             seeds = context.seed_images(names, used, arrangement, digests)
-            return cls(seeds, seeds, sample_images(contents, p.threshold_images + reserve, p.random_state))
+            whole = sample_images(contents, p.threshold_images + reserve, p.random_state)
+            return cls(seeds, seeds, whole, np.ones(len(arrangement), dtype=bool))
         if context.seeds is not None:
             raise ParameterError('seeds: association="all" has no seed images; leave seeds out')
         none, sample = np.empty(0, np.int64), SAMPLE_IMAGES if p.pca_dim is not None else 1
-        return cls(none, ranked_images(contents, p.random_state, b"projection")[:sample], none)
+        kept = np.zeros(len(arrangement), dtype=bool)
+        kept[ranked_images(contents, p.random_state, b"bank")[: p.bank_images]] = True
+        return cls(none, ranked_images(contents, p.random_state, b"projection")[:sample], none, kept)

@@ -147,3 +147,9 @@ def members_of(associator: Associator | None, number: int, rows: Any, *, is_seed
     kept = in_memory(rows, patch)
     seconds = time.perf_counter() - begin
     return ImageMembers(patch.astype(np.int32), joined[patch], kept, rest, (0.0, seconds))
+
+
+def no_members(dim: int) -> ImageMembers:
+    """Of an image that is left out."""
+    empty = np.empty((0, dim), np.float32)
+    return ImageMembers(np.empty(0, np.int32), np.empty(0, np.int64), empty, None, (0.0, 0.0))

@@ -44,13 +44,8 @@ class Projection:
         If the rows vary in fewer directions, there are fewer components, and the log says so.
 
         Raises:
-            ParameterError: fewer rows than components, or rows that are all the same.
+            ParameterError: the rows are all the same.
         """
-        if len(rows) <= components:
-            raise ParameterError(
-                f"pca_dim: {components} components cannot be found from {len(rows)} patches; give fewer, more images, "
-                "or pca_dim=None"
-            )
         with threadpool_limits(1, "blas"):
             wide = rows.astype(np.float64)
             mean = wide.mean(axis=0)

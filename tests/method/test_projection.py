@@ -35,8 +35,6 @@ def test_fewer_directions_than_components_are_said(caplog: pytest.LogCaptureFixt
     assert "vary in 3 directions only" in caplog.text
 
 
-def test_too_few_or_equal_patches_are_refused() -> None:
-    with pytest.raises(ParameterError, match="pca_dim: 10 components cannot be found from 10 patches"):
-        Projection.fit(np.zeros((10, 20), np.float32), 10)
+def test_equal_patches_are_refused() -> None:
     with pytest.raises(ParameterError, match="pca_dim: all patches are the same"):
         Projection.fit(np.ones((30, 20), np.float32), 10)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small_fits import estimator, pictures, saved
 
 from inreach_fast import InReaCh, kernels
-from inreach_fast.errors import ParameterError, TooFewImagesError
+from inreach_fast.errors import DescriptorsNeededError, ParameterError, TooFewImagesError
 from inreach_fast.method.reachability import confirm
 from inreach_fast.method.scoring import anomaly_map, image_score
 
@@ -136,7 +136,13 @@ def test_growing_and_forgetting_is_the_refit() -> None:
         assert a.threshold_ == b.threshold_
 
 
-IMAGES = {"association": "all", "score": "reachability", "pca_dim": 8, "grid_stride": 2, "position": "never"}
+IMAGES: dict[str, Any] = {
+    "association": "all",
+    "score": "reachability",
+    "pca_dim": 8,
+    "grid_stride": 2,
+    "position": "never",
+}
 
 
 def test_a_model_of_images_is_saved_loaded_and_grown(tmp_path: Path) -> None:
@@ -175,13 +181,31 @@ def _without_check(context: Any) -> Any:
     return lambda *args, **options: replace(context(*args, **options), explicit_limit=False)
 
 
+def test_a_bank_of_some_images_scores_and_audits_all(tmp_path: Path) -> None:
+    x = shared_patches(9, 9, 6, seed=10)
+    x[4] += 5.0
+    model = fitted(x, bank_images=5)
+    images = np.unique(model.nominal_.image_index)
+    assert len(images) == 5
+    np.testing.assert_array_equal(model.nominal_.confirmation, fitted(x[images]).nominal_.confirmation)
+    assert len(model.threshold_scores_) == 9
+    assert model.threshold_scores_.argmax() == 4
+    outside = int(np.setdiff1d(np.arange(9), images)[0])
+    assert model.threshold_scores_[outside] == np.float32(model.score_descriptors(x[outside]).score)
+    with pytest.raises(DescriptorsNeededError, match="bank_images"):
+        model.partial_fit_descriptors(x[:1] + 1)
+    pixels = pictures(8)
+    part = estimator(**IMAGES, bank_images=4).fit(pixels[:6]).partial_fit(pixels[6:])
+    assert saved(part, tmp_path) == saved(estimator(**IMAGES, bank_images=4).fit(pixels), tmp_path)
+
+
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ParameterError, match='score: "reachability" needs the witnesses of association="all"'):
-        InReaCh(score="reachability")
+        InReaCh("channels", score="reachability")
     with pytest.raises(ParameterError, match='score: "mahalanobis" needs channels'):
-        InReaCh(association="all", score="mahalanobis")
-    with pytest.raises(ParameterError, match="pca_dim: 200 components of 100 values"):
-        InReaCh(dim=100, pca_dim=200)
+        InReaCh(score="mahalanobis")
+    with pytest.raises(ParameterError, match="bank_images: needs association"):
+        InReaCh("channels", bank_images=5)
     x = shared_patches(3, 9, 6)
     with pytest.raises(TooFewImagesError, match="witnesses: 3 other images are to confirm each, and there are 3"):
         fitted(x, witnesses=3)
