@@ -15,8 +15,9 @@ demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
 
 # From within tests/: in the repository's root Python would import the source tree, which holds no extension.
-# One process for each processor, at most four: each imports torch and takes about 1 GB.
-TEST_PROCESSES ?= -n auto --maxprocesses 4 --dist loadgroup
+# One process for each processor, at most four: each imports torch and takes about 1 GB. "worksteal" leaves a file's
+# tests in one process, so that what they share is made once, and moves tests only where a process has none left.
+TEST_PROCESSES ?= -n auto --maxprocesses 4 --dist worksteal
 test: $(VENV)/.installed-test
 	cd tests && $(abspath $(BIN))/pytest -q $(TEST_PROCESSES) .
 

@@ -214,21 +214,14 @@ def others() -> frozenset[str]:
     return ran | frozenset(device.launches)
 
 
-# One process runs them all: the last asks what the others launched.
-one_process = pytest.mark.xdist_group("races")
-
-
-@one_process
 @pytest.mark.parametrize("case", backend.CASES, ids=lambda case: case.name)
 def test_no_search_has_a_race(case: backend.Case) -> None:
     assert searches(case)
 
 
-@one_process
 def test_nothing_else_has_a_race() -> None:
     assert others()
 
 
-@one_process
 def test_every_kernel_was_searched_for_races() -> None:
     assert others().union(*(searches(case) for case in backend.CASES)) == set(build.kernel_names())

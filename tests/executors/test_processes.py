@@ -195,7 +195,7 @@ def test_workers_keep_to_their_settings_and_have_the_same_environment(monkeypatc
     monkeypatch.setenv("INREACH_ISA", "scalar")
     settings = {"torch_threads": 3, "kernel_threads": 2}
     monkeypatch.setattr(processes, "thread_settings", lambda workers: settings)
-    told = list(ProcessExecutor(2).run(specs.Who(torch=True), range(4)))
+    told = list(ProcessExecutor(1).run(specs.Who(torch=True), range(4)))
     assert {(t["torch_threads"], t["kernel_threads"], t["isa"]) for t in told} == {(3, 2, "scalar")}
     assert os.getpid() not in {t["pid"] for t in told}
 

@@ -53,12 +53,14 @@ class Cluster(NamedTuple):
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[None]:
-    """What Ray reads: no usage reports, and no token is written to the home folder."""
+    """What Ray reads: no usage reports, and no token is written to the home folder. Limits only for what hangs."""
     changes = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     patch = pytest.MonkeyPatch()
     for name, value in changes.items():
         patch.setenv(name, value)
     patch.delenv("RAY_ADDRESS", raising=False)
+    for limit in ("JOIN_SECONDS", "LOCAL_START_SECONDS", "PLACE_SECONDS", "SILENT_SECONDS"):
+        patch.setattr(ray_cluster, limit, 5 * DEADLINE)
     yield
     patch.undo()
 

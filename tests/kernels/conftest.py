@@ -29,13 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in reversed(list(metafunc.definition.iter_markers("engines"))):  # the test's own last
         choice |= mark.kwargs
     engines = cpu_engines(pruned=choice["pruned"]) + cuda_engines(choice["routes"])
-    # One process compiles the loops of numba, which takes longer than to run them.
-    together = {"numba": [pytest.mark.xdist_group("numba")]}
-    chosen = [
-        pytest.param(engine, marks=together.get(engine.backend, []))
-        for engine in engines
-        if choice["only"] in (None, engine.backend)
-    ]
+    chosen = [engine for engine in engines if choice["only"] in (None, engine.backend)]
     metafunc.parametrize("engine", chosen, ids=str, indirect=True)
 
 
