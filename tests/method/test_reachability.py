@@ -136,13 +136,7 @@ def test_growing_and_forgetting_is_the_refit() -> None:
         assert a.threshold_ == b.threshold_
 
 
-IMAGES: dict[str, Any] = {
-    "association": "all",
-    "score": "reachability",
-    "pca_dim": 8,
-    "grid_stride": 2,
-    "position": "never",
-}
+IMAGES: dict[str, Any] = {"preset": "default", "pca_dim": 8}
 
 
 def test_a_model_of_images_is_saved_loaded_and_grown(tmp_path: Path) -> None:
