@@ -25,7 +25,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {
         "association": "all",
         "score": "reachability",
-        "grid_stride": 2,
+        "grid_stride": None,
         "pca_dim": 128,
         "position": "never",
         "threshold_images": 1_000_000,
@@ -78,7 +78,7 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "witnesses": (1, 1_000_000),
     "bank_images": (2, 1_000_000_000),
 }
-_MAY_BE_NONE: Final = ("pca_dim", "bank_images")
+_MAY_BE_NONE: Final = ("pca_dim", "bank_images", "grid_stride")
 # name -> whether zero is allowed
 _REAL: Final[dict[str, bool]] = {
     "position_weight": True,
@@ -104,7 +104,7 @@ class Parameters:
         neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2
-            cells.
+            cells. None: as much as it takes for a patch to cover 8 x 8 pixels of the input.
         pca_dim: number of principal components of the training images' descriptors (of a seeded sample of images) that
             replace the ``dim`` values, where these are more; None keeps them. Neither this nor ``grid_stride`` changes
             descriptors that the caller gives.
@@ -148,7 +148,7 @@ class Parameters:
     device: str = "cpu"
     neighbourhood: int = 3
     dim: int = 1024
-    grid_stride: int = 1
+    grid_stride: int | None = 1
     pca_dim: int | None = None
     image_size: tuple[int, int] = (224, 224)
     resize: tuple[int, int] | None = None

@@ -21,6 +21,7 @@ from ..threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .resnet import cut_resnet
+from .transformer import is_transformer, tokens_as_map
 from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -132,7 +133,7 @@ class Backbone:
         try:
             with flags, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
                 outputs = self._network(x)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             if isinstance(error, BackboneError):
                 raise
             failed = _gpu_failure(error, self.device)
@@ -240,12 +241,15 @@ class HookedNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         captured: dict[str, torch.Tensor] = {}
+        size, of_tokens = (int(x.shape[2]), int(x.shape[3])), is_transformer(self.body)
 
         def hook_for(level: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
                 if not isinstance(output, torch.Tensor):
                     kind = type(output).__name__
                     raise BackboneError(f"levels: {level!r} of {self._name} returns a {kind}; give one with a tensor")
+                if output.ndim == 3 and of_tokens:
+                    output = tokens_as_map(self.body, output, size, level)
                 captured[level] = output.detach().clone(memory_format=torch.preserve_format)
                 if len(captured) == len(self._levels):
                     raise _AllCaptured

@@ -24,6 +24,7 @@ from .resnet import (
     wide_resnet50_2_definition,
     wide_resnet50_2_weights,
 )
+from .transformer import is_transformer
 from .weights import file_sha256, load_state, random_state, read_state, reason
 
 # The network without weights, and the file of its official ones.
@@ -99,8 +100,9 @@ def load_backbone(
 def _timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
     """The timm model of that name (without the prefix), ``pretrained``: with timm's own weights.
 
-    Levels: the residual blocks of layer1 to layer3 if the model has torchvision's stage names, else the modules of its
-    `feature_info` whose grid is 1/4 to 1/16 of the input. `depth` may name others if their outputs are (B, C, h, w).
+    Levels: the residual blocks of layer1 to layer3 if the model has torchvision's stage names; the blocks of a vision
+    transformer; else the modules of its `feature_info` whose grid is 1/4 to 1/16 of the input. `depth` may name others
+    if their outputs are (B, C, h, w), or (B, tokens, C) of a transformer.
     """
     try:
         import timm
@@ -112,6 +114,8 @@ def _timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
     try:
         with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             model: Any = timm.create_model(model_name, pretrained=pretrained)
+            if hasattr(model, "dynamic_img_size"):  # its positions are then resampled for other image sizes
+                model = timm.create_model(model_name, pretrained=pretrained, dynamic_img_size=True)
     except Exception as error:
         if not pretrained:
             raise BackboneError(
@@ -122,6 +126,8 @@ def _timm_definition(model_name: str, pretrained: bool) -> BackboneDefinition:
             "give --weights PATH (weights=PATH)"
         ) from error
     levels, hierarchies = first_stages(model), resnet_hierarchies(model)
+    if not levels and is_transformer(model):
+        levels, hierarchies = tuple(f"blocks.{i}" for i in range(len(model.blocks))), {}
     if not levels:
         modules = dict(model.named_modules())
         infos = list(getattr(model, "feature_info", None) or [])

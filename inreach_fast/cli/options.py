@@ -105,7 +105,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "normalisation": ("colour normalisation of the network's input",),
         "neighbourhood": ("side of the window that features are averaged over, odd; 1 for none", positive_int, "N"),
         "dim": ("values in a descriptor", positive_int, "D"),
-        "grid_stride": ("cells of the first level in a patch, each way", positive_int, "N"),
+        "grid_stride": ("cells of the first level in a patch, each way", whole_or_none, "N|none"),
         "pca_dim": ("principal components that replace these values, or none", whole_or_none, "D|none"),
         "batch_size": ("number of images in a batch", positive_int, "N"),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
@@ -113,6 +113,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 _DEFAULT_WORDS = {
+    "grid_stride": "none: as many as cover 8 x 8 pixels of the input",
     "bank_images": "none: all images",
     "pca_dim": "none",
     "resize": "not cropped",

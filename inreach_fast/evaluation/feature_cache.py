@@ -74,7 +74,7 @@ class CachedDescriber(Describer):
             return super().__call__(batch, precision)
         p = self.parameters
         fingerprint = f"{self.backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}"
-        if p.grid_stride > 1:
+        if p.grid_stride != 1:
             fingerprint += f"|grid_stride={p.grid_stride}"
         return self._cache.described(batch, super().__call__, fingerprint)
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..backbones import Backbone
 
 
+# Input pixels that a patch should cover at least, each way (parameter ``grid_stride`` of None).
+_PATCH_PIXELS = 8
+
+
 class Describer:
     """Network inputs to patch descriptors, without position channels.
 
@@ -85,7 +89,7 @@ class Describer:
         levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
         if levels[0].device.type != "cpu" and not (backend in ("auto", "torch") or kernels.is_gpu_name(backend)):
             levels = [level.cpu() for level in levels]  # the network is on a GPU, the backend on the CPU
-        h, w = grid_of(levels[0].shape, p.grid_stride)
+        h, w = grid_of(levels[0].shape, p)
         return kernels.describe(levels, grid=(h, w), dim=p.dim, neighbourhood=p.neighbourhood, backend=backend)[0]
 
     def grid(self, patches: int) -> tuple[int, int]:
@@ -93,20 +97,19 @@ class Describer:
         p = self.parameters
         height, width = p.image_size
         for stride in (1, 2, 4, 8, 16, 32, 64):
-            h, w = grid_of((-(-height // stride), -(-width // stride)), p.grid_stride)
+            h, w = grid_of((-(-height // stride), -(-width // stride)), p)
             if h * w == patches:
                 return h, w
-        return grid_of(self.backbone.level_shapes(height, width)[0], p.grid_stride)
+        return grid_of(self.backbone.level_shapes(height, width)[0], p)
 
 
-def grid_of(shape: Sequence[int], stride: int) -> tuple[int, int]:
-    """The grid (h, w) of patches on a level of ``shape`` (..., h, w); ParameterError if no cell is left."""
-    h, w = int(shape[-2]) // stride, int(shape[-1]) // stride
-    if h < 1 or w < 1:
-        raise ParameterError(
-            f"grid_stride: {stride} leaves no cell of the first level's {shape[-2]} x {shape[-1]}; give a smaller one"
-        )
-    return h, w
+def grid_of(level: Sequence[int], p: Parameters) -> tuple[int, int]:
+    """The grid (h, w) of patches over a first level of shape (..., h, w); ParameterError if no cell is left."""
+    h, w = int(level[-2]), int(level[-1])
+    stride = p.grid_stride or max(1, _PATCH_PIXELS * h // p.image_size[0])
+    if h < stride or w < stride:
+        raise ParameterError(f"grid_stride: {stride} leaves no cell of the first level's {h} x {w}; give a smaller one")
+    return h // stride, w // stride
 
 
 def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArray:

@@ -309,6 +309,17 @@ def test_timm() -> None:
         load_backbone("timm:nothing_of_the_kind")
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2.lvd142m"])
+def test_timm_transformers(name: str) -> None:
+    pytest.importorskip("timm")
+    backbone = load_backbone(f"timm:{name}", weights="random", depth=2)
+    (first, second) = backbone.extract(np.zeros((1, 112, 224, 3), np.uint8))
+    patch = 16 if "16" in name else 14
+    assert first.shape == second.shape == (1, first.shape[1], 112 // patch, 224 // patch)
+    with pytest.raises(BackboneError, match=r"failed on an input of 115x115 pixels .*try another image_size"):
+        backbone.extract(np.zeros((1, 115, 115, 3), np.uint8))
+
+
 def test_timm_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip("timm")
 
