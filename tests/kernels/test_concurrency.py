@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from kernel_cases import Engine, gaussian, same_bits
+from kernel_cases import Engine, cpu_engines, gaussian, same_bits
 
 import inreach_fast
 from inreach_fast import kernels
@@ -65,46 +65,52 @@ import os, sys
 import numpy as np
 import inreach_fast
 from inreach_fast import kernels
-backend = sys.argv[1]
-if sys.argv[2] != "None":
-    from inreach_fast import _core
-    from inreach_fast.kernels.cpu import native
-    _core.set_isa(sys.argv[2])
-    if sys.argv[3] == "True":
-        native._MIN_CAPTURED, native._MAX_PARTICIPATION = -1.0, float("inf")
-        native._MIN_BANK_ROWS, native._MIN_CALL_WORK = 1, 0.0
 inreach_fast.set_num_threads(2)
 rng = np.random.default_rng(1)
 a = rng.normal(size=(300, 64)).astype(np.float32)
 b = rng.normal(size=(2000, 64)).astype(np.float32)
 channel = rng.integers(0, 50, 300)
-def answers():
+def answers(backend):
     both = kernels.mutual_nearest(a, b, backend=backend)
     kept = kernels.filter_channels(a, channel, min_length=3, max_std=1.5, backend=backend)
     one = kernels.nearest(a, b, k=2, backend=backend)
     parts = (one.index, one.sq_distance, both.ab_index, both.ba_index, kept.keep, kept.sigma)
     return b"".join(x.tobytes() for x in parts)
-before = answers()
-children = []
-for _ in range(2):
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if answers() == before else 3)
-    children.append(child)
-codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-assert codes == [0, 0], codes
-assert answers() == before
+def survives_forks(backend):
+    before = answers(backend)
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if answers(backend) == before else 3)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0], (backend, codes)
+    assert answers(backend) == before
+if sys.argv[1] != "native":
+    survives_forks(sys.argv[1])
+else:
+    from inreach_fast import _core
+    from inreach_fast.kernels.cpu import native
+    for pruned in (False, True):
+        if pruned:
+            native._MIN_CAPTURED, native._MAX_PARTICIPATION = -1.0, float("inf")
+            native._MIN_BANK_ROWS, native._MIN_CALL_WORK = 1, 0.0
+        for isa in _core.isa_levels():
+            _core.set_isa(isa)
+            survives_forks("native")
 """
 
 
-@pytest.mark.engines(routes="none")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_use_after_fork(engine: Engine) -> None:
+@pytest.mark.parametrize("backend", sorted({engine.backend for engine in cpu_engines()}))
+def test_use_after_fork(backend: str) -> None:
+    """The compiled engine with each instruction set, by brute force and by bounds, one after another."""
     # In an interpreter of its own: this one has threads of other tests, and may be killed by a time limit.
     root = str(Path(inreach_fast.__file__).parents[1])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     done = subprocess.run(
-        [sys.executable, "-c", FORK, engine.backend, str(engine.isa), str(engine.pruned)],
+        [sys.executable, "-c", FORK, backend],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,

@@ -22,13 +22,14 @@ _core = pytest.importorskip("inreach_fast._core")
 
 # Each call takes minutes on the scalar instruction set: one that does not hear the signal returns, and says so.
 _CHILD = """
-import sys, time
+import signal, sys
 import numpy as np
 import inreach_fast
 from inreach_fast import _core, kernels
 from inreach_fast.kernels.basis import Basis
 from inreach_fast.kernels.cpu import native
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 rng = np.random.default_rng(0)
 
 def structured(count, dim=256):
