@@ -177,3 +177,11 @@ class DescriptorsNeededError(GrowthError):
 
 class NotFittedError(InReachError, RuntimeError, AttributeError):
     """The model is not fitted; call `fit` or `load` first."""
+
+
+class PixelRangeWarning(UserWarning):
+    """16-bit samples use a small part of their range; give ``bit_depth`` if the camera has fewer bits."""
+
+
+class PassedOverWarning(UserWarning):
+    """Entries of a folder are no images, or lie in sub-folders, and are passed over."""

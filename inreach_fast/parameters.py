@@ -72,6 +72,7 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "min_channel_length": (0, 1_000_000_000),
     "threshold_images": (2, 1_000_000),
     "batch_size": (1, 65536),
+    "max_pixels": (1, 2**40),
     "neighbourhood": (1, 15),
     "grid_stride": (1, 64),
     "pca_dim": (1, 65536),
@@ -87,6 +88,9 @@ _REAL: Final[dict[str, bool]] = {
     "smoothing_sigma": True,
 }
 _LEAST_SIDE, _GREATEST_SIDE = 8, 16384
+_PAPER_SIDE = 224  # image_size for which the presets' resize is given
+
+BIT_DEPTHS: Final = ("auto", 8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,12 @@ class Parameters:
             descriptors that the caller gives.
         image_size: (height, width) in pixels of the network's input; one number means a square.
         resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
-            None resizes straight to ``image_size`` and crops nothing.
+            None resizes straight to ``image_size`` and crops nothing. Where a preset has a resize, another
+            ``image_size`` scales it in proportion, so that the same part of the image is seen.
+        bit_depth: bits in use of samples stored in more than 8: "auto", which takes what the file's format says (a
+            16-bit PNG: 16), or 8, 10, 12, 14 or 16 for cameras that use the lower bits of 16-bit files.
+            `images.pixels` has the whole conversion.
+        max_pixels: pixels of the largest image that is read; larger ones are refused before they are decoded.
         normalisation: None (the backbone's own), "imagenet" (RGB) or "reference" (BGR order under RGB's
             statistics, as the authors' program has it).
         position: position channels (S.D): "auto" asks the transpose test, "always", "never".
@@ -152,6 +161,8 @@ class Parameters:
     pca_dim: int | None = None
     image_size: tuple[int, int] = (224, 224)
     resize: tuple[int, int] | None = None
+    bit_depth: int | str = "auto"
+    max_pixels: int = 178_956_970
     normalisation: str | None = None
     position: str = "auto"
     position_weight: float = 5.0
@@ -189,6 +200,7 @@ class Parameters:
                 raise ParameterError(f"{name}: expected True or False, got {given[name]!r}")
         given |= {name: _text(name, given[name]) for name in ("backbone", "weights", "device", "backend")}
         given["depth"] = _depth(self.depth)
+        given["bit_depth"] = _bit_depth(self.bit_depth)
         if self.neighbourhood % 2 == 0:
             raise ParameterError(f"neighbourhood: expected an odd number, 1 to 15, got {self.neighbourhood}")
         if self.score == "reachability" and self.association != "all":
@@ -218,7 +230,13 @@ class Parameters:
         for name in changes:
             if name not in known:
                 raise ParameterError(f"{name}: no such parameter; the parameters are {', '.join(known)}")
-        return cls(**{**PRESETS[preset], **changes, "preset": preset})
+        given = {**PRESETS[preset], **changes, "preset": preset}
+        if given.get("resize") is not None and "resize" not in changes and "image_size" in changes:
+            given["resize"] = tuple(
+                round(side * wanted / _PAPER_SIDE)
+                for side, wanted in zip(given["resize"], _size("image_size", changes["image_size"]), strict=True)
+            )
+        return cls(**given)
 
     def with_changes(self, **changes: Any) -> Parameters:
         """A copy with some values changed, checked again."""
@@ -285,6 +303,13 @@ def _size(name: str, value: Any) -> tuple[int, int]:
             f"{name}: expected whole numbers of pixels from {_LEAST_SIDE} to {_GREATEST_SIDE}, got {value!r}"
         ) from None
     return h, w
+
+
+def _bit_depth(value: Any) -> int | str:
+    number = value if isinstance(value, str) or value is None else _whole("bit_depth", value, 8, 16)
+    if number not in BIT_DEPTHS:
+        raise ParameterError(f"bit_depth: expected one of {', '.join(map(repr, BIT_DEPTHS))}, got {value!r}")
+    return number
 
 
 def _depth(value: Any) -> int | str | tuple[str, ...]:

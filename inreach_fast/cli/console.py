@@ -10,11 +10,16 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import numpy as np
+
+from ..errors import PassedOverWarning, PixelRangeWarning
+
+OUR_WARNINGS = (PassedOverWarning, PixelRangeWarning)
 
 
 class Console:
@@ -73,6 +78,21 @@ class Console:
             log.removeHandler(handler)
             log.setLevel(before[0])
             log.propagate = before[1]
+
+    @contextmanager
+    def warning_notes(self) -> Iterator[None]:
+        """Print the package's warnings as notes."""
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+
+            def note(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+                if issubclass(category, OUR_WARNINGS):
+                    self.note(f"inreach: {message}")
+                else:
+                    show(message, category, *place, **options)
+
+            warnings.showwarning = note
+            yield
 
     def _write(self, stream: TextIO, text: str) -> None:
         if stream.isatty():

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(quiet=args.quiet, json_output=args.json, progress=args.progress)
     try:
         _set_threads(args.threads)
-        with console.log_notes():
+        with console.log_notes(), console.warning_notes():
             code: int | None = args.run(args, console)
         return exit_codes.SUCCESS if code is None else code
     except KeyboardInterrupt:

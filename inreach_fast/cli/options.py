@@ -15,7 +15,9 @@ from typing import Any
 
 from ..errors import ParameterError
 from ..executors import Executor, make_executor
+from ..images.folders import images_of
 from ..parameters import CHOICES, Parameters
+from .console import Console
 
 
 def positive_int(text: str) -> int:
@@ -50,6 +52,11 @@ def depth(text: str) -> int | str | tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("no depth is given; give 1 to 13, PC, reference, or level names a,b,c")
     return names
+
+
+def _bit_depth(text: str) -> int | str:
+    """argparse type: a whole number, or `auto`."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 PARAMETER_OPTIONS = tuple(field.name for field in fields(Parameters))
@@ -98,7 +105,13 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "images and network": {
         "image_size": ("size of the network's input, in pixels", size, "N|HxW"),
-        "resize": ("size before the centre is cropped to --image-size, in pixels", size, "N|HxW"),
+        "resize": (
+            "size before the centre is cropped to --image-size; a preset's follows --image-size in proportion",
+            size,
+            "N|HxW",
+        ),
+        "bit_depth": ("bits in use in 16-bit images: 8, 10, 12, 14, 16, or auto (the format's)", _bit_depth, "N"),
+        "max_pixels": ("pixels of the largest image that is read", positive_int, "N"),
         "backbone": (f"network: {_BACKBONES}", str, "NAME"),
         "weights": ("weights of the network", str, "official|random|PATH"),
         "depth": ("network levels: 1 to 13, PC (PatchCore's), reference, or level names a,b,c", depth, "LEVELS"),
@@ -164,6 +177,14 @@ def add_folder(parser: argparse.ArgumentParser, what: str = "training images; de
     add_reading(parser)
 
 
+def images_in(args: argparse.Namespace, folder: Path, console: Console) -> list[Path]:
+    """The images of a folder; what is passed over there is noted."""
+    found = images_of(folder, recursive=args.recursive)
+    if words := found.passed_over():
+        console.note(f"inreach: {folder}: passed over: {words}")
+    return found.images
+
+
 def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recursive", action="store_true", help="include sub-folders")
     parser.add_argument("--skip-bad", action="store_true", help="report and skip images that cannot be read")
@@ -180,6 +201,7 @@ def add_model_overrides(parser: argparse.ArgumentParser) -> None:
     add("--backbone", metavar="NAME", help=f"the model's network, if it moved: {_BACKBONES} (default: the model's)")
     add("--weights", type=Path, metavar="PATH", help="weights file, if it moved (default: the model's)")
     add("--device", metavar="NAME", help="torch device of the network (default: the model's)")
+    add("--max-pixels", type=positive_int, metavar="N", help="pixels of the largest image (default: the model's)")
     add_backend(parser)
 
 
@@ -189,7 +211,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def model_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("backbone", "weights", "device", "backend")}
+    return {name: getattr(args, name) for name in ("backbone", "weights", "device", "backend", "max_pixels")}
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:

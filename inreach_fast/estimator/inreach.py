@@ -36,9 +36,10 @@ from ..fit.plan import FitPlan, plan_fit
 from ..fit.report import FitReport
 from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
+from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
-from ..images.source import ImageSource, image_numbers, open_images
+from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
 from ..method.nominal_model import NominalModel
@@ -193,6 +194,14 @@ class InReaCh:
         return Geometry(p.image_size, None) if p.resize is None else Geometry(p.resize, p.image_size)
 
     @property
+    def pixel_rule(self) -> PixelRule:
+        """How samples of an image become 8-bit pixels."""
+        return PixelRule(self.parameters.bit_depth, self.parameters.max_pixels)
+
+    def _open(self, images: Any) -> ImageSource:
+        return open_images(images, rule=self.pixel_rule)
+
+    @property
     def backbone(self) -> Backbone:
         """The network, loaded on first use; errors as for `prepare`."""
         return self._network.get(self.parameters)
@@ -213,7 +222,7 @@ class InReaCh:
             EmptyFolderError, TooFewImagesError, ImageError (no image can be read), NonFiniteError, ParameterError,
             MemoryLimitError (the fit would refuse the limit).
         """
-        return plan_fit(self._context(self._workspace(), progress, seeds=seeds), open_images(images))
+        return plan_fit(self._context(self._workspace(), progress, seeds=seeds), self._open(images))
 
     def fit(
         self,
@@ -229,8 +238,10 @@ class InReaCh:
         """Finds the nominal patches of unsorted training images (paper, section 3); returns self.
 
         Args:
-            images: a folder; a list of paths or of images (uint8 (H, W, 3) or (H, W), PIL images, tensors
-                (C, H, W)); an array (N, H, W, 3); or a torch Dataset. Sizes may differ: all are resized.
+            images: a folder; a list of images (paths, bytes of files, file objects, PIL images, arrays or tensors
+                (H, W), (H, W, C) or (C, H, W)); an array (N, H, W, 3); a torch Dataset, whose items are images,
+                (image, ...) or {"image": image}; or a DataLoader. Sizes may differ: all are resized. The module
+                `images.pixels` says how samples become 8-bit RGB, the same for every form.
             seeds: the seed images, by number in ``images`` or by name; None: ``assoc_depth`` images, chosen by
                 ``seed_selection``.
             skip_bad: skip images that cannot be read, and count them in ``report_["skipped"]``, instead of raising
@@ -252,7 +263,7 @@ class InReaCh:
         """
         if resume and spool is None:
             raise ParameterError("resume: no spool to resume from; give spool=DIR")
-        source = open_images(images)
+        source = self._open(images)
         self._network.release()
         context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
         return self._fit_images(context, source, keep_spool=keep_spool)
@@ -391,7 +402,7 @@ class InReaCh:
         """
         current, _ = self._growable("partial_fit", descriptors=False)
         refit |= self.parameters.association == "all"  # every patch changes with each image
-        source = open_images(images)
+        source = self._open(images)
         with closing(self._workspace()) as workspace:
             context = self._context(workspace, progress, skip_bad=skip_bad)
             if not refit:
@@ -543,9 +554,9 @@ class InReaCh:
         either it is complete.
 
         Args:
-            images: one image (path, uint8 (H, W, 3) or (H, W) array, PIL image, tensor (C, H, W)), or a batch
-                (list of them, array (B, H, W, 3), folder, Dataset). An image's result is the same, to the
-                bit, alone and in any batch.
+            images: one image (path, bytes of a file, file object, PIL image, array or tensor (H, W), (H, W, C) or
+                (C, H, W), or {"image": image}), or a batch (list of them, array (B, H, W, 3), folder, Dataset,
+                DataLoader). An image's result is the same, to the bit, alone, in any batch and in any form.
             threshold: used for the verdict instead of ``threshold_``; the search stops as soon as the verdict is
                 certain. The verdict is always that of the complete search.
             budget_ms: milliseconds that each image may take from the call on (in a batch, from the start of its
@@ -568,7 +579,7 @@ class InReaCh:
         predictor = self._ready(images=True)
         if is_single_image(images):
             return predictor.predict([("the image", images)], limits, decision, begun)[0]
-        return stacked(predictor.predict(open_images(images), limits, decision, begun))
+        return stacked(predictor.predict(self._open(images), limits, decision, begun))
 
     def predict_stream(
         self, images: Iterable[Any], *, threshold: float | None = None, budget_ms: float | None = None, ahead: int = 2
@@ -595,9 +606,9 @@ class InReaCh:
             raise ParameterError("images: one image is given; predict takes it, and predict_stream takes several")
         source: Iterable[tuple[str, Any]]
         if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
-            source = open_images(images)
+            source = self._open(images)
         else:
-            source = ((f"image {i} of the stream", image) for i, image in enumerate(images))
+            source = ((f"image {i} of the stream", image) for i, image in enumerate(single_images(images)))
         return self._ready(images=True).stream(source, limits, decision, int(ahead))
 
     def score_descriptors(
@@ -648,7 +659,9 @@ class InReaCh:
             scored = np.searchsorted(state.threshold_images, first[place])
             return np.array(state.threshold_scores[scored], dtype=np.float32)
         predictor = self._ready()
-        rows_of = training_rows(state, images, self.geometry, lambda x: predictor.describe(x, "float32"))
+        rows_of = training_rows(
+            state, images, self.pixel_rule, self.geometry, lambda x: predictor.describe(x, "float32")
+        )
         out = np.empty(len(first), dtype=np.float32)
         for i, number in enumerate(first.tolist()):
             out[i] = leave_one_out_score(predictor.scorer, rows_of(number), number, self.grid_, self.parameters)
@@ -784,6 +797,7 @@ class InReaCh:
         weights: str | os.PathLike[str] | None = None,
         device: str | None = None,
         backend: str | None = None,
+        max_pixels: int | None = None,
         verify: bool = True,
     ) -> Self:
         """Reads a saved model; its patches stay on disk, memory-mapped.
@@ -799,6 +813,7 @@ class InReaCh:
             weights: the weights file, if it is neither at its recorded path nor in the model's folder.
             device: torch device of the network, instead of the one it was fitted on.
             backend: kernel backend, instead of the one it was fitted with.
+            max_pixels: pixels of the largest image that is read, instead of the fit's.
             verify: check the whole file's sha256, which reads it once. Without it loading takes a moment however large
                 the model is, and an altered file is not detected.
 
@@ -827,7 +842,7 @@ class InReaCh:
                 self._network = NetworkHolder.from_json(meta["backbone"], folder, backbone, weights, name)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
-        changes = {name: value for name, value in (("device", device), ("backend", backend)) if value is not None}
-        self.parameters = parameters.with_changes(**changes)
+        changes = {"device": device, "backend": backend, "max_pixels": max_pixels}
+        self.parameters = parameters.with_changes(**{n: v for n, v in changes.items() if v is not None})
         check_unchanged(self.nominal_.patches)  # the small arrays were copied
         return self

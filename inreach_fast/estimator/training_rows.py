@@ -11,6 +11,7 @@ import numpy as np
 from ..array_types import FloatArray, UInt8Array
 from ..errors import DescriptorsNeededError, MixedSizesError, ParameterError
 from ..images.alignment import rotate
+from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.source import open_images
 from ..method.descriptors import check_descriptors
@@ -51,14 +52,18 @@ def every_row(state: FittedState) -> FloatArray:
 
 
 def training_rows(
-    state: FittedState, images: Any, geometry: Geometry, describe: Callable[[UInt8Array], list[FloatArray]]
+    state: FittedState,
+    images: Any,
+    rule: PixelRule,
+    geometry: Geometry,
+    describe: Callable[[UInt8Array], list[FloatArray]],
 ) -> Callable[[int], FloatArray]:
     """Returns the descriptors, (P, D), of training image i; ``images``: as in `InReaCh.training_scores`.
 
-    ``geometry`` makes network inputs of images, and ``describe`` descriptors of these (B, H, W, 3).
+    ``rule`` and ``geometry`` make network inputs of images, and ``describe`` descriptors of these (B, H, W, 3).
     """
     if not state.from_descriptors:
-        read = _training_inputs(state, images, geometry)
+        read = _training_inputs(state, images, rule, geometry)
         angles = np.zeros(state.n_images, np.int64) if state.alignment is None else state.alignment.angles
         return lambda i: describe(rotate(read(i), int(angles[i]))[None])[0]
     if images is not None:
@@ -75,7 +80,9 @@ def training_rows(
     return kept
 
 
-def _training_inputs(state: FittedState, images: Any, geometry: Geometry) -> Callable[[int], UInt8Array]:
+def _training_inputs(
+    state: FittedState, images: Any, rule: PixelRule, geometry: Geometry
+) -> Callable[[int], UInt8Array]:
     """Returns the network input, uint8 (H, W, 3), of training image i."""
     if images is None:
         inputs = None if state.growth is None else state.growth.inputs
@@ -84,7 +91,7 @@ def _training_inputs(state: FittedState, images: Any, geometry: Geometry) -> Cal
                 "images: a model that was compressed or saved with final=True keeps no training images; give them"
             )
         return lambda i: np.array(inputs[i])
-    source = open_images(images)
+    source = open_images(images, rule=rule)
     used = list(range(state.n_images))
     if len(source) != state.n_images:
         place = {name: i for i, name in enumerate(source.names)}

@@ -49,7 +49,7 @@ def disagreement(model: Any, images: Iterable[Any], precision: str = "float16") 
     """
     if precision == "float32":
         raise ParameterError("precision: float32 is the reference; give 'float16' or 'bfloat16'")
-    source = open_images(images if hasattr(images, "__getitem__") or isinstance(images, str) else list(images))
+    source = open_images(images, rule=model.pixel_rule)
     before = model.precision
     verdicts = nearest = patches = 0
     score_change = patch_change = 0.0

@@ -16,6 +16,7 @@ from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import NonFiniteError
 from ..images.alignment import Alignment, rotate_map_back
+from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
@@ -203,7 +204,7 @@ class Predictor:
 
     def read(self, name: str, image: Any) -> NetworkInput:
         """An image in any form that `as_image` takes, as the network sees it."""
-        array = as_image(image, name)
+        array = as_image(image, name, PixelRule(self.parameters.bit_depth, self.parameters.max_pixels))
         pixels, degrees = self.geometry.apply(array), 0
         if self.alignment is not None:
             pixels, degrees = self.alignment.apply(pixels)

@@ -68,7 +68,5 @@ def test_too_few_tokens_are_refused() -> None:
     module = Transformer(prefix=0)
     module.patch_embed.forward = lambda x: torch.zeros(len(x), 3, 4)  # type: ignore[method-assign]
     backbone = Backbone.from_module(module, ["blocks.0"])
-    with pytest.raises(
-        BackboneError, match=r"level 'blocks.0' has 3 tokens and the input 2 x 2 patches"
-    ):
+    with pytest.raises(BackboneError, match=r"level 'blocks.0' has 3 tokens and the input 2 x 2 patches"):
         backbone.extract(np.zeros((1, 16, 16, 3), np.uint8))

@@ -12,7 +12,7 @@ from inreach_fast.errors import DataError, EmptyFolderError, ImageError, MixedSi
 from inreach_fast.images.reading import as_image
 from inreach_fast.images.source import open_images
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 5, 6, 3), dtype=np.uint8)
 
 
 class Set(torch.utils.data.Dataset[Any]):
@@ -57,7 +57,7 @@ def test_every_form_gives_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_grey_becomes_three_channels() -> None:
-    grey = np.tile(PIXELS[..., 0], 2)
+    grey = np.tile(PIXELS[..., 0], (2, 1, 2))
     assert np.array_equal(open_images(grey).load(1), np.repeat(grey[1][:, :, None], 3, axis=2))
     assert np.array_equal(as_image(torch.from_numpy(grey[0])), np.repeat(grey[0][:, :, None], 3, axis=2))
 
@@ -69,7 +69,7 @@ def test_grey_becomes_three_channels() -> None:
         (np.zeros((0, 4, 4, 3), np.uint8), EmptyFolderError, "no image"),
         (3, ParameterError, "int"),
         (np.zeros(5, np.uint8), ParameterError, r"shape \(5,\)"),
-        (PIXELS[0], ParameterError, r"one image of shape \(5, 4, 3\)"),
+        (PIXELS[0], ParameterError, r"one image of shape \(5, 6, 3\)"),
         (np.zeros((9, 9, 4), np.uint8), ParameterError, "one image"),
         (torch.zeros(3, 9, 9), ParameterError, r"one image of shape \(3, 9, 9\)"),
         ([PIXELS[0], PIXELS[1].astype(np.uint16)], MixedSizesError, "dtypes"),

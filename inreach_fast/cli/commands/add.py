@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from ...estimator import InReaCh
-from ...images.reading import list_images
 from .. import options
 from ..console import Console, format_number
 from ..outputs import require_writable
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     begin = time.perf_counter()
     model = load_growing(args)
     skipped, before = len(model.report_["skipped_names"]), model.n_images_
-    paths = list_images(args.folder, recursive=args.recursive)
+    paths = options.images_in(args, args.folder, console)
     model.executor = options.executor_of(args)
     model.partial_fit(paths, skip_bad=args.skip_bad, refit=args.refit, progress=console.progress)
     note_skipped(console, model.report_["skipped_names"][skipped:])

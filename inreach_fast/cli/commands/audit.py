@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         names = OutputNames([Path(row["file"]) for row in top])
         for number, row in enumerate(top, start=1):
             path = Path(row["file"])
-            image = read_image(path)
+            image = read_image(path, model.pixel_rule)
             anomaly_map = model.training_map(row["image"], image)
             inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
             remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...errors import NoChannelsError, NonFiniteError
 from ...estimator import InReaCh
-from ...images.reading import list_images
 from .. import options
 from ..console import Console, format_number, format_seconds
 from ..outputs import require_writable
@@ -77,7 +76,7 @@ def fit_folder(args: argparse.Namespace, console: Console, **spooling: Any) -> I
     """The model fitted to the folder of the options; reports the images that were skipped."""
     limit = getattr(args, "memory_limit", None)
     model = InReaCh(memory_limit=limit, executor=options.executor_of(args), **options.parameters_of(args))
-    paths = list_images(args.folder, recursive=args.recursive)
+    paths = options.images_in(args, args.folder, console)
     model.fit(paths, skip_bad=args.skip_bad, progress=console.progress, **spooling)
     note_skipped(console, model.report_["skipped_names"])
     return model

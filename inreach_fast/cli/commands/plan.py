@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from ...estimator import InReaCh
-from ...images.reading import list_images
 from .. import options
 from ..console import Console
 
@@ -21,6 +20,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     model = InReaCh(memory_limit=args.memory_limit, **options.parameters_of(args))
-    plan = model.plan(list_images(args.folder, recursive=args.recursive), progress=console.progress)
+    plan = model.plan(options.images_in(args, args.folder, console), progress=console.progress)
     console.record({"folder": args.folder, "parameters": model.parameters.as_dict(), **plan.as_dict()})
     console.result(str(plan))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, ImageError
 from ...estimator import InReaCh
-from ...images.reading import list_images, read_image
+from ...images.reading import read_image
 from ...predict.bounded_search import Limits
 from .. import options
 from ..console import Console, format_number, format_seconds
@@ -45,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     limited = Limits.of(args.threshold, args.budget_ms) != Limits()
-    paths = expand(args.images, recursive=args.recursive)
+    paths = expand(args, console)
     names = OutputNames(paths)
     # Names and folders are checked before the first image, not after an hour.
     files = {path: _outputs(args, names, path) for path in paths}
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for number, path in enumerate(paths, start=1):
         start = time.perf_counter()
         try:
-            image = read_image(path)
+            image = read_image(path, model.pixel_rule)
         except ImageError as error:
             if not args.skip_bad:
                 raise
@@ -107,9 +106,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return ANOMALY if args.fail_on_anomaly and anomalous else SUCCESS
 
 
-def expand(inputs: Iterable[Path], *, recursive: bool) -> list[Path]:
+def expand(args: argparse.Namespace, console: Console) -> list[Path]:
     """Files, and the images of folders; a file that is named twice is inspected once."""
-    found = (list_images(item, recursive=recursive) if item.is_dir() else [item] for item in inputs)
+    found = (options.images_in(args, item, console) if item.is_dir() else [item] for item in args.images)
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
