@@ -51,6 +51,8 @@ _UNSAVED: Final[dict[str, Any]] = {
     "witnesses": 1,
     "grid_stride": 1,
     "pca_dim": None,
+    "bit_depth": "auto",
+    "max_pixels": 178_956_970,
 }
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {

@@ -83,8 +83,12 @@ def _bits(values: Any) -> list[int]:
 def _write() -> None:
     FOLDER.mkdir(exist_ok=True)
     common: dict[str, Any] = {"min_channel_length": 2, "threshold_images": 5, "smoothing_sigma": 1.0}
-    of_images = InReaCh(backbone=network(), image_size=32, dim=8, **common).fit(pictures(0, 8), seeds=[0, 2, 5])
-    of_rows = InReaCh(image_size=(30, 25), **common).fit_descriptors(descriptors(0, 8), GRID, seeds=[0, 2, 5])
+    of_images = InReaCh("channels", backbone=network(), image_size=32, dim=8, **common).fit(
+        pictures(0, 8), seeds=[0, 2, 5]
+    )
+    of_rows = InReaCh("channels", image_size=(30, 25), **common).fit_descriptors(
+        descriptors(0, 8), GRID, seeds=[0, 2, 5]
+    )
     of_images.save(FOLDER / IMAGES)
     of_images.save(FOLDER / FINAL, final=True)
     of_rows.save(FOLDER / DESCRIPTORS)

@@ -30,4 +30,4 @@ def small_model() -> InReaCh:
     base = rng.integers(0, 255, (40, 40, 3))
     images = [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
     backbone = Backbone.from_module(Small(), ["first", "second"])
-    return InReaCh(backbone=backbone, image_size=32, dim=16, assoc_depth=3).fit(images)
+    return InReaCh("channels", backbone=backbone, image_size=32, dim=16, assoc_depth=3).fit(images)

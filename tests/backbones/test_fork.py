@@ -58,7 +58,7 @@ assert in_child(lambda: list(model.predict_stream(images))) == 7
 assert in_child(lambda: model.partial_fit(images[8:])) == 7
 assert in_child(lambda: model.backbone.extract(images[8][None])) == 7
 assert in_child(lambda: tiny_backbone()) == 7
-assert in_child(lambda: InReaCh(backbone="efficientnet_lite2", weights="random").backbone) == 7
+assert in_child(lambda: InReaCh("channels", backbone="efficientnet_lite2", weights="random").backbone) == 7
 assert in_child(lambda: InReaCh.load(path)) == 0
 assert in_child(lambda: model.score_descriptors(model.nominal_.patches[:64])) == 0
 assert in_child(predicts_with_one_thread) == 0

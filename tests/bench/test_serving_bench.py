@@ -23,7 +23,7 @@ GRID = (6, 6)
 
 @pytest.fixture(scope="module")
 def model() -> InReaCh:
-    return InReaCh(image_size=24, assoc_depth=3).fit_descriptors(shared_patches(8, 36, 8, seed=5), GRID)
+    return InReaCh("channels", image_size=24, assoc_depth=3).fit_descriptors(shared_patches(8, 36, 8, seed=5), GRID)
 
 
 def images() -> list[Any]:

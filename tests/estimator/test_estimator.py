@@ -62,7 +62,7 @@ def same_model(a: InReaCh, b: InReaCh) -> bool:
 def test_a_whole_fit_is_the_references(backend: str, pairs: str) -> None:
     x = shared_patches(8, 16, 12)
     parameters: dict[str, Any] = {"assoc_pairs": pairs, "assoc_depth": 3, "image_size": 16, "random_state": 5}
-    model = InReaCh(backend=backend, **parameters).fit_descriptors(x, (4, 4))
+    model = InReaCh("channels", backend=backend, **parameters).fit_descriptors(x, (4, 4))
     digests = stacked_digests([array_digest(image) for image in x])
     arrangement = Arrangement.of(digests, order_of(model.parameters))
     seeds, first = choose_seeds(arrangement, digests, 3, "random", 5), arrangement.first
@@ -95,7 +95,7 @@ def test_a_whole_fit_is_the_references(backend: str, pairs: str) -> None:
 
 def test_provenance_leads_back_to_the_descriptor() -> None:
     x = shared_patches(8, 16, 12)
-    model = InReaCh(image_size=16).fit_descriptors(x, (4, 4))
+    model = InReaCh("channels", image_size=16).fit_descriptors(x, (4, 4))
     nominal = model.nominal_
     assert np.array_equal(x[nominal.image_index, nominal.patch_index], nominal.patches)
     found = model.score_descriptors(nominal.patches[:16]).nearest.ravel()
@@ -157,7 +157,7 @@ def test_filters_can_be_switched_off() -> None:
     x = shared_patches(6, 9, 8)
     sizes = [
         len(
-            InReaCh(image_size=9, span_filter=span, spread_filter=spread, assoc_depth=2)
+            InReaCh("channels", image_size=9, span_filter=span, spread_filter=spread, assoc_depth=2)
             .fit_descriptors(x, (3, 3))
             .nominal_
         )
@@ -230,7 +230,7 @@ def test_training_scores_of_few_and_of_all() -> None:
         model.training_scores(images[:5])
 
     x = shared_patches(8, 16, 12)
-    model = InReaCh(image_size=16, threshold_images=3).fit_descriptors(x, (4, 4))
+    model = InReaCh("channels", image_size=16, threshold_images=3).fit_descriptors(x, (4, 4))
     assert np.array_equal(model.training_scores(), model.training_scores(x))
     del x
     gc.collect()
@@ -260,10 +260,10 @@ def test_progress_and_report() -> None:
 
 def test_not_fitted() -> None:
     for call in (
-        lambda: InReaCh().predict(pictures(1)[0]),
-        lambda: InReaCh().save("m"),
-        lambda: InReaCh().training_scores(),
-        lambda: InReaCh().score_descriptors(np.zeros((1, 1), np.float32)),
+        lambda: InReaCh("channels").predict(pictures(1)[0]),
+        lambda: InReaCh("channels").save("m"),
+        lambda: InReaCh("channels").training_scores(),
+        lambda: InReaCh("channels").score_descriptors(np.zeros((1, 1), np.float32)),
     ):
         with pytest.raises(NotFittedError):
             call()
@@ -272,8 +272,8 @@ def test_not_fitted() -> None:
 def test_an_attribute_of_the_fit_says_what_it_needs() -> None:
     for name in ("nominal_", "threshold_", "report_"):
         with pytest.raises(NotFittedError, match=f"{name} is there after fit"):
-            getattr(InReaCh(), name)
-        assert not hasattr(InReaCh(), name)
+            getattr(InReaCh("channels"), name)
+        assert not hasattr(InReaCh("channels"), name)
     with pytest.raises(AttributeError, match="absent_"):
         estimator().fit(pictures(6)).absent_  # noqa: B018
 
@@ -281,7 +281,7 @@ def test_an_attribute_of_the_fit_says_what_it_needs() -> None:
 def test_pickle_and_copy_say_what_to_do_instead() -> None:
     for act in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"InReaCh\.load"):
-            act(InReaCh())
+            act(InReaCh("channels"))
 
 
 def test_bad_training_images(tmp_path: Path) -> None:
@@ -320,21 +320,21 @@ def test_a_broken_image_is_named_or_passed_over(tmp_path: Path) -> None:
 def test_bad_descriptors() -> None:
     x = shared_patches(4, 6, 3)
     with pytest.raises(ParameterError, match="grid"):
-        InReaCh().fit_descriptors(x, (2, 2))
+        InReaCh("channels").fit_descriptors(x, (2, 2))
     with pytest.raises(MixedSizesError):
-        InReaCh().fit_descriptors([x[0], x[1, :3]], (2, 3))
+        InReaCh("channels").fit_descriptors([x[0], x[1, :3]], (2, 3))
     with pytest.raises(TooFewImagesError):
-        InReaCh().fit_descriptors(x[:1], (2, 3))
+        InReaCh("channels").fit_descriptors(x[:1], (2, 3))
     with pytest.raises(DegenerateDataError):
-        InReaCh().fit_descriptors(np.repeat(x[:1], 4, axis=0), (2, 3))
-    model = InReaCh(image_size=12, min_channel_length=1).fit_descriptors(x, (2, 3))
+        InReaCh("channels").fit_descriptors(np.repeat(x[:1], 4, axis=0), (2, 3))
+    model = InReaCh("channels", image_size=12, min_channel_length=1).fit_descriptors(x, (2, 3))
     with pytest.raises(MixedSizesError):
         model.score_descriptors(x[:, :5])
     with pytest.raises(BackboneMismatchError, match="score_descriptors"):
         model.predict(pictures(1)[0])
     x[2, 3, 1] = np.inf
     with pytest.raises(NonFiniteError, match="image 2, patch 3"):
-        InReaCh().fit_descriptors(x, (2, 3))
+        InReaCh("channels").fit_descriptors(x, (2, 3))
     with pytest.raises(NonFiniteError, match="image 0, patch 3"):
         model.score_descriptors(x[2])
 
@@ -438,7 +438,7 @@ def test_weights_that_moved_are_found_beside_the_model_or_given(tmp_path: Path) 
 
 def test_a_model_of_descriptors_needs_no_backbone(tmp_path: Path) -> None:
     x = shared_patches(8, 16, 12)
-    model = InReaCh(image_size=16).fit_descriptors(x, (4, 4))
+    model = InReaCh("channels", image_size=16).fit_descriptors(x, (4, 4))
     model.save(tmp_path / "model")
     loaded = InReaCh.load(tmp_path / "model")
     assert loaded.score_descriptors(x[0]).score == model.score_descriptors(x[0]).score
@@ -457,7 +457,7 @@ def test_a_file_with_parts_missing(tmp_path: Path) -> None:
 
 def traced_peak(x: NDArray[np.float32]) -> tuple[int, int]:
     """Bytes that fitting x takes at its peak, and those of the nominal patches."""
-    model = InReaCh(image_size=20, assoc_depth=2, min_channel_length=5)
+    model = InReaCh("channels", image_size=20, assoc_depth=2, min_channel_length=5)
     tracemalloc.start()
     model.fit_descriptors(x, (20, 20))
     peak = tracemalloc.get_traced_memory()[1]

@@ -49,8 +49,8 @@ def test_a_network_that_workers_rebuild(tmp_path: Path) -> None:
         "min_channel_length": 1,
     }
     pictures = small_fits.pictures(6)
-    here = InReaCh(**parameters).fit(pictures)
-    there = InReaCh(executor="processes:1", **parameters).fit(pictures)
+    here = InReaCh("channels", **parameters).fit(pictures)
+    there = InReaCh("channels", executor="processes:1", **parameters).fit(pictures)
     assert small_fits.saved(here, tmp_path) == small_fits.saved(there, tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_a_network_that_cannot_be_pickled_is_refused_before_anything_is_started(
     backbone = load_backbone("efficientnet_lite2", weights="random", depth=2)
     backbone.spec["rebuildable"] = False
     backbone._network.mine = lambda: None  # type: ignore[assignment]
-    model = InReaCh(backbone=backbone, image_size=48, dim=16, assoc_depth=2, executor="processes:1")
+    model = InReaCh("channels", backbone=backbone, image_size=48, dim=16, assoc_depth=2, executor="processes:1")
     with pytest.raises(ParameterError, match=r"^spec: a \w+ that cannot be sent.*executor='local'"):
         model.fit(small_fits.pictures(5))
 

@@ -38,7 +38,7 @@ def test_the_same_bytes_from_every_executor(executor: Any, tmp_path: Path) -> No
 
 
 def test_what_is_sent_can_be_rebuilt_without_the_network_itself() -> None:
-    model = InReaCh(backbone="efficientnet_lite2", weights="random", depth=2, image_size=32, dim=8)
+    model = InReaCh("channels", backbone="efficientnet_lite2", weights="random", depth=2, image_size=32, dim=8)
     seeds = np.zeros((1, 64, 8), np.float32)
     spec = ImageJob(
         seed_images=np.array([0]),
@@ -71,6 +71,6 @@ def test_errors_of_a_worker_name_the_image() -> None:
 
 def test_an_executor_that_is_none() -> None:
     with pytest.raises(ParameterError, match="executor"):
-        InReaCh(executor="nowhere at all")
+        InReaCh("channels", executor="nowhere at all")
     with pytest.raises(ParameterError, match="executor"):
-        InReaCh(executor=5)
+        InReaCh("channels", executor=5)

@@ -39,7 +39,7 @@ POOL = shared_patches(16, 9, 6, seed=3)
 
 def descriptor_model(**changes: Any) -> InReaCh:
     parameters: dict[str, Any] = {"image_size": 9, "assoc_depth": 2, "threshold_images": 3, "min_channel_length": 0}
-    return InReaCh(**{**parameters, **changes})
+    return InReaCh("channels", **{**parameters, **changes})
 
 
 def steps(data: st.DataObject, start: list[int], seeds: set[int], pool: int) -> list[tuple[str, list[int]]]:
@@ -316,7 +316,7 @@ def test_calls_that_fail_leave_the_model_as_it_was(tmp_path: Path) -> None:
         few.forget(2)
     with pytest.raises(TooFewImagesError):
         few.forget([0, 2])
-    for nothing in (lambda: InReaCh().partial_fit(IMAGES), lambda: InReaCh().forget(0)):
+    for nothing in (lambda: InReaCh("channels").partial_fit(IMAGES), lambda: InReaCh("channels").forget(0)):
         with pytest.raises(NotFittedError):
             nothing()
 

@@ -21,7 +21,7 @@ def peak_of(images: int, *, in_files: bool, max_std: float) -> tuple[int, int]:
     x = (part + 0.01 * rng.standard_normal((images, PATCHES, DIM))).astype(np.float32)
     limit = 24 * PATCHES * images + 40_000 if in_files else None
     settings = {"assoc_depth": 4, "min_channel_length": 2, "max_channel_std": max_std, "threshold_images": 2}
-    model = InReaCh(memory_limit=limit, **settings)
+    model = InReaCh("channels", memory_limit=limit, **settings)
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""``InReaCh(device="cuda")``: graphs, streams and precision, which only a GPU has."""
+"""`InReaCh` with ``device="cuda"``: graphs, streams and precision, which only a GPU has."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _images(count: int, seed: int = 0) -> list[Any]:
 @pytest.fixture
 def model(cuda: str) -> InReaCh:
     backbone = Backbone.from_module(Small(), ["first", "second"], device=cuda)
-    return InReaCh(backbone=backbone, device=cuda, image_size=64, dim=16, assoc_depth=3).fit(_images(8))
+    return InReaCh("channels", backbone=backbone, device=cuda, image_size=64, dim=16, assoc_depth=3).fit(_images(8))
 
 
 def _kernels_agree(model: InReaCh, images: list[Any]) -> None:
@@ -86,7 +86,7 @@ def test_a_stream_and_single_predictions_at_once(model: InReaCh) -> None:
 
 def test_scores_are_near_the_cpus(model: InReaCh) -> None:
     cpu = InReaCh(
-        backbone=Backbone.from_module(Small(), ["first", "second"]), image_size=64, dim=16, assoc_depth=3
+        "channels", backbone=Backbone.from_module(Small(), ["first", "second"]), image_size=64, dim=16, assoc_depth=3
     ).fit(_images(8))
     ours, theirs = (m.predict(_images(5, seed=3)).score for m in (model, cpu))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)

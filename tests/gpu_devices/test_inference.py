@@ -1,5 +1,5 @@
 """Image in, score out on a GPU: GPUs are the host executor, the network is torch's on the CPU, so that the whole way
-of `InReaCh(device="cuda")` runs but for torch.cuda (streams, graphs, page-locked memory)."""
+of `InReaCh` with ``device="cuda"`` runs but for torch.cuda (streams, graphs, page-locked memory)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> InReaCh:
     images = [np.clip(base + rng.integers(-9, 9, base.shape), 0, 255).astype(np.uint8) for _ in range(8)]
     backbone = Backbone.from_module(Small(), ["first", "second"], normalisation="reference")
     return InReaCh(
-        backbone=backbone, image_size=32, dim=16, assoc_depth=3, position=request.param, smoothing_sigma=2.0
+        "channels", backbone=backbone, image_size=32, dim=16, assoc_depth=3, position=request.param, smoothing_sigma=2.0
     ).fit(images)
 
 

@@ -300,7 +300,7 @@ def test_arguments_that_are_none(arguments: dict[str, Any], match: str) -> None:
 @pytest.fixture(scope="module", params=["squared_l2", "l2"])
 def model(request: pytest.FixtureRequest) -> InReaCh:
     x = shared_patches(10, 36, 8, seed=5)
-    return InReaCh(image_size=24, smoothing_sigma=1.5, distance=request.param).fit_descriptors(x, (6, 6))
+    return InReaCh("channels", image_size=24, smoothing_sigma=1.5, distance=request.param).fit_descriptors(x, (6, 6))
 
 
 def test_scores_grow_by_no_more_than_is_said(model: InReaCh) -> None:
@@ -322,7 +322,7 @@ def test_scores_grow_by_no_more_than_is_said(model: InReaCh) -> None:
 
 def test_training_scores_are_the_compressed_models_own() -> None:
     x = shared_patches(10, 36, 8, seed=5)
-    model = InReaCh(image_size=24).fit_descriptors(x, (6, 6))
+    model = InReaCh("channels", image_size=24).fit_descriptors(x, (6, 6))
     small = model.compress(2.0)
     assert (small.training_scores() > model.training_scores()).any()
     assert np.array_equal(small.training_scores(), small.training_scores(x))
@@ -363,8 +363,8 @@ def test_a_garbled_record_is_a_corrupt_model(model: InReaCh, tmp_path: Path, gar
 
 def test_a_score_without_the_guarantee_and_no_fit() -> None:
     x = shared_patches(6, 16, 8)
-    other = InReaCh(image_size=16, score="mahalanobis").fit_descriptors(x, (4, 4))
+    other = InReaCh("channels", image_size=16, score="mahalanobis").fit_descriptors(x, (4, 4))
     with pytest.raises(ParameterError, match="mahalanobis"):
         other.compress(0.1)
     with pytest.raises(NotFittedError):
-        InReaCh().compress(0.1)
+        InReaCh("channels").compress(0.1)

@@ -39,7 +39,7 @@ fuzz = settings(
 def fitted(**parameters: Any) -> InReaCh:
     x = shared_patches(6, PATCHES, 8, seed=1)
     settled: dict[str, Any] = {"image_size": (48, 56), "smoothing_sigma": 3.0, "assoc_depth": 3, **parameters}
-    return InReaCh(**settled).fit_descriptors(x, GRID)
+    return InReaCh("channels", **settled).fit_descriptors(x, GRID)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_a_threshold_that_is_the_score_itself(monkeypatch: pytest.MonkeyPatch, d
 @pytest.mark.parametrize("magnitude", [1e-30, 1e18, 1e30])
 def test_distances_at_the_ends_of_float32(magnitude: float) -> None:
     x = (shared_patches(6, PATCHES, 8, seed=1) * magnitude).astype(np.float32)
-    model = InReaCh(image_size=(48, 56), smoothing_sigma=3.0, assoc_depth=3).fit_descriptors(x, GRID)
+    model = InReaCh("channels", image_size=(48, 56), smoothing_sigma=3.0, assoc_depth=3).fit_descriptors(x, GRID)
     rows = (image(2, defect=3.0) * magnitude).astype(np.float32)
     plain = model.score_descriptors(rows)
     for limits in ({"threshold": plain.score}, {"threshold": plain.score / 2}, {"budget_ms": 1e-6}, {"budget_ms": 6e4}):
@@ -297,7 +297,9 @@ def of_images() -> InReaCh:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 4, stride=4), torch.nn.ReLU())
     backbone = Backbone.from_module(module, levels=["1"], name="tiny")
-    return InReaCh(backbone=backbone, image_size=32, dim=16, assoc_depth=2, smoothing_sigma=1.0).fit(pictures(10))
+    return InReaCh("channels", backbone=backbone, image_size=32, dim=16, assoc_depth=2, smoothing_sigma=1.0).fit(
+        pictures(10)
+    )
 
 
 def test_images_have_the_limits_of_descriptors(of_images: InReaCh, monkeypatch: pytest.MonkeyPatch) -> None:

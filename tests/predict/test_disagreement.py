@@ -41,7 +41,7 @@ def test_a_half_changes_scores_a_little_and_says_how_much(model: InReaCh) -> Non
 
 def test_what_is_no_precision_is_told(model: InReaCh) -> None:
     with pytest.raises(errors.ParameterError, match="precision"):
-        InReaCh(precision="int8")
+        InReaCh("channels", precision="int8")
     with pytest.raises(errors.ParameterError, match="precision"):
         disagreement(model, _images(), "float32")
     with pytest.raises(errors.ParameterError, match="precision"):

@@ -73,7 +73,7 @@ def test_bad_arguments_are_told_at_once(model: InReaCh) -> None:
     with pytest.raises(errors.ParameterError, match="threshold"):
         model.predict_stream([], threshold=float("nan"))
     with pytest.raises(errors.NotFittedError):
-        InReaCh().predict_stream([])
+        InReaCh("channels").predict_stream([])
 
 
 def test_reading_goes_ahead_and_no_further() -> None:

@@ -19,7 +19,7 @@ X = shared_patches(12, 100, 40, spread=0.3)
 
 @pytest.fixture(scope="module")
 def model() -> InReaCh:
-    return InReaCh(image_size=10, assoc_depth=3, threshold_images=4).fit_descriptors(X, (10, 10))
+    return InReaCh("channels", image_size=10, assoc_depth=3, threshold_images=4).fit_descriptors(X, (10, 10))
 
 
 def never(*_: Any, **__: Any) -> Any:
