@@ -62,6 +62,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "association": ("seeds", "all"),
     "seed_selection": ("random", "first"),
     "assoc_pairs": ("all", "later"),
+    "spread_rule": ("about_mean", "literal"),
     "score": ("nearest", "mahalanobis", "patchcore", "reachability"),
     "distance": ("squared_l2", "l2"),
     "normalisation": (None, "imagenet", "reference"),

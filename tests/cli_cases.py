@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 # A seeded, untrained network at a small size: seconds, and the same on every machine.
-FAST = ("--backbone", "efficientnet_lite2", "--weights", "random", "--depth", "3", "--image-size", "48",
+FAST = ("--preset", "channels", "--backbone", "efficientnet_lite2", "--weights", "random", "--depth", "3", "--image-size", "48",
         "--dim", "32", "--min-channel-length", "1", "--assoc-depth", "3")  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_a_value_that_is_not_allowed_is_named(name: str, value: Any) -> None:
 def test_unknown_names_and_presets() -> None:
     with pytest.raises(ParameterError, match=r"assoc_dept: no such parameter.*assoc_depth"):
         Parameters.from_preset(assoc_dept=3)
-    with pytest.raises(ParameterError, match=r"preset: expected one of 'default', 'paper', 'reference'"):
+    with pytest.raises(ParameterError, match=r"preset: expected one of 'default', 'channels', 'paper', 'reference'"):
         Parameters.from_preset("authors")
 
 

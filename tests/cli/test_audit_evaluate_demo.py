@@ -69,7 +69,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def test_evaluate(run: Run, labelled: Path, tmp_path: Path) -> None:
-    fast = (*FAST, "--resize", 56)
+    fast = (*FAST, "--preset", "paper", "--resize", 56)
     result = run(
         "evaluate", labelled, "--class", "all", *fast, "--shuffle", "0,1", "--json",
         "--csv", tmp_path / "e.csv", "--json-file", tmp_path / "e.json", "--cache", tmp_path / "cache",

@@ -5,14 +5,14 @@ import pytest
 import reference
 
 from inreach_fast.errors import MixedSizesError, NonFiniteError, ParameterError
-from inreach_fast.method.descriptors import append_positions, check_descriptors, position_channels
+from inreach_fast.method.descriptors import DescriptorSpace, check_descriptors, position_channels
 
 
 def test_positions_are_the_references() -> None:
     x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
-    got = append_positions(x, position_channels((2, 3), 5.0))
+    got = DescriptorSpace(positions=position_channels((2, 3), 5.0))(x)
     assert np.array_equal(got, reference.embed_position(x, (2, 3), 5.0).astype(np.float32))
-    assert append_positions(x, None) is x
+    assert DescriptorSpace()(x) is x
 
 
 def test_descriptors_are_checked_and_not_copied() -> None:
