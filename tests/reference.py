@@ -287,11 +287,7 @@ class Nominal(NamedTuple):
 
 
 def nominal_patches(
-    x: ArrayLike,
-    members: Members,
-    min_length: int | None = 3,
-    max_std: float | None = 5.0,
-    about_mean: bool = False,
+    x: ArrayLike, members: Members, min_length: int | None = 3, max_std: float | None = 5.0, about_mean: bool = False
 ) -> Nominal:
     """Section 5: the members of all living channels of (N, P, D) descriptors.
 

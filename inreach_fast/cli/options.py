@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ParameterError
 from ..executors import Executor, make_executor
-from ..parameters import CHOICES, Parameters
+from ..parameters import CHOICES, Parameters, real_number
 
 
 def positive_int(text: str) -> int:
@@ -23,6 +23,14 @@ def positive_int(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def number_from_0(text: str) -> float:
+    """argparse type: a finite number of at least 0."""
+    try:
+        return real_number("value", float(text), zero=True)
+    except ValueError:  # and its subclass ParameterError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0") from None
 
 
 def size(text: str) -> int | tuple[int, int]:
@@ -61,8 +69,8 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "span_filter": ("drop channels with too few members",),
         "spread_filter": ("drop members that are far from their channel's mean",),
         "spread_rule": (
-            "what that distance is compared with: the channel's mean distance and --max-channel-std standard deviations "
-            "more, or those alone (paper), which drops even channels",
+            "what that distance is compared with: the channel's mean distance plus --max-channel-std standard "
+            "deviations, or these alone (paper), which drops even channels",
         ),
         "min_channel_length": ("keep channels with more members than this", int, "N"),
         "max_channel_std": ("largest distance of a member from its channel's mean, in standard deviations", float, "X"),

@@ -82,7 +82,7 @@ def build_model(
             scores[k] = image_score(anomaly_map(values.reshape(grid), p.image_size, p.smoothing_sigma))
             unexplained[k] = unexplained_share(of_image, values, p)
             context.progress("threshold", k + 1, len(sampled))
-        report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained))
+        report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained, p, report.counts))
     growth = GrowthState(
         members=members,
         nominal=selection.nominal,
@@ -122,9 +122,7 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     return selection
 
 
-def _nominal_model(
-    members: Members, selection: Selection, patches: FloatArray, first: IndexArray
-) -> NominalModel:
+def _nominal_model(members: Members, selection: Selection, patches: FloatArray, first: IndexArray) -> NominalModel:
     """The model, with the number of the first image at each place, ``first``, int64 (M,)."""
     channel, where = selection.channel[selection.nominal], np.flatnonzero(selection.nominal)
     return NominalModel(
@@ -154,20 +152,14 @@ def _passing(context: FitContext, nominal: NominalModel) -> Sequence[Array]:
 
 
 def leave_one_out_score(
-    scorer: Scorer,
-    rows: FloatArray,
-    image: int,
-    grid: tuple[int, int],
-    parameters: Parameters,
+    scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
 ) -> float:
     """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
     values = leave_one_out_values(scorer, rows, image)
     return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
 
 
-def leave_one_out_values(
-    scorer: Scorer, rows: FloatArray, image: int, passing: Sequence[Array] = ()
-) -> FloatArray:
+def leave_one_out_values(scorer: Scorer, rows: FloatArray, image: int, passing: Sequence[Array] = ()) -> FloatArray:
     """Scores, float32 (P,), of a training image's patches, (P, D), against the nominal patches of the other images.
 
     For nominal patches on disk the pages that were read leave memory again, and so do those of the arrays ``passing``.
@@ -190,8 +182,8 @@ def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> fl
     """
     if p.score != "nearest":
         return float("nan")
-    left = values.astype(np.float64)
-    left = float((left if p.distance == "squared_l2" else left * left).sum())
+    distance = values.astype(np.float64)
+    left = float((distance if p.distance == "squared_l2" else distance * distance).sum())
     variance = float(np.square(rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)).sum())
     if variance == 0.0:
         return 0.0 if left == 0.0 else float("inf")

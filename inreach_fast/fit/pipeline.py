@@ -57,12 +57,7 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
         placed = PlacedInputs(inputs, arrangement)
         alignment, positions = decide_positions(placed, p, context.progress, reference=reference)
     training = FitData(
-        names=names,
-        digests=digests,
-        arrangement=arrangement,
-        positions=positions,
-        alignment=alignment,
-        inputs=inputs,
+        names=names, digests=digests, arrangement=arrangement, positions=positions, alignment=alignment, inputs=inputs
     )
     with report.stage("describe"):
         seed_rows, grid = describe_seeds(context, training, seed_images)

@@ -134,11 +134,6 @@ def decide_positions(
     """
     search = p.align == "auto" and p.position != "never"
     alignment = align_images(
-        inputs,
-        threshold=p.transpose_threshold,
-        search=search,
-        reference=reference,
-        known=known,
-        progress=progress,
+        inputs, threshold=p.transpose_threshold, search=search, reference=reference, known=known, progress=progress
     )
     return alignment, p.position == "always" or (p.position == "auto" and alignment.positions_consistent)

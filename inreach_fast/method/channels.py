@@ -134,9 +134,7 @@ class Members:
         rows = self.rows_of(images)
         place = np.full(len(self.counts), -1, dtype=np.int64)
         place[images] = np.arange(len(images))
-        return Members(
-            place[self.seed_images], self.patches, self.counts[images], self.patch[rows], self.joined[rows]
-        )
+        return Members(place[self.seed_images], self.patches, self.counts[images], self.patch[rows], self.joined[rows])
 
 
 @dataclass(frozen=True)
