@@ -213,7 +213,9 @@ def blobs(number: int) -> NDArray[np.uint8]:
 
 def test_shots_of_one_part_are_noticed() -> None:
     random = np.random.default_rng(0)
-    parts = [np.clip(128 + (blobs(0).astype(int) - 128) // 2 + (blobs(i).astype(int) - 128) // 2, 0, 255) for i in range(8)]
+    parts = [
+        np.clip(128 + (blobs(0).astype(int) - 128) // 2 + (blobs(i).astype(int) - 128) // 2, 0, 255) for i in range(8)
+    ]
     shots = [np.clip(part + random.normal(0, 1.5, part.shape), 0, 255).astype(np.uint8) for part in parts for _ in "ab"]
     model = estimator(min_channel_length=0, image_size=48).fit(shots)
     assert model.report_["copies"] == 0

@@ -21,7 +21,7 @@ threshold anew."""
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="model file; with VALUE, replaced when the new one is complete")
-    add("value", nargs="?", type=_value, metavar="VALUE", help='new threshold, or "auto" (default: show it)')
+    add("value", nargs="?", type=_value, metavar="VALUE", help='new threshold, or "auto"; without one it is shown')
     add("-o", "--output", type=Path, metavar="MODEL", help="model file to write (default: MODEL itself)")
 
 
