@@ -65,8 +65,8 @@ class Console:
 
     @contextmanager
     def log_notes(self) -> Iterator[None]:
-        """Print what the executors log (a cluster joined, a worker lost) as notes."""
-        log, handler = logging.getLogger("inreach_fast.executors"), logging.Handler()
+        """Print what the package logs (a warning about a model, a cluster joined, a worker lost) as notes."""
+        log, handler = logging.getLogger("inreach_fast"), logging.Handler()
         handler.emit = lambda record: self.note(f"inreach: {record.getMessage()}")  # type: ignore[method-assign]
         before = log.level, log.propagate
         log.addHandler(handler)

@@ -28,6 +28,7 @@ _COMMANDS = {
     "audit": "find the defects in a training folder",
     "evaluate": "run the paper's protocol on labelled data",
     "compress": "make a smaller model with bounded distances",
+    "threshold": "show or set a model's threshold",
     "info": "show what a model file holds",
     "backends": "list the kernel backends of this machine",
 }

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ParameterError
 from ..executors import Executor, make_executor
 from ..images.folders import images_of
-from ..parameters import CHOICES, Parameters
+from ..parameters import CHOICES, Parameters, real_number
 from .console import Console
 
 
@@ -30,6 +30,14 @@ def positive_int(text: str) -> int:
 def whole_or_none(text: str) -> int | None:
     """argparse type: a whole number of at least 1, or `none`."""
     return None if text.strip().lower() == "none" else positive_int(text)
+
+
+def number_from_0(text: str) -> float:
+    """argparse type: a finite number of at least 0."""
+    try:
+        return real_number("value", float(text), zero=True)
+    except ValueError:  # and its subclass ParameterError
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0") from None
 
 
 def size(text: str) -> int | tuple[int, int]:
@@ -80,8 +88,8 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "span_filter": ("drop channels with too few members",),
         "spread_filter": ("drop members that are far from their channel's mean",),
         "spread_rule": (
-            "what that distance is compared with: the channel's mean distance and --max-channel-std standard deviations "
-            "more, or those alone (paper), which drops even channels",
+            "what that distance is compared with: the channel's mean distance plus --max-channel-std standard "
+            "deviations, or these alone (paper), which drops even channels",
         ),
         "min_channel_length": ("keep channels with more members than this", int, "N"),
         "max_channel_std": ("largest distance of a member from its channel's mean, in standard deviations", float, "X"),

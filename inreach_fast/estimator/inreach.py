@@ -147,7 +147,8 @@ class InReaCh:
     if not TYPE_CHECKING:  # type checkers report misspelt attributes
 
         def __getattr__(self, name: str) -> Any:
-            if name in InReaCh.__annotations__ and self.__dict__.get("_state") is None:
+            # NotFittedError is an AttributeError, after which Python asks here for a property too.
+            if (name in InReaCh.__annotations__ or name == "threshold_") and self.__dict__.get("_state") is None:
                 raise NotFittedError(f"InReaCh: {name} is there after fit, fit_descriptors or InReaCh.load")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -359,8 +360,7 @@ class InReaCh:
     @property
     def threshold_(self) -> float:
         """The image score above which `predict` calls an image anomalous; see the class."""
-        if self._state is None:
-            raise NotFittedError("InReaCh: threshold_ is there after fit, fit_descriptors or InReaCh.load")
+        self._fitted()
         return self._threshold
 
     @threshold_.setter

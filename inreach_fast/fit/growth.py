@@ -3,8 +3,8 @@
 Why the results are equal, given the seed images:
 
 * An image's patches join channels by what the image and the seed images show; no other image matters. Members of the
-  images that stay are therefore those of before. (With ``assoc_pairs="later"`` an image meets the seed images before it:
-  new images are behind all of them, and a removal that changes the order is refused.)
+  images that stay are therefore those of before. (With ``assoc_pairs="later"`` an image meets the seed images before
+  it: new images are behind all of them, and a removal that changes the order is refused.)
 * Images have the places that a fit of the resulting set gives them (`arrangement`); the members are put in that order.
   Copies share a place, so that adding or removing one of several changes nothing else.
 * Filters, search index and threshold depend on the members alone, in their order; they are computed again.
@@ -245,8 +245,8 @@ def _rebuilt_rows(
         if found is None or array_digest(found) != digests[first[image]].tobytes():
             if rank < p.threshold_images:
                 raise DescriptorsNeededError(
-                    f"x: the threshold now also depends on {names[first[image]]}, whose descriptors are not kept; give those "
-                    "of all images of the model, x=(N, P, D) in their order"
+                    f"x: the threshold now also depends on {names[first[image]]}, whose descriptors are not kept; give "
+                    "those of all images of the model, x=(N, P, D) in their order"
                 )
             break  # the reserve is shorter from here on
         rest[image] = found[~members.are_members(image)]
@@ -351,8 +351,8 @@ def _without(context: FitContext, current: FitResult, numbers: IndexArray) -> _L
     places = before.place[left[arrangement.first]]
     if (np.diff(places) < 0).any():
         raise RefitNeededError(
-            'ids: the first of several equal images is among them, and with assoc_pairs="later" the order of the images '
-            f"counts; {_REFIT}"
+            'ids: the first of several equal images is among them, and with assoc_pairs="later" the order of the '
+            f"images counts; {_REFIT}"
         )
     rows = state.rows(current.nominal.patches).taken(members.rows_of(places))
     counts = context.report.counts

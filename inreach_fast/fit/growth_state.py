@@ -81,7 +81,8 @@ class GrowthState:
         """Inverse of `to_arrays`, without reading what is memory-mapped.
 
         Args:
-            arrays: as above. arrangement: of the images. seed_images: int64 (S,), places. patches: P. nominal: how many patches the model has.
+            arrays: as above. arrangement: of the images. seed_images: int64 (S,), places. patches: P.
+            nominal: how many patches the model has.
 
         Raises:
             KeyError, ValueError: a part is missing, or parts do not fit.

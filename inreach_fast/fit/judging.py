@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..method.arrangement import copies
 from ..method.nominal_model import NominalModel
 from ..method.threshold import robust_threshold
+from ..parameters import Parameters
 from .reading import FitData
 
 LOG = logging.getLogger(__name__)
@@ -20,11 +21,12 @@ LEAST_NOMINAL: Final = 0.02
 """Share of the patches that should be nominal at least."""
 LEAST_COVERED: Final = 0.5
 """Share of the grid's places at which some image should have a nominal patch."""
-MOST_UNEXPLAINED: Final = 0.6
+MOST_UNEXPLAINED: Final = 0.35
 """Greatest share of the patches' variance that distances to the nominal patches should leave."""
 MOST_ABOVE: Final = 0.4
 """Share of the training images that the threshold's rule takes for defective at most."""
 _NAMED = 10
+_FEW = 5  # scored images, of which no share says anything
 
 
 def threshold_of(scores: FloatArray) -> float:
@@ -40,6 +42,8 @@ def judge(
     sampled: IndexArray,
     scores: FloatArray,
     unexplained: DoubleArray,
+    p: Parameters,
+    counts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Counts and warnings for a fit's report; the warnings are logged.
 
@@ -47,6 +51,7 @@ def judge(
         sampled: int64 (n,), places of the scored images. scores: float32 (n,), their leave-one-image-out scores.
         unexplained: float64 (n,), squared distances of an image's patches to the other images' nominal patches, as a
             share of their squared distances to their own mean; NaN if the score is no distance.
+        p: the fit's parameters. counts: the filters'.
 
     Returns:
         JSON-able: copies, near_copies, above_threshold (names, the highest score first), covered_places, unexplained
@@ -61,6 +66,12 @@ def judge(
     middle = float(np.median(unexplained))
     useless = "the model can hardly tell parts from defects"
     remedy = "give images that show the same kind of part in the same way, or more of them"
+    if p.spread_filter and p.spread_rule == "literal" and counts["channels_spread_out"] > counts["channels_living"]:
+        remedy = (
+            f"the literal spread filter removed {counts['channels_spread_out']:,} of the "
+            f"{counts['channels_spread_out'] + counts['channels_living']:,} channels that are long enough: "
+            'spread_rule="about_mean" (--spread-rule about_mean) keeps even channels'
+        )
     warnings = []
     if share < LEAST_NOMINAL:
         warnings.append(f"only {len(nominal):,} patches ({share:.1%}) are nominal, so that {useless}; {remedy}")
@@ -75,20 +86,20 @@ def judge(
             f"the training images' patches are far from the other images' nominal patches ({what} is left), so that "
             f"{useless}; {remedy}"
         )
-    if len(above) > MOST_ABOVE * len(sampled):
+    if len(above) > MOST_ABOVE * len(sampled) and len(sampled) >= _FEW:
         warnings.append(
             f"{len(above)} of {len(sampled)} scored training images lie above the threshold, which withstands "
             f"{MOST_ABOVE:.0%} of defects; inspect them with `inreach audit`, and set threshold_ if they are good"
         )
     if copied:
         warnings.append(
-            f"{named([a for a, _ in copied], 'images')} show exactly what another image shows ({copied[0][0]} = "
-            f"{copied[0][1]}); each content counts once"
+            f"images that show exactly what another one shows: {len(copied)} ({copied[0][0]} is {copied[0][1]}"
+            f"{', ...' if len(copied) > 1 else ''}); each content counts once"
         )
     if near:
         warnings.append(
-            f"{len(near)} of {len(sampled)} scored training images look nearly the same as another ({near[0][0]} and "
-            f"{near[0][1]}); if they are shots of one part, the threshold is too low: keep one image of each part"
+            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} ({near[0][0]} and "
+            f"{near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the threshold is too low: keep one image of each part"
         )
     for warning in warnings:
         LOG.warning("warning: %s", warning)
@@ -105,7 +116,7 @@ def judge(
     }
 
 
-def named(names: Sequence[str], what: str) -> str:
-    """``3 images (a.png, b.png, c.png)``; of many the first ten."""
+def named(names: Sequence[str]) -> str:
+    """``3 (a.png, b.png, c.png)``; of many the first ten."""
     more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} {what} ({', '.join(names[:_NAMED])}{more})"
+    return f"{len(names)} ({', '.join(names[:_NAMED])}{more})"

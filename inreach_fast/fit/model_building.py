@@ -85,7 +85,7 @@ def build_model(
             scores[k] = image_score(anomaly_map(values.reshape(grid), p.image_size, p.smoothing_sigma))
             unexplained[k] = unexplained_share(of_image, values, p)
             context.progress("threshold", k + 1, len(sampled))
-        report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained))
+        report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained, p, report.counts))
     growth = GrowthState(
         members=members,
         nominal=selection.nominal,
@@ -189,8 +189,8 @@ def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> fl
     """
     if p.score not in ("nearest", "reachability"):
         return float("nan")
-    left = values.astype(np.float64)
-    left = float((left if p.distance == "squared_l2" else left * left).sum())
+    distance = values.astype(np.float64)
+    left = float((distance if p.distance == "squared_l2" else distance * distance).sum())
     variance = float(np.square(rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)).sum())
     if variance == 0.0:
         return 0.0 if left == 0.0 else float("inf")

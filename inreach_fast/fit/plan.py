@@ -230,7 +230,7 @@ def _aligning(inputs: list[UInt8Array], p: Parameters) -> float:
 
 
 def _any_seeds(context: FitContext, names: list[str]) -> IndexArray:
-    """As many images as the fit has seeds: the caller's; otherwise any, since a fit draws them by what all images show."""
+    """As many images as the fit has seeds: the caller's, or any, since a fit draws them by what all images show."""
     if context.seeds is not None:
         return given_seeds(context.seeds, names, range(len(names)))
     random = np.random.default_rng(context.parameters.random_state)

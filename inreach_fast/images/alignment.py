@@ -244,7 +244,7 @@ class Alignment:
         threshold: the score above which positions count as consistent.
         kept: the search was needed and helped; every image is rotated before it is described.
         angles: int64 (N,), degrees of each training image; zeros unless kept.
-        reference: uint8 (h, w, 3), the training image to which all others and test images are rotated; None unless kept.
+        reference: uint8 (h, w, 3), the training image to which all other images are rotated; None unless kept.
         searched: int64 (N,), the angles found by the search, kept or not; None if it was not needed. Not saved.
     """
 

@@ -3,7 +3,7 @@
 They are no copies, so that each keeps its place in the fit; but the leave-one-image-out score of such an image is too
 low, since another shot of the same part is left in, and so is a threshold that is chosen from many of them.
 
-Two images are near copies if, reduced to 32 x 32 blocks, they are nearer to each other than 0.15 times the distance to
+Two images are near copies if, reduced to 32 x 32 blocks, they are nearer to each other than 0.12 times the distance to
 the k-th nearest image, k being half of the other images and at most 16. On the good images of MVTec AD's bottle, pill
 and screw the nearest image is at 0.25 to 0.8, 0.57 to 0.8 and 0.11 to 0.36 of that distance; shots that differ by
 sensor noise of 4 grey levels are at 0.10, 0.17 and 0.03.
@@ -18,7 +18,7 @@ import numpy as np
 from ..array_types import FloatArray, IndexArray, UInt8Array
 
 _BLOCKS = 32
-_NEAR = 0.15
+_NEAR = 0.12
 _RANK = 16
 
 

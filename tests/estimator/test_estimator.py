@@ -102,6 +102,33 @@ def test_provenance_leads_back_to_the_descriptor() -> None:
     assert np.array_equal(nominal.patches[found], nominal.patches[:16])
 
 
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -np.inf, -1, -1e-9, "5", b"5", None, True, np.True_, [3.0], np.ones(1), 1j]
+)
+def test_a_threshold_is_a_finite_number_of_at_least_0(value: Any) -> None:
+    model = InReaCh(image_size=16).fit_descriptors(shared_patches(8, 16, 12), (4, 4))
+    before = model.threshold_
+    with pytest.raises(ParameterError, match=r"threshold_: expected a finite number, 0 or more, got"):
+        model.threshold_ = value
+    assert model.threshold_ == before
+    with pytest.raises(NotFittedError):
+        InReaCh().threshold_ = 3.0
+    for good in (0, 3, np.float32(2.5), np.int64(7), np.array(4.0)):
+        model.threshold_ = good
+        assert model.threshold_ == float(good)
+        assert type(model.threshold_) is float
+
+
+def test_a_saved_threshold_that_is_no_number_is_refused(fitted: InReaCh, tmp_path: Path) -> None:
+    from inreach_fast.storage import model_file
+
+    fitted.save(tmp_path / "model")
+    meta, arrays = model_file.load_file(tmp_path / "model")
+    model_file.save_file(tmp_path / "bad", {**meta, "threshold": "nan"}, arrays)
+    with pytest.raises(ModelCorruptError, match="the threshold nan"):
+        InReaCh.load(tmp_path / "bad")
+
+
 # -------------------------------------------------------------------------------------------- independence
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import reference
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from inreach_fast.errors import NoChannelsError
 from inreach_fast.method.association import NO_CHANNEL, Associator
+from inreach_fast.method.channels import ChannelFilters, Members, select_members
 
 
 def nominal(
@@ -84,3 +87,60 @@ def test_no_channel_left_says_which_filter_took_how_many() -> None:
         nominal(x, [0, 1], 9, 5.0)
     with pytest.raises(NoChannelsError, match=r"span .* removed 0, the spread filter \(max_channel_std=1e-06\) [1-8];"):
         nominal(shared_patches(9, 2, 8), [0], 0, 1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- true advice
+
+
+def members_of(lengths: list[int], rows: NDArray[np.float32]) -> tuple[Members, NDArray[np.float32]]:
+    """Channels of these lengths: image 0 has a seed patch for each, the other images join in turn."""
+    images, patches = max(lengths), len(lengths)
+    joins = [[c for c, n in enumerate(lengths) if image < n] for image in range(images)]
+    counts = np.array([len(j) for j in joins])
+    patch = np.concatenate(joins)
+    joined = np.concatenate([np.full(patches, NO_CHANNEL), *joins[1:]])
+    return Members(np.array([0]), patches, counts, patch, joined), rows[: len(patch)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    min_length=st.integers(0, 45),
+    max_std=st.sampled_from([None, 0.5, 2.0, 5.0]),
+    about_mean=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_what_an_error_advises_leaves_a_channel(
+    lengths: list[int], min_length: int, max_std: float | None, about_mean: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    members, rows = members_of(lengths, random.standard_normal((250, 64)).astype(np.float32))
+    filters = ChannelFilters(min_length, max_std, "auto", about_mean)
+    try:
+        select_members(members, rows, filters, memory=0)
+    except NoChannelsError as error:
+        advice = str(error).rpartition("; ")[2]
+        found = re.search(r"lower min_channel_length to (\d+)", str(error))
+        lower = int(found[1]) if found else min_length
+        assert found is None or lower < min_length
+        off = "switch the spread filter off" in str(error)
+        assert found or off, advice
+        select_members(members, rows, ChannelFilters(lower, None if off else max_std, "auto", about_mean), memory=0)
+        if max(lengths) <= min_length and len(members.counts) <= min_length:
+            assert f"give more than {min_length} different images" in str(error)
+
+
+def test_even_channels_are_dropped_by_the_literal_rule_only() -> None:
+    # In many dimensions the members' distances to their mean are nearly equal.
+    members, rows = members_of([8, 8, 8], np.random.default_rng(0).standard_normal((24, 512)).astype(np.float32))
+    assert select_members(members, rows, ChannelFilters(3, 5.0, about_mean=True), memory=0).nominal.all()
+    with pytest.raises(NoChannelsError, match=r"switch the spread filter off \(spread_filter=False"):
+        select_members(members, rows, ChannelFilters(3, 5.0), memory=0)
+
+
+def test_a_member_far_beyond_the_others_is_dropped_about_the_mean_too() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 512)).astype(np.float32)
+    rows[17] *= 9
+    members, rows = members_of([40], rows)
+    kept = select_members(members, rows, ChannelFilters(3, 5.0, about_mean=True), memory=0).nominal
+    assert np.flatnonzero(~kept).tolist() == [17]

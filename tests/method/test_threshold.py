@@ -13,6 +13,7 @@ from inreach_fast.errors import ParameterError
 from inreach_fast.method.threshold import (
     DEVIATIONS,
     LEAST_DEVIATION,
+    MOST_ABOVE,
     SMALL_SAMPLE,
     ranked_images,
     robust_threshold,
@@ -62,6 +63,25 @@ def test_few_and_degenerate_scores() -> None:
     assert robust_threshold([0.0, 0.0]) == 0.0
     assert robust_threshold([0.0, 0.0, 0.0, 5.0]) > 0
     assert 1.1 < robust_threshold([1.0, 1.1, 100.0]) < 100
+
+
+@settings(max_examples=400, deadline=None)
+@given(scores=st.lists(st.floats(0, 1e300) | st.sampled_from([0.0, 1.0, 1000.0, 5e-324, 1.7e308]), min_size=1))
+def test_no_scores_give_a_threshold_beyond_reason(scores: list[float]) -> None:
+    threshold = robust_threshold(scores)
+    positive = [score for score in scores if score > 0]
+    if not positive:
+        assert threshold == 0.0
+        return
+    assert math.isfinite(threshold)
+    assert min(positive) * (1 - 1e-12) <= threshold <= math.exp(MOST_ABOVE) * max(positive) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    "scores", [[1] + [1000] * 5, [1, 1] + [1000] * 4, [1, 1, *range(991, 1009)], [0] * 2 + [1000] * 8 + [1e9] * 4]
+)
+def test_a_few_low_scores_do_not_raise_it(scores: list[float]) -> None:
+    assert 1000 < robust_threshold(scores) < 1600
 
 
 @pytest.mark.parametrize("bad", [[], [1.0, np.nan], [np.inf], [-1.0]])

@@ -208,6 +208,70 @@ def test_a_kept_spool_stays_until_it_is_removed(folder: Path, tmp_path: Path) ->
     assert saved(model, tmp_path) == before  # what is mapped stays readable
 
 
+# ------------------------------------------------------------------------------ fits that their data made fail
+
+
+def failed(folder: Path, spool: Path) -> None:
+    """Leaves a fit in which no channel was left."""
+    with pytest.raises(NoChannelsError, match="give more than 50 different images, or lower min_channel_length to"):
+        estimator(**{**SETTINGS, "min_channel_length": 50}).fit(folder, spool=spool)
+    assert (spool / "journal").is_file()
+
+
+def described(model: Any, folder: Path, spool: Path, **options: Any) -> int:
+    """Fits, and returns how many images were described."""
+    told: list[int] = []
+    model.fit(
+        folder, spool=spool, progress=lambda stage, *_: told.append(1) if stage == "associate" else None, **options
+    )
+    assert not spool.exists()
+    return len(told)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_failed_fit_is_taken_over(folder: Path, whole: bytes, tmp_path: Path, resume: bool) -> None:
+    spool = tmp_path / "spool"
+    failed(folder, spool)
+    model = estimator(**SETTINGS)
+    assert described(model, folder, spool, resume=resume) == 0
+    assert saved(model, tmp_path) == whole
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("more", ["images", "parameters"])
+def test_a_failed_fit_of_something_else_is_begun_anew(folder: Path, tmp_path: Path, resume: bool, more: str) -> None:
+    spool = tmp_path / "spool"
+    failed(folder, spool)
+    changes = {} if more == "images" else {"dim": 20}
+    if more == "images":
+        Image.fromarray(pictures(1, seed=9)[0]).save(folder / "new.png")
+    model = estimator(**{**SETTINGS, **changes})
+    assert described(model, folder, spool, resume=resume) == (11 if more == "images" else 10)
+    assert saved(model, tmp_path) == saved(estimator(**{**SETTINGS, **changes}).fit(folder), tmp_path)
+
+
+def test_a_taken_over_fit_that_is_killed_is_an_unfinished_one(folder: Path, whole: bytes, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    failed(folder, spool)
+    Image.fromarray(pictures(1, seed=9)[0]).save(folder / "new.png")
+    stopped(folder, spool)
+    with pytest.raises(SpoolExistsError):
+        estimator(**SETTINGS).fit(folder, spool=spool)
+    (folder / "new.png").unlink()
+    with pytest.raises(SpoolImagesChangedError):
+        estimator(**SETTINGS).fit(folder, spool=spool, resume=True)
+    failed_again = estimator(**{**SETTINGS, "min_channel_length": 50})
+    with pytest.raises(SpoolExistsError):
+        failed_again.fit(folder, spool=spool)
+
+
+def test_a_fit_that_fails_again_is_taken_over_again(folder: Path, whole: bytes, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    failed(folder, spool)
+    failed(folder, spool)
+    assert resumed(folder, spool, tmp_path) == whole
+
+
 # -------------------------------------------------------------------------------------------------- bad input
 
 

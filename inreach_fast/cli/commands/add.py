@@ -10,7 +10,7 @@ from ...estimator import InReaCh
 from .. import options
 from ..console import Console, format_number
 from ..outputs import require_writable
-from .fit import note_skipped, report_written
+from .fit import above_words, note_skipped, report_written
 
 DESCRIPTION = """Adds the images of a folder to a model. The result is the model that a fit of all images with the same
 seed images gives; the old images are not needed. The model must not have been saved with --final."""
@@ -64,4 +64,4 @@ def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin
     images, nominal, threshold = model.n_images_, len(model.nominal_), model.threshold_
     counts = {"images": images, "nominal_patches": nominal, "threshold": threshold, "report": model.report_.as_dict()}
     words = f"the model has {images} images, {nominal:,} nominal patches, threshold {format_number(threshold)}"
-    report_written(args.output, console, begin, counts, f"{what}; {words}")
+    report_written(args.output, console, begin, counts, f"{what}; {words}", above_words(model))

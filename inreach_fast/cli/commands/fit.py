@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import NoChannelsError, NonFiniteError
 from ...estimator import InReaCh
+from ...fit.judging import named
 from .. import options
 from ..console import Console, format_number, format_seconds
 from ..outputs import require_writable
@@ -41,9 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         model.save(args.output, final=args.final)
     except (NoChannelsError, NonFiniteError):
         if (spool / "journal").exists():
-            console.note(
-                f"inreach: the described images are kept in {spool}; the next fit of the same images uses them"
-            )
+            console.note(f"inreach: what was described is kept in {spool}; a fit of the same images uses it")
         raise
     except BaseException:
         if (spool / "journal").exists():
@@ -55,13 +54,23 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def _summary(model: InReaCh) -> Iterator[str]:
     height, width = model.grid_
-    nominal, patches = len(model.nominal_), model.n_images_ * height * width
-    skipped = f"; {model.report_['skipped']} unreadable, passed over" if model.report_["skipped"] else ""
-    yield f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches{skipped}"
-    share, threshold = f"{nominal / patches:.1%}", format_number(model.threshold_)
-    yield f"nominal patches: {nominal:,} of {patches:,} ({share}); threshold {threshold}"
+    report, nominal = model.report_, len(model.nominal_)
+    skipped = f"; {report['skipped']} unreadable, passed over" if report["skipped"] else ""
+    copied = f"; {report['copies']} copies of others" if report["copies"] else ""
+    yield f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches{copied}{skipped}"
+    share, threshold = f"{nominal / report['patches']:.1%}", format_number(model.threshold_)
+    yield f"nominal patches: {nominal:,} of {report['patches']:,} ({share}); threshold {threshold}"
+    yield above_words(model)
     if seconds := model.report_.seconds:
         yield "stages: " + ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items())
+
+
+def above_words(model: InReaCh) -> str:
+    """How many of the scored training images lie above the threshold that the fit chose, and which."""
+    above, scored = model.report_["above_threshold"], model.report_["threshold_images"]
+    if not above:
+        return f"training images above the threshold: none of the {scored} that were scored"
+    return f"training images above the threshold, of {scored} that were scored: {named(above)}"
 
 
 def report_written(path: Path, console: Console, begin: float, facts: Mapping[str, Any], *summary: str) -> None:

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     meta, _ = model_file.load_file(args.model, verify=False)
     backbone = meta["backbone"] or {"name": "the caller's own descriptors", "fingerprint": None}
     height, width = model.grid_
+    patches = model.report_.counts.get("patches", model.n_images_ * height * width)
     size, nominal, dimensions = args.model.stat().st_size, len(model.nominal_), int(model.nominal_.patches.shape[1])
     compression, parameters = model.nominal_.compression, model.parameters.as_dict()
     aligned = model.rotations_ is not None
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "backbone": f"{backbone['name']}, fingerprint {(backbone['fingerprint'] or '-')[:16]}",
         "threshold": format_number(model.threshold_),
         "images": f"{model.n_images_} of {height}x{width} patches",
-        "nominal": f"{nominal:,} of {model.n_images_ * height * width:,} patches, {dimensions} dimensions",
+        "nominal": f"{nominal:,} of {patches:,} patches, {dimensions} dimensions",
         "compressed": compressed,
         "can grow": f"yes, and holds {held} for it" if model.can_grow else "no",
         "positions": "embedded" if model.positions_ else "not embedded",
@@ -67,3 +68,5 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.result(format_table(["model", ""], list(rows.items())))
     console.result("\n" + format_table(["parameter", "value"], list(plain.items())))
     console.result("\n" + format_table(["count", "value"], list(counts.items())))
+    for warning in model.report_.counts.get("warnings", ()):
+        console.result(f"\nwarning: {warning}")
