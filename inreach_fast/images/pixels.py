@@ -94,7 +94,7 @@ def to_pixels(samples: Samples, name: str, rule: PixelRule) -> UInt8Array:
         values, bits = _from_integers(samples, name, rule)
     else:
         raise ImageError(f"{name}: dtype {values.dtype} is not an image's; give uint8, uint16, or floats in 0..1")
-    return np.ascontiguousarray(_upright(_scaled(values, bits), samples.orientation))
+    return np.ascontiguousarray(upright(_scaled(values, bits), samples.orientation))
 
 
 def _from_floats(values: Array, name: str) -> UInt8Array:
@@ -154,7 +154,7 @@ def _scaled(samples: Array, bits: int) -> UInt8Array:
     return np.repeat(out, 3, axis=2) if out.shape[2] == 1 else out
 
 
-def _upright(array: UInt8Array, orientation: int) -> UInt8Array:
+def upright(array: Array, orientation: int) -> Array:
     """Undo EXIF's orientation 2 to 8; anything else leaves the array alone."""
     if orientation not in range(2, 9):
         return array
