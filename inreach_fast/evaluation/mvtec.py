@@ -213,7 +213,9 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
             for path in paths:
                 if path not in masks:
                     missing = truth / f"{path.stem}_mask.png"
-                    raise DataError(f"{missing}: missing; the defective test image {path} needs its mask")
+                    raise DataError(
+                        f"{missing}: missing; give the mask of {path}, or move {truths.name} away for image figures"
+                    )
                 test.append(Sample(path, f"{kind.name}/{path.name}", masks[path]))
     return train, test
 

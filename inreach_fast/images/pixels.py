@@ -10,7 +10,7 @@ RGB, (H, W, 3), by these rules:
   would give each image another brightness: `PixelRule.bit_depth` says it for all. A `PixelRangeWarning` is given where
   less than a quarter of the 16-bit range is used.
 * Other integers (int16, int32, ...) have no defined range and are refused, unless `PixelRule.bit_depth` gives it.
-* Floating-point samples are in 0..1 and become ``round(v * 255)``; NaN and values outside are refused.
+* Floating-point samples are in 0..1 and become ``round(v * 255)``; where that is outside 0..255, and NaN, is refused.
 * Grey becomes three equal channels; palettes are looked up; Pillow converts CMYK, YCbCr and others to RGB.
 * Alpha (LA, PA, RGBA, a palette's or a transparent colour) is composited over black. Colours under a transparent pixel
   are invisible to people who judge the image and often differ from file to file; dropping alpha would show them.
@@ -99,7 +99,7 @@ def to_pixels(samples: Samples, name: str, rule: PixelRule) -> UInt8Array:
 
 def _from_floats(values: Array, name: str) -> UInt8Array:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # NaN fails too
+    if not (low * 255 > -0.5 and high * 255 < 255.5):  # NaN fails too
         raise ImageError(
             f"{name}: {values.dtype} values from {low:g} to {high:g} have no defined range; give floats in 0..1 (undo "
             "a normalisation, divide by the greatest possible value), or uint8 or uint16"
