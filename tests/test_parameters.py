@@ -45,6 +45,13 @@ BAD: list[tuple[str, Any]] = [
     ("batch_size", 0),
     ("normalisation", "bgr"),
     ("backend", 3),
+    ("bit_depth", 9),
+    ("bit_depth", "12"),
+    ("bit_depth", None),
+    ("bit_depth", True),
+    ("bit_depth", 12.5),
+    ("max_pixels", 0),
+    ("max_pixels", "many"),
     ("backbone", ""),
     ("weights", None),
 ]
@@ -89,3 +96,31 @@ def test_changes_are_checked_too() -> None:
     with pytest.raises(ParameterError, match="dim"):
         Parameters().with_changes(dim=-1)
     assert Parameters().with_changes(dim=64).dim == 64
+
+
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+def test_the_papers_resize_follows_the_image_size(preset: str) -> None:
+    """256 to 224 as in the paper: the same part of the image is seen at any size."""
+    for size, resize in (
+        (224, (256, 256)),
+        (112, (128, 128)),
+        (320, (366, 366)),
+        ((224, 448), (256, 512)),
+        (8, (9, 9)),
+    ):
+        assert Parameters.from_preset(preset, image_size=size).resize == resize
+    assert Parameters.from_preset(preset, image_size=112, resize=200).resize == (200, 200)
+    assert Parameters.from_preset(preset, image_size=112, resize=None).resize is None
+    assert Parameters.from_preset(preset).resize == (256, 256)
+    assert Parameters.from_preset("default", image_size=112).resize is None
+    # What a model was fitted with stays.
+    saved = Parameters.from_preset(preset, image_size=112, resize=256).as_dict()
+    assert Parameters.from_dict(saved).resize == (256, 256)
+
+
+def test_bit_depth_and_pixel_limit_of_models_saved_before() -> None:
+    values = Parameters.from_preset(bit_depth=12, max_pixels=10**9).as_dict()
+    assert Parameters.from_dict(json.loads(json.dumps(values))).bit_depth == 12
+    del values["bit_depth"], values["max_pixels"]
+    older = Parameters.from_dict(values)
+    assert (older.bit_depth, older.max_pixels) == ("auto", 178_956_970)

@@ -25,13 +25,16 @@ class BestF1(NamedTuple):
 
 
 class NominalFigures(NamedTuple):
-    """How well the nominal patches were extracted: rates 0 to 1 (None: undefined) and the counts behind them."""
+    """How well the nominal patches were extracted: rates 0 to 1 (None: undefined) and the counts behind them.
+
+    ``extracted_true`` and ``true_nominal`` are None if a defective training image has no mask.
+    """
 
     precision: float | None
     recall: float | None
     extracted: int
-    extracted_true: int
-    true_nominal: int
+    extracted_true: int | None
+    true_nominal: int | None
     patches: int
 
 

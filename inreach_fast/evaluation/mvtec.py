@@ -8,38 +8,49 @@ The layout ``folder`` is for unsorted images; those with a mask are defective::
 
     ROOT/CLASS/train/*.png   ROOT/CLASS/test/*.png   ROOT/CLASS/masks/{train,test}/NAME.png
 
-If the class name is empty, ROOT is the class. Files are sorted by name.
+If the class name is empty, ROOT is the class. Files are sorted by name. Which files are images is decided as in a fit:
+any format that it reads, no hidden file or folder. A mask has its image's name, with or without ``_mask``, and any
+suffix and size; `read_mask` says which of its pixels are defective. An MVTec class without ``ground_truth`` has no
+masks: the folders of its test images are labels enough for the figures of whole images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ..array_types import BoolArray
 from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
+from ..images.folders import images_of, is_hidden, read_folder
+from ..images.pixels import DEFAULT_RULE, PixelRule, upright
+from ..images.reading import read_samples
 from .supplement import corruption_list
 
 Layout = Literal["mvtec", "folder"]
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+_LOSSY = frozenset({".jpg", ".jpeg", ".jfif", ".webp", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its file, its name within its split (``"crack/007.png"``), and its mask if it is defective."""
+    """One image: its file, its name within its split (``"crack/007.png"``), its mask, and whether it is defective.
+
+    ``labelled`` is what the folders say; None: it is defective if it has a mask.
+    """
 
     path: Path
     name: str
     mask_path: Path | None = None
+    labelled: bool | None = None
 
     @property
     def defective(self) -> bool:
-        return self.mask_path is not None
+        return self.mask_path is not None if self.labelled is None else self.labelled
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def list_classes(root: str | Path, *, layout: Layout = "mvtec") -> list[str]:
     base = _folder(Path(root), "the data set's root")
     _check_layout(layout)
     train = Path("train", "good") if layout == "mvtec" else Path("train")
-    names = sorted(p.name for p in base.iterdir() if (p / train).is_dir() and (p / "test").is_dir())
+    names = sorted(p.name for p in _folders(base) if (p / train).is_dir() and (p / "test").is_dir())
     if not names:
         expected = f"{layout} layout: CLASS/{train.as_posix()} and CLASS/test"
         raise EmptyFolderError(f"{base}: no class folder in it ({expected}); give the folder that holds the classes")
@@ -80,7 +91,8 @@ def read_dataset(root: str | Path, class_name: str, *, layout: Layout = "mvtec")
     """Lists the images and masks of one class; the layouts are described above.
 
     Raises:
-        DataError: a folder, or the mask of a defective MVTec image, is missing. EmptyFolderError: no image in a folder.
+        DataError: a folder is missing; the mask of a defective MVTec image is, although others are there; or images and
+            masks do not belong to each other one to one. EmptyFolderError: no image in a folder.
     """
     _check_layout(layout)
     base = _folder(Path(root) / class_name if class_name else Path(root), f"class {class_name!r}")
@@ -117,39 +129,94 @@ def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None
     return TrainingSet(samples, from_test)
 
 
-def read_mask(sample: Sample) -> BoolArray | None:
-    """The sample's ground truth: bool (H, W), True is defect; None without a mask. Raises ImageError."""
+def read_mask(sample: Sample, rule: PixelRule = DEFAULT_RULE) -> BoolArray | None:
+    """The sample's ground truth: bool (H, W), True is defect; None without a mask. Raises ImageError.
+
+    Of a mask of two values, or palette colours, the lighter one is defect, whatever the two are. Of other masks every
+    pixel that is not black is (MVTec LOCO and VisA number the kinds of defects); in a format that loses, such as JPEG,
+    every pixel of more than half of the greatest value. Transparent pixels are black; EXIF's orientation is applied.
+    """
     if sample.mask_path is None:
         return None
     try:
-        with Image.open(sample.mask_path) as image:
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{sample.mask_path}: the mask cannot be read ({error}); replace or remove it") from error
-    if pixels.ndim == 3:  # without the alpha channel, which is 255 everywhere
-        return np.asarray(pixels[..., : 1 if pixels.shape[2] == 2 else 3].any(axis=2))
-    return np.asarray(pixels != 0)
+        samples = read_samples(sample.mask_path, rule)
+    except ImageError as error:
+        raise ImageError(f"{error} (it is the mask of {sample.path.name})") from error
+    # 8-bit grey levels would lose a mask of 0 and 1 in 16 bits.
+    values = samples.values.astype(np.float64)
+    colours = values.shape[2] - (values.shape[2] in (2, 4))
+    level = values[:, :, :colours].sum(axis=2)
+    if values.shape[2] > colours:
+        alpha = values[:, :, colours]
+        if not level.any() and alpha.min() != alpha.max():
+            raise ImageError(
+                f"{sample.mask_path}: the mask is black, and only its transparency differs; save it in black and white"
+            )
+        level = level * (alpha > 0)
+    if not np.isfinite(level).all():
+        raise ImageError(f"{sample.mask_path}: the mask has values that are not finite; save it in black and white")
+    low, high = level.min(), level.max()
+    if low != high and ((level == low) | (level == high)).all():
+        mask = level == high
+    elif sample.mask_path.suffix.lower() in _LOSSY:
+        mask = level > high / 2
+    else:
+        mask = level != 0
+    return np.ascontiguousarray(upright(mask, samples.orientation))
+
+
+def with_masks_read(
+    samples: Sequence[Sample], rule: PixelRule = DEFAULT_RULE, *, skip_bad: bool = False
+) -> tuple[list[Sample | None], list[str]]:
+    """The samples as their masks say: one whose mask is black throughout is a good image.
+
+    Returns:
+        The samples in their order, with ``skip_bad`` None in place of those whose masks cannot be read; and why.
+
+    Raises:
+        ImageError: a mask cannot be read.
+    """
+    checked: list[Sample | None] = []
+    reasons: list[str] = []
+    for sample in samples:
+        try:
+            mask = read_mask(sample, rule)
+        except ImageError as error:
+            if not skip_bad:
+                raise
+            reasons.append(str(error))
+            checked.append(None)
+        else:
+            good = mask is not None and not mask.any()
+            checked.append(replace(sample, mask_path=None, labelled=False) if good else sample)
+    return checked, reasons
 
 
 def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     good = _images(base / "train" / "good", "the good training images")
     train = [Sample(path, f"good/{path.name}") for path in good]
     folder = _folder(base / "test", "the test images")
-    kinds = sorted(p for p in folder.iterdir() if p.is_dir())
+    kinds = _folders(folder)
     if not kinds:
         raise EmptyFolderError(f"{folder}: holds no folder of test images (good and one for each defect type)")
     test: list[Sample] = []
+    truths = base / "ground_truth"
     for kind in kinds:
         paths = _images(kind, "test images")
         if kind.name == "good":
             test += [Sample(path, f"good/{path.name}") for path in paths]
-            continue
-        truth = _folder(base / "ground_truth" / kind.name, f"the masks of test/{kind.name}")
-        for path in paths:
-            mask = truth / f"{path.stem}_mask.png"
-            if not mask.is_file():
-                raise DataError(f"{mask}: missing; the defective test image {path} needs its mask")
-            test.append(Sample(path, f"{kind.name}/{path.name}", mask))
+        elif not truths.is_dir():
+            test += [Sample(path, f"{kind.name}/{path.name}", labelled=True) for path in paths]
+        else:
+            truth = _folder(truths / kind.name, f"the masks of test/{kind.name}")
+            masks = _pairs(paths, read_folder(truth).images)
+            for path in paths:
+                if path not in masks:
+                    missing = truth / f"{path.stem}_mask.png"
+                    raise DataError(
+                        f"{missing}: missing; give the mask of {path}, or move {truths.name} away for image figures"
+                    )
+                test.append(Sample(path, f"{kind.name}/{path.name}", masks[path]))
     return train, test
 
 
@@ -157,13 +224,39 @@ def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
     splits: list[list[Sample]] = []
     for split in ("train", "test"):
         folder = base / "masks" / split
-        masks = {p.stem: p for p in (_sorted_images(folder) if folder.is_dir() else [])}
+        found = read_folder(folder).images if folder.is_dir() else []
         paths = _images(base / split, f"the {split} images")
-        splits.append([Sample(path, path.name, masks.pop(path.stem, None)) for path in paths])
-        if masks:
-            stray = min(masks.values())
-            raise DataError(f"{stray}: this mask has no image of its name in {base / split}; rename or remove it")
+        masks = _pairs(paths, found)
+        splits.append([Sample(path, path.name, masks.get(path)) for path in paths])
+        stray = sorted(set(found) - set(masks.values()))
+        if stray:
+            raise DataError(f"{stray[0]}: this mask has no image of its name in {base / split}; rename or remove it")
     return splits[0], splits[1]
+
+
+def _pairs(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path]:
+    """The mask of each image that has one: NAME or NAME_mask, any suffix. DataError if it is not certain which."""
+    stems = Counter(path.stem for path in images)
+    named: dict[str, list[Path]] = {}
+    for mask in masks:
+        named.setdefault(mask.stem, []).append(mask)
+    pairs: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for image in images:
+        found = [*named.get(image.stem, ()), *named.get(f"{image.stem}_mask", ())]
+        if not found:
+            continue
+        if stems[image.stem] > 1:
+            other = next(path for path in images if path.stem == image.stem and path != image)
+            raise DataError(f"{found[0]}: this mask can be that of {image.name} or of {other.name}; rename one of them")
+        if len(found) > 1:
+            raise DataError(f"{image}: has two masks, {found[0]} and {found[1]}; remove one of them")
+        if found[0] in taken:
+            names = f"{taken[found[0]].name} or of {image.name}"
+            raise DataError(f"{found[0]}: this mask can be that of {names}; rename one of them")
+        pairs[image] = found[0]
+        taken[found[0]] = image
+    return pairs
 
 
 def _check_layout(layout: str) -> None:
@@ -177,12 +270,9 @@ def _folder(path: Path, what: str) -> Path:
     return path
 
 
-def _sorted_images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _images(folder: Path, what: str) -> list[Path]:
-    found = _sorted_images(_folder(folder, what))
-    if not found:
-        raise EmptyFolderError(f"{folder}: holds no image ({', '.join(sorted(_SUFFIXES))})")
-    return found
+    return sorted(images_of(_folder(folder, what)).images)

@@ -1,15 +1,16 @@
 """The paper's evaluation protocol for one class (ALGORITHM section 7).
 
 Predictions are compared with the truth *at the network's input resolution*: each mask is resized (nearest), cropped
-and rotated like its image. Pixel figures are over all pixels of all test images. The corruptions are in the test set
-too; all figures are given with and without them. One float32 map of each test image is kept (0.2 MB at 224 x 224).
+and rotated like its image. Pixel figures are over all pixels of all test images. A figure that the data do not define
+is None, and a remark says why. The corruptions are in the test set too; all figures are given with and without them.
+One float32 map of each test image is kept (0.2 MB at 224 x 224).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ import numpy as np
 from PIL import Image
 
 from ..array_types import BoolArray, FloatArray, IndexArray
+from ..errors import DataError, ImageError
 from ..estimator import InReaCh
 from ..images.alignment import rotate_mask
+from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
 from ..method.scoring import anomaly_map
 from ..progress import Progress, no_progress
 from . import metrics
 from .feature_cache import CachedDescriber, FeatureCache
-from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask
+from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask, with_masks_read
 from .supplement import PROPOSED, expected_figures
 
 
@@ -58,6 +61,8 @@ class ClassResult:
         expected: the supplement's figures for the same class, corruption level and configuration, or None
             (``image_auroc``, ``pixel_auroc``, ``transpose_score``).
         label: name of the run in a table (an ablation row, a depth); empty for a plain run.
+        skipped: names of the training and test images that were left out because they, or their masks, cannot be read.
+        remarks: why figures are None, and what was left out, in sentences.
     """
 
     class_name: str
@@ -77,10 +82,13 @@ class ClassResult:
     seconds: dict[str, float]
     fit_report: dict[str, Any]
     expected: dict[str, float | None] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON types."""
-        return asdict(self) | {"nominal": self.nominal._asdict(), "overlap": list(self.overlap)}
+        lists = {name: list(getattr(self, name)) for name in ("overlap", "skipped", "remarks")}
+        return asdict(self) | {"nominal": self.nominal._asdict(), **lists}
 
 
 def evaluate_class(
@@ -93,6 +101,7 @@ def evaluate_class(
     parameters: Mapping[str, Any] | None = None,
     backbone: Any = None,
     layout: Layout = "mvtec",
+    skip_bad: bool = False,
     cache: str | Path | FeatureCache | None = None,
     progress: Progress | None = None,
     label: str = "",
@@ -104,14 +113,16 @@ def evaluate_class(
         root, class_name, layout: the data set, see `read_dataset`.
         corrupt, shuffle: the training list, see `make_training_set`.
         preset, parameters, backbone: as for `InReaCh`; backbone is a name or a `Backbone`, None for the preset's.
+        skip_bad: leave out images that cannot be read, or whose masks cannot, and name them in the result. Figures of
+            different sets of images are not comparable.
         cache: a folder or `FeatureCache` for descriptors, shared by any number of runs.
         progress: called as progress(stage, done, total).
         label: see `ClassResult`.
         table2_column: the column of the supplement's Table 2 with which the pixel AUROC is compared.
 
     Raises:
-        The errors of `read_dataset` and of `InReaCh`. A broken image ends the evaluation, because figures over fewer
-        images would not be comparable.
+        The errors of `read_dataset` and of `InReaCh`; ImageError: an image or mask cannot be read, masks before the
+        fit begins.
     """
     times = [time.perf_counter()]
     dataset = read_dataset(root, class_name, layout=layout)
@@ -125,23 +136,41 @@ def evaluate_class(
     if cache is not None:
         cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
         model._describer = CachedDescriber(model._describer, cache)
+    rule = model.pixel_rule
+    train, remarks = with_masks_read(training.samples, rule, skip_bad=skip_bad)
+    test, test_remarks = with_masks_read(dataset.test, rule, skip_bad=skip_bad)
+    remarks += [remark for remark in test_remarks if remark not in remarks]
+    pairs = [(sample, added) for sample, added in zip(train, training.from_test, strict=True) if sample is not None]
 
-    model.fit([sample.path for sample in training.samples], progress=progress)
+    model.fit([sample.path for sample, _ in pairs], skip_bad=skip_bad, progress=progress)
+    fitted = set(model.image_names_)
+    remarks += [f"{sample.path}: cannot be read" for sample, _ in pairs if str(sample.path) not in fitted]
+    pairs = [(sample, added) for sample, added in pairs if str(sample.path) in fitted]
     times.append(time.perf_counter())
-    geometry, angles = model.geometry, model.rotations_
-    train_masks = [
-        network_mask(sample, geometry, 0 if angles is None else int(angles[place]))
-        for place, sample in enumerate(training.samples)
-    ]
-    nominal = metrics.nominal_precision_recall(*_extracted(model), train_masks, model.grid_)
-    scores, maps, masks = _predict(model, dataset.test, progress or no_progress)
+    nominal = _nominal_figures(model, [sample for sample, _ in pairs])
+    predicted = _predict(model, [sample for sample in test if sample is not None], skip_bad, progress or no_progress)
+    tested, scores, maps, masks = predicted.samples, predicted.scores, predicted.maps, predicted.masks
+    remarks += [remark for remark in predicted.skipped if remark not in remarks]
     times.append(time.perf_counter())
 
-    labels = np.array([sample.defective for sample in dataset.test])
-    corruptions = {sample.name for sample in compress(training.samples, training.from_test)}
-    trained_on = np.array([sample.name in corruptions for sample in dataset.test])
+    labels = np.array([sample.defective for sample in tested])
+    corruptions = {sample.name for sample, added in pairs if added}
+    trained_on = np.array([sample.name in corruptions for sample in tested])
     everything = figures(labels, scores, masks, maps)
     fresh = everything if not trained_on.any() else figures(labels, scores, masks, maps, keep=~trained_on)
+    used = {sample.path for sample, _ in pairs} | {sample.path for sample in tested}
+    skipped = {
+        f"{split}/{sample.name}"
+        for split, samples in (("train", dataset.train), ("test", dataset.test))
+        for sample in samples
+        if sample.path not in used
+    }
+    remarks = [f"left out: {remark}" for remark in remarks]
+    remarks += _why_undefined("with the images trained on" if trained_on.any() else "", labels, masks)
+    if trained_on.any():
+        remarks += _why_undefined(
+            "without the images trained on", labels[~trained_on], list(compress(masks, ~trained_on))
+        )
     times.append(time.perf_counter())
     seconds = dict(zip(("fit", "predict", "metrics"), np.diff(times).tolist(), strict=True))
     return ClassResult(
@@ -154,40 +183,48 @@ def evaluate_class(
         parameters=model.parameters.as_dict(),
         with_overlap=everything,
         without_overlap=fresh,
-        overlap=tuple(sample.name for sample in dataset.test if sample.name in corruptions),
+        overlap=tuple(sample.name for sample in compress(tested, trained_on)),
         nominal=nominal,
         transpose_score=model.transpose_score_,
         positions=bool(model.positions_),
         counts={
-            "train": len(training.samples),
-            "train_defective": sum(sample.defective for sample in training.samples),
-            "corruptions": sum(training.from_test),
-            "test": len(dataset.test),
+            "train": len(pairs),
+            "train_defective": sum(sample.defective for sample, _ in pairs),
+            "corruptions": len(corruptions),
+            "test": len(tested),
             "test_defective": int(labels.sum()),
             "overlap_defective": int((labels & trained_on).sum()),
             "nominal_patches": len(model.nominal_),
+            "skipped": len(skipped),
         },
         seconds=seconds | {"total": times[-1] - times[0]},
         fit_report=model.report_.as_dict(),
         expected=expected_figures(dataset.class_name, corrupt, table2_column),
+        skipped=tuple(sorted(skipped)),
+        remarks=tuple(remarks),
     )
 
 
 def figures(
     labels: BoolArray,
     scores: FloatArray,
-    masks: Sequence[BoolArray],
+    masks: Sequence[BoolArray | None],
     maps: Sequence[FloatArray],
     *,
     keep: BoolArray | None = None,
 ) -> Figures:
-    """All figures over test images: labels and scores (n,), n masks and maps (H, W); `keep`, bool (n,), selects."""
+    """All figures over test images: labels and scores (n,), n masks and maps (H, W); `keep`, bool (n,), selects.
+
+    Without a defective image's mask, None, the figures of pixels are not defined.
+    """
     if keep is not None:
         labels, scores = labels[keep], scores[keep]
         masks, maps = list(compress(masks, keep)), list(compress(maps, keep))
     image = _ranking("image", labels, scores)
-    pixel = _ranking("pixel", _flat(masks, bool), _flat(maps, np.float32))
-    pro = metrics.aupro(masks, maps) if pixel["pixel_auroc"] is not None else None
+    known = [mask for mask in masks if mask is not None]
+    truth = _flat(known if len(known) == len(masks) else [], bool)
+    pixel = _ranking("pixel", truth, _flat(maps, np.float32))
+    pro = metrics.aupro(known, maps) if pixel["pixel_auroc"] is not None else None
     return Figures(images=len(labels), defective=int(labels.sum()), pro=pro, **image, **pixel)
 
 
@@ -196,7 +233,7 @@ def _flat(arrays: Sequence[Any], dtype: Any) -> Any:
 
 
 def _ranking(of: str, truth: BoolArray, scores: FloatArray) -> dict[str, float | None]:
-    mixed = truth.any() and not truth.all()
+    mixed = truth.any() and not truth.all()  # False for none
     return {
         f"{of}_auroc": metrics.auroc(truth, scores) if mixed else None,
         f"{of}_average_precision": metrics.average_precision(truth, scores) if mixed else None,
@@ -204,12 +241,45 @@ def _ranking(of: str, truth: BoolArray, scores: FloatArray) -> dict[str, float |
     }
 
 
-def network_mask(sample: Sample, geometry: Geometry, degrees: int = 0) -> BoolArray | None:
+def _why_undefined(where: str, labels: BoolArray, masks: Sequence[BoolArray | None]) -> list[str]:
+    """Why there are no image figures, or no pixel figures, over these test images."""
+    where = f" ({where})" if where else ""
+    reasons = []
+    if not labels.any() or labels.all():
+        only = "defective" if len(labels) and labels.all() else "good"
+        reasons.append(f"no image figures{where}: all {len(labels)} test images are {only}; a ranking needs both")
+    known = [mask for mask in masks if mask is not None]
+    if len(known) < len(masks):
+        count = len(masks) - len(known)
+        reasons.append(f"no pixel figures{where}: {count} defective test images have no mask (ground_truth)")
+    elif not any(mask.any() for mask in known):
+        reasons.append(f"no pixel figures{where}: no test image has a defective pixel where the network sees it")
+    elif all(mask.all() for mask in known):
+        reasons.append(f"no pixel figures{where}: no test image has a good pixel where the network sees it")
+    return reasons
+
+
+def _nominal_figures(model: InReaCh, samples: Sequence[Sample]) -> metrics.NominalFigures:
+    """Precision and recall of the nominal patches, the training images being ``samples``."""
+    geometry, angles = model.geometry, model.rotations_
+    masks = [
+        network_mask(sample, geometry, 0 if angles is None else int(angles[place]), model.pixel_rule)
+        for place, sample in enumerate(samples)
+    ]
+    found = metrics.nominal_precision_recall(*_extracted(model), masks, model.grid_)
+    if any(sample.defective and mask is None for sample, mask in zip(samples, masks, strict=True)):
+        return found._replace(precision=None, recall=None, extracted_true=None, true_nominal=None)
+    return found
+
+
+def network_mask(
+    sample: Sample, geometry: Geometry, degrees: int = 0, rule: PixelRule = DEFAULT_RULE
+) -> BoolArray | None:
     """The sample's mask at the network's input, bool (h, w), rotated like its image; None if it has no mask.
 
     Pixels from outside the image count as good.
     """
-    mask = read_mask(sample)
+    mask = read_mask(sample, rule)
     return None if mask is None else np.asarray(rotate_mask(resize_crop_mask(mask, geometry), degrees))
 
 
@@ -233,23 +303,45 @@ def _extracted(model: InReaCh) -> tuple[IndexArray, IndexArray]:
     return np.concatenate(images), np.concatenate(patches)
 
 
-def _predict(
-    model: InReaCh, samples: Sequence[Sample], progress: Progress
-) -> tuple[FloatArray, list[FloatArray], list[BoolArray]]:
-    """Score (n,), map and mask of every test image; map and mask at the network's input, rotated if it is."""
-    scores = np.empty(len(samples), dtype=np.float32)
-    maps: list[FloatArray] = []
-    masks: list[BoolArray] = []
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """Test images that could be read: score (n,), map and mask of each, at the network's input, rotated if it is.
+
+    A mask is None if the image is defective and has none. ``skipped``: why others are left out.
+    """
+
+    samples: list[Sample]
+    scores: FloatArray
+    maps: list[FloatArray]
+    masks: list[BoolArray | None]
+    skipped: list[str]
+
+
+def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress: Progress) -> _Predicted:
+    found = _Predicted([], np.empty(0, np.float32), [], [], [])
+    scores: list[float] = []
     for place, sample in enumerate(samples):
-        prediction = model.predict(sample.path)
+        progress("evaluate", place, len(samples))
+        try:
+            prediction = model.predict(sample.path)
+        except ImageError as error:
+            if not skip_bad:
+                raise
+            found.skipped.append(str(error))
+            continue
         degrees = int(prediction.rotation)
-        scores[place] = prediction.score
         values = prediction.anomaly_map
         if degrees:
             # The prediction's map was rotated back, so its corners have no values: use the one before.
             values = anomaly_map(prediction.patch_scores, values.shape, model.parameters.smoothing_sigma)
-        maps.append(np.asarray(values, dtype=np.float32))
-        mask = network_mask(sample, model.geometry, degrees)
-        masks.append(np.zeros(values.shape, dtype=bool) if mask is None else mask)
-        progress("evaluate", place + 1, len(samples))
-    return scores, maps, masks
+        mask = network_mask(sample, model.geometry, degrees, model.pixel_rule)
+        if mask is None and not sample.defective:
+            mask = np.zeros(values.shape, dtype=bool)
+        found.samples.append(sample)
+        found.maps.append(np.asarray(values, dtype=np.float32))
+        found.masks.append(mask)
+        scores.append(float(prediction.score))
+    progress("evaluate", len(samples), len(samples))
+    if not scores:
+        raise DataError(f"{samples[0].path}: cannot be read, and no other test image can; give other images")
+    return replace(found, scores=np.asarray(scores, dtype=np.float32))

@@ -161,7 +161,7 @@ def _spread(values: Sequence[Any], column: _Column) -> str:
 def _flat(result: ClassResult) -> dict[str, Any]:
     """Scalars under flat names (``with_overlap_pro``); parameters, fit report and overlap are in JSON files only."""
     nested = result.as_dict()
-    for name in ("parameters", "fit_report", "overlap"):
+    for name in ("parameters", "fit_report", "overlap", "skipped", "remarks"):
         del nested[name]
     flat: dict[str, Any] = {}
     for name, value in nested.items():

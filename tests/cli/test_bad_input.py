@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_cases import FAST, Run, picture, save
 
@@ -174,3 +176,55 @@ def test_another_backbone(run: Run, training: Path, tmp_path: Path) -> None:
     result = run("predict", tmp_path / "m", training / "0.png")
     assert result.code == exit_codes.MODEL
     assert "fit again" in result.error
+
+
+def test_what_a_folder_passes_over_is_said(run: Run, training: Path, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(training, folder)
+    (folder / "notes.txt").touch()
+    (folder / "sub").mkdir()
+    (folder / "._0.png").touch()
+    os.mkfifo(folder / "fifo.png")
+    words = f"{folder}: passed over: 1 file with other suffixes (.txt), 1 sub-folder"
+    for command in (
+        ["fit", folder, "-o", tmp_path / "m", *FAST],
+        ["plan", folder, *FAST],
+        ["audit", folder, *FAST],
+        ["predict", model, folder],
+    ):
+        result = run(*command)
+        assert result.code == 0, result.err
+        assert words in result.err
+        assert "1 entry that are no files" in result.err
+        assert "1 hidden" in result.err
+    assert words not in run("predict", model, folder, "--quiet").err
+
+
+def test_12_bits_in_16(run: Run, tmp_path: Path) -> None:
+    deep, eight = tmp_path / "deep", tmp_path / "eight"
+    for number in range(6):
+        values = np.clip(picture(number, defect=number == 5)[:, :, 0].astype(np.uint16) * 16 + number, 0, 4095)
+        save(deep / f"{number}.png", values.astype(np.uint16))
+        save(eight / f"{number}.png", np.rint(values * (255 / 4095)).astype(np.uint8))
+    result = run("fit", deep, "-o", tmp_path / "m", *FAST)
+    assert result.err.count("give bit_depth=12 (--bit-depth 12)") == 1
+    assert "Warning" not in result.err
+    result = run("fit", deep, "-o", tmp_path / "m", *FAST, "--bit-depth", 12)
+    assert "bit_depth=12" not in result.err
+    expected = run("fit", eight, "-o", tmp_path / "e", *FAST, "--json").json["threshold"]
+    assert run("info", tmp_path / "m", "--json").json["threshold"] == expected
+    scores = [[row["score"] for row in run("predict", tmp_path / name, folder).lines]
+              for name, folder in (("m", deep), ("e", eight), ("m", eight))]  # fmt: skip
+    assert scores[0] == scores[1] == scores[2]
+    assert run("fit", deep, "-o", tmp_path / "m", *FAST, "--bit-depth", 11).code == exit_codes.USAGE
+    result = run("fit", deep, "-o", tmp_path / "m", *FAST, "--bit-depth", 8)
+    assert (result.code, "do not fit 8 bits" in result.error) == (exit_codes.DATA, True)
+
+
+def test_the_pixel_limit(run: Run, training: Path, model: Path, tmp_path: Path) -> None:
+    result = run("fit", training, "-o", tmp_path / "m", *FAST, "--max-pixels", 2000)
+    assert result.code == exit_codes.DATA
+    assert "48x48 is 2,304 pixels, more than max_pixels=2,000" in result.error
+    result = run("predict", model, training / "0.png", "--max-pixels", 2000, "--skip-bad")
+    assert (result.code, "max_pixels" in result.lines[0]["error"]) == (exit_codes.DATA, True)
+    assert run("predict", model, training / "0.png", "--max-pixels", 2304).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from evaluation.mvtec_tree import write_class
 from PIL import Image
 
 from inreach_fast.errors import DataError, EmptyFolderError, ImageError, ParameterError
-from inreach_fast.evaluation.mvtec import list_classes, make_training_set, read_dataset, read_mask
+from inreach_fast.evaluation.mvtec import (
+    Sample,
+    list_classes,
+    make_training_set,
+    read_dataset,
+    read_mask,
+    with_masks_read,
+)
+from inreach_fast.evaluation.protocol import network_mask
 from inreach_fast.evaluation.supplement import corruption_list
+from inreach_fast.images.preprocess import Geometry
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -101,7 +111,6 @@ def test_folder_layout(tmp_path):
     [
         ("train/good", DataError, "train/good"),
         ("test", DataError, "bottle/test"),
-        ("ground_truth", DataError, "ground_truth/broken_large"),
         ("ground_truth/contamination", DataError, "ground_truth/contamination"),
         ("ground_truth/contamination/010_mask.png", DataError, "contamination/010_mask.png"),
     ],
@@ -189,3 +198,160 @@ def test_real_classes(name, train, test, masks):
     mask = read_mask(next(s for s in data.test if s.defective))
     assert mask is not None
     assert 0 < mask.mean() < 0.5
+
+
+# ---------------------------------------------------------------------------------------------- data of other people
+
+
+def litter(folder):
+    """What systems leave in folders of images."""
+    for name in ("._000.png", ".DS_Store", "Thumbs.db", "desktop.ini", "notes.txt"):
+        (folder / name).write_bytes(b"\0")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / name).mkdir()
+        (folder / name / "000.png").write_bytes(b"\0")
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    base = write_class(tmp_path)
+    plain = read_dataset(tmp_path, "bottle")
+    for folder in [tmp_path, base, *(path for path in base.rglob("*") if path.is_dir())]:
+        litter(folder)
+    (tmp_path / ".trash").mkdir()
+    shutil.copytree(base, tmp_path / ".trash" / "bottle")
+    shutil.copytree(base, tmp_path / ".bottle")
+    os.mkfifo(base / "train" / "good" / "fifo.png")
+    assert read_dataset(tmp_path, "bottle") == plain
+    assert list_classes(tmp_path) == ["bottle"]
+
+
+@pytest.mark.parametrize("name", ["010_mask.png", "010.png", "010.bmp", "010_mask.TIF", "010.webp"])
+def test_names_and_sizes_of_masks(tmp_path, name):
+    base = write_class(tmp_path)
+    truth = base / "ground_truth" / "contamination"
+    large = np.zeros((64, 32), np.uint8)
+    large[16:32, 8:16] = 255
+    (truth / "010_mask.png").unlink()
+    Image.fromarray(large).save(truth / name, **({"lossless": True} if name.endswith("webp") else {}))
+    sample = next(s for s in read_dataset(tmp_path, "bottle").test if s.name == "contamination/010.png")
+    assert sample.mask_path == truth / name
+    np.testing.assert_array_equal(read_mask(sample), large > 0)
+    small = network_mask(sample, Geometry((16, 16), None))
+    np.testing.assert_array_equal(small, np.pad(np.ones((4, 4), bool), ((4, 8), (4, 8))))
+
+
+def test_pairs_that_are_not_certain_are_refused_by_name(tmp_path):
+    base = write_class(tmp_path)
+    test, truth = base / "test" / "contamination", base / "ground_truth" / "contamination"
+    shutil.copy(truth / "010_mask.png", truth / "010.png")
+    with pytest.raises(DataError, match=r"test/contamination/010\.png: has two masks.*remove one"):
+        read_dataset(tmp_path, "bottle")
+    (truth / "010.png").unlink()
+    shutil.copy(test / "010.png", test / "010.jpg")
+    with pytest.raises(DataError, match=r"010_mask\.png: this mask can be that of 010\.jpg or of 010\.png; rename"):
+        read_dataset(tmp_path, "bottle")
+    (test / "010.jpg").rename(test / "010_mask.jpg")
+    with pytest.raises(
+        DataError, match=r"010_mask\.png: this mask can be that of 010\.png or of 010_mask\.jpg; rename"
+    ):
+        read_dataset(tmp_path, "bottle")
+
+
+def test_pairs_of_the_folder_layout(tmp_path):
+    for split in ("train", "test"):
+        for name in ("0.png", "1.png", "2.jpg"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name)
+    masks = tmp_path / "masks" / "test"
+    masks.mkdir(parents=True)
+    Image.new("L", (8, 8), 255).save(masks / "1_mask.bmp")
+    Image.new("L", (8, 8), 255).save(masks / "2.png")
+    litter(masks)
+    data = read_dataset(tmp_path, "", layout="folder")
+    assert [s.defective for s in data.train] == [False] * 3
+    assert [s.defective for s in data.test] == [False, True, True]
+    shutil.copy(tmp_path / "test" / "0.png", tmp_path / "test" / "0.bmp")  # no mask: nothing to mistake
+    assert len(read_dataset(tmp_path, "", layout="folder").test) == 4
+    shutil.copy(tmp_path / "test" / "1.png", tmp_path / "test" / "1.bmp")
+    with pytest.raises(DataError, match=r"1_mask\.bmp: this mask can be that of 1\.bmp or of 1\.png"):
+        read_dataset(tmp_path, "", layout="folder")
+
+
+TRUTH = np.zeros((24, 20), bool)
+TRUTH[5:11, 3:14] = True
+
+
+def two(low, high, dtype=np.uint8):
+    return Image.fromarray(np.where(TRUTH, high, low).astype(dtype))
+
+
+def palette(background, defect, other=(7, 7, 7)):
+    image = Image.fromarray(np.where(TRUTH, 0, 2).astype(np.uint8))
+    image.putpalette([*defect, *other, *background])
+    return image
+
+
+def alpha(colour, background_alpha):
+    pixels = np.full((*TRUTH.shape, 4), 255, np.uint8)
+    pixels[:, :, :3] = colour
+    pixels[~TRUTH, 3] = background_alpha
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (two(0, 1), "png"), (two(0, 255), "png"), (two(1, 2), "png"), (two(64, 192), "png"), (two(0, 1, bool), "png"),
+        (two(0, 1, np.uint16), "png"), (two(0, 1, np.uint16), "tif"), (two(0, 65535, np.uint16), "png"),
+        (two(0, 1, np.int32), "tif"), (two(0, 1, np.float32), "tif"), (two(0.25, 0.5, np.float32), "tif"),
+        (palette((0, 0, 0), (255, 0, 0)), "png"), (palette((0, 0, 0), (1, 1, 1)), "gif"),
+        (palette((0, 0, 90), (128, 128, 0)), "png"), (alpha((255, 255, 255), 0), "png"),
+        (two(0, 255), "jpg"), (two(0, 90), "jpg"), (two(0, 255), "jp2"),
+        (Image.fromarray(np.where(TRUTH, np.arange(20) % 3 + 1, 0).astype(np.uint8)), "png"),  # numbered kinds
+    ],
+)  # fmt: skip
+def test_masks_of_two_values(tmp_path, image, suffix):
+    image.save(tmp_path / f"mask.{suffix}")
+    mask = read_mask(Sample(tmp_path / "a.png", "a.png", tmp_path / f"mask.{suffix}"))
+    assert mask.dtype == bool
+    if suffix == "jpg":  # the edge of a defect is a pixel off
+        assert (mask != TRUTH).mean() < 0.02
+    else:
+        np.testing.assert_array_equal(mask, TRUTH)
+
+
+def test_masks_of_one_value_and_turned_masks(tmp_path):
+    sample = Sample(tmp_path / "a.png", "a.png", tmp_path / "mask.png")
+    for level, expected in ((0, False), (1, True), (255, True)):
+        Image.new("L", (8, 6), level).save(sample.mask_path)
+        assert (read_mask(sample) == expected).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    two(0, 255).save(sample.mask_path, exif=exif)
+    np.testing.assert_array_equal(read_mask(sample), np.rot90(TRUTH, -1))
+    alpha((0, 0, 0), 0).save(sample.mask_path)
+    with pytest.raises(ImageError, match="only its transparency"):
+        read_mask(sample)
+
+
+def test_a_black_mask_is_a_good_image(tmp_path):
+    write_class(tmp_path)
+    samples = [s for s in read_dataset(tmp_path, "bottle").test if s.defective][:3]
+    Image.new("L", (16, 16)).save(samples[0].mask_path)
+    checked, reasons = with_masks_read(samples)
+    assert [s.defective for s in checked] == [False, True, True]
+    assert (checked[1:], reasons) == (samples[1:], [])
+    samples[1].mask_path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match="_mask"):
+        with_masks_read(samples)
+    checked, reasons = with_masks_read(samples, skip_bad=True)
+    assert [s is None for s in checked] == [False, True, False]
+    assert samples[1].mask_path.name in reasons[0]
+
+
+def test_a_class_without_ground_truth_has_labels(tmp_path):
+    base = write_class(tmp_path)
+    shutil.rmtree(base / "ground_truth")
+    data = read_dataset(tmp_path, "bottle")
+    assert [s.defective for s in data.test] == [not s.name.startswith("good/") for s in data.test]
+    assert all(s.mask_path is None for s in data.test)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from evaluation.mvtec_tree import write_class
+from PIL import Image
 
 from inreach_fast.backbones import Backbone
-from inreach_fast.errors import DataError, ParameterError, SaveError
+from inreach_fast.errors import DataError, ImageError, ParameterError, SaveError
 from inreach_fast.evaluation import ablation, report
 from inreach_fast.evaluation.feature_cache import FeatureCache
 from inreach_fast.evaluation.mvtec import read_dataset
@@ -131,9 +133,9 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
     asked = []
     original = protocol.network_mask
 
-    def spy(sample, geometry, degrees=0):
+    def spy(sample, geometry, degrees=0, *rule):
         asked.append((sample.path, degrees))
-        return original(sample, geometry, degrees)
+        return original(sample, geometry, degrees, *rule)
 
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Noise never passes the test after a search: force the outcome.
@@ -290,3 +292,95 @@ def test_a_class_without_its_corruption_list_is_named(root, backbone, tmp_path):
             evaluate_class(root, "part", corrupt=10, parameters=SMALL, backbone=backbone)
     finally:
         (root / "part").rename(root / "bottle")
+
+
+# ---------------------------------------------------------------------------------------- data that are not complete
+
+
+def evaluated(root, backbone, **options):
+    return evaluate_class(root, "bottle", parameters={**SMALL, "min_channel_length": 1}, backbone=backbone, **options)
+
+
+def test_broken_images_and_masks_are_left_out_and_named(tmp_path, backbone):
+    base = write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    data = read_dataset(tmp_path, "bottle")
+    defective = [s for s in data.test if s.defective]
+    broken = [data.train[1].path, data.test[-1].path, defective[0].mask_path]
+    with_all = evaluated(tmp_path, backbone)
+    for path in broken:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ImageError, match=path.name):
+            evaluated(tmp_path, backbone)
+        path.write_bytes(content)
+    for path in broken:
+        path.write_bytes(b"")
+    result = evaluated(tmp_path, backbone, skip_bad=True)
+    assert set(result.skipped) == {
+        f"train/{data.train[1].name}",
+        f"test/{data.test[-1].name}",
+        f"test/{defective[0].name}",
+    }
+    assert (result.counts["train"], result.counts["test"]) == (5, 40)
+    assert result.counts["skipped"] == len([r for r in result.remarks if r.startswith("left out: ")]) == 3
+    assert all(any(str(path) in remark for remark in result.remarks) for path in broken)
+    # The same as if they had never been there.
+    for path in [*broken[:2], broken[2], defective[0].path]:
+        path.unlink()
+    rest = evaluated(tmp_path, backbone)
+    assert (rest.skipped, rest.remarks) == ((), ())
+    assert rest.with_overlap == result.with_overlap
+    assert rest.nominal == result.nominal
+    assert with_all.counts["test"] == 42
+    assert base.is_dir()
+
+
+def test_broken_corruptions_are_left_out(tmp_path, backbone):
+    write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    first = evaluated(tmp_path, backbone, corrupt=10).overlap[0]
+    (tmp_path / "bottle" / "test" / first).write_bytes(b"")
+    result = evaluated(tmp_path, backbone, corrupt=10, skip_bad=True)
+    assert (result.counts["corruptions"], result.counts["test"], len(result.overlap)) == (9, 41, 9)
+    assert result.skipped == (f"test/{first}",)
+    assert result.counts["train"] == 15
+
+
+def test_black_masks_are_good_images(tmp_path, backbone):
+    write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    for sample in read_dataset(tmp_path, "bottle").test:
+        if sample.name.startswith("contamination/"):
+            Image.new("L", (32, 32)).save(sample.mask_path)
+    result = evaluated(tmp_path, backbone, corrupt=10)
+    names = [s.name for s in read_dataset(tmp_path, "bottle").test]
+    assert result.counts["test_defective"] == sum(not name.startswith(("good/", "contamination/")) for name in names)
+    assert result.with_overlap.defective == result.counts["test_defective"]
+
+
+def test_image_figures_need_no_masks(tmp_path, backbone, result):
+    write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    shutil.rmtree(tmp_path / "bottle" / "ground_truth")
+    bare = evaluate_class(tmp_path, "bottle", corrupt=10, parameters=SMALL, backbone=backbone)
+    for name in ("image_auroc", "image_average_precision", "image_best_f1", "defective"):
+        assert getattr(bare.with_overlap, name) == getattr(result.with_overlap, name)
+    assert bare.with_overlap.pixel_auroc is bare.with_overlap.pro is bare.nominal.precision is None
+    assert bare.nominal.extracted == result.nominal.extracted
+    assert len(bare.remarks) == 2  # with the images trained on, and without
+    assert all("no pixel figures" in remark and "have no mask" in remark for remark in bare.remarks)
+    assert "-" in report.format_table([bare, result])
+    report.write_csv([bare], tmp_path / "a.csv")
+    report.write_json([bare], tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())[0]["remarks"] == list(bare.remarks)
+
+
+@pytest.mark.parametrize("kept", ["good", "defective"])
+def test_one_class_of_test_images(tmp_path, backbone, kept):
+    base = write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    for folder in (base / "test").iterdir():
+        if (folder.name == "good") != (kept == "good"):
+            shutil.rmtree(folder)
+    found = evaluated(tmp_path, backbone)
+    assert found.with_overlap.image_auroc is None
+    assert (found.with_overlap.pixel_auroc is None) == (kept == "good")
+    assert any(f"all {found.counts['test']} test images are {kept}" in remark for remark in found.remarks)
+    assert any("no pixel figures" in remark for remark in found.remarks) == (kept == "good")
+    assert report.format_table([found])

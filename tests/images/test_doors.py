@@ -307,6 +307,9 @@ def test_four_grey_images_or_one_with_alpha() -> None:
         (np.full((9, 9), np.nan), r"nan.*0\.\.1"),
         (np.full((9, 9), 1.5, np.float16), r"float16 values.*0\.\.1"),
         (np.full((9, 9), 77.0), r"0\.\.1.*uint8"),
+        (np.full((9, 9), 1.002), r"0\.\.1"),
+        (np.full((9, 9), -0.002), r"0\.\.1"),
+        (torch.zeros(9, 9, dtype=torch.complex64), "complex64"),
         (np.ma.masked_less(np.zeros((9, 9)), 1), "masked"),
         (torch.zeros((9, 9), device="meta"), "meta"),
         (b"", "empty"),
@@ -342,6 +345,12 @@ def test_an_endless_item_ends() -> None:
     with pytest.raises(ImageError, match="within each other"):
         as_image(item)
     assert len(open_images([item, item])) == 2
+
+
+def test_floats_that_round_into_the_range() -> None:
+    """Resampling overshoots by the last bits."""
+    values = np.array([[-1e-7, 1 + 1e-7, 0.5, 254.4 / 255]] * 5)
+    assert as_image(values)[0, :, 0].tolist() == [0, 255, 128, 254]
 
 
 def test_a_memoryview_of_pixels() -> None:

@@ -29,6 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--corrupt", type=_numbers, default=[0], metavar="N[,N...]", help=words)
     words = "seeds to shuffle the training images with, a run for each (default: not shuffled)"
     add("--shuffle", type=_numbers, default=[None], metavar="SEED[,SEED...]", help=words)
+    words = "leave out and name images that cannot be read, or whose masks cannot"
+    add("--skip-bad", action="store_true", help=words)
     add("--ablation", action="store_true", help="run the seven rows of the supplement's Table 2")
     words = "hierarchy depths to run, for example 1..13,PC as in the supplement's Figure 1 (default: 13)"
     add("--depth", metavar="LIST", help=words)
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         figures = (result.with_overlap.image_auroc, result.with_overlap.pixel_auroc)
         image, pixel = ("-" if value is None else f"{value:.3f}" for value in figures)
         seconds = f"{result.seconds['total']:.0f} s"
+        for remark in result.remarks:
+            console.note(f"{result.class_name}: {remark}")
         console.note(f"{', '.join(words)}: image AUROC {image}, pixel AUROC {pixel}, {seconds}")
 
     depths = None if args.depth is None else evaluation.depth_list(args.depth)
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     elif depths is not None:
         evaluate = partial(evaluation.run_depth_sweep, depths=depths, on_result=keep)
     settings = {"preset": preset, "layout": args.layout, "cache": args.cache, "parameters": parameters}
-    settings["progress"] = console.progress
+    settings |= {"progress": console.progress, "skip_bad": args.skip_bad}
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)
