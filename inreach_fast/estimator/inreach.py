@@ -32,7 +32,7 @@ from ..fit.growth_state import GrowthState
 from ..fit.judging import threshold_of
 from ..fit.model_building import leave_one_out_score
 from ..fit.pipeline import fit_images, fit_rows
-from ..fit.plan import FitPlan, plan_fit
+from ..fit.plan import FitPlan, plan_fit, plan_growth
 from ..fit.report import FitReport
 from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
@@ -225,6 +225,15 @@ class InReaCh:
         """
         return plan_fit(self._context(self._workspace(), progress, seeds=seeds), self._open(images))
 
+    def plan_partial_fit(self, images: Any, *, progress: Progress | None = None) -> FitPlan:
+        """Estimates memory, disk and time of `partial_fit` by measuring a few of the new images; as `plan`.
+
+        Raises:
+            As `plan`; NotFittedError, FinalModelError, GrowthError (a model of descriptors), ModelChangedError.
+        """
+        current, _ = self._growable("plan_partial_fit", descriptors=False)
+        return plan_growth(self._context(self._workspace(), progress), current.as_result(), self._open(images))
+
     def fit(
         self,
         images: Any,
@@ -382,6 +391,12 @@ class InReaCh:
         """
         state = self._state
         return state is not None and state.growth is not None and state.nominal is self.nominal_
+
+    @property
+    def growth_bytes(self) -> int:
+        """Bytes of a saved model that only `partial_fit` and `forget` need, and ``final=True`` leaves out."""
+        growth = self._state.growth if self._state is not None and self.can_grow else None
+        return 0 if growth is None else sum(array.nbytes for array in growth.to_arrays().values())
 
     def partial_fit(
         self, images: Any, *, skip_bad: bool = False, refit: bool = False, progress: Progress | None = None

@@ -42,9 +42,19 @@ class ProcessExecutor:
 
     workers: int | None = None
 
+    @property
+    def usable(self) -> int:
+        """How many processes, each with this process's number of torch threads, the processors have room for."""
+        return max(1, processors() // (torch_threads() or 1))
+
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+        return self.workers or self.usable
+
     def run(self, spec: Spec[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `Executor.run`."""
-        size = self.workers or max(1, processors() // (torch_threads() or 1))
+        size = self.size
         threads = thread_settings(size)
 
         def pool(path: str) -> nullcontext[Pool]:

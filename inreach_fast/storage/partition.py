@@ -10,6 +10,7 @@ rows are at the offset where a model file has them, so that their file can becom
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from .model_file import ARRAYS_AT
 from .row_log import RowLog
 from .workspace import Workspace
 
-_BLOCK_BYTES = 32 << 20
+BLOCK_BYTES: Final = 32 << 20
+"""Bytes of rows that are on disk twice while they are moved."""
 
 
 def partition(
@@ -84,6 +86,6 @@ def _in_files(
 
 def _blocks(count: int, dim: int) -> Iterator[tuple[int, int]]:
     """(first row, last row + 1) of each block of ``count`` rows, the last block first."""
-    step = max(1, _BLOCK_BYTES // max(1, 4 * dim))
+    step = max(1, BLOCK_BYTES // max(1, 4 * dim))
     for stop in range(count, 0, -step):
         yield max(0, stop - step), stop

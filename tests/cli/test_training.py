@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,37 @@ def test_plan_says_what_a_fit_takes_and_writes_nothing(run: Run, training: Path)
     assert result.code == exit_codes.USAGE
     assert "too little" in result.error
     assert sorted(training.iterdir()) == before
+
+
+def test_plan_knows_workers_and_adding(run: Run, training: Path, tmp_path: Path) -> None:
+    record = run("plan", training, *FAST, "--workers", "2", "--json").json
+    assert record["workers"] == 2
+    assert record["memory"]["worker"] > 0
+    model, more = tmp_path / "m", tmp_path / "more"
+    assert run("fit", training, "-o", model, *FAST).code == 0
+    for number in (8, 9):
+        save(more / f"{number}.png", picture(number))
+    before = model.read_bytes()
+    record = run("plan", more, "--add", model, "--json").json
+    assert record["images"] == 10
+    assert record["measured_images"] == 2
+    assert model.read_bytes() == before
+    assert run("add", model, more).code == 0
+    assert abs(record["disk"]["model"] / model.stat().st_size - 1) < 0.2
+    result = run("plan", more, "--add", model, "--dim", "64")
+    assert result.code == exit_codes.USAGE
+    assert "dim: with --add they are the model's" in result.error
+
+
+def test_fit_says_what_the_file_holds(run: Run, training: Path, tmp_path: Path) -> None:
+    assert run("fit", training, "-o", tmp_path / "final", *FAST, "--final", "--json").json["growth_bytes"] == 0
+    words = run("fit", training, "-o", tmp_path / "whole", *FAST).out
+    found = re.search(r"([0-9.]+) MB of the file, the training images .*; --final leaves them out", words)
+    assert found
+    left_out = (tmp_path / "whole").stat().st_size - (tmp_path / "final").stat().st_size
+    assert abs(1e6 * float(found[1]) - left_out) < 60_000  # a digit, and the header's entries
+    words = run("forget", tmp_path / "whole", "--refit", "7.png", "--final").out
+    assert "the file holds no training images" in words
 
 
 @pytest.fixture

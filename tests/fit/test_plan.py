@@ -10,41 +10,73 @@ import pytest
 from PIL import Image
 from small_fits import estimator, pictures
 
-from inreach_fast.errors import EmptyFolderError, ImageError, MemoryLimitError, TooFewImagesError
+from inreach_fast import InReaCh
+from inreach_fast.errors import EmptyFolderError, FinalModelError, ImageError, MemoryLimitError, TooFewImagesError
+from inreach_fast.executors import ProcessExecutor, RayExecutor
+from inreach_fast.fit import plan as plan_module
 from inreach_fast.fit.plan import FitPlan
+from inreach_fast.storage import partition
 
 SETTINGS: dict[str, Any] = {"min_channel_length": 1, "threshold_images": 6}
-FACTOR = 1.6
-"""How far a plan of so few patches may be off in bytes."""
 
 
-def within(planned: float, actual: float) -> bool:
-    return actual / FACTOR < planned < actual * FACTOR
+def within(planned: float, actual: float, share: float = 0.2) -> bool:
+    return abs(planned / actual - 1) <= share
 
 
+class Watched:
+    """The largest size of some folders, looked at in the calls of progress and at will."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders, self.largest = folders, 0
+
+    def __call__(self, *_: Any) -> None:
+        found = {}
+        for folder in self.folders:
+            for path in folder.rglob("*"):
+                if path.is_file() and path.name not in ("journal", "lock"):
+                    status = path.stat()  # a hole takes no space; a file of two names takes it once
+                    found[status.st_ino] = min(status.st_size, 512 * status.st_blocks)
+        self.largest = max(self.largest, sum(found.values()))
+
+
+# Filters that leave most members, and some of them; and a limit beyond which rows go to files.
+FILTERS: list[dict[str, Any]] = [{"min_channel_length": 1}, {"min_channel_length": 6, "max_channel_std": 2.5}]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("limit", [1_000_000, None])
-def test_bytes_are_about_those_of_the_fit(tmp_path: Path, limit: int | None) -> None:
-    images = pictures(40, size=(64, 64))
-    model = estimator(memory_limit=limit, image_size=64, **SETTINGS)
+@pytest.mark.parametrize("count", [16, 40])
+def test_bytes_are_about_those_of_the_fit(
+    tmp_path: Path, limit: int | None, filters: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "BLOCK_BYTES", 1 << 15)
+    monkeypatch.setattr(plan_module, "BLOCK_BYTES", 1 << 15)
+    images = pictures(count, size=(64, 64))
+    model = estimator(memory_limit=limit, image_size=64, **SETTINGS | filters)
     plan = model.plan(images)
-    spool = tmp_path / "spool"
-    largest = 0
-
-    def watch(stage: str, done: int, total: int) -> None:
-        nonlocal largest
-        files = [path for path in spool.rglob("*") if path.is_file() and path.name not in ("journal", "lock")]
-        largest = max(largest, sum(path.stat().st_size for path in files))
-
-    model.fit(images, spool=spool, progress=watch)
+    for name in ("spool", "saved"):
+        (tmp_path / name).mkdir()
+    spool = Watched(tmp_path / "spool")
+    model.fit(images, spool=tmp_path / "spool", keep_spool=True, progress=spool)
+    spool()
+    both = Watched(tmp_path / "spool", tmp_path / "saved")
+    model.save(tmp_path / "saved" / "model")
+    both()
+    model.remove_spool()
     model.save(tmp_path / "model")
     model.save(tmp_path / "final", final=True)
-    assert plan.images == 40
+    few = len(model.nominal_) < 0.5 * len(model._state.growth.members)
+    assert few == ("max_channel_std" in filters)
+    assert within(plan.nominal, len(model.nominal_))
+    assert within(plan.disk["peak"], both.largest, 0.25)
+    assert plan.images == count
     assert plan.patches == 256
     assert plan.smallest == plan.largest == (64, 64)
     assert within(plan.members, len(model._state.growth.members))
     assert within(plan.disk["model"], (tmp_path / "model").stat().st_size)
     assert within(plan.disk["final_model"], (tmp_path / "final").stat().st_size)
-    assert within(plan.disk["spool"], largest)
+    assert within(plan.disk["spool"], spool.largest)
     seeds = 2 * 256 * plan.dimensions * 4
     assert plan.memory["seeds"] >= seeds
     assert plan.memory["used"] <= plan.memory["limit"]
@@ -52,6 +84,66 @@ def test_bytes_are_about_those_of_the_fit(tmp_path: Path, limit: int | None) -> 
     assert set(plan.seconds) <= {"read", "align", *model.report_.seconds}
     assert all(seconds > 0 for seconds in plan.seconds.values())
     assert plan.total_seconds == pytest.approx(sum(plan.seconds.values()))
+
+
+def test_of_few_images_that_are_all_measured_the_model_is_known() -> None:
+    images = pictures(12)
+    plan = estimator(**SETTINGS).plan(images)
+    model = estimator(**SETTINGS).fit(images)
+    assert plan.measured_images == 12
+    assert plan.members == len(model._state.growth.members)
+    assert plan.nominal == len(model.nominal_)
+
+
+@pytest.mark.parametrize("limit", [400_000, None])
+def test_adding_images(tmp_path: Path, limit: int | None) -> None:
+    images = pictures(40, size=(64, 64))
+    model = estimator(image_size=64, **SETTINGS).fit(images[:20])
+    model.save(tmp_path / "old")
+    model = InReaCh.load(tmp_path / "old", backbone=model.backbone)
+    model.memory_limit = limit
+    before = (tmp_path / "old").read_bytes()
+    plan = model.plan_partial_fit(images[20:])
+    assert (tmp_path / "old").read_bytes() == before
+    assert model.n_images_ == 20
+    assert plan.images == 40
+    assert plan.measured_images == 16
+    model.partial_fit(images[20:])
+    model.save(tmp_path / "new")
+    model.save(tmp_path / "final", final=True)
+    assert within(plan.members, len(model._state.growth.members))
+    assert within(plan.nominal, len(model.nominal_))
+    assert within(plan.disk["model"], (tmp_path / "new").stat().st_size)
+    assert within(plan.disk["final_model"], (tmp_path / "final").stat().st_size)
+    assert (plan.disk["spool"] > 0) == (limit is not None)
+    assert plan.disk["peak"] >= plan.disk["model"]
+
+
+def test_adding_to_a_model_that_cannot_grow(tmp_path: Path) -> None:
+    model = estimator(**SETTINGS).fit(pictures(6)).compress(to=0.5)
+    with pytest.raises(FinalModelError):
+        model.plan_partial_fit(pictures(2))
+
+
+def test_workers_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, model = pictures(30), estimator(**SETTINGS)
+    alone = model.plan(images)
+    assert alone.workers == alone.memory["worker"] == 0
+    assert "workers" not in str(alone)
+    monkeypatch.setattr(ProcessExecutor, "usable", 4)
+    model.executor = "processes:3"
+    plan = model.plan(images)
+    parts = sum(plan.memory[name] for name in ("process", "seeds", "image", "used", "numbers"))
+    assert plan.workers == 3
+    assert plan.memory["worker"] > plan.memory["process"]
+    assert plan.memory["peak"] == parts + 3 * plan.memory["worker"]
+    assert "workers  3; each takes" in str(plan)
+    model.executor = RayExecutor.__new__(RayExecutor)  # made without Ray
+    object.__setattr__(model.executor, "workers", None)
+    plan = model.plan(images)
+    assert plan.workers is None
+    assert plan.memory["peak"] == sum(plan.memory[name] for name in ("process", "seeds", "image", "used", "numbers"))
+    assert "as many as the cluster has room for" in str(plan)
 
 
 def test_it_says_so_in_words_and_in_json() -> None:

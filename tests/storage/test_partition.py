@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "_BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(partition, "BLOCK_BYTES", BLOCK)
 
 
 def fit(spool: Path, progress: Callable[[str, int, int], None] | None = None) -> Any:
@@ -78,7 +78,7 @@ def test_every_row_gets_to_its_place(
         source = RowLog(workspace, "members", dim, most_rows=count, memory=workspace.budget.members)
         source.append(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "_BLOCK_BYTES", 4 * dim * block)
+        patch.setattr(partition, "BLOCK_BYTES", 4 * dim * block)
         nominal, others = partition.partition(source, chosen, workspace, no_progress)
     assert np.array_equal(nominal, rows[chosen])
     assert np.array_equal(others, rows[~chosen])

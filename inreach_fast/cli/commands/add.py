@@ -10,7 +10,7 @@ from ...estimator import InReaCh
 from .. import options
 from ..console import Console, format_number
 from ..outputs import require_writable
-from .fit import above_words, note_skipped, report_written
+from .fit import above_words, contents, note_skipped, report_written
 
 DESCRIPTION = """Adds the images of a folder to a model. The result is the model that a fit of all images with the same
 seed images gives; the old images are not needed. The model must not have been saved with --final."""
@@ -62,6 +62,13 @@ def save_grown(args: argparse.Namespace, console: Console, model: InReaCh, begin
     """Write the changed model and report it."""
     model.save(args.output, final=args.final)
     images, nominal, threshold = model.n_images_, len(model.nominal_), model.threshold_
-    counts = {"images": images, "nominal_patches": nominal, "threshold": threshold, "report": model.report_.as_dict()}
+    counts = {
+        "growth_bytes": 0 if args.final else model.growth_bytes,
+        "images": images,
+        "nominal_patches": nominal,
+        "threshold": threshold,
+        "report": model.report_.as_dict(),
+    }
     words = f"the model has {images} images, {nominal:,} nominal patches, threshold {format_number(threshold)}"
-    report_written(args.output, console, begin, counts, f"{what}; {words}", above_words(model))
+    lines = f"{what}; {words}", above_words(model), *contents(model, args.final)
+    report_written(args.output, console, begin, counts, *lines)

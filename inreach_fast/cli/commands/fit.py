@@ -49,7 +49,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
             console.note(f"inreach: finished work is kept in {spool}; continue with --resume")
         raise
     model.remove_spool()
-    report_written(args.output, console, begin, fit_record(model), *_summary(model))
+    facts = fit_record(model) | {"growth_bytes": 0 if args.final else model.growth_bytes}
+    report_written(args.output, console, begin, facts, *_summary(model), *contents(model, args.final))
 
 
 def _summary(model: InReaCh) -> Iterator[str]:
@@ -71,6 +72,18 @@ def above_words(model: InReaCh) -> str:
     if not above:
         return f"training images above the threshold: none of the {scored} that were scored"
     return f"training images above the threshold, of {scored} that were scored: {named(above)}"
+
+
+def contents(model: InReaCh, final: bool) -> Iterator[str]:
+    """What is in the model file that only growing needs."""
+    if final:
+        yield "the file holds no training images; `add` and `forget` need a model saved without --final"
+    elif model.growth_bytes:
+        size = model.growth_bytes / 1e6
+        yield (
+            f"{size:.1f} MB of the file, the training images as the network sees them among them, are for `add` and "
+            "`forget` only; --final leaves them out"
+        )
 
 
 def report_written(path: Path, console: Console, begin: float, facts: Mapping[str, Any], *summary: str) -> None:

@@ -1,0 +1,43 @@
+"""Processes that get SIGINT at random moments leave nothing half-written behind; the bench measures the time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# In an interpreter of its own, which has not used torch: its children are forked.
+_RUN = """
+import json, sys
+from pathlib import Path
+from bench.interrupt import interrupt
+from inreach_fast import InReaCh
+from small_fits import estimator, pictures, tiny_backbone
+
+load = lambda path: InReaCh.load(path, backbone=tiny_backbone())
+print(json.dumps(interrupt(Path(sys.argv[1]), 8, estimator, load, pictures(8), threads=1)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_an_interrupted_process_leaves_nothing_half_written(tmp_path: Path) -> None:
+    import inreach_fast
+
+    folders = ROOT, ROOT / "tests", Path(inreach_fast.__file__).parents[1], os.environ.get("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert sum(kind["signals"] for kind in found["milliseconds"].values()) + found["after_end"] == 8
