@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -89,23 +90,33 @@ def _report(architecture: int) -> dict[str, Usage]:
     command = compiler()
     assert command is not None
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
-    key = "\n".join([version, *FLAGS, str(architecture), nvrtc.kernel_source()])
-    folder = Path(tempfile.gettempdir()) / f"inreach-ptxas-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.txt"
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as work:
+
+    def compiled() -> str:
+        with tempfile.TemporaryDirectory() as work:
             target = f"arch=compute_{architecture},code=sm_{architecture}"
             source = str(nvrtc.kernel_folder() / "all.cuh")
             out = str(Path(work) / "kernels.cubin")
             done = subprocess.run(
                 [command, *FLAGS, "-gencode", target, "-x", "cu", source, "-o", out], capture_output=True, text=True
             )
-            assert done.returncode == 0, f"sm_{architecture}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"sm_{architecture}:\n{done.stdout}{done.stderr}"
+        return done.stderr
+
+    return parsed(kept("\n".join([version, *FLAGS, str(architecture), nvrtc.kernel_source()]), compiled))
+
+
+def kept(key: str, compiled: Callable[[], str]) -> str:
+    """What a compiler gave for all that ``key`` says, from a file where it has been compiled before."""
+    folder = Path(tempfile.gettempdir()) / f"inreach-ptxas-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    place = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.txt"
+    if not place.exists():
+        text = compiled()
+        with tempfile.TemporaryDirectory(dir=folder) as work:
             written = Path(work) / "report.txt"
-            written.write_text(done.stderr)
-            written.replace(kept)
-    return parsed(kept.read_text())
+            written.write_text(text)
+            written.replace(place)
+    return place.read_text()
 
 
 def parsed(report: str) -> dict[str, Usage]:

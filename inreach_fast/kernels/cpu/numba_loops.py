@@ -11,26 +11,24 @@ without any fast-math flag.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numba
 import numpy as np
 
 from .float32_filter import STRETCH
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
 BLOCK_ROWS = 256
 
 
-def _compiled(**options: Any) -> Callable[[_Function], _Function]:
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` that releases the GIL and caches its result on disk where that is possible."""
 
-    def decorate(function: _Function) -> _Function:
+    def decorate(function: Callable[..., Any]) -> Any:
         try:
-            return cast(_Function, numba.njit(nogil=True, cache=True, **options)(function))
+            return numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError:  # no directory that numba may write its cache to
-            return cast(_Function, numba.njit(nogil=True, **options)(function))
+            return numba.njit(nogil=True, **options)(function)
 
     return decorate
 

@@ -44,7 +44,7 @@ class SeveralGpus(Backend):
         group = None if bank.groups is None else query_group
         found = self._each(parts, lambda gpu, part: gpu.nearest(queries, part, k, group))
         index, sq_distance = _merged(queries, bank, k, [first for first, _ in parts], found)
-        return Nearest(index, sq_distance, _total(found))
+        return Nearest(index, sq_distance, sum((x.counts for x in found), SearchCounts()))
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
         parts = self._parts(b)
@@ -54,7 +54,8 @@ class SeveralGpus(Backend):
         ba_index, ba_distance = (
             np.concatenate([getattr(x, name) for x in found]) for name in ("ba_index", "ba_sq_distance")
         )
-        return MutualNearest(index[:, 0], sq_distance[:, 0], ba_index, ba_distance, _total(found))
+        counts = sum((x.counts for x in found), SearchCounts())
+        return MutualNearest(index[:, 0], sq_distance[:, 0], ba_index, ba_distance, counts)
 
     def describe(self, levels: Sequence[FloatArray], plan: Plan, out: FloatArray) -> None:
         """See `Backend`; on the first GPU, one image is too little to be shared."""
@@ -123,10 +124,6 @@ def _exact(queries: Bank, bank: Bank, query: int, chosen: IndexArray) -> DoubleA
         rows = bank.rows[part if bank.index is None else bank.index[part]]
         out[start : start + _PAIRS_AT_ONCE] = exact_sq_distance(np.broadcast_to(row, rows.shape), rows)
     return out
-
-
-def _total(found: Sequence[Nearest | MutualNearest]) -> SearchCounts:
-    return sum((x.counts for x in found), SearchCounts())
 
 
 _single: dict[tuple[str, int], GpuBackend] = {}
