@@ -147,7 +147,7 @@ class _ProcessWorker(ConnectedWorker):
         self._process.join(5.0)
 
     def _how_it_ended(self) -> WorkerGone:
-        self._process.join(5.0)
+        self._process.join(60.0)  # it has closed its connection: only what hangs takes so long
         code = self._process.exitcode
         if code is None or code >= 0:
             how = "does not answer" if code is None else f"ended with exit status {code}"

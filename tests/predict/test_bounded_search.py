@@ -313,7 +313,7 @@ def test_images_have_the_limits_of_descriptors(of_images: InReaCh, monkeypatch: 
     assert (got.score_lower <= plain.score).all()
     assert (plain.score <= got.score_upper).all()
     assert got[2].is_anomalous == of_images.predict(images[2], threshold=threshold).is_anomalous
-    assert same(of_images.predict(images[0], budget_ms=60_000), plain[0])
+    assert same(of_images.predict(images[0], budget_ms=3_600_000), plain[0])
     with pytest.raises(ParameterError, match="budget_ms"):
         of_images.predict(images[0], budget_ms=0)
 
@@ -374,7 +374,7 @@ def test_every_backend_gives_the_verdict(backend: str) -> None:
             got = model.score_descriptors(rows, threshold=threshold)
             assert got.is_anomalous == (plain.score > threshold)
             assert got.score_lower <= plain.score <= got.score_upper
-        assert same(model.score_descriptors(rows, budget_ms=60_000), plain)
+        assert same(model.score_descriptors(rows, budget_ms=3_600_000), plain)
 
 
 @pytest.mark.parametrize("score", ["mahalanobis", "patchcore"])
