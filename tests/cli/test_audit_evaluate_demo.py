@@ -117,7 +117,7 @@ def test_evaluate_skips_bad_images_and_says_what_is_undefined(run: Run, labelled
 
 
 def test_evaluate_at_another_image_size_sees_the_same_part(run: Run, labelled: Path) -> None:
-    result = run("evaluate", labelled, *FAST, "--class", "part", "--json")
+    result = run("evaluate", labelled, *FAST, "--preset", "paper", "--class", "part", "--json")
     assert result.code == 0, result.err
     assert result.json[0]["parameters"]["image_size"] == [48, 48]
     assert result.json[0]["parameters"]["resize"] == [55, 55]

@@ -14,6 +14,7 @@ from small_fits import estimator, pictures, saved, tiny_backbone
 from inreach_fast import InReaCh
 from inreach_fast.errors import NonFiniteError, ParameterError
 from inreach_fast.fit.image_job import ImageJob, ImageTask
+from inreach_fast.method.descriptors import DescriptorSpace
 
 SETTINGS: dict[str, Any] = {"min_channel_length": 1, "threshold_images": 4}
 
@@ -43,7 +44,7 @@ def test_what_is_sent_can_be_rebuilt_without_the_network_itself() -> None:
     spec = ImageJob(
         seed_images=np.array([0]),
         seed_rows=seeds,
-        positions=None,
+        space=DescriptorSpace(),
         parameters=model.parameters,
         describer=model._describer,
         torch_threads=torch.get_num_threads(),

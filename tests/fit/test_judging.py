@@ -26,7 +26,7 @@ def even_rows(images: int = 12, defect: bool = True) -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
-def fitted(rows: NDArray[np.float32], preset: str = "default", **changes: Any) -> InReaCh:
+def fitted(rows: NDArray[np.float32], preset: str = "channels", **changes: Any) -> InReaCh:
     parameters: dict[str, Any] = {"image_size": 24, "resize": None, "smoothing_sigma": 1.0, "assoc_depth": 2, **changes}
     return InReaCh(preset, **parameters).fit_descriptors(rows, GRID)
 
@@ -96,7 +96,9 @@ def test_images_that_alone_have_all_nominal_patches_have_no_say() -> None:
     assert threshold_of(np.array([np.inf], np.float32)) == 0.0
     # A part in one image only: its patches are the seed's own.
     rows = 100 * np.random.default_rng(3).standard_normal((3, 36, 8)).astype(np.float32)
-    model = InReaCh(image_size=24, assoc_depth=1, min_channel_length=0, spread_filter=False, assoc_pairs="later")
+    model = InReaCh(
+        "channels", image_size=24, assoc_depth=1, min_channel_length=0, spread_filter=False, assoc_pairs="later"
+    )
     model.fit_descriptors(rows, GRID, seeds=[2])
     assert set(model.nominal_.image_index.tolist()) == {2}
     assert np.isfinite(model.threshold_)

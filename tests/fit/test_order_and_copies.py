@@ -25,7 +25,8 @@ ROWS = np.round(shared_patches(10, 16, 6, seed=4) / 2)
 
 
 def of_rows(order: list[int], **changes: Any) -> InReaCh:
-    parameters: dict[str, Any] = {"image_size": 16, "assoc_depth": 3, "min_channel_length": 1, **changes}
+    parameters: dict[str, Any] = {"preset": "channels", "image_size": 16, "assoc_depth": 3, "min_channel_length": 1}
+    parameters |= changes
     seeds = parameters.pop("seeds", None)
     return InReaCh(**parameters).fit_descriptors(
         ROWS[order], (4, 4), seeds=None if seeds is None else [order.index(i) for i in seeds]
@@ -57,7 +58,7 @@ def same(a: InReaCh, order: list[int], b: InReaCh, other: list[int], pool: Any) 
     order=st.permutations(range(10)),
     twice=st.lists(st.integers(0, 9), max_size=6),
     score=st.sampled_from(["nearest", "mahalanobis", "patchcore"]),
-    preset=st.sampled_from(["default", "paper"]),
+    preset=st.sampled_from(["channels", "paper"]),
     random_state=st.integers(0, 99),
     sample=st.sampled_from([4, 64]),
 )
@@ -147,7 +148,7 @@ def test_growing_with_copies_gives_the_model_of_the_result(
     seed = data.draw(st.sampled_from(here))
     if len(np.unique(pool[here], axis=0)) < 3:
         return
-    model = InReaCh(**settings_of).fit_descriptors(pool[here], (4, 4), seeds=[here.index(seed)])
+    model = InReaCh("channels", **settings_of).fit_descriptors(pool[here], (4, 4), seeds=[here.index(seed)])
     for _ in range(3):
         free = [i for i in range(12) if i not in here]
         if data.draw(st.booleans()) and free:
@@ -167,7 +168,7 @@ def test_growing_with_copies_gives_the_model_of_the_result(
                 assert pairs == "later"
                 continue
             here = left
-        fresh = InReaCh(**settings_of).fit_descriptors(pool[here], (4, 4), seeds=[here.index(seed)])
+        fresh = InReaCh("channels", **settings_of).fit_descriptors(pool[here], (4, 4), seeds=[here.index(seed)])
         assert saved(model, tmp_path, final=True) == saved(fresh, tmp_path, final=True)
 
 
