@@ -38,7 +38,8 @@ Rows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-SIDE, GRID, DIM, SIGMA = 224, 28, 128, 5.0
+SIDE, GRID, SIGMA = 224, 28, 5.0
+WIDTH, DIM = 1024, 128
 SHARES = (0, 10, 20, 40)
 CLEAN = "clean: "
 """Before a rule's name: the corrupt images are taken out by their labels."""
@@ -75,7 +76,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method gives: maps (T, H, W) and scores (T,) of all test images, and of its own training images if it has any."""
+    """What a method gives: maps (T, 224, 224) and scores (T,) of all test images.
+
+    ``own``: leave-one-image-out scores of the training images, None if the method has none. ``masks``: the truth at the
+    maps' pixels, None for the whole image resized.
+    """
 
     maps: Scores
     scores: Scores
@@ -84,6 +89,7 @@ class Outcome:
     fit_seconds: float
     score_seconds: float
     stored: int
+    masks: Flags | None = None
 
 
 class Descriptors:
@@ -99,8 +105,7 @@ class Descriptors:
     @cached_property
     def masks(self) -> Flags:
         """bool (T, 224, 224) of the test images."""
-        found = [network_mask(sample, Geometry(resize=(SIDE, SIDE))) for sample in self.dataset.test]
-        return np.stack([np.zeros((SIDE, SIDE), dtype=bool) if mask is None else mask for mask in found])
+        return truth(self.dataset, Geometry(resize=(SIDE, SIDE)), [0] * len(self.dataset.test))
 
     @cached_property
     def rows(self) -> Any:
@@ -109,7 +114,7 @@ class Descriptors:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(".part.npy")
-            shape = (len(self.samples), GRID * GRID, 1024)
+            shape = (len(self.samples), GRID * GRID, WIDTH)
             out = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
             for place, sample in enumerate(self.samples):
                 out[place] = _pooled(describe(read_image(sample.path), self._work.backbone, SIDE))
@@ -183,38 +188,41 @@ def run_preset(preset: str, data: Descriptors, case: Case, backbone: Any, folder
     model = InReaCh(preset=preset, backbone=backbone, threshold_images=len(case.train))
     model.fit([data.samples[i].path for i in case.train])
     middle = time.perf_counter()
-    side = (SIDE, SIDE)
-    maps, scores = [], []
-    for sample in data.dataset.test:
-        image = read_image(sample.path)
-        prediction = model.predict(image)
-        scores.append(prediction.score)
-        # At the network's input: a crop is not compared with masks, whose other pixels it has not seen.
-        whole = model.map_to_original(prediction.anomaly_map, image.shape[:2])
-        maps.append(Geometry(resize=side).apply(_as_picture(whole))[..., 0].astype(np.float32))
-    seconds = (time.perf_counter() - middle) / len(data.dataset.test)
+    predictions = [model.predict(read_image(sample.path)) for sample in data.dataset.test]
+    seconds = (time.perf_counter() - middle) / len(predictions)
     path = folder / "accuracy-model.inreach"
     model.save(path, final=True)
     stored = path.stat().st_size
     path.unlink()
+    angles = [int(prediction.rotation) for prediction in predictions]
+    pairs = list(zip(predictions, angles, strict=True))
+    shape, sigma = predictions[0].anomaly_map.shape, model.parameters.smoothing_sigma
     return Outcome(
-        np.stack(maps),
-        np.array(scores, np.float32),
-        model.training_scores(),
-        model.threshold_,
-        middle - begun,
-        seconds,
-        stored,
+        # A map of a rotated image was rotated back and has no values in its corners: take the one before.
+        maps=np.stack([anomaly_map(p.patch_scores, shape, sigma) if angle else p.anomaly_map for p, angle in pairs]),
+        scores=np.array([prediction.score for prediction in predictions], np.float32),
+        own=model.training_scores(),
+        threshold=model.threshold_,
+        fit_seconds=middle - begun,
+        score_seconds=seconds,
+        stored=stored,
+        masks=truth(data.dataset, model.geometry, angles),
     )
+
+
+def truth(dataset: Dataset, geometry: Geometry, angles: Sequence[int]) -> Flags:
+    """Masks of the test images at the network's input, bool (T, h, w); images without one are good everywhere."""
+    found = [network_mask(sample, geometry, angle) for sample, angle in zip(dataset.test, angles, strict=True)]
+    return np.stack([np.zeros((SIDE, SIDE), dtype=bool) if mask is None else mask for mask in found])
 
 
 def figures(outcome: Outcome, data: Descriptors, case: Case) -> dict[str, float]:
     """All figures of a case: without the corrupt images in the test set, and with them (``_overlap``)."""
-    labels = data.defective
+    labels, of_all = data.defective, data.masks if outcome.masks is None else outcome.masks
     fresh = ~np.isin(np.arange(len(labels)) + data.first_test, case.train)
-    found = {}
+    found: dict[str, float] = {}
     for suffix, keep in (("", fresh), ("_overlap", np.ones_like(fresh))):
-        truth, scores, masks, maps = labels[keep], outcome.scores[keep], data.masks[keep], outcome.maps[keep]
+        truth, scores, masks, maps = labels[keep], outcome.scores[keep], of_all[keep], outcome.maps[keep]
         found |= {
             f"image_auroc{suffix}": metrics.auroc(truth, scores),
             f"pixel_auroc{suffix}": metrics.auroc(masks.ravel(), maps.ravel()),

@@ -6,8 +6,8 @@ where its rule has them, and the bytes that it has to keep.
 
 * every patch: all patches, the nearest one's squared distance.
 * reachability: all patches, each reached only as far as another image confirms it (docs/architecture.md).
-* patchcore (Roth et al., CVPR 2022): a greedy k-centre coreset of 10 %; the image score is the greatest patch's distance
-  weighted by eq. 7 (`b` = 9 neighbours). The map has plain distances.
+* patchcore (Roth et al., CVPR 2022): a greedy k-centre coreset of 10 %; the image score is the greatest patch's
+  distance weighted by eq. 7 (9 neighbours). The map has squared distances.
 * softpatch (Jiang et al., NeurIPS 2022): at each place of the grid, the local outlier factor (6 neighbours) of each
   image's patch among all images'; the 15 % of the patches with the greatest factor go, a coreset of 10 % of the rest
   stays, and a distance counts times the factor of the patch that it is measured to.
@@ -43,7 +43,7 @@ class Fitted:
         score: patch scores (P,) of an image's rows (P, D).
         own: leave-one-image-out patch scores (N, P), or None.
         stored: bytes that the rule has to keep for scoring.
-        image_score: from rows (P, D), patch scores (P,) and smoothed map to the image's score; None for the map's greatest value.
+        image_score: from rows (P, D) and patch scores (P,) to the image's score; None for the map's greatest value.
     """
 
     score: Callable[[Rows], Scores]

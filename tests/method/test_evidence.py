@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -43,32 +44,30 @@ def test_separate_groups_are_found(share: float) -> None:
     assert mixture.centre == pytest.approx(np.log(good).mean(), abs=0.03)
     assert mixture.deviation == pytest.approx(np.log(good).std(), rel=0.15)
     threshold = evidence_threshold(scores)
-    assert np.mean(good > threshold) <= (0.1 if share == 0 else 0.03)
+    assert np.mean(good > threshold) <= (0.1 if share == 0 else 0.05)
     assert (bad > threshold).all()
     found = anomalous_share(scores)
     assert found.low <= share <= found.high
-    assert found.estimate == pytest.approx(share, abs=0.04)
-    assert found.high - found.low <= 0.15
+    assert found.estimate == pytest.approx(share, abs=0.06)
+    assert found.high - found.low <= 0.2
 
 
 def test_an_even_folder_is_judged_by_the_prior() -> None:
-    """Normal quantiles and nothing else: the threshold lies near m + 1.4 s, where 8 % of good images are flagged."""
-    from scipy.stats import norm
-
-    x = norm.ppf((np.arange(200) + 0.5) / 200)
+    """Normal quantiles and nothing else: hardly an anomalous image, and a threshold a little above m + s."""
+    x = np.array([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)])
     mixture = fit_mixture(np.exp(0.3 * x))
-    assert mixture.share < 0.06
-    assert 0.03 < np.mean(np.exp(0.3 * x) > evidence_threshold(np.exp(0.3 * x))) < 0.12
+    assert mixture.share < 0.03
+    assert mixture.deviation == pytest.approx(0.3, rel=0.05)
+    assert 0.05 < np.mean(np.exp(0.3 * x) > evidence_threshold(np.exp(0.3 * x))) < 0.15
 
 
 def test_balanced_threshold_is_where_both_groups_are_equally_probable() -> None:
-    from scipy.stats import norm
-
     good, bad = folder(100, 0.3, 3.0, seed=2)
     mixture = fit_mixture(np.concatenate([good, bad]))
     at = math.log(mixture.balanced_threshold())
-    one = norm.pdf(at, mixture.centre, mixture.deviation)
-    assert norm.pdf(at, mixture.anomalous_centre, mixture.anomalous_deviation) == pytest.approx(one)
+    one = NormalDist(mixture.centre, mixture.deviation).pdf(at)
+    other = NormalDist(mixture.anomalous_centre, mixture.anomalous_deviation).pdf(at)
+    assert other == pytest.approx(one)
     assert mixture.centre < at < mixture.anomalous_centre
     # The prior's own value, u^2 (R^2 - 1) + 2 u G = G^2 + 2 R^2 log R.
     u = (-PRIOR_GAP + math.sqrt(PRIOR_GAP**2 + 1.25 * (9 + 4.5 * math.log(1.5)))) / 1.25
@@ -80,13 +79,13 @@ def test_balanced_threshold_is_where_both_groups_are_equally_probable() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
 def test_false_alarm_rate_is_kept(rate: float, share: float) -> None:
     rates, caught = [], []
-    for seed in range(40):
+    for seed in range(12):
         good, bad = folder(100, share, 6.0, seed)
         threshold = evidence_threshold(np.concatenate([good, bad]), false_alarm_rate=rate)
         new, _ = folder(400, 0.0, 0.0, seed + 1000)
         rates.append(np.mean(new > threshold))
         caught.append(np.mean(bad > threshold) if share else 1.0)
-    assert np.mean(rates) <= rate + 0.02
+    assert 0.4 * rate <= np.mean(rates) <= 1.4 * rate + 0.01
     assert np.mean(caught) > 0.85
 
 
@@ -94,7 +93,8 @@ def test_rate_of_a_folder_without_anomalies_is_the_conformal_quantile() -> None:
     scores = np.exp(0.2 * np.random.default_rng(5).standard_normal(199))
     threshold = evidence_threshold(scores, false_alarm_rate=0.1)
     # The plain conformal quantile is the 180th of 199; the highest scores count as good in part only.
-    assert np.sort(scores)[165] <= threshold <= np.sort(scores)[179]
+    assert np.sort(scores)[155] <= threshold <= np.sort(scores)[179]
+    assert expected_false_alarms(scores, np.sort(scores)[150]) > 0.1
     assert expected_false_alarms(scores, threshold) <= 0.1 + 1e-9
 
 
@@ -105,7 +105,7 @@ def test_few_images_take_the_models_quantile() -> None:
     assert expected_false_alarms(scores, 1e9) == pytest.approx(1 / (1 + mixture.good.sum()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(scores=SCORES, rate=st.sampled_from([None, 0.001, 0.02, 0.5, 0.99]))
 def test_threshold_is_bounded_for_any_scores(scores: list[float], rate: float | None) -> None:
     threshold = evidence_threshold(scores, false_alarm_rate=rate)
@@ -113,6 +113,7 @@ def test_threshold_is_bounded_for_any_scores(scores: list[float], rate: float | 
     if not positive:
         assert threshold == 0
         return
+    assert threshold > 0
     low, high = math.log(min(positive)), math.log(max(positive))
     spread = max(high - low, LEAST_DEVIATION)
     assert low - 3.1 * spread <= math.log(threshold) <= high + 3.1 * spread
