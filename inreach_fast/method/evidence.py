@@ -41,6 +41,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from ..array_types import DoubleArray
 from ..errors import ParameterError
@@ -220,8 +221,6 @@ def _false_alarm_rates(good: DoubleArray) -> DoubleArray:
 
 def _distribution(at: DoubleArray, mean: DoubleArray, deviation: DoubleArray, weight: DoubleArray) -> DoubleArray:
     """P(count <= at) of a mixture of rounded normals."""
-    from scipy.special import ndtr
-
     z = (at[:, None] + 0.5 - mean) / np.maximum(deviation, 1e-3)
     return np.asarray(ndtr(z) @ weight)
 
