@@ -28,6 +28,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "grid_stride": None,
         "pca_dim": 128,
         "position": "never",
+        "threshold_rule": "evidence",
         "threshold_images": 1_000_000,
     },
     "channels": {},
@@ -48,6 +49,8 @@ _UNSAVED: Final[dict[str, Any]] = {
     "spread_rule": "literal",
     "association": "seeds",
     "bank_images": None,
+    "threshold_rule": "robust",
+    "false_alarm_rate": None,
     "witnesses": 1,
     "grid_stride": 1,
     "pca_dim": None,
@@ -65,6 +68,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "spread_rule": ("about_mean", "literal"),
     "score": ("nearest", "mahalanobis", "patchcore", "reachability"),
     "distance": ("squared_l2", "l2"),
+    "threshold_rule": ("evidence", "robust"),
     "normalisation": (None, "imagenet", "reference"),
 }
 # name -> (least, greatest) whole number
@@ -148,7 +152,11 @@ class Parameters:
         score: "nearest", "mahalanobis" or "patchcore" (section 6, S.C), or "reachability" (section 8).
         distance: "squared_l2" or "l2".
         smoothing_sigma: standard deviation of the map's Gaussian filter, in input pixels; 0 for none.
+        threshold_rule: "evidence" (`method.evidence`: good and anomalous images as two groups of scores) or "robust"
+            (`method.threshold`).
         threshold_images: training images scored, leave-one-image-out, to choose the threshold.
+        false_alarm_rate: with threshold_rule="evidence": share of good images that may be flagged, above 0 and below 1;
+            None: the threshold that misses and false alarms together are least at.
         batch_size: number of images that `predict` processes at a time; results do not depend on it.
         backend: kernel backend, "auto" for the fastest available one; results do not depend on it.
     """
@@ -186,7 +194,9 @@ class Parameters:
     score: str = "nearest"
     distance: str = "squared_l2"
     smoothing_sigma: float = 5.0
+    threshold_rule: str = "robust"
     threshold_images: int = 64
+    false_alarm_rate: float | None = None
     batch_size: int = 8
     backend: str = "auto"
 
@@ -210,6 +220,10 @@ class Parameters:
             raise ParameterError('score: "reachability" needs the witnesses of association="all"; set that as well')
         if self.score == "mahalanobis" and self.association == "all":
             raise ParameterError('score: "mahalanobis" needs channels; set association="seeds"')
+        if self.false_alarm_rate is not None:
+            given["false_alarm_rate"] = _rate(self.false_alarm_rate)
+            if self.threshold_rule != "evidence":
+                raise ParameterError('false_alarm_rate: needs threshold_rule="evidence"; set that as well')
         if self.association == "seeds" and self.bank_images is not None:
             raise ParameterError('bank_images: needs association="all"; set that as well, or leave bank_images out')
         given["image_size"] = _size("image_size", self.image_size)
@@ -286,6 +300,13 @@ def real_number(name: str, value: Any, zero: bool) -> float:
         least = "0 or more" if zero else "more than 0"
         raise ParameterError(f"{name}: expected a finite number, {least}, got {value!r}")
     return number
+
+
+def _rate(value: Any) -> float:
+    rate = real_number("false_alarm_rate", value, zero=False)
+    if rate >= 1:
+        raise ParameterError(f"false_alarm_rate: expected a share above 0 and below 1, got {value!r}; 0.02 means 2 %")
+    return rate
 
 
 def _text(name: str, value: Any) -> str:

@@ -108,6 +108,8 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
             float,
             "SIGMA",
         ),
+        "threshold_rule": ("how the threshold is chosen from the training images' scores",),
+        "false_alarm_rate": ("with --threshold-rule evidence: share of good images that may be flagged", float, "RATE"),
         "threshold_images": ("number of training images scored to choose the threshold", positive_int, "N"),
         "random_state": ("seed of every random choice", int, "N"),
     },
@@ -136,6 +138,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
 _DEFAULT_WORDS = {
     "grid_stride": "none: as many as cover 8 x 8 pixels of the input",
     "bank_images": "none: all images",
+    "false_alarm_rate": "the rate at which misses and false alarms together are least",
     "pca_dim": "none",
     "resize": "not cropped",
     "normalisation": "the network's own",

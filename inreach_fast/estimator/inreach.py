@@ -81,10 +81,9 @@ class InReaCh:
 
     Attributes (after `fit`, `fit_descriptors` or `load`):
         nominal_: `NominalModel`, the nominal patches and where each was seen.
-        threshold_: float; `predict` calls a higher score anomalous. Chosen without labels from the
-            leave-one-image-out scores of a seeded sample of ``threshold_images`` training images, by a rule
-            that tolerates 40 % of defective images (`method.threshold`). May be set, to a finite number of at least 0;
-            adding and removing images chooses it anew.
+        threshold_: float; `predict` calls a higher score anomalous. Chosen without labels, by ``threshold_rule``, from
+            the leave-one-image-out scores of ``threshold_images`` training images. May be set, to a finite number of at
+            least 0; adding and removing images chooses it anew.
         report_: `FitReport`: counts and seconds of each stage.
         seed_images_: int64 (S,), the training images whose patches found the channels, ascending.
         n_images_: int, training images used. image_names_: their names, list of str.
@@ -354,7 +353,7 @@ class InReaCh:
         """Makes ``state`` this model's."""
         for name in InReaCh.__annotations__.keys() - {"rotations_"}:
             setattr(self, name, getattr(state, name.removesuffix("_")))
-        self._threshold = threshold_of(state.threshold_scores) if threshold is None else threshold
+        self._threshold = threshold_of(state.threshold_scores, self.parameters) if threshold is None else threshold
         self.rotations_ = None if state.alignment is None else state.alignment.angles.astype(np.float64)
         self._predictor = None
         self._state = state

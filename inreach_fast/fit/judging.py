@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
 from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..method.arrangement import copies
+from ..method.evidence import anomalous_share, evidence_threshold, expected_false_alarms
 from ..method.nominal_model import NominalModel
 from ..method.threshold import robust_threshold
 from ..parameters import Parameters
@@ -29,10 +31,14 @@ _NAMED = 10
 _FEW = 5  # scored images, of which no share says anything
 
 
-def threshold_of(scores: FloatArray) -> float:
-    """`robust_threshold` of a fit's scores; without those of images that alone have all nominal patches (infinity)."""
+def threshold_of(scores: FloatArray, p: Parameters) -> float:
+    """The rule's threshold; scores of infinity, of images that alone have all nominal patches, do not count."""
     finite = scores[np.isfinite(scores)]
-    return robust_threshold(finite) if len(finite) else 0.0
+    if not len(finite):
+        return 0.0
+    if p.threshold_rule == "evidence":
+        return evidence_threshold(finite, false_alarm_rate=p.false_alarm_rate)
+    return robust_threshold(finite)
 
 
 def judge(
@@ -55,10 +61,11 @@ def judge(
 
     Returns:
         JSON-able: copies, near_copies, above_threshold (names, the highest score first), covered_places, unexplained
-        (the median, or None) and warnings.
+        (the median, or None) and warnings; with threshold_rule="evidence" also anomalous_share (estimate, low, high,
+        level) and expected_false_alarms.
     """
     patches = grid[0] * grid[1]
-    threshold = threshold_of(scores)
+    threshold = threshold_of(scores, p)
     above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores > threshold))]
     copied, near = copies(training.arrangement, training.names), training.near_copies(sampled)
     covered = len(np.unique(nominal.patch_index))
@@ -98,12 +105,14 @@ def judge(
         )
     if near:
         warnings.append(
-            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} ({near[0][0]} and "
-            f"{near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the threshold is too low: keep one image of each part"
+            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} ({near[0][0]} "
+            f"and {near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the threshold is too "
+            "low: keep one image of each part"
         )
     for warning in warnings:
         LOG.warning("warning: %s", warning)
     return {
+        **_signals(scores, threshold, p),
         "copies": len(copied),
         "copied_names": [list(pair) for pair in copied],
         "near_copies": [list(pair) for pair in near],
@@ -114,6 +123,14 @@ def judge(
         "unexplained": middle if np.isfinite(middle) else None,
         "warnings": warnings,
     }
+
+
+def _signals(scores: FloatArray, threshold: float, p: Parameters) -> dict[str, Any]:
+    finite = scores[np.isfinite(scores)]
+    if p.threshold_rule != "evidence" or not len(finite):
+        return {}
+    share, expected = anomalous_share(finite), expected_false_alarms(finite, threshold)
+    return {"anomalous_share": asdict(share), "expected_false_alarms": expected}
 
 
 def named(names: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ more varied one of which looks anomalous. Above 40 % of anomalous images the two
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -114,9 +114,13 @@ def fit_mixture(scores: Any, *, share: float | None = None) -> ScoreMixture:
     values = _checked(scores)
     if values.max() == 0:
         raise ParameterError("scores: all are 0, the images are copies of each other; give more than one image")
-    x = _logarithms(values)
+    order = np.argsort(values, kind="stable")  # sums then do not depend on the order of the images
+    x = _logarithms(values[order])
     fits = [_fit(x, start, share) for start in ((share,) if share is not None else _STARTS)]
-    return max(fits, key=lambda fit: fit.log_posterior)  # the first of equals
+    best = max(fits, key=lambda fit: fit.log_posterior)  # the first of equals
+    good = np.empty(len(values))
+    good[order] = best.good
+    return replace(best, good=good)
 
 
 def evidence_threshold(scores: Any, *, false_alarm_rate: float | None = None) -> float:

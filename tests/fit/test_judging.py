@@ -12,6 +12,7 @@ from small_fits import estimator, pictures
 
 from inreach_fast import InReaCh
 from inreach_fast.fit.judging import named, threshold_of
+from inreach_fast.parameters import Parameters
 
 GRID = (6, 6)
 
@@ -92,8 +93,11 @@ def test_many_images_above_the_threshold_are_warned_of() -> None:
 
 
 def test_images_that_alone_have_all_nominal_patches_have_no_say() -> None:
-    assert threshold_of(np.array([np.inf, 2.0, 2.0], np.float32)) == threshold_of(np.array([2.0, 2.0], np.float32))
-    assert threshold_of(np.array([np.inf], np.float32)) == 0.0
+    p = Parameters()
+    assert threshold_of(np.array([np.inf, 2.0, 2.0], np.float32), p) == threshold_of(
+        np.array([2.0, 2.0], np.float32), p
+    )
+    assert threshold_of(np.array([np.inf], np.float32), p) == 0.0
     # A part in one image only: its patches are the seed's own.
     rows = 100 * np.random.default_rng(3).standard_normal((3, 36, 8)).astype(np.float32)
     model = InReaCh(

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.value is not None:
         require_writable(output)
     model = InReaCh.load(args.model)
-    before, chosen, scores = model.threshold_, threshold_of(model.threshold_scores_), model.threshold_scores_
+    before, scores = model.threshold_, model.threshold_scores_
+    chosen = threshold_of(scores, model.parameters)
     if args.value is not None:
         model.threshold_ = chosen if args.value == "auto" else args.value
     if args.value is not None or args.output is not None:
