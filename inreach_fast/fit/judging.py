@@ -98,8 +98,9 @@ def judge(
         )
     if near:
         warnings.append(
-            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} ({near[0][0]} and "
-            f"{near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the threshold is too low: keep one image of each part"
+            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} "
+            f"({near[0][0]} and {near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the "
+            "threshold is too low: keep one image of each part"
         )
     for warning in warnings:
         LOG.warning("warning: %s", warning)
