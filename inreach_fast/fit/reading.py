@@ -66,7 +66,7 @@ class FitData:
         if self.inputs is None:
             return []
         images = PlacedInputs(self.inputs, self.arrangement)
-        found = near_copies(images, [images[place] for place in places.tolist()], places)
+        found = near_copies(images, (images[place] for place in places.tolist()), places)
         return [(self.name(a), self.name(b)) for a, b in zip(places.tolist(), found.tolist(), strict=True) if b >= 0]
 
     def space(self, grid: tuple[int, int], p: Parameters) -> DescriptorSpace:

@@ -11,7 +11,7 @@ sensor noise of 4 grey levels are at 0.10, 0.17 and 0.03.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -22,15 +22,15 @@ _NEAR = 0.12
 _RANK = 16
 
 
-def near_copies(images: Collection[UInt8Array], chosen: Sequence[UInt8Array], places: IndexArray) -> IndexArray:
+def near_copies(images: Collection[UInt8Array], chosen: Iterable[UInt8Array], places: IndexArray) -> IndexArray:
     """The near copy of each chosen image, its place among ``images``, int64 (n,); -1 where there is none.
 
     Args:
         images: uint8 (h, w, 3) of one size, gone over once.
-        chosen: some of them. places: int64 (n,), where they are among ``images``.
+        chosen: n of them. places: int64 (n,), where they are among ``images``.
     """
-    if len(images) < 4 or not len(chosen):  # too few to say what is near
-        return np.full(len(chosen), -1, dtype=np.int64)
+    if len(images) < 4 or not len(places):  # too few to say what is near
+        return np.full(len(places), -1, dtype=np.int64)
     queries = np.stack([_blocks(image) for image in chosen])
     distance = np.empty((len(queries), len(images)), np.float32)
     for place, image in enumerate(images):

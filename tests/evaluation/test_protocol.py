@@ -21,6 +21,7 @@ from inreach_fast.evaluation.mvtec import read_dataset
 from inreach_fast.evaluation.protocol import evaluate_class, figures, network_mask, resize_crop_mask
 from inreach_fast.images.alignment import rotate_mask
 from inreach_fast.images.preprocess import Geometry
+from inreach_fast.images.reading import read_image
 
 SMALL = {"image_size": 32, "resize": None, "dim": 8, "smoothing_sigma": 1.0, "align": "never"}
 
@@ -139,16 +140,19 @@ def test_aligned_class_is_evaluated_in_the_turned_frame(tmp_path, backbone, monk
 
     monkeypatch.setattr(protocol, "network_mask", spy)
     # Noise never passes the test after a search: force the outcome.
+    turned = {}
     from inreach_fast.fit import reading
     from inreach_fast.images.alignment import Alignment
 
     def aligned(images, *, threshold, **options):
         angles = np.arange(len(images), dtype=np.int64) * 90 % 360
+        turned.update({image.tobytes(): degrees for image, degrees in zip(images, angles.tolist(), strict=True)})
         return Alignment(threshold - 1, threshold + 1, threshold, True, angles, images[0].copy())
 
     monkeypatch.setattr(reading, "align_images", aligned)
     got = evaluate_class(tmp_path, "bottle", corrupt=10, parameters={**SMALL, "align": "auto"}, backbone=backbone)
-    assert [degrees for _, degrees in asked[:16]] == [i * 90 % 360 for i in range(16)]
+    assert [degrees for _, degrees in asked[:16]] == [turned[read_image(path).tobytes()] for path, _ in asked[:16]]
+    assert len(set(turned.values())) == 4
     # A test image that is the reference itself is not turned; others find angles of their own.
     assert len({degrees for _, degrees in asked[16:]}) > 5
     assert got.positions
@@ -384,3 +388,16 @@ def test_one_class_of_test_images(tmp_path, backbone, kept):
     assert any(f"all {found.counts['test']} test images are {kept}" in remark for remark in found.remarks)
     assert any("no pixel figures" in remark for remark in found.remarks) == (kept == "good")
     assert report.format_table([found])
+
+
+def test_a_copy_in_the_training_images_has_its_originals_patches(tmp_path, backbone):
+    write_class(tmp_path, size=32, n_train=6, defect=slice(8, 20))
+    once = evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone)
+    good = tmp_path / "bottle" / "train" / "good"
+    for path in sorted(good.iterdir()):
+        shutil.copy(path, good / f"copy-of-{path.name}")
+    twice = evaluate_class(tmp_path, "bottle", parameters={**SMALL, "assoc_depth": 12}, backbone=backbone)
+    assert twice.counts["train"] == 12
+    assert twice.nominal.patches == 2 * once.nominal.patches
+    assert (twice.nominal.precision, twice.nominal.recall) == (once.nominal.precision, once.nominal.recall)
+    assert twice.with_overlap == once.with_overlap

@@ -120,8 +120,10 @@ def test_numbers_and_names_are_the_users(tmp_path: Path) -> None:
     for number in (1, 9):
         expected = model.training_map(number, IMAGES[2])
         assert np.nanmax(expected) == model.training_scores()[1]
-    for i, p, row in zip(*(getattr(model.nominal_, n)[:50] for n in ("image_index", "patch_index", "patches"))):
-        assert np.array_equal(model._ready(images=True).describe(IMAGES[order[i]][None], "float32")[0][p], row)
+    nominal, describe = model.nominal_, model._ready(images=True).describe
+    for row in range(50):
+        (rows,) = describe(IMAGES[order[nominal.image_index[row]]][None], "float32")
+        assert np.array_equal(rows[nominal.patch_index[row]], nominal.patches[row])
     loaded = InReaCh.load(_written(model, tmp_path), backbone=tiny_backbone())
     assert loaded.originals_.tolist() == model.originals_.tolist()
     assert saved(loaded, tmp_path) == saved(model, tmp_path)
@@ -214,9 +216,7 @@ def blobs(number: int) -> NDArray[np.uint8]:
 
 def test_shots_of_one_part_are_noticed() -> None:
     random = np.random.default_rng(0)
-    parts = [
-        np.clip(128 + (blobs(0).astype(int) - 128) // 2 + (blobs(i).astype(int) - 128) // 2, 0, 255) for i in range(8)
-    ]
+    parts = [(blobs(0).astype(int) + blobs(i)) // 2 for i in range(8)]
     shots = [np.clip(part + random.normal(0, 1.5, part.shape), 0, 255).astype(np.uint8) for part in parts for _ in "ab"]
     model = estimator(min_channel_length=0, image_size=48).fit(shots)
     assert model.report_["copies"] == 0

@@ -18,12 +18,24 @@ pytestmark = pytest.mark.engines(pruned=False)
 
 
 def check(
-    engine: Engine, members: Any, channel: Any, min_length: Any, max_std: Any, rows: Any = None
+    engine: Engine,
+    members: Any,
+    channel: Any,
+    min_length: Any,
+    max_std: Any,
+    rows: Any = None,
+    about_mean: bool = False,
 ) -> kernels.ChannelFilterResult:
     result = kernels.filter_channels(
-        members, channel, min_length=min_length, max_std=max_std, rows=rows, backend=engine.backend
+        members,
+        channel,
+        min_length=min_length,
+        max_std=max_std,
+        about_mean=about_mean,
+        rows=rows,
+        backend=engine.backend,
     )
-    wanted = expected("filter_channels", members, channel, min_length, max_std, rows)
+    wanted = expected("filter_channels", members, channel, min_length, max_std, rows, about_mean)
     same_bits(result.keep, wanted.keep)
     same_bits(result.channels, wanted.channels)
     same_bits(result.length, wanted.length)
@@ -39,6 +51,7 @@ def check(
     min_length=st.sampled_from([None, 0, 1, 3, 10]),
     max_std=st.sampled_from([None, 0.5, 1.0, 1.7, 5.0]),
     by_rows=st.booleans(),
+    about_mean=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_shape_and_data(
@@ -50,13 +63,14 @@ def test_any_shape_and_data(
     min_length: int | None,
     max_std: float | None,
     by_rows: bool,
+    about_mean: bool,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     channel = rng.integers(-1, channels, n) * 7  # -7 becomes -1 below; the other ids have gaps
     members = family(rng, 30 if by_rows else n, dim)
     rows = rng.integers(0, 30, n) if by_rows else None
-    check(engine, members, np.maximum(channel, -1), min_length, max_std, rows)
+    check(engine, members, np.maximum(channel, -1), min_length, max_std, rows, about_mean)
 
 
 @pytest.mark.engines(routes="none")
@@ -84,6 +98,15 @@ def test_the_spread_filter_drops_a_far_member_and_the_span_is_tested_again(engin
     assert (kept.channels.tolist(), kept.length.tolist()) == ([4], [3])
     np.testing.assert_allclose(kept.sigma, [np.sqrt(18.75)])
     assert not check(engine, members, [4] * 4, 3, 2.0).keep.any()
+
+
+def test_about_their_mean_even_distances_stay_and_a_far_one_goes(engine: Engine) -> None:
+    even = gaussian(np.random.default_rng(5), 30, 600)
+    assert not check(engine, even, [0] * 30, 3, 5.0).keep.any()
+    assert check(engine, even, [0] * 30, 3, 5.0, None, True).keep.all()
+    even[11] *= 5
+    kept = check(engine, even, [0] * 30, 3, 5.0, None, True)
+    assert np.flatnonzero(~kept.keep).tolist() == [11]
 
 
 def test_a_channel_of_identical_patches_stays(engine: Engine) -> None:

@@ -116,18 +116,20 @@ def test_what_an_error_advises_leaves_a_channel(
     random = np.random.default_rng(seed)
     members, rows = members_of(lengths, random.standard_normal((250, 64)).astype(np.float32))
     filters = ChannelFilters(min_length, max_std, "auto", about_mean)
+    message = ""
     try:
         select_members(members, rows, filters, memory=0)
     except NoChannelsError as error:
-        advice = str(error).rpartition("; ")[2]
-        found = re.search(r"lower min_channel_length to (\d+)", str(error))
+        message = str(error)
+    if message:
+        found = re.search(r"lower min_channel_length to (\d+)", message)
         lower = int(found[1]) if found else min_length
         assert found is None or lower < min_length
-        off = "switch the spread filter off" in str(error)
-        assert found or off, advice
+        off = "switch the spread filter off" in message
+        assert found or off
         select_members(members, rows, ChannelFilters(lower, None if off else max_std, "auto", about_mean), memory=0)
-        if max(lengths) <= min_length and len(members.counts) <= min_length:
-            assert f"give more than {min_length} different images" in str(error)
+        if len(members.counts) <= min_length:
+            assert f"give more than {min_length} different images" in message
 
 
 def test_even_channels_are_dropped_by_the_literal_rule_only() -> None:

@@ -49,6 +49,7 @@ def memberships(members: Members) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     min_length=st.sampled_from([None, 0, 2, 3]),
     max_std=st.sampled_from([None, 1.2, 2.0, 5.0]),
     channels_at_a_time=st.integers(1, 40),
+    about_mean=st.booleans(),
     whole=st.booleans(),
     magnitude=st.sampled_from([1e-30, 1.0, 1e30]),
     away=st.sampled_from([0.0, 1e6]),
@@ -61,6 +62,7 @@ def test_streamed_filters_are_the_kernels_to_the_bit(
     min_length: int | None,
     max_std: float | None,
     channels_at_a_time: int,
+    about_mean: bool,
     whole: bool,
     magnitude: float,
     away: float,
@@ -72,9 +74,9 @@ def test_streamed_filters_are_the_kernels_to_the_bit(
     members, rows = members_of(x, sorted(seeds))
     member, channel = memberships(members)
     want = kernels.filter_channels(
-        rows, channel, min_length=min_length, max_std=max_std, rows=member, backend=backend
+        rows, channel, min_length=min_length, max_std=max_std, about_mean=about_mean, rows=member, backend=backend
     ).keep
-    filters = ChannelFilters(min_length, max_std, backend)
+    filters = ChannelFilters(min_length, max_std, backend, about_mean)
     got = filter_streamed(
         GatheredRows.split(np.full(len(rows), True), rows, rows[:0]),
         members,

@@ -220,12 +220,10 @@ def failed(folder: Path, spool: Path) -> None:
 
 def described(model: Any, folder: Path, spool: Path, **options: Any) -> int:
     """Fits, and returns how many images were described."""
-    told: list[int] = []
-    model.fit(
-        folder, spool=spool, progress=lambda stage, *_: told.append(1) if stage == "associate" else None, **options
-    )
+    told: list[str] = []
+    model.fit(folder, spool=spool, progress=lambda stage, *_: told.append(stage), **options)
     assert not spool.exists()
-    return len(told)
+    return told.count("associate")
 
 
 @pytest.mark.parametrize("resume", [False, True])
