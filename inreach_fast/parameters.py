@@ -62,6 +62,7 @@ _REAL: Final[dict[str, bool]] = {
 _LEAST_SIDE, _GREATEST_SIDE = 8, 16384
 _PAPER_SIDE = 224  # image_size for which the presets' resize is given
 
+_NEWER: Final = frozenset({"bit_depth", "max_pixels"})  # than version 0.1.0
 BIT_DEPTHS: Final = ("auto", 8, 10, 12, 14, 16)
 
 
@@ -192,9 +193,13 @@ class Parameters:
         """JSON-able: tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
+    def for_file(self) -> dict[str, Any]:
+        """`as_dict` for files, without newer parameters that have their default: versions before them read it too."""
+        return {name: v for name, v in self.as_dict().items() if name not in _NEWER or v != getattr(Parameters, name)}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Parameters:
-        """The inverse of `as_dict`; unknown names raise ParameterError."""
+        """The inverse of `as_dict` and `for_file`; unknown names raise ParameterError."""
         changes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         preset = changes.pop("preset", "default")
         return cls.from_preset(preset, **changes)  # type: ignore[arg-type]

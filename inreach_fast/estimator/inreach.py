@@ -733,7 +733,7 @@ class InReaCh:
         content, arrays = state.to_parts(final=final)
         meta = {
             "kind": "InReaCh",
-            "parameters": self.parameters.as_dict(),
+            "parameters": self.parameters.for_file(),
             "backbone": None if state.from_descriptors else self._network.to_json(self.parameters),
             "threshold": self.threshold_,
             **content,
