@@ -119,8 +119,11 @@ def test_the_papers_resize_follows_the_image_size(preset: str) -> None:
 
 
 def test_bit_depth_and_pixel_limit_of_models_saved_before() -> None:
-    values = Parameters.from_preset(bit_depth=12, max_pixels=10**9).as_dict()
-    assert Parameters.from_dict(json.loads(json.dumps(values))).bit_depth == 12
-    del values["bit_depth"], values["max_pixels"]
+    values = Parameters.from_preset(bit_depth=12, max_pixels=10**9).to_saved()
+    newer = Parameters.from_dict(json.loads(json.dumps(values)))
+    assert (newer.bit_depth, newer.max_pixels) == (12, 10**9)
+    values = Parameters.from_preset().to_saved()
+    assert not {"bit_depth", "max_pixels"} & set(values)
+    assert set(Parameters.from_preset().as_dict()) - set(values) == {"bit_depth", "max_pixels"}
     older = Parameters.from_dict(values)
     assert (older.bit_depth, older.max_pixels) == ("auto", 178_956_970)

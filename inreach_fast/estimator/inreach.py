@@ -621,6 +621,8 @@ class InReaCh:
         source: Iterable[tuple[str, Any]]
         if isinstance(images, (str, os.PathLike)) or hasattr(images, "__getitem__"):
             source = self._open(images)
+        elif not hasattr(images, "__iter__"):
+            raise ParameterError(f"images: expected an iterable of images, got {type(images).__name__}")
         else:
             source = ((f"image {i} of the stream", image) for i, image in enumerate(single_images(images)))
         return self._ready(images=True).stream(source, limits, decision, int(ahead))

@@ -55,12 +55,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One class: its training images (good ones in MVTec's layout) and its test images."""
+    """One class: its training images (good ones in MVTec's layout) and its test images.
+
+    ``passed_over`` says, for each folder with such, which entries are not read, hidden ones aside.
+    """
 
     root: Path
     class_name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ def read_dataset(root: str | Path, class_name: str, *, layout: Layout = "mvtec")
     """
     _check_layout(layout)
     base = _folder(Path(root) / class_name if class_name else Path(root), f"class {class_name!r}")
-    train, test = (_read_mvtec if layout == "mvtec" else _read_folder)(base)
-    return Dataset(Path(root), class_name or base.name, tuple(train), tuple(test))
+    notes: list[str] = []
+    train, test = (_read_mvtec if layout == "mvtec" else _read_folder)(base, notes)
+    return Dataset(Path(root), class_name or base.name, tuple(train), tuple(test), tuple(notes))
 
 
 def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None = None) -> TrainingSet:
@@ -192,8 +197,8 @@ def with_masks_read(
     return checked, reasons
 
 
-def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
-    good = _images(base / "train" / "good", "the good training images")
+def _read_mvtec(base: Path, notes: list[str]) -> tuple[list[Sample], list[Sample]]:
+    good = _images(base / "train" / "good", "the good training images", notes)
     train = [Sample(path, f"good/{path.name}") for path in good]
     folder = _folder(base / "test", "the test images")
     kinds = _folders(folder)
@@ -202,14 +207,17 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     test: list[Sample] = []
     truths = base / "ground_truth"
     for kind in kinds:
-        paths = _images(kind, "test images")
+        paths = _images(kind, "test images", notes)
         if kind.name == "good":
             test += [Sample(path, f"good/{path.name}") for path in paths]
         elif not truths.is_dir():
             test += [Sample(path, f"{kind.name}/{path.name}", labelled=True) for path in paths]
         else:
             truth = _folder(truths / kind.name, f"the masks of test/{kind.name}")
-            masks = _pairs(paths, read_folder(truth).images)
+            found = read_folder(truth).images
+            masks = _pairs(paths, found)
+            if len(found) > len(masks):
+                notes.append(f"{truth}: passed over: {len(found) - len(masks)} masks without an image")
             for path in paths:
                 if path not in masks:
                     missing = truth / f"{path.stem}_mask.png"
@@ -220,12 +228,12 @@ def _read_mvtec(base: Path) -> tuple[list[Sample], list[Sample]]:
     return train, test
 
 
-def _read_folder(base: Path) -> tuple[list[Sample], list[Sample]]:
+def _read_folder(base: Path, notes: list[str]) -> tuple[list[Sample], list[Sample]]:
     splits: list[list[Sample]] = []
     for split in ("train", "test"):
         folder = base / "masks" / split
         found = read_folder(folder).images if folder.is_dir() else []
-        paths = _images(base / split, f"the {split} images")
+        paths = _images(base / split, f"the {split} images", notes)
         masks = _pairs(paths, found)
         splits.append([Sample(path, path.name, masks.get(path)) for path in paths])
         stray = sorted(set(found) - set(masks.values()))
@@ -274,5 +282,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def _images(folder: Path, what: str) -> list[Path]:
-    return sorted(images_of(_folder(folder, what)).images)
+def _images(folder: Path, what: str, notes: list[str]) -> list[Path]:
+    found = images_of(_folder(folder, what))
+    if found.notable:
+        notes.append(f"{folder}: passed over: {found.passed_over()}")
+    return sorted(found.images)

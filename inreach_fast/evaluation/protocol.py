@@ -165,7 +165,7 @@ def evaluate_class(
         for sample in samples
         if sample.path not in used
     }
-    remarks = [f"left out: {remark}" for remark in remarks]
+    remarks = [*dataset.passed_over, *(f"left out: {remark}" for remark in remarks)]
     remarks += _why_undefined("with the images trained on" if trained_on.any() else "", labels, masks)
     if trained_on.any():
         remarks += _why_undefined(

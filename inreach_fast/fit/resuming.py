@@ -29,7 +29,7 @@ def configuration(context: FitContext) -> dict[str, Any]:
     import torch
 
     seeds = context.seeds
-    parameters = {name: value for name, value in context.parameters.as_dict().items() if name not in _WITHOUT_EFFECT}
+    parameters = {name: value for name, value in context.parameters.to_saved().items() if name not in _WITHOUT_EFFECT}
     return {
         **parameters,
         "backbone_fingerprint": context.describer.backbone.fingerprint,

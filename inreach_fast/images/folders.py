@@ -74,8 +74,8 @@ def is_special(path: str | os.PathLike[str]) -> bool:
 def read_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> Folder:
     """The image files of a folder; see `list_images`. The folder may hold none. Raises DataError."""
     root = Path(folder)
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.exists(root) else "does not exist"
         raise DataError(f"{root}: {what}; give a folder of images")
     images: list[Path] = []
     suffixes: Counter[str] = Counter()

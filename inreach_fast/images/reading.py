@@ -115,7 +115,7 @@ def image_part(item: Any, name: str = "image") -> Any:
         elif isinstance(item, (tuple, list)):
             if not item:
                 raise ImageError(f"{name}: an empty {type(item).__name__}; give (image, ...)")
-            if isinstance(item, list) and len(item) > 1 and all(map(_is_image_in_memory, item[:2])):
+            if isinstance(item, list) and len(item) > 1 and all(map(_is_surely_image, item[:2])):
                 raise ImageError(
                     f"{name}: a list of {len(item)} images where one is expected; give them one by one, or tuples "
                     "(image, ...) if only the first is the image"
@@ -128,7 +128,8 @@ def image_part(item: Any, name: str = "image") -> Any:
 
 def is_array(item: Any) -> bool:
     """Whether it is a NumPy array or a torch tensor."""
-    return isinstance(item, np.ndarray) or (hasattr(item, "detach") and hasattr(item, "ndim"))
+    is_tensor = hasattr(item, "detach") and hasattr(item, "ndim") and not getattr(item, "is_nested", False)
+    return is_tensor or isinstance(item, np.ndarray)
 
 
 def is_item(value: Any) -> bool:
@@ -149,7 +150,7 @@ def is_single_image(images: Any) -> bool:
     if is_array(images):
         shape = tuple(images.shape)
         return len(shape) == 2 or is_channels(shape, last=True) or (is_channels(shape, last=False) and shape[0] != 4)
-    is_file = hasattr(images, "read") and not hasattr(images, "__getitem__")
+    is_file = hasattr(images, "read") and (hasattr(images, "seek") or not hasattr(images, "__getitem__"))
     return is_file or _is_picture(images) or isinstance(images, (bytes, bytearray, memoryview))
 
 
@@ -159,6 +160,11 @@ def _is_picture(item: Any) -> bool:
 
 def _is_image_in_memory(item: Any) -> bool:
     return _is_picture(item) or (is_array(item) and item.ndim >= 2)
+
+
+def _is_surely_image(item: Any) -> bool:
+    is_path = isinstance(item, os.PathLike) or (isinstance(item, str) and item.lower().endswith(IMAGE_SUFFIXES))
+    return is_path or _is_image_in_memory(item)
 
 
 def _as_file(item: Any, name: str) -> Any:

@@ -57,7 +57,7 @@ def open_images(images: Any, name: str = "images", rule: PixelRule = DEFAULT_RUL
     """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
-        if path.is_file():
+        if os.path.isfile(path):
             return ImageSource([str(path)], lambda i: as_image(path, str(path), rule))
         found = images_of(path)
         if found.notable:
@@ -77,11 +77,15 @@ def open_images(images: Any, name: str = "images", rule: PixelRule = DEFAULT_RUL
                 f"{name}: expected a folder, paths, arrays or a torch Dataset, got {type(images).__name__}"
             )
         images = list(single_images(images))
-    if len(images) == 0:
+    try:
+        count = len(images)
+    except Exception as error:  # a Dataset whose length is not known, for instance
+        raise ParameterError(f"{name}: a {type(images).__name__} without a length ({error}); give a list") from error
+    if not count:
         raise EmptyFolderError(f"{name}: no image; give at least one")
     if not isinstance(images, list):
         # Items of a Dataset are not looked at: that would decode them all.
-        names = [f"{name}[{i}]" for i in range(len(images))]
+        names = [f"{name}[{i}]" for i in range(count)]
         return ImageSource(names, lambda i: as_image(_item(images, i, names[i]), names[i], rule))
     dtypes = {str(item.dtype) for item in images if isinstance(item, np.ndarray)}
     if len(dtypes) > 1:
@@ -134,6 +138,8 @@ def _part_of_batch(batch: Any, size: int) -> Any:
         return found if isinstance(found, (list, tuple)) or _is_batch(found, size) else None
     if not isinstance(batch, (list, tuple)) or not batch:
         return batch if _is_batch(batch, size) else None
+    if isinstance(batch, list) and _are_paths(batch):
+        return batch
     first, second = batch[0], batch[1] if len(batch) > 1 else None
     collated = _is_batch(first, size) or _are_paths(first)
     items = len(batch) <= size and is_item(first) and (len(batch) == 1 or is_item(second))

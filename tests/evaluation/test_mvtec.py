@@ -221,7 +221,11 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     shutil.copytree(base, tmp_path / ".trash" / "bottle")
     shutil.copytree(base, tmp_path / ".bottle")
     os.mkfifo(base / "train" / "good" / "fifo.png")
-    assert read_dataset(tmp_path, "bottle") == plain
+    found = read_dataset(tmp_path, "bottle")
+    assert (found.train, found.test, plain.passed_over) == (plain.train, plain.test, ())
+    kinds = {"train/good", *(f"test/{sample.name.partition('/')[0]}" for sample in plain.test)}
+    assert {note.partition(":")[0] for note in found.passed_over} == {str(base / kind) for kind in kinds}
+    assert all("1 file with other suffixes (.txt)" in note for note in found.passed_over)
     assert list_classes(tmp_path) == ["bottle"]
 
 

@@ -17,7 +17,7 @@ from images.generated import KINDS, MODES, Items, check_doors, generated, pictur
 from PIL import Image
 from small_fits import estimator, pictures
 
-from inreach_fast.errors import ImageError, ParameterError, PixelRangeWarning
+from inreach_fast.errors import ImageError, InReachError, ParameterError, PixelRangeWarning
 from inreach_fast.images.pixels import PixelRule
 from inreach_fast.images.reading import as_image, is_single_image, read_image
 from inreach_fast.images.source import open_images, single_images
@@ -325,6 +325,7 @@ def test_four_grey_images_or_one_with_alpha() -> None:
         ({}, "without the key 'image'"),
         ({"img": 3, "label": 2}, "its keys: 'img', 'label'"),
         ([RGB, RGB], "list of 2 images"),
+        (["a.png", "b.PNG"], "list of 2 images"),
         ([[0, 1], [2, 3]], "int"),
         ("a\0b.png", "cannot be opened"),
         (Path("/"), "opened|folder|directory"),
@@ -365,6 +366,11 @@ class Failing(Items):
         if number == 1:
             raise OSError("disk on fire")
         return super().__getitem__(number)
+
+
+class Unmeasured(Items):
+    def __len__(self) -> int:
+        raise NotImplementedError("no length")
 
 
 class Endless(torch.utils.data.IterableDataset[Any]):
@@ -420,6 +426,29 @@ def test_batches_of_a_data_loader() -> None:
     with pytest.raises(ParameterError, match=r"batch 0: .*collate_fn"):
         loaded([first] * 3, 3, **same)  # three colour images, or a batch of grey ones and two more
     assert [image.shape for image in single_images([torch.zeros(2, 3, 9, 9), RGB])] == [(3, 9, 9), (3, 9, 9), RGB.shape]
+
+
+def test_paths_in_batches(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(RGB + np.uint8(i)).save(path)
+    for items in (paths, [(path, 0) for path in paths], [{"image": path} for path in paths]):
+        source = open_images(torch.utils.data.DataLoader(Items(items), batch_size=2))
+        assert source.names == paths
+        np.testing.assert_array_equal(source.load(2), RGB + np.uint8(2))
+    with pytest.raises(ParameterError, match=r"batch 0: .*collate_fn"):  # paths and masks, or paths and labels
+        open_images(torch.utils.data.DataLoader(Items([(path, "good") for path in paths]), batch_size=2))
+
+
+def test_what_is_no_collection_is_a_typed_error() -> None:
+    for images in (None, 7, int, "a" * 5000, "a\0b", {"img": 1}):
+        with pytest.raises(InReachError):
+            open_images(images).load(0)
+    with pytest.raises(ParameterError, match=r"images: a Unmeasured without a length .*; give a list"):
+        open_images(Unmeasured([RGB]))
+    model = estimator(min_channel_length=1).fit(pictures(4))
+    with pytest.raises(ParameterError, match=r"images: expected an iterable"):
+        model.predict_stream(7)  # type: ignore[arg-type]
 
 
 def test_scores_are_the_same_by_every_door(tmp_path: Path) -> None:
