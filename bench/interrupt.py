@@ -43,8 +43,11 @@ def main() -> None:
     filters = {"min_channel_length": 1, "spread_filter": False}  # which leave something, whatever the size
     make = partial(InReaCh, backbone="efficientnet_lite2", image_size=args.image_size, **filters)
     pictures = patterns(args.images, args.image_size)
-    with tempfile.TemporaryDirectory() as folder:
-        found = interrupt(Path(folder), args.times, make, InReaCh.load, pictures, threads=args.threads, seed=args.seed)
+    folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of each child
+    try:
+        found = interrupt(folder, args.times, make, InReaCh.load, pictures, threads=args.threads, seed=args.seed)
+    finally:
+        shutil.rmtree(folder)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["wrong"] else 0)
 
