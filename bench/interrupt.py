@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,10 +40,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (default: 2)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    make = partial(InReaCh, backbone="efficientnet_lite2", image_size=args.image_size)
+    filters = {"min_channel_length": 1, "spread_filter": False}  # which leave something, whatever the size
+    make = partial(InReaCh, backbone="efficientnet_lite2", image_size=args.image_size, **filters)
     pictures = patterns(args.images, args.image_size)
-    with tempfile.TemporaryDirectory() as folder:
-        found = interrupt(Path(folder), args.times, make, InReaCh.load, pictures, threads=args.threads, seed=args.seed)
+    folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of each child
+    try:
+        found = interrupt(folder, args.times, make, InReaCh.load, pictures, threads=args.threads, seed=args.seed)
+    finally:
+        shutil.rmtree(folder)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["wrong"] else 0)
 
@@ -81,9 +86,12 @@ def interrupt(
         model.save(path)
 
     complete = folder / "complete"
-    seconds = {"fit": _run(partial(fit, complete, folder / "spool"), threads)[1]}
+    seconds = {}
+    for kind, act in (("fit", partial(fit, complete, folder / "spool")), ("predict", partial(predict, complete))):
+        code, seconds[kind] = _run(act, threads)
+        if code != 0:
+            raise RuntimeError(f"{kind}: exit code {code} without a signal")
     right = complete.read_bytes()
-    seconds["predict"] = _run(partial(predict, complete), threads)[1]
     took: dict[str, list[float]] = {"fit": [], "predict": []}
     late = 0
     for number in range(times):
@@ -109,6 +117,7 @@ def interrupt(
             code, _ = _run(partial(fit, place / "resumed", spool, resume=True), threads)
             if code != 0 or (place / "resumed").read_bytes() != right:
                 wrong.append(f"{kind} {number}: resumed, exit code {code}")
+        shutil.rmtree(place)
     return {
         "milliseconds": {
             kind: {

@@ -32,6 +32,7 @@ from ..method.projection import Projection
 from ..parameters import Parameters
 from ..progress import no_progress
 from ..storage.partition import BLOCK_BYTES
+from ..storage.workspace import Budget
 from .context import FitContext
 from .limits import NUMBERS_OF_MEMBER, check_enough, check_limit, check_limit_for_images
 from .reading import decide_positions
@@ -44,6 +45,8 @@ _OF_PROJECTION: Final = 3
 # it was seen, its channel), of an image (digest, count, name), and of all else in the header.
 _MEMBER_IDS, _NOMINAL_IDS, _IMAGE_IDS, _HEADER = 13, 32, 100, 8192
 _SPOOL_IDS: Final = 16
+# In memory: of a member, while images are associated.
+_NUMBERS_AT_FIRST: Final = 12
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class FitPlan:
         workers: processes beside this one that describe and associate; 0: none, None: as many as the Ray cluster has
             room for.
         memory: bytes by part: "process" (this process with its network, after one image), "seeds" (their descriptors
-            and search structures), "image" (one image at a time), "limit" (``memory_limit``), "used" (what of it the
-            fit will use), "numbers" (of the members, beyond the limit), "worker" (one worker process, 0 without);
-            "peak" is process + seeds + image + used + numbers, and the workers if they are processes of this machine.
+            and search structures), "image" (one image at a time), "limit" (``memory_limit``), "used" (what of it is
+            used when most memory is), "numbers" (of the members, beyond the limit), "worker" (one worker process, 0
+            without); "peak" is process + seeds + image + used + numbers, and the workers if they are processes of this
+            machine.
         disk: bytes by part: "spool" (files beside the model, at their largest; with ``spool``, or if ``memory_limit``
             is exceeded), "model", "final_model" (saved with ``final=True``), "peak" and "final_peak": spool and model
             on one disk, while the model is saved.
@@ -157,6 +161,7 @@ def plan_fit(context: FitContext, source: ImageSource) -> FitPlan:
         join_rate=join_rate,
         members=len(chosen) * patches + round(rest * join_rate * patches),
         nominal=round(len(chosen) * per_seed + rest * per_other),
+        channels=len(chosen) * patches,
         seeds=len(chosen) * patches * sample.row_bytes + round(prepared * len(chosen) / len(seed_rows)),
         # A seed image's patches are members, all of them.
         rest=round(min(p.threshold_images, count) * rest / count * (1 - join_rate) * patches),
@@ -193,6 +198,7 @@ def plan_growth(context: FitContext, current: FitResult, source: ImageSource) ->
         join_rate=join_rate,
         members=len(state.members) + new,
         nominal=round(len(current.nominal) * (1 + new / len(state.members))),
+        channels=len(slots) * patches,
         seeds=max(seed_rows.nbytes, resident_bytes() - before),
         rest=0,  # of the threshold's sample the images are described again
     )
@@ -286,6 +292,7 @@ def _plan(
     join_rate: float,
     members: int,
     nominal: int,
+    channels: int,
     seeds: int,
     rest: int,
 ) -> FitPlan:
@@ -298,13 +305,14 @@ def _plan(
     rows, nominal_rows, rest_rows = members * row_bytes, nominal * row_bytes, rest * row_bytes
     on_disk = rows > budget.members
     workers, at_once = _workers(context.executor)
+    used, numbers = _largest_stage(budget, channels, members, rows, nominal_rows, inputs, rest_rows, index)
     memory = {
         "process": process,
         "seeds": seeds,
         "image": 3 * patches * row_bytes,
         "limit": budget.limit,
-        "used": min(budget.limit, inputs + 2 * rows - nominal_rows + rest_rows + index),
-        "numbers": NUMBERS_OF_MEMBER * members,
+        "used": used,
+        "numbers": numbers,
         "worker": 0 if workers == 0 else process + seeds + 3 * patches * row_bytes,
     }
     here = (workers or 0) if isinstance(context.executor, ProcessExecutor) else 0
@@ -348,6 +356,24 @@ def _plan(
             **({"confirm": search_seconds * nominal / patches} if p.association == "all" else {}),
         },
     )
+
+
+def _largest_stage(
+    budget: Budget, channels: int, members: int, rows: int, nominal_rows: int, inputs: int, rest_rows: int, index: int
+) -> tuple[int, int]:
+    """Bytes within the memory limit, and of the members' numbers, in the stage that takes most."""
+    held = min(inputs, budget.inputs) + min(rest_rows, budget.sample)
+    if rows > budget.members:
+        sums = min(rows // members * channels * 2, budget.sums)  # float64
+        stages = [budget.members, sums, min(index, budget.index)]
+    else:
+        both = 2 * rows - nominal_rows
+        stages = [rows, both, both + index]
+    found = [
+        (min(budget.limit, held + stage), each * members)
+        for stage, each in zip(stages, (_NUMBERS_AT_FIRST, NUMBERS_OF_MEMBER, NUMBERS_OF_MEMBER), strict=True)
+    ]
+    return max(found, key=sum)
 
 
 def _workers(executor: Any) -> tuple[int | None, int]:
