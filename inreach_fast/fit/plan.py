@@ -28,7 +28,7 @@ from ..memory import format_bytes
 from ..method.association import Associator, ImageMembers, given_seeds, members_of
 from ..method.channels import ChannelFilters, Members, select_members
 from ..method.descriptors import DescriptorSpace, described_rows, in_memory, position_channels
-from ..method.projection import Projection
+from ..method.projection import SAMPLE_IMAGES, Projection
 from ..parameters import Parameters
 from ..progress import no_progress
 from ..storage.partition import BLOCK_BYTES
@@ -210,6 +210,8 @@ def _plan_of_all(context: FitContext, measured: _Measurement, images: int) -> Fi
     rows = [measured.first, *map(measured.rows, range(1, measured.count))]
     found = [members_of(None, i, one, is_seed=False, whole=False) for i, one in enumerate(rows)]
     kept = min(images, p.bank_images or images) * patches
+    # The sample that the projection is found from, as float32 and as float64.
+    sampled = 0 if p.pca_dim is None else min(images, SAMPLE_IMAGES) * patches * p.dim * 12
     return _plan(
         context,
         measured,
@@ -219,7 +221,8 @@ def _plan_of_all(context: FitContext, measured: _Measurement, images: int) -> Fi
         join_rate=1.0,
         members=kept,
         nominal=kept,
-        seeds=0,
+        channels=0,
+        seeds=sampled,
         rest=0,
     )
 

@@ -218,3 +218,21 @@ def test_nothing_to_plan(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"\.png"):
         estimator().plan(tmp_path)
+
+
+@pytest.mark.parametrize("bank_images", [None, 12])
+def test_a_plan_of_the_default_preset(tmp_path: Path, bank_images: int | None) -> None:
+    images = pictures(30, size=(64, 64))
+    model = estimator(preset="default", image_size=64, dim=24, pca_dim=8, bank_images=bank_images)
+    plan = model.plan(images)
+    model.fit(images)
+    assert (plan.dimensions, plan.patches) == (8, model.grid_[0] * model.grid_[1])
+    assert plan.nominal == plan.members == len(model.nominal_)
+    model.save(tmp_path / "model")
+    model.save(tmp_path / "final", final=True)
+    assert within(plan.disk["model"], (tmp_path / "model").stat().st_size)
+    assert within(plan.disk["final_model"], (tmp_path / "final").stat().st_size)
+    assert "confirm" in plan.seconds
+    grown = model.plan_partial_fit(pictures(6, size=(64, 64), seed=1))
+    assert grown.images == 36
+    assert grown.nominal == plan.patches * (bank_images or 36)
