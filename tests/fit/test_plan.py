@@ -43,7 +43,7 @@ class Watched:
 # Filters that leave most members, and some of them; and a limit beyond which rows go to files.
 FILTERS: list[dict[str, Any]] = [
     {"min_channel_length": 1},
-    {"min_channel_length": 6, "max_channel_std": 2.5, "spread_rule": "literal"},
+    {"min_channel_length": 6, "max_channel_std": 2.0, "spread_rule": "literal"},
 ]
 
 
