@@ -23,7 +23,7 @@ LEAST_NOMINAL: Final = 0.02
 """Share of the patches that should be nominal at least."""
 LEAST_COVERED: Final = 0.5
 """Share of the grid's places at which some image should have a nominal patch."""
-MOST_UNEXPLAINED: Final = 0.35
+MOST_UNEXPLAINED: Final = 0.5
 """Greatest share of the patches' variance that distances to the nominal patches should leave."""
 MOST_ABOVE: Final = 0.4
 """Share of the training images that the threshold's rule takes for defective at most."""

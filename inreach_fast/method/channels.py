@@ -253,8 +253,8 @@ def _advice(filters: ChannelFilters, longest: int, images: int) -> str:
         # What the spread filter leaves of the longest channel for certain: see `kernels.filter_channels`.
         share = 1.0 if filters.max_std is None else 1.0 - 1.0 / (1.0 + filters.max_std**2)
         lower = max(0, math.ceil(longest * share) - 1)
-        return f"{span}{more}lower min_channel_length to {lower}"
-    return f"{span}{more}lower min_channel_length to {max(0, longest - 1)} and {off}"
+        return f"{span}{more}lower min_channel_length (--min-channel-length) to {lower}"
+    return f"{span}{more}lower min_channel_length (--min-channel-length) to {max(0, longest - 1)} and {off}"
 
 
 def filter_streamed(

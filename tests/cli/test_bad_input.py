@@ -62,10 +62,10 @@ def test_truncated_training_image(run: Run, training: Path, truncated: Path, tmp
 
 
 def test_truncated_image_to_inspect(run: Run, model: Path, training: Path, truncated: Path) -> None:
-    result = run("predict", model, truncated, training / "0.png")
+    result = run("predict", model, truncated, training / "5.png")
     assert result.code == exit_codes.DATA
     assert str(truncated) in result.error
-    result = run("predict", model, truncated, training / "0.png", "--skip-bad")
+    result = run("predict", model, truncated, training / "5.png", "--skip-bad")
     assert result.code == exit_codes.SUCCESS
     assert set(result.lines[0]) == {"file", "error"}
     assert result.lines[1]["score"] >= 0

@@ -100,7 +100,7 @@ def test_after_a_fit_without_channels_the_advice_helps(run: Run, training: Path,
     options = [word if word != "1" else "3" for word in FAST]  # more than three members
     failed = run("fit", few, "-o", target, *options)
     assert failed.code == exit_codes.DATA
-    assert "give more than 3 different images, or lower min_channel_length to 2" in failed.error
+    assert "give more than 3 different images, or lower min_channel_length (--min-channel-length) to 2" in failed.error
     assert "a fit of the same images uses it" in failed.err
     lower = [word if word != "1" else "2" for word in FAST]
     assert run("fit", few, "-o", target, *lower).code == 0  # with what was described

@@ -122,7 +122,7 @@ def test_what_an_error_advises_leaves_a_channel(
     except NoChannelsError as error:
         message = str(error)
     if message:
-        found = re.search(r"lower min_channel_length to (\d+)", message)
+        found = re.search(r"lower min_channel_length \(--min-channel-length\) to (\d+)", message)
         lower = int(found[1]) if found else min_length
         assert found is None or lower < min_length
         off = "switch the spread filter off" in message
