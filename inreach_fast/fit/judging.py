@@ -59,7 +59,7 @@ def judge(
     """
     patches = grid[0] * grid[1]
     threshold = threshold_of(scores)
-    above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores > threshold))]
+    above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores.astype(np.float64) > threshold))]
     copied, near = copies(training.arrangement, training.names), training.near_copies(sampled)
     covered = len(np.unique(nominal.patch_index))
     share = len(nominal) / (patches * len(training.arrangement))
