@@ -52,8 +52,14 @@ def _fitted_cases(work: Workload, images: int, rounds: int, quick: bool) -> list
     held: dict[str, Any] = {}
 
     def fit_ours() -> None:
-        # The authors' seed images are the first ones.
-        model = InReaCh(seed_selection="first", assoc_depth=depth, backbone=backbone, image_size=work.image_size)
+        # As the authors: the first images are the seeds, and the literal spread filter.
+        model = InReaCh(
+            seed_selection="first",
+            spread_rule="literal",
+            assoc_depth=depth,
+            backbone=backbone,
+            image_size=work.image_size,
+        )
         held[OURS] = model.fit(training)
 
     def fit_theirs() -> None:

@@ -56,7 +56,8 @@ class Scorer:
         if self.score not in ("nearest", "mahalanobis", "patchcore", "reachability"):
             raise ParameterError(f"score: unknown {self.score!r}")
         if self.score != "reachability":
-            object.__setattr__(self, "bank", self.bank.with_floor(None))
+            if self.bank.floor is not None:
+                object.__setattr__(self, "bank", self.bank.with_floor(None))
         elif self.bank.floor is None:
             raise ParameterError('score: "reachability" needs a model that was fitted with association="all"')
 
