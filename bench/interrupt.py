@@ -145,6 +145,7 @@ def _run(act: Callable[[], None], threads: int, moment: float | None = None) -> 
     if child == 0:
         code = 1
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             torch.set_num_threads(threads)
             os.write(told, b"x")
             act()

@@ -107,12 +107,13 @@ def test_a_spec_does_not_tell_where_it_was_made(
 
 
 def test_safetensors(factory: str, tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
+    import safetensors.torch
+
     plain = load_backbone(factory)
     state = {
         k: v + 1 for k, v in nn.Sequential(nn.Conv2d(3, 8, 4), nn.ReLU(), nn.Conv2d(8, 16, 2)).state_dict().items()
     }
-    safetensors.save_file(state, tmp_path / "w.safetensors")
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pt")
     loaded = load_backbone(factory, weights=tmp_path / "w.safetensors")
     assert same(loaded, load_backbone(factory, weights=tmp_path / "w.pt"))

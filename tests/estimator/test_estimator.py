@@ -444,12 +444,13 @@ def test_a_factory_that_moved_is_given_again(tmp_path: Path) -> None:
 
 
 def test_weights_that_moved_are_found_beside_the_model_or_given(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
+    import safetensors.torch
+
     factory, weights = tmp_path / "net.py", tmp_path / "a" / "w.safetensors"
     factory.write_text(FACTORY.format(seed=0))
     weights.parent.mkdir()
     state = {"0.0.weight": torch.randn(16, 3, 4, 4), "0.0.bias": torch.zeros(16)}
-    safetensors.save_file(state, str(weights))
+    safetensors.torch.save_file(state, str(weights))
     model = estimator(backbone=f"{factory}:build", weights=str(weights)).fit(pictures())
     (tmp_path / "b").mkdir()
     model.save(tmp_path / "b" / "m")
