@@ -53,9 +53,7 @@ def measure(options: Any, folder: Path) -> dict[str, Any]:
     work = Workload(options.backbone, options.weights, image_size=options.image_size)
     pictures = VariedImages(options.images)
     work.backbone.extract(resize(pictures[0], options.image_size)[None])  # warm
-    model = InReaCh(
-        "channels", backbone=work.backbone, image_size=options.image_size, memory_limit=options.memory_limit
-    )
+    model = InReaCh(backbone=work.backbone, image_size=options.image_size, memory_limit=options.memory_limit)
     record: dict[str, Any] = {
         "images": options.images,
         "data": f"{work.backbone.name} of {pictures.words}",

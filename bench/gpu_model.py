@@ -71,9 +71,7 @@ def _described(work: Workload, backbone: Any, patches: int) -> tuple[Any, int]:
 
 
 def _model(work: Workload, backbone: Any, gpu: Gpu, images: list[Any], depth: int, **more: Any) -> InReaCh:
-    model = InReaCh(
-        "channels", backbone=backbone, device=gpu.device, image_size=work.image_size, assoc_depth=depth, **more
-    )
+    model = InReaCh(backbone=backbone, device=gpu.device, image_size=work.image_size, assoc_depth=depth, **more)
     return model.fit(images)
 
 

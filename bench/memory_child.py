@@ -49,7 +49,7 @@ def of_descriptors(images: int, grid: tuple[int, int] = GRID) -> dict[str, Any]:
     _warm_up()
 
     def run() -> Any:
-        return InReaCh("channels", assoc_depth=_depth(images)).fit_descriptors(synthetic(*shape[:2]), grid)
+        return InReaCh(assoc_depth=_depth(images)).fit_descriptors(synthetic(*shape[:2]), grid)
 
     return {"data": "synthetic rows", **_figures(run, shape)}
 
@@ -67,7 +67,7 @@ def of_images(what: str, images: int, work: Workload) -> dict[str, Any]:
     def run() -> Any:
         if what == PEER:
             return baseline.fit(pictures, work.backbone, size=work.image_size, assoc_depth=_depth(images))
-        model = InReaCh("channels", backbone=work.backbone, image_size=work.image_size, assoc_depth=_depth(images))
+        model = InReaCh(backbone=work.backbone, image_size=work.image_size, assoc_depth=_depth(images))
         return model.fit(pictures)
 
     if what == OURS:
@@ -87,7 +87,7 @@ def _depth(images: int) -> int:
 def _warm_up() -> None:
     from inreach_fast import InReaCh
 
-    InReaCh("channels", assoc_depth=2).fit_descriptors(synthetic(8, 64), (8, 8))
+    InReaCh(assoc_depth=2).fit_descriptors(synthetic(8, 64), (8, 8))
 
 
 def synthetic(images: int, patches: int, dim: int = DIM) -> npt.NDArray[np.float32]:

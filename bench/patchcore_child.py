@@ -58,7 +58,7 @@ def ours(settings: dict[str, Any], training: Any) -> tuple[Callable[[], Any], Ca
 
     size = settings["image_size"]
     backbone = load_backbone(settings["backbone"], weights=settings["weights"])
-    model = InReaCh("channels", backbone=backbone, image_size=size)
+    model = InReaCh(backbone=backbone, image_size=size)
     for image in training[:2]:
         backbone.extract(resize(image, size)[None])  # warm
     about: dict[str, Any] = {}

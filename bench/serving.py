@@ -61,7 +61,7 @@ def fitted_model(name: str, folder: Path | None = None) -> Any:
     path = None if folder is None else folder / f"{name}.inreach"
     if path is not None and path.is_file():
         return InReaCh.load(path, backbone=backbone)
-    model = InReaCh("channels", backbone=backbone).fit(data_folder() / name / "train" / "good")
+    model = InReaCh(backbone=backbone).fit(data_folder() / name / "train" / "good")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)

@@ -53,9 +53,7 @@ def _fitted_cases(work: Workload, images: int, rounds: int, quick: bool) -> list
 
     def fit_ours() -> None:
         # The authors' seed images are the first ones.
-        model = InReaCh(
-            "channels", seed_selection="first", assoc_depth=depth, backbone=backbone, image_size=work.image_size
-        )
+        model = InReaCh(seed_selection="first", assoc_depth=depth, backbone=backbone, image_size=work.image_size)
         held[OURS] = model.fit(training)
 
     def fit_theirs() -> None:
@@ -131,7 +129,7 @@ def large_model_case(work: Workload, patches: int, unseen: int, forward: Callabl
         rows[i] = work.describe(image)
     levels = [work.backbone.extract(resize(image, work.image_size)[None]) for image in work.test_images(unseen)]
     grid = tuple(int(n) for n in levels[0][0].shape[-2:])
-    model = InReaCh("channels", assoc_depth=2, image_size=work.image_size, threshold_images=2)
+    model = InReaCh(assoc_depth=2, image_size=work.image_size, threshold_images=2)
     model.fit_descriptors(rows[:8], grid)
     # A fit gives the estimator its grid; its nominal patches are replaced before anything is scored.
     number = np.arange(count * each)
