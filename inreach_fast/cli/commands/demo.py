@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import evaluation
 from ...estimator import InReaCh
-from ...evaluation.synthetic import TEXTURES
+from ...evaluation.synthetic import TEXTURES, TextureSet
 from ...fit.report import FitReport
 from .. import options
 from ..console import Console, format_seconds, format_table
@@ -24,6 +24,12 @@ the results."""
 
 _PICTURE = "inreach-demo.png"
 _ROWS = 9
+# Columns of the table: a key of a result, or a pattern.
+_AUDIT = {
+    "audit AUROC": "audit_auroc",
+    "defective (estimated)": "{defective_share:.0%} ({anomalous_share[estimate]:.0%})",
+}
+_CHANNELS = {"nominal precision": "nominal_precision", "nominal recall": "nominal_recall"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--image-size", 224, "side of the images, 32 to 240 pixels", type=options.positive_int, metavar="N")
     add("--backbone", "efficientnet_lite2", "network, as in `inreach fit`", metavar="NAME")
     add("--weights", "official", "weights of the network", metavar="official|random|PATH")
-    add("--assoc-depth", 10, "number of seed images", type=options.positive_int, metavar="S")
+    add("--preset", "default", "parameters of the method", choices=("default", "channels"))
+    add("--assoc-depth", 10, "number of seed images of --preset channels", type=options.positive_int, metavar="S")
     add("--seed", 0, "seed of the images and of the method", type=int, metavar="N")
 
 
@@ -67,7 +74,7 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         data = evaluation.make_texture_set(
             texture, n_train=args.images, n_test=args.test_images, size=args.image_size, seed=args.seed
         )
-    chosen = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "assoc_depth")}
+    chosen = {name: getattr(args, name) for name in ("preset", "backbone", "weights", "image_size", "assoc_depth")}
     model = InReaCh(random_state=args.seed, **chosen)
     with clock.stage("fit"):
         model.fit(list(data.train_images), progress=progress)
@@ -83,9 +90,7 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         labels, maps = data.test_labels, np.stack([row.anomaly_map for row in inspected])
         image_auroc = _auroc(labels, np.array([row.score for row in inspected], dtype=np.float32))
         pixel_auroc = _auroc(data.test_masks.ravel(), maps.ravel())
-        nominal = evaluation.nominal_precision_recall(
-            model.nominal_.image_index, model.nominal_.patch_index, list(data.train_masks), model.grid_
-        )
+        figures = _of_channels(model, data) if args.preset == "channels" else _of_audit(model, data)
     result = {
         "texture": texture,
         "backbone": model.backbone.name,
@@ -95,14 +100,31 @@ def _surface(args: argparse.Namespace, console: Console, texture: str) -> tuple[
         "test_defective": int(labels.sum()),
         "image_auroc": image_auroc,
         "pixel_auroc": pixel_auroc,
-        "nominal_precision": nominal.precision,
-        "nominal_recall": nominal.recall,
+        **figures,
         "verdicts_right": sum(row.is_anomalous == label for row, label in zip(inspected, labels.tolist(), strict=True)),
         "threshold": float(model.threshold_),
         "seconds": clock.seconds,
         "fit_stages": dict(model.report_.seconds),
     }
     return result, inspected
+
+
+def _of_audit(model: InReaCh, data: TextureSet) -> dict[str, Any]:
+    """How well the defective training images are found, and their share beside the estimated one."""
+    labels = data.train_labels
+    return {
+        "audit_auroc": _auroc(labels, model.training_scores()),
+        "defective_share": float(labels.mean()),
+        "anomalous_share": model.report_["anomalous_share"],
+    }
+
+
+def _of_channels(model: InReaCh, data: TextureSet) -> dict[str, Any]:
+    """Precision and recall of the patches that channels kept."""
+    nominal = evaluation.nominal_precision_recall(
+        model.nominal_.image_index, model.nominal_.patch_index, list(data.train_masks), model.grid_
+    )
+    return {"nominal_precision": nominal.precision, "nominal_recall": nominal.recall}
 
 
 def _auroc(labels: Any, scores: Any) -> float | None:
@@ -139,8 +161,7 @@ def _text(results: list[dict[str, Any]]) -> str:
         "test (defective)": "{test} ({test_defective})",
         "image AUROC": "image_auroc",
         "pixel AUROC": "pixel_auroc",
-        "nominal precision": "nominal_precision",
-        "nominal recall": "nominal_recall",
+        **(_CHANNELS if "nominal_recall" in results[0] else _AUDIT),
         "verdicts right": "{verdicts_right} of {test}",
     }
     lines = [[cell.format(**r) if "{" in cell else r[cell] for cell in columns.values()] for r in results]

@@ -62,6 +62,7 @@ def _summary(model: InReaCh) -> Iterator[str]:
     share, threshold = f"{nominal / report['patches']:.1%}", format_number(model.threshold_)
     yield f"nominal patches: {nominal:,} of {report['patches']:,} ({share}); threshold {threshold}"
     yield above_words(model)
+    yield from evidence_words(model)
     if seconds := model.report_.seconds:
         yield "stages: " + ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items())
 
@@ -72,6 +73,16 @@ def above_words(model: InReaCh) -> str:
     if not above:
         return f"training images above the threshold: none of the {scored} that were scored"
     return f"training images above the threshold, of {scored} that were scored: {named(above)}"
+
+
+def evidence_words(model: InReaCh) -> Iterator[str]:
+    """What the fit estimated of the folder and of its threshold, with threshold_rule="evidence"."""
+    share, rate = (model.report_.get(name) for name in ("anomalous_share", "expected_false_alarms"))
+    if share is not None:
+        interval = "{level:.0%} interval: {low:.1%} to {high:.1%}".format(**share)
+        yield f"anomalous training images, estimated: {share['estimate']:.1%} ({interval})"
+    if rate is not None:
+        yield f"false alarms to be expected at the fit's threshold: {rate:.1%} of good images"
 
 
 def contents(model: InReaCh, final: bool) -> Iterator[str]:
