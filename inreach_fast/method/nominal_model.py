@@ -15,7 +15,7 @@ from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
 from ..memory import check_unchanged, release_pages
 from ..progress import Progress
-from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
+from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, nearest_kept, sum_above
 from .reachability import confirm
 
 
@@ -29,7 +29,8 @@ class NominalModel:
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
         channel_seed_image, channel_seed_patch: int64 (n,), its channel; with ``confirmation`` its witness.
         confirmation: float32 (n,), the confirmation distance of each patch (`method.reachability`), squared; None for a
-            model of channels.
+            model of channels. In a compressed model it is the least of those that the patch stands for, whereas the
+            witness is the patch's own.
         index_arrays: the search index by name, from `kernels.Bank.index_arrays` (see `build_index`); None: it is built
             when it is first needed.
         compression: `Compression`, what `compress` left out, or None. A compressed model cannot grow.
@@ -150,8 +151,10 @@ class NominalModel:
     ) -> NominalModel:
         """A model of fewer patches, whose distances grow by at most epsilon and never shrink.
 
-        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. (The module `compression` has the
-        proof, with all roundings, and what follows for maps and scores.)
+        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. With ``confirmation`` a kept patch
+        takes the least value of the patches that it stands for; the root of a score by reachability then changes by
+        at most epsilon, up or down. (The module `compression` has the proofs, with all roundings, and what follows
+        for maps and scores.)
 
         Args:
             epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out only exact
@@ -176,7 +179,12 @@ class NominalModel:
         else:
             size = check_size(to, len(self))
             kept, reached = cover_of_size(self.patches, size, backend=backend, progress=progress)
-        before = self.compression
+        before, confirmation = self.compression, None
+        if self.confirmation is not None:
+            every = np.arange(len(self), dtype=np.int64)
+            place, _ = nearest_kept(self.patches, every, kept, backend, progress)
+            confirmation = self.confirmation[kept]
+            np.minimum.at(confirmation, place, self.confirmation)
         smaller = NominalModel(
             self.patches[kept],
             self.image_index[kept],
@@ -188,6 +196,7 @@ class NominalModel:
                 kept=len(kept),
                 of=len(self) if before is None else before.of,
             ),
+            confirmation=confirmation,
         )
         check_unchanged(self.patches)
         return smaller
