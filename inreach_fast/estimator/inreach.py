@@ -551,7 +551,8 @@ class InReaCh:
         state = self._fitted()
         if self.parameters.score not in ("nearest", "reachability"):
             raise ParameterError(
-                f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest" or "reachability"'
+                f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest" or '
+                '"reachability"'
             )
         nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
         assert nominal.compression is not None
