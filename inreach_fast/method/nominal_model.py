@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
-from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
-from ..memory import check_unchanged, release_pages
+from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
+from ..memory import check_unchanged, mapped_runs
 from ..progress import Progress
 from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, nearest_kept, sum_above
-from .reachability import confirm
+from .reachability import check_witnesses, confirm
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,27 +112,27 @@ class NominalModel:
         arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
         object.__setattr__(self, "index_arrays", arrays)  # follows from the patches: the model does not change
 
-    def confirmed(self, witnesses: int, backend: str, progress: Progress) -> NominalModel:
+    def confirmed(
+        self, witnesses: int, backend: str, progress: Progress, passing: Sequence[Array] = ()
+    ) -> NominalModel:
         """The same patches, in order of their images, with their confirmation distances and witnesses.
 
         Args:
             witnesses: k of `method.reachability`. progress: called as progress("confirm", images done, images).
+            passing: arrays of the index on disk whose pages are released like those of patches on disk.
 
         Raises:
             TooFewImagesError: an image has fewer than k others.
         """
         starts = np.flatnonzero(np.diff(self.image_index, prepend=-1))
         images = self.image_index[starts]
-        if len(images) <= witnesses:
-            raise TooFewImagesError(
-                f"witnesses: {witnesses} other images are to confirm each, and there are {len(images)} different "
-                "images; give more images or fewer witnesses"
-            )
+        check_witnesses(len(images), witnesses)
         distance, witness = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
         for done, (image, part) in enumerate(zip(images, np.split(np.arange(len(self)), starts[1:]), strict=True), 1):
             rows = self.patches[part[0] : part[-1] + 1]
-            distance[part], witness[part] = confirm(rows, int(image), self.bank, witnesses, backend)
-            release_pages(rows)
+            for run in mapped_runs(len(part), (self.patches, *passing)):
+                found = confirm(rows[run], int(image), self.bank, witnesses, backend)
+                distance[part[run]], witness[part[run]] = found
             progress("confirm", done, len(images))
         return replace(
             self,
