@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,8 @@ from .errors import ParameterError
 _AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE)
 # Assumed where neither the system nor a container says: the memory of a small machine.
 _UNKNOWN_MEMORY: Final = 4 << 30
+# Each query reads some hundred rows of a mapped file, and the system loads sixteen pages around each.
+MAPPED_QUERIES: Final = 16
 _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -77,6 +79,19 @@ def release_pages(array: Array) -> None:
     last = min(len(mapping), low + array.nbytes)
     with suppress(OSError, ValueError):  # advice only
         mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def mapped_runs(count: int, arrays: Sequence[Array]) -> Iterator[slice]:
+    """Runs of ``count`` queries that are searched among ``arrays``: all at once if the first is in memory.
+
+    If it is mapped: a few at a time, and the pages of all ``arrays`` are released after each run.
+    """
+    mapped = mapped_file(arrays[0]) is not None
+    step = MAPPED_QUERIES if mapped else max(1, count)
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+        for array in arrays if mapped else ():
+            release_pages(array)
 
 
 def watch_file(array: Array, check: Callable[[], None]) -> None:

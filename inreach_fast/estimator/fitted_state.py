@@ -109,11 +109,16 @@ class FittedState:
     def from_parts(cls, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> FittedState:
         """Inverse of `to_parts`. Raises KeyError, TypeError or ValueError if a part is missing or malformed."""
         compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
+        confirmation = arrays.get("confirmation")
+        if confirmation is None and meta["parameters"].get("score") == "reachability":
+            raise KeyError("confirmation")
+        if confirmation is not None and not (confirmation.dtype == np.float32 and (confirmation >= 0).all()):
+            raise ValueError("confirmation: no squared distances")
         nominal = NominalModel(
             **{name: arrays[name] for name in _NOMINAL_ARRAYS},
             index_arrays=_parts(arrays, "index.") or None,
             compression=compression,
-            confirmation=arrays.get("confirmation"),
+            confirmation=confirmation,
         )
         projection = _parts(arrays, "projection.")
         grid = check_grid(meta["grid"], int(np.prod(meta["grid"])))

@@ -532,22 +532,27 @@ class InReaCh:
     ) -> Self:
         """The same fit with fewer nominal patches, whose distances grow by at most epsilon and never shrink.
 
-        `NominalModel.compress` describes arguments, guarantee and proof. An image's score s does not fall, and grows
-        to at most (sqrt(s) + epsilon)^2 (of plain distances: s + epsilon). The threshold remains the fit's, so that
-        every image that was anomalous still is; ``threshold_scores_`` and ``report_`` remain the fit's as well, the
+        `NominalModel.compress` describes arguments, guarantee and proof. With ``score="nearest"`` an image's score s
+        does not fall, and grows to at most (sqrt(s) + epsilon)^2 (of plain distances: s + epsilon). With
+        ``score="reachability"`` it may also fall, to no less than max(0, sqrt(s) - epsilon)^2 (s - epsilon).
+
+        The threshold remains the fit's. Every image that was anomalous therefore still is with "nearest"; with
+        "reachability" the verdict of an image whose score is within these bounds of the threshold may change either
+        way (with epsilon = 0 no score changes). ``threshold_scores_`` and ``report_`` remain the fit's as well, the
         report with an entry "compression" (epsilon, kept, of). A compressed model cannot grow.
 
         Returns:
             A new fitted estimator; this one remains unchanged.
 
         Raises:
-            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` other than "nearest", for which
-            there is no guarantee.
+            NotFittedError; ParameterError: as `NominalModel.compress`, or a ``score`` for which there is no guarantee:
+            "mahalanobis" or "patchcore".
         """
         state = self._fitted()
-        if self.parameters.score != "nearest":
+        if self.parameters.score not in ("nearest", "reachability"):
             raise ParameterError(
-                f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest"'
+                f'compress: score="{self.parameters.score}" has no guarantee; fit with score="nearest" or '
+                '"reachability"'
             )
         nominal = self.nominal_.compress(epsilon, to=to, backend=kernels.backend_of(self.parameters), progress=progress)
         assert nominal.compression is not None
@@ -668,7 +673,7 @@ class InReaCh:
             NotFittedError, ParameterError (other images than the fit's), ImageError.
         """
         state, progress = self._fitted(), progress or no_progress
-        # With fewer patches (compressed, say) the scores are higher than the fit's.
+        # With fewer patches (compressed, say) the scores are not the fit's.
         whole = self.nominal_ is state.nominal and self.nominal_.compression is None
         first, place = state.arrangement.first, state.arrangement.place
         if images is None and whole and len(state.threshold_images) == len(first):

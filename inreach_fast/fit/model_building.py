@@ -11,7 +11,7 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, IndexArray
 from ..kernels import backend_of
-from ..memory import mapped_file, release_pages
+from ..memory import mapped_file, mapped_runs, release_pages
 from ..method.channels import ChannelFilters, MemberRows, Members, Selection, every_member, select_members
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
@@ -28,8 +28,6 @@ from .result import FitResult
 
 ImageRows = Callable[[int, MemberRows], FloatArray]
 
-# Each query reads some hundred rows, and the system loads sixteen pages around each.
-_MAPPED_QUERIES = 16
 # The parts of the search index that are read for few candidates only, and are most of it.
 _FOR_CANDIDATES = ("middle_codes", "last_codes", "row_rests")
 
@@ -68,16 +66,16 @@ def build_model(
         context.progress("index", 0, 1)
         _build_index(context, nominal)
         context.progress("index", 1, 1)
+    passing = _passing(context, nominal)
     if p.association == "all":
         with report.stage("confirm"):
-            nominal = nominal.confirmed(p.witnesses, backend_of(p), context.progress)
+            nominal = nominal.confirmed(p.witnesses, backend_of(p), context.progress, passing)
     sampled = sample_images(training.contents, p.threshold_images, p.random_state)
     with report.stage("threshold"):
         report.counts["threshold_images"] = len(sampled)
         channel = selection.channel[selection.nominal]
         scorer = Scorer(nominal.bank, lambda: channel, p.score, p.distance, backend_of(p))
         stored = GatheredRows.split(selection.nominal, patches, others)
-        passing = _passing(context, nominal)
         scores, unexplained = np.empty(len(sampled), dtype=np.float32), np.empty(len(sampled))
         for k, image in enumerate(sampled.tolist()):
             of_image = image_rows(image, stored)
@@ -172,13 +170,8 @@ def leave_one_out_values(scorer: Scorer, rows: FloatArray, image: int, passing: 
     For nominal patches on disk the pages that were read leave memory again, and so do those of the arrays ``passing``.
     """
     values = np.empty(len(rows), dtype=np.float32)
-    mapped = mapped_file(scorer.bank.rows) is not None
-    step = _MAPPED_QUERIES if mapped else len(rows)
-    for start in range(0, len(rows), step):
-        values[start : start + step], _ = scorer.patch_scores(rows[start : start + step], leave_out=image)
-        if mapped:
-            for array in (scorer.bank.rows, *passing):
-                release_pages(array)
+    for run in mapped_runs(len(rows), (scorer.bank.rows, *passing)):
+        values[run], _ = scorer.patch_scores(rows[run], leave_out=image)
     return values
 
 

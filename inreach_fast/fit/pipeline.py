@@ -26,6 +26,7 @@ from ..method.association import Associator, members_of, no_members
 from ..method.channels import MemberRows
 from ..method.descriptors import described_rows, in_memory
 from ..method.projection import SAMPLE_IMAGES
+from ..method.reachability import check_witnesses
 from ..method.threshold import sample_images
 from ..storage.inputs import InputStore, array_digest, stacked_digests
 from ..storage.members import MemberStore
@@ -168,4 +169,5 @@ class _Choice:
         none, sample = np.empty(0, np.int64), SAMPLE_IMAGES if p.pca_dim is not None else 1
         kept = np.zeros(len(arrangement), dtype=bool)
         kept[ranked_images(contents, p.random_state, b"bank")[: p.bank_images]] = True
+        check_witnesses(int(kept.sum()), p.witnesses)
         return cls(none, ranked_images(contents, p.random_state, b"projection")[:sample], none, kept)

@@ -115,10 +115,11 @@ class Backend(ABC):
 
     def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
         """See `kernels.linear_map`."""
-        centred = rows - mean
-        out: FloatArray = centred[:, :1] * matrix[0]
-        for d in range(1, len(matrix)):
-            out += centred[:, d : d + 1] * matrix[d]
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = rows - mean
+            out: FloatArray = centred[:, :1] * matrix[0]
+            for d in range(1, len(matrix)):
+                out += centred[:, d : d + 1] * matrix[d]
         return out
 
     def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:

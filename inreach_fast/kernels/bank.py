@@ -306,7 +306,7 @@ def as_floor(value: Any, name: str, count: int) -> FloatArray:
     if not (floor >= 0).all():
         bad = int(np.argmin(floor >= 0))
         raise ParameterError(f"{name}: expected squared distances, at least 0, got {floor[bad]} at {bad}")
-    return floor
+    return np.abs(floor) if np.signbit(floor).any() else floor  # -0 would show in some backends' answers
 
 
 def as_hint(value: Any, queries: int, rows: int) -> IndexArray:

@@ -136,14 +136,14 @@ def nearest_answered(
     ties. Only the rows that are some query's nearest are searched for in the other direction.
 
     Args, errors: as `nearest`. Groups restrict which bank row a query may choose; in the other direction all
-    queries count. A bank's floor is ignored.
+    queries count. Floors of either side are ignored.
     """
     call = _call_for(backend, queries, bank)
     if isinstance(call, Call):
         return call.nearest_answered(queries, bank, query_group, bank_group)
     engine = backends[backend]
     query_bank, bank, group, _ = _checked(queries, bank, query_group, bank_group)
-    found = engine.nearest_answered(query_bank, bank.with_floor(None), group)
+    found = engine.nearest_answered(query_bank.with_floor(None), bank.with_floor(None), group)
     return found if call is None else to_gpu(call, found)
 
 

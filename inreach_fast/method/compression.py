@@ -19,11 +19,30 @@ grows by at most epsilon. With squared ones it grows from m to at most (sqrt(m) 
 
 Scores never fall, so that an anomalous image stays anomalous.
 
+*Floors* (`method.reachability`). Let s(q) be the least max(|q - b|, f(b)) over the patches b, where f(b) is the root of
+b's floor, its stored confirmation distance. Each b is assigned to a(b) in K, the kept patch nearest to it, and a kept
+patch c takes as its floor the least of those assigned to it: f'(c) = min over a(b) = c of f(b). Let s'(q) be the score
+by K and f'.
+
+*Theorem.* If |b - a(b)| <= epsilon for all b, then for any q, |s'(q) - s(q)| <= epsilon.
+
+*Proof.* For any b and c = a(b): f'(c) <= f(b) and |q - c| <= |q - b| + epsilon, so that max(|q - c|, f'(c)) <=
+max(|q - b|, f(b)) + epsilon. With the b of s(q) this gives s'(q) <= s(q) + epsilon. Conversely let c attain s'(q). Some
+b with a(b) = c has f(b) = f'(c), and |q - b| <= |q - c| + epsilon, so that s(q) <= max(|q - b|, f(b)) <= s'(q) +
+epsilon. ∎
+
+So such a score may fall as well. As in the corollary, an image's score s of squared distances stays between
+max(0, sqrt(s) - epsilon)^2 and (sqrt(s) + epsilon)^2 (Jensen's inequality in both directions), and one of plain
+distances within epsilon. Floors are float32 and the least of some is one of them, so that nothing is rounded; reported
+scores are, as said of distances above. With epsilon = 0 the patches assigned to c equal it, s' and s are the minimum of
+the same numbers, and reported scores are the same to the bit.
+
 *Rounding.* "Within epsilon" is decided on r, the squared distance in float64 in the kernels' fixed order
 (docs/search.md, section 1): r = |x - c|^2 (1 + δ), |δ| <= s = (D / 16 + 12) 2^-53. So r <= epsilon^2 (1 - 2 s), minus a
 little, proves |x - c| <= epsilon (`greatest_within`), and the converse holds (`certified`). r is 0 for equal rows only:
 differences of float32 numbers are multiples of 2^-149, whose squares float64 can represent. The decision is the same
-for every backend, number of threads and batch size.
+for every backend, number of threads and batch size. A patch is assigned to the kept one whose r is least, the first on
+ties: that r is no greater than the r of the patch that covers it, and so proves the same.
 
 *Which subset.* In (image, patch) order, a patch is kept if no patch kept before is within epsilon (a maximal set of
 patches more than epsilon apart, which therefore covers). This needs only searches among the kept patches, and other
@@ -58,7 +77,8 @@ class Compression:
     """How a nominal model was compressed.
 
     Attributes:
-        epsilon: greatest growth of a distance against the fitted model, in L2 units (not squared).
+        epsilon: greatest growth of a distance against the fitted model, in L2 units (not squared); of a score by
+            reachability the greatest change.
         kept: patches that are left.
         of: patches of the fitted model.
     """
@@ -174,7 +194,7 @@ def cover_of_size(
         epsilon = _short(2 * low if math.isinf(high) else math.sqrt(low * high) if low else high / 2)
         if not low < epsilon < high:
             break
-    r = _distances(rows, distinct, kept, backend)
+    _, r = nearest_kept(rows, distinct, kept, backend)
     order = np.argsort(-r, kind="stable")  # the kept ones have distance 0
     spare = size - len(kept)
     added = np.concatenate([kept, distinct[order[:spare]]])
@@ -191,19 +211,23 @@ def _first_guess(rows: FloatArray, distinct: IndexArray, size: int, backend: str
     sample = distinct[:: max(1, len(distinct) // _BATCH)]
     count = max(1, min(len(sample) - 1, len(sample) * size // len(distinct)))
     kept = sample[:: -(-len(sample) // count)]
-    r = _distances(rows, sample, kept, backend)
+    _, r = nearest_kept(rows, sample, kept, backend)
     return _short(math.sqrt(float(np.median(r[r > 0]))))
 
 
-def _distances(rows: FloatArray, numbers: IndexArray, kept: IndexArray, backend: str) -> DoubleArray:
-    """float64 squared distance of each of ``numbers`` to the nearest of ``kept``."""
+def nearest_kept(
+    rows: FloatArray, numbers: IndexArray, kept: IndexArray, backend: str, progress: Progress | None = None
+) -> tuple[IndexArray, DoubleArray]:
+    """The nearest of ``kept`` to each of ``numbers``, the first on ties: its place in ``kept``, and r, float64."""
     bank = kernels.Bank(rows, index=kept)
-    out = np.empty(len(numbers), dtype=np.float64)
+    place, r = np.empty(len(numbers), dtype=np.int64), np.empty(len(numbers), dtype=np.float64)
     for first in range(0, len(numbers), _BATCH):
-        part = numbers[first : first + _BATCH]
-        index = kernels.nearest(rows[part], bank, backend=backend).index
-        out[first : first + _BATCH] = exact_sq_distance(rows[part], rows[kept[index]])
-    return out
+        part, now = numbers[first : first + _BATCH], slice(first, first + _BATCH)
+        place[now] = kernels.nearest(rows[part], bank, backend=backend).index
+        r[now] = exact_sq_distance(rows[part], rows[kept[place[now]]])
+        if progress is not None:
+            progress("compress", first + len(part), len(numbers))
+    return place, r
 
 
 def _leaders(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
-from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError, TooFewImagesError
-from ..memory import check_unchanged, release_pages
+from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
+from ..memory import check_unchanged, mapped_runs
 from ..progress import Progress
-from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, sum_above
-from .reachability import confirm
+from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, nearest_kept, sum_above
+from .reachability import check_witnesses, confirm
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class NominalModel:
         patch_index: int64 (n,), its patch number in that image, ``row * w + col`` of the grid.
         channel_seed_image, channel_seed_patch: int64 (n,), its channel; with ``confirmation`` its witness.
         confirmation: float32 (n,), the confirmation distance of each patch (`method.reachability`), squared; None for a
-            model of channels.
+            model of channels. In a compressed model it is the least of those that the patch stands for, whereas the
+            witness is the patch's own.
         index_arrays: the search index by name, from `kernels.Bank.index_arrays` (see `build_index`); None: it is built
             when it is first needed.
         compression: `Compression`, what `compress` left out, or None. A compressed model cannot grow.
@@ -111,27 +112,27 @@ class NominalModel:
         arrays = bank.index_arrays() if folder is None else bank.index_arrays(folder=folder, memory_limit=memory_limit)
         object.__setattr__(self, "index_arrays", arrays)  # follows from the patches: the model does not change
 
-    def confirmed(self, witnesses: int, backend: str, progress: Progress) -> NominalModel:
+    def confirmed(
+        self, witnesses: int, backend: str, progress: Progress, passing: Sequence[Array] = ()
+    ) -> NominalModel:
         """The same patches, in order of their images, with their confirmation distances and witnesses.
 
         Args:
             witnesses: k of `method.reachability`. progress: called as progress("confirm", images done, images).
+            passing: arrays of the index on disk whose pages are released like those of patches on disk.
 
         Raises:
             TooFewImagesError: an image has fewer than k others.
         """
         starts = np.flatnonzero(np.diff(self.image_index, prepend=-1))
         images = self.image_index[starts]
-        if len(images) <= witnesses:
-            raise TooFewImagesError(
-                f"witnesses: {witnesses} other images are to confirm each, and there are {len(images)} different "
-                "images; give more images or fewer witnesses"
-            )
+        check_witnesses(len(images), witnesses)
         distance, witness = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
         for done, (image, part) in enumerate(zip(images, np.split(np.arange(len(self)), starts[1:]), strict=True), 1):
             rows = self.patches[part[0] : part[-1] + 1]
-            distance[part], witness[part] = confirm(rows, int(image), self.bank, witnesses, backend)
-            release_pages(rows)
+            for run in mapped_runs(len(part), (self.patches, *passing)):
+                found = confirm(rows[run], int(image), self.bank, witnesses, backend)
+                distance[part[run]], witness[part[run]] = found
             progress("confirm", done, len(images))
         return replace(
             self,
@@ -150,8 +151,10 @@ class NominalModel:
     ) -> NominalModel:
         """A model of fewer patches, whose distances grow by at most epsilon and never shrink.
 
-        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. (The module `compression` has the
-        proof, with all roundings, and what follows for maps and scores.)
+        For every descriptor q, d(q, all) <= d(q, kept) <= d(q, all) + epsilon. With ``confirmation`` a kept patch
+        takes the least value of the patches that it stands for; the root of a score by reachability then changes by
+        at most epsilon, up or down. (The module `compression` has the proofs, with all roundings, and what follows
+        for maps and scores.)
 
         Args:
             epsilon: greatest growth of a distance, in L2 units (not squared), at least 0; 0 leaves out only exact
@@ -176,7 +179,12 @@ class NominalModel:
         else:
             size = check_size(to, len(self))
             kept, reached = cover_of_size(self.patches, size, backend=backend, progress=progress)
-        before = self.compression
+        before, confirmation = self.compression, None
+        if self.confirmation is not None:
+            every = np.arange(len(self), dtype=np.int64)
+            place, _ = nearest_kept(self.patches, every, kept, backend, progress)
+            confirmation = self.confirmation[kept]
+            np.minimum.at(confirmation, place, self.confirmation)
         smaller = NominalModel(
             self.patches[kept],
             self.image_index[kept],
@@ -188,6 +196,7 @@ class NominalModel:
                 kept=len(kept),
                 of=len(self) if before is None else before.of,
             ),
+            confirmation=confirmation,
         )
         check_unchanged(self.patches)
         return smaller

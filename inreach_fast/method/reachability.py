@@ -4,6 +4,10 @@ The confirmation distance r(b) of a patch b is the squared distance to the neare
 image, its witness. A patch q then scores the least max(|q - b|^2, r(b)) over all b: the reachability distance of LOF
 (Breunig et al., SIGMOD 2000) with images in place of points. What resembles a defect that was seen in one image only
 remains anomalous, since no other image confirms it.
+
+*Rounding.* r(b) is stored as the float32 rounding of the float64 distance. No score changes by that: rounding is
+monotone, so that the rounded minimum of max(d, r) is the minimum of the rounded values, and rounding r twice is
+rounding it once. Which b attains a score is decided with the stored r(b).
 """
 
 from __future__ import annotations
@@ -12,9 +16,19 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import FloatArray, IndexArray
+from ..errors import TooFewImagesError
 
 # For k > 1: neighbours that are asked for at first, for each image that is wanted.
 _NEIGHBOURS = 8
+
+
+def check_witnesses(images: int, witnesses: int) -> None:
+    """Raises TooFewImagesError if an image among so many different ones has fewer than ``witnesses`` others."""
+    if images <= witnesses:
+        raise TooFewImagesError(
+            f"witnesses: {witnesses} other images are to confirm each, and there are {images} different images; give "
+            "more images or fewer witnesses"
+        )
 
 
 def confirm(

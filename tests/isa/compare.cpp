@@ -14,6 +14,7 @@
 #include "dispatch.h"
 #include "engine/rounding.h"
 #include "inreach/interrupt.h"
+#include "inreach/linear_map.h"
 #include "inreach/nearest.h"
 
 namespace {
@@ -315,8 +316,44 @@ inreach::RowSet rows_of(const std::vector<float>& values, size_t dim) {
     return rows;
 }
 
+// Every element as the header states it, in plain loops.
+void compare_linear_map() {
+    for (const size_t dim : {size_t{1}, size_t{63}, size_t{64}, size_t{150}})
+        for (const size_t outputs : {size_t{1}, size_t{16}, size_t{37}}) {
+            constexpr size_t kRows = 50;
+            const auto rows = normal(kRows * dim, 3.0f), mean = normal(dim), matrix = normal(dim * outputs);
+            std::vector<float> out(kRows * outputs + 1, -7.0f), expected = out;
+            for (size_t i = 0; i < kRows; ++i)
+                for (size_t j = 0; j < outputs; ++j) {
+                    // volatile: no product and sum may be rounded as one.
+                    volatile float sum = 0.0f;
+                    for (size_t d = 0; d < dim; ++d) {
+                        volatile float term = rows[i * dim + d] - mean[d];
+                        term = term * matrix[d * outputs + j];
+                        sum = d == 0 ? term : sum + term;
+                    }
+                    expected[i * outputs + j] = sum;
+                }
+            inreach::linear_map(rows.data(), kRows, dim, mean.data(), matrix.data(), outputs, out.data());
+            expect(same_bits(out, expected),
+                   "linear_map, " + std::to_string(dim) + " to " + std::to_string(outputs));
+        }
+}
+
+// Floors as large as distances, equal to some, zero or infinite: both bounds and floors rule rows out.
+std::vector<float> floors_of(const inreach::RowSet& bank, const KernelTable& scalar) {
+    std::vector<float> floors(bank.count);
+    for (size_t j = 0; j < bank.count; ++j) {
+        const double sq = scalar.sq_distance(bank.row(j), bank.row((j * 7 + 1) % bank.count), bank.dim);
+        floors[j] = j % 11 == 0   ? 0.0f
+                    : j % 13 == 0 ? INFINITY
+                                  : static_cast<float>(std::min(sq, 1e38) * (j % 3 == 0 ? 1.0 : 0.2));
+    }
+    return floors;
+}
+
 // Searches under this table give plain float64 brute force's answers, ties and all.
-void compare_search(const KernelTable& scalar) {
+void compare_search(const KernelTable& scalar, bool floored, bool grouped) {
     constexpr size_t kDim = 70, kRows = 6000, kQueries = 100, kNearest = 3, kRank = 64;
     auto values = normal(kRows * kDim), asked = normal(kQueries * kDim);
     for (auto* some : {&values, &asked})
@@ -325,7 +362,14 @@ void compare_search(const KernelTable& scalar) {
     std::copy_n(values.begin(), kDim, asked.begin());
     std::fill_n(values.begin() + 300 * kDim, kDim, 1e20f);  // outside of the frame
     std::fill_n(asked.begin() + kDim, kDim, 1e20f);
-    const inreach::RowSet queries = rows_of(asked, kDim), bank = rows_of(values, kDim);
+    inreach::RowSet queries = rows_of(asked, kDim), bank = rows_of(values, kDim);
+    std::vector<float> floors;
+    if (floored) floors = floors_of(bank, scalar), bank.floor = floors.data();
+    std::vector<int64_t> own(kQueries), of(kRows);
+    for (size_t i = 0; i < kQueries; ++i) own[i] = static_cast<int64_t>(i % 7);
+    for (size_t j = 0; j < kRows; ++j) of[j] = static_cast<int64_t>(j % 5);
+    if (grouped) queries.group = own.data(), bank.group = of.data();
+    const std::string with = std::string(floored ? " with floors" : "") + (grouped ? " with groups" : "");
 
     std::vector<float> axes(kRank * kDim);
     for (size_t i = 0; i < kRank; ++i) axes[i * kDim + i] = 1.0f;
@@ -342,19 +386,23 @@ void compare_search(const KernelTable& scalar) {
                             upper.data(), lower.data());
     for (size_t q = 0; q < kQueries; ++q) {
         std::vector<std::pair<double, int64_t>> all;
-        for (size_t j = 0; j < kRows; ++j)
-            all.emplace_back(scalar.sq_distance(queries.row(q), bank.row(j), kDim), static_cast<int64_t>(j));
+        for (size_t j = 0; j < kRows; ++j) {
+            if ((grouped && of[j] == own[q]) || (floored && std::isinf(floors[j]))) continue;
+            const double sq = scalar.sq_distance(queries.row(q), bank.row(j), kDim);
+            all.emplace_back(floored ? std::max(sq, static_cast<double>(floors[j])) : sq,
+                             static_cast<int64_t>(j));
+        }
         std::partial_sort(all.begin(), all.begin() + kNearest, all.end());
         for (size_t i = 0; i < kNearest; ++i) {
             const size_t at = q * kNearest + i;
             const auto sq = static_cast<float>(all[i].first);
             expect(brute[at] == all[i].second && brute_sq[at] == sq,
-                   "nearest_brute, query " + std::to_string(q));
+                   "nearest_brute" + with + ", query " + std::to_string(q));
             expect(pruned[at] == all[i].second && pruned_sq[at] == sq,
-                   "nearest_pruned, query " + std::to_string(q));
+                   "nearest_pruned" + with + ", query " + std::to_string(q));
         }
         expect(lower[q] <= brute_sq[q * kNearest] && brute_sq[q * kNearest] <= upper[q],
-               "nearest_bounds, query " + std::to_string(q));
+               "nearest_bounds" + with + ", query " + std::to_string(q));
     }
 }
 
@@ -397,7 +445,9 @@ int main(int argc, char** argv) {
         compare_scan_codes(one);
         compare_collect(one);
         compare_describe(one, scalar);
-        compare_search(scalar);
+        compare_linear_map();
+        for (const bool floored : {false, true})
+            for (const bool grouped : {false, true}) compare_search(scalar, floored, grouped);
         std::printf("%s: %ld checks\n", name.c_str(), checks - before);
         wanted_seen = wanted_seen || name == argv[1];
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,43 @@ def test_a_bank_keeps_its_floor_and_can_be_asked_without(engine: Engine) -> None
     both = kernels.mutual_nearest(queries, bank, backend=engine.backend)
     same_bits(both.ab_index, plain.index)
     same_bits(kernels.nearest_answered(queries, bank, backend=engine.backend).index, plain.index)
+
+
+def test_floors_of_the_queries_do_not_count(engine: Engine) -> None:
+    rng = np.random.default_rng(6)
+    queries, bank = gaussian(rng, 40, 8), gaussian(rng, 60, 8)
+    floored = kernels.Bank(queries, floor=np.where(np.arange(40) == 3, 0, np.inf).astype(np.float32))
+    same_bits(
+        kernels.nearest_answered(floored, bank, backend=engine.backend).answered,
+        kernels.nearest_answered(queries, bank, backend=engine.backend).answered,
+    )
+    same_bits(
+        kernels.mutual_nearest(floored, bank, backend=engine.backend).ba_index,
+        kernels.mutual_nearest(queries, bank, backend=engine.backend).ba_index,
+    )
+
+
+def test_a_floor_of_minus_zero_is_zero(engine: Engine) -> None:
+    rows = np.zeros((2, 3), np.float32)
+    for k in (1, 2):
+        found = kernels.nearest(rows, rows, k=k, bank_floor=np.float32([-0.0, 0.0]), backend=engine.backend)
+        same_bits(found.sq_distance, expected("nearest", rows, rows, k, None, None, np.zeros(2, np.float32))[1])
+
+
+def test_banks_of_other_floors_share_an_index_and_do_not_mix(engine: Engine) -> None:
+    rng = np.random.default_rng(8)
+    centres = 10 * gaussian(rng, 6, 20)
+    rows = (centres[rng.integers(0, 6, 900)] + gaussian(rng, 900, 20)).astype(np.float32)
+    queries = rows[:60] + np.float32(0.1)
+    floors = [None, *(np.float32(s) * rng.random(900, dtype=np.float32) for s in (5, 50))]
+    bank = kernels.Bank(rows, floor=floors[1])
+    banks = [bank.with_floor(floor) for floor in floors] + [pickle.loads(pickle.dumps(bank))]
+    wanted = [expected("nearest", queries, rows, 1, None, None, floor) for floor in [*floors, floors[1]]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda b: kernels.nearest(queries, b, backend=engine.backend), banks * 2))
+    for one, (index, values) in zip(found, wanted * 2, strict=True):
+        same_bits(one.index, index)
+        same_bits(one.sq_distance, values)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,63 @@ def test_distances_never_shrink_and_grow_by_at_most_epsilon(family: Family, n: i
     usable = np.isfinite(less) & (less > 1e-36)
     step = 1e-6 * np.sqrt(less[usable].astype(np.float64))
     assert (np.sqrt(less[usable].astype(np.float64)) <= np.sqrt(full[usable].astype(np.float64)) + epsilon + step).all()
+
+
+def confirmed(rows: Rows, random: np.random.Generator) -> NominalModel:
+    """A model whose confirmation distances are of the size of its distances; some are 0, some infinite."""
+    distance = reference.to_float32(reference.sq_distance(rows, rows[random.permutation(len(rows))]))
+    floor = np.abs(distance * random.choice(np.float32([0.0, 0.3, 1.0, 2.0]), len(rows)))
+    floor[random.random(len(rows)) < 0.1] = np.inf
+    return replace(nominal(rows), confirmation=np.nan_to_num(floor, nan=0.0, posinf=np.inf))
+
+
+@fuzz
+@given(
+    family=st.sampled_from(FAMILIES),
+    n=st.sampled_from([1, 2, 30, 80]),
+    share=st.sampled_from([0.0, 0.2, 0.8, 1.5, None]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_scores_by_reachability_change_by_at_most_epsilon(
+    family: Family, n: int, share: float | None, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    with np.errstate(over="ignore", invalid="ignore"):
+        before = confirmed(family(random, n, 24), random)
+    rows, floor = before.patches, before.confirmation
+    assert floor is not None
+    after = before.compress(to=0.4) if share is None else before.compress(share * scale_of(rows))
+    assert after.compression is not None
+    assert after.confirmation is not None
+    kept = after.patch_index  # the model's patch numbers are its rows
+    place, _ = reference.nearest(rows, rows[kept])
+    least = np.full(len(kept), np.inf, np.float32)
+    np.minimum.at(least, place, floor)
+    assert np.array_equal(after.confirmation, least)
+
+    queries = np.concatenate([family(random, 20, 24), rows[:10], -rows[:5]])
+    _, full = reference.nearest(queries, rows, 1, None, None, floor)
+    found = kernels.nearest(queries, after.bank).sq_distance
+    assert np.array_equal(found, reference.nearest(queries, rows[kept], 1, None, None, least)[1])
+    if after.compression.epsilon == 0:
+        assert np.array_equal(found, full)
+    usable = np.isfinite(found) & np.isfinite(full) & (found > 1e-36) & (full > 1e-36)
+    roots, less = (np.sqrt(values[usable].astype(np.float64)) for values in (full, found))
+    assert (np.abs(less - roots) <= after.compression.epsilon + 1e-6 * np.maximum(less, roots)).all()
+
+
+def test_both_sides_of_the_bound_are_reached() -> None:
+    # The second patch goes, and the first one, that stands for it, is believed as it was.
+    rows = np.float32([[0.0], [1.0], [9.0]])
+    model = NominalModel(rows, *(np.arange(3),) * 4, confirmation=np.float32([100.0, 4.0, 4.0]))
+    small = model.compress(1.0 + 1e-12)
+    assert small.patches.ravel().tolist() == [0.0, 9.0]
+    assert small.confirmation is not None
+    assert small.confirmation.tolist() == [4.0, 4.0]
+    assert small.channel_seed_patch.tolist() == [0, 2]
+    queries = np.float32([[4.0], [-3.0]])
+    assert np.sqrt(kernels.nearest(queries, model.bank).sq_distance).tolist() == [3.0, 4.0]
+    assert np.sqrt(kernels.nearest(queries, small.bank).sq_distance).tolist() == [4.0, 3.0]
 
 
 def test_a_growth_of_epsilon_is_reached_and_not_exceeded() -> None:
@@ -346,6 +404,40 @@ def test_the_report_and_the_saved_model_tell_of_it(model: InReaCh, tmp_path: Pat
     assert again is not None
     assert again.of == len(model.nominal_)
     assert again.epsilon > made.epsilon
+
+
+@pytest.mark.parametrize("distance", ["squared_l2", "l2"])
+@pytest.mark.parametrize("score", ["reachability", "nearest"])
+def test_models_of_all_patches(score: str, distance: str, tmp_path: Path) -> None:
+    x = shared_patches(10, 36, 8, seed=5)
+    x[3, :4] += 4.0
+    model = InReaCh(association="all", score=score, distance=distance, image_size=24).fit_descriptors(x, (6, 6))
+    queries = np.concatenate([x[3:5], shared_patches(4, 36, 8, seed=6) + np.float32(0.5)])
+    full = model.score_descriptors(queries)
+    lower, changed = [], 0
+    for epsilon in (0.0, 1.0, 3.0):
+        small = model.compress(epsilon)
+        assert small.threshold_ == model.threshold_
+        less = small.score_descriptors(queries)
+        roots = [np.sqrt(s) if distance == "squared_l2" else s for s in (full.score, less.score)]
+        assert (np.abs(roots[1] - roots[0]) <= epsilon * (1 + 1e-6)).all()
+        lower.append(bool((less.patch_scores < full.patch_scores).any()))
+        changed += not np.array_equal(less.score, full.score)
+    assert changed == 2
+    assert lower[0] is False
+    assert lower[2] is (score == "reachability")
+
+    small.save(tmp_path / "m")
+    loaded = InReaCh.load(tmp_path / "m")
+    assert np.array_equal(loaded.nominal_.confirmation, small.nominal_.confirmation)
+    assert np.array_equal(loaded.score_descriptors(queries).anomaly_map, less.anomaly_map)
+    assert not loaded.can_grow
+    again = loaded.compress(to=0.3)
+    assert again.nominal_.compression is not None
+    roots = [
+        np.sqrt(s) if distance == "squared_l2" else s for s in (full.score, again.score_descriptors(queries).score)
+    ]
+    assert (np.abs(roots[1] - roots[0]) <= again.nominal_.compression.epsilon * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from small_fits import estimator, pictures, saved
 
 from inreach_fast import InReaCh, kernels
-from inreach_fast.errors import DescriptorsNeededError, ParameterError, TooFewImagesError
+from inreach_fast.errors import DescriptorsNeededError, ModelCorruptError, ParameterError, TooFewImagesError
 from inreach_fast.method.reachability import confirm
 from inreach_fast.method.scoring import anomaly_map, image_score
+from inreach_fast.storage import model_file
 
 SETTINGS: dict[str, Any] = {"association": "all", "score": "reachability", "image_size": 9}
 
@@ -41,6 +42,22 @@ def test_confirmation_is_the_reference_s(images: int, patches: int, k: int, ties
         distance, row = confirm(rows[part], i, bank, k)
         np.testing.assert_array_equal(distance, wanted[part])
         np.testing.assert_array_equal(row, witness[part])
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_scores_are_those_of_confirmation_distances_in_float64(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(40, 12)).astype(np.float32)
+    image = np.repeat(np.arange(8), 5)
+    queries = np.concatenate([rows[::3], (rows[:10] + 0.5 * rng.normal(size=(10, 12))).astype(np.float32)])
+    between = reference.pairwise_sq_distance(rows, rows)
+    between[image[:, None] == image] = np.inf
+    value = np.maximum(reference.pairwise_sq_distance(queries, rows), between.min(axis=1)).min(axis=1)
+    floor = np.concatenate([confirm(rows[i * 5 : i * 5 + 5], i, kernels.Bank(rows, image))[0] for i in range(8)])
+    np.testing.assert_array_equal(
+        kernels.nearest(queries, kernels.Bank(rows, image, floor=floor)).sq_distance, value.astype(np.float32)
+    )
 
 
 def test_one_image_with_many_near_patches_is_one_witness() -> None:
@@ -158,15 +175,80 @@ def test_a_model_of_images_is_saved_loaded_and_grown(tmp_path: Path) -> None:
     assert part.threshold_ == estimator(**IMAGES).fit(images[2:]).threshold_
 
 
-@pytest.mark.parametrize("memory", ["1kB", "64kB"])
-def test_memory_limit_spool_and_workers_change_nothing(memory: str, tmp_path: Path) -> None:
-    images = pictures(8)
-    whole = saved(estimator(**IMAGES).fit(images), tmp_path)
-    limited = estimator(**IMAGES)
-    limited._memory_limit = 1000 if memory == "1kB" else 64000
+@pytest.mark.parametrize(("memory", "bank_images"), [(1000, None), (64000, 4)])
+def test_memory_limit_spool_and_workers_change_nothing(memory: int, bank_images: int | None, tmp_path: Path) -> None:
+    images, settings = pictures(8), {**IMAGES, "bank_images": bank_images}
+    whole = saved(estimator(**settings).fit(images), tmp_path)
+    limited = estimator(**settings)
+    limited._memory_limit = memory
     limited._context = _without_check(limited._context)  # type: ignore[method-assign]
     assert saved(limited.fit(images, spool=tmp_path / "spool"), tmp_path) == whole
-    assert saved(estimator(**IMAGES, executor="processes:2").fit(images), tmp_path) == whole
+    assert saved(estimator(**settings, executor="processes:2").fit(images), tmp_path) == whole
+
+
+class Stopped(Exception):
+    """A fit that a test ends."""
+
+
+@pytest.mark.parametrize("memory", [1000, None])
+@pytest.mark.parametrize("bank_images", [None, 5])
+def test_stopped_anywhere_and_resumed_it_is_the_same_model(
+    bank_images: int | None, memory: int | None, tmp_path: Path
+) -> None:
+    images, spool = pictures(8), tmp_path / "spool"
+
+    def model() -> InReaCh:
+        made = estimator(**IMAGES, bank_images=bank_images)
+        made._memory_limit = memory
+        made._context = _without_check(made._context)  # type: ignore[method-assign]
+        return made
+
+    whole = saved(model().fit(images), tmp_path)
+    points = [("describe", 3), ("associate", 4), ("filter", 1), ("index", 1), ("confirm", 2), ("threshold", 2)]
+    seen: list[tuple[str, int]] = []
+
+    def until(point: tuple[str, int]) -> Any:
+        def progress(stage: str, done: int, total: int) -> None:
+            seen.append((stage, done))
+            if (stage, done) == point:
+                raise Stopped
+
+        return progress
+
+    for point in points:
+        with pytest.raises(Stopped):
+            model().fit(images, spool=spool, resume=point != points[0], progress=until(point))
+    seen.clear()
+    assert saved(model().fit(images, spool=spool, resume=True, progress=until(("", 0))), tmp_path) == whole
+    assert not [done for stage, done in seen if stage == "associate" and done < 8]  # nothing is done twice
+    assert not spool.exists()
+
+
+def test_too_few_witnesses_are_told_before_any_image_is_described(tmp_path: Path) -> None:
+    for changes, images in (({"witnesses": 4}, 4), ({"witnesses": 3, "bank_images": 3}, 3)):
+        stages: list[str] = []
+        with pytest.raises(TooFewImagesError, match=f"and there are {images} different images"):
+            estimator(**IMAGES, **changes).fit(
+                pictures(4), spool=tmp_path / "spool", progress=lambda stage, *_, told=stages: told.append(stage)
+            )
+        assert "describe" not in stages
+        assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, -1.0, "missing", "type"])
+def test_a_model_file_with_other_confirmation_distances_is_corrupt(bad: Any, tmp_path: Path) -> None:
+    fitted(shared_patches(6, 9, 6, seed=5)).save(tmp_path / "model")
+    meta, arrays = model_file.load_file(tmp_path / "model")
+    changed = {name: np.array(array) for name, array in arrays.items()}
+    if bad == "missing":
+        del changed["confirmation"]
+    elif bad == "type":
+        changed["confirmation"] = changed["confirmation"].astype(np.float64)
+    else:
+        changed["confirmation"][3] = bad
+    model_file.save_file(tmp_path / "bad", meta, changed)
+    with pytest.raises(ModelCorruptError, match="confirmation"):
+        InReaCh.load(tmp_path / "bad")
 
 
 def _without_check(context: Any) -> Any:
@@ -207,5 +289,3 @@ def test_bad_settings_are_refused() -> None:
         InReaCh(**SETTINGS).fit_descriptors(x, (3, 3), seeds=[0])
     with pytest.raises(ParameterError, match="grid_stride: 9 leaves no cell"):
         estimator(**{**IMAGES, "grid_stride": 9}).fit(pictures(3))
-    with pytest.raises(ParameterError, match="compress"):
-        fitted(x).compress(0.1)

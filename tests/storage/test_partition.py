@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import InReaCh, kernels
+from inreach_fast import InReaCh, kernels, memory
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
 from inreach_fast.fit import model_building
 from inreach_fast.method.scoring import Scorer
@@ -214,9 +215,15 @@ def test_pages_that_a_score_looked_at_are_given_back(tmp_path: Path, monkeypatch
     rows, passing = np.random.default_rng(0).random((64, 26), dtype=np.float32), np.zeros(3)
     expected = model_building.leave_one_out_values(scorer, rows, 0)
     released: list[Any] = []
-    monkeypatch.setattr(model_building, "release_pages", released.append)
+    monkeypatch.setattr(memory, "release_pages", released.append)
     assert np.array_equal(model_building.leave_one_out_values(scorer, rows, 0, [passing]), expected)
-    assert [array is passing for array in released] == [False, True] * (64 // model_building._MAPPED_QUERIES)
+    assert [array is passing for array in released] == [False, True] * (64 // memory.MAPPED_QUERIES)
+    released.clear()
+    confirmed = nominal.confirmed(1, "auto", no_progress, [passing])
+    runs = int(np.ceil(np.bincount(nominal.image_index) / memory.MAPPED_QUERIES).sum())
+    assert [array is passing for array in released] == [False, True] * runs
+    in_memory = replace(nominal, patches=np.array(nominal.patches))
+    assert np.array_equal(in_memory.confirmed(1, "auto", no_progress).confirmation, confirmed.confirmation)
 
 
 def test_a_grown_model_is_not_the_spools(tmp_path: Path) -> None:

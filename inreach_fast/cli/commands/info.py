@@ -50,7 +50,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     )
     compressed = "no"
     if compression is not None:
-        compressed = f"from {compression.of:,} patches, distances grown by at most {format_number(compression.epsilon)}"
+        change = "changed" if model.parameters.score == "reachability" else "grown"
+        most = format_number(compression.epsilon)
+        compressed = f"from {compression.of:,} patches, distances {change} by at most {most}"
     held = "descriptors of some training images" if model.from_descriptors else "the training images"
     rows = {
         "file": f"{args.model}, {size / 1e6:.1f} MB, format {model_file.VERSION}",
