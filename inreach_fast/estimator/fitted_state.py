@@ -79,8 +79,9 @@ class FittedState:
         if nominal.index_arrays is None:
             nominal.build_index(None, 0)
         arrays: dict[str, Array] = {name: getattr(nominal, name) for name in _NOMINAL_ARRAYS}
-        if nominal.confirmation is not None:
-            arrays["confirmation"] = nominal.confirmation
+        for name in ("confirmation", "following"):
+            if getattr(nominal, name) is not None:
+                arrays[name] = getattr(nominal, name)
         if self.projection is not None:
             arrays.update({f"projection.{name}": array for name, array in vars(self.projection).items()})
         arrays.update({name: getattr(self, name) for name in ("threshold_scores", "threshold_images", "seed_images")})
@@ -119,6 +120,7 @@ class FittedState:
             index_arrays=_parts(arrays, "index.") or None,
             compression=compression,
             confirmation=confirmation,
+            following=arrays.get("following"),
         )
         projection = _parts(arrays, "projection.")
         grid = check_grid(meta["grid"], int(np.prod(meta["grid"])))

@@ -30,7 +30,7 @@ from ..fit.context import FitContext
 from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
 from ..fit.growth_state import GrowthState
 from ..fit.judging import threshold_of
-from ..fit.model_building import leave_one_out_score
+from ..fit.model_building import leave_one_out_score, scorer_without
 from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit, plan_growth
 from ..fit.report import FitReport
@@ -685,7 +685,8 @@ class InReaCh:
         )
         out = np.empty(len(first), dtype=np.float32)
         for i, number in enumerate(first.tolist()):
-            out[i] = leave_one_out_score(predictor.scorer, rows_of(number), number, self.grid_, self.parameters)
+            rows = rows_of(number)
+            out[i] = leave_one_out_score(predictor.scorer, self.nominal_, rows, number, self.grid_, self.parameters)
             progress("score", i + 1, len(first))
         return out[place]
 
@@ -707,7 +708,9 @@ class InReaCh:
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
         (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
-        values, _ = predictor.scorer.patch_scores(rows, leave_out=int(self.originals_[number]))
+        number = int(self.originals_[number])
+        scorer = scorer_without(predictor.scorer, self.nominal_, number, rows, self.parameters)
+        values, _ = scorer.patch_scores(rows, leave_out=number)
         smoothed = predictor.map(values)
         return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
 

@@ -6,6 +6,7 @@ A fit ends with this, and so does every change of a fitted model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -79,7 +80,9 @@ def build_model(
         scores, unexplained = np.empty(len(sampled), dtype=np.float32), np.empty(len(sampled))
         for k, image in enumerate(sampled.tolist()):
             of_image = image_rows(image, stored)
-            values = leave_one_out_values(scorer, of_image, int(first[image]), passing)
+            number = int(first[image])
+            other = scorer_without(scorer, nominal, number, of_image, p)
+            values = leave_one_out_values(other, of_image, number, passing)
             scores[k] = image_score(anomaly_map(values.reshape(grid), p.image_size, p.smoothing_sigma))
             unexplained[k] = unexplained_share(of_image, values, p)
             context.progress("threshold", k + 1, len(sampled))
@@ -156,10 +159,21 @@ def _passing(context: FitContext, nominal: NominalModel) -> Sequence[Array]:
     return [index[name] for name in _FOR_CANDIDATES if name in index]
 
 
+def scorer_without(
+    scorer: Scorer, nominal: NominalModel, image: int, rows: FloatArray, parameters: Parameters
+) -> Scorer:
+    """The scorer for a training image, (P, D) descriptors: by reachability its testimony of others does not count."""
+    if scorer.score != "reachability":
+        return scorer
+    floor = nominal.without_testimony(image, rows, parameters.witnesses, scorer.backend)
+    return replace(scorer, bank=scorer.bank.with_floor(floor))
+
+
 def leave_one_out_score(
-    scorer: Scorer, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
+    scorer: Scorer, nominal: NominalModel, rows: FloatArray, image: int, grid: tuple[int, int], parameters: Parameters
 ) -> float:
     """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
+    scorer = scorer_without(scorer, nominal, image, rows, parameters)
     values = leave_one_out_values(scorer, rows, image)
     return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
 

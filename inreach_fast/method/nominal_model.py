@@ -33,6 +33,8 @@ class NominalModel:
             witness is the patch's own.
         index_arrays: the search index by name, from `kernels.Bank.index_arrays` (see `build_index`); None: it is built
             when it is first needed.
+        following: float32 (n,), what ``confirmation`` would be without one of the images that it comes from; None for a
+            model of channels, and once compressed.
         compression: `Compression`, what `compress` left out, or None. A compressed model cannot grow.
 
     Raises:
@@ -47,6 +49,7 @@ class NominalModel:
     index_arrays: Mapping[str, Array] | None = None
     compression: Compression | None = field(default=None, kw_only=True)
     confirmation: FloatArray | None = field(default=None, kw_only=True)
+    following: FloatArray | None = field(default=None, kw_only=True)
     _lazy: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -55,8 +58,7 @@ class NominalModel:
         if n == 0:
             raise DataError("patches: a nominal model needs at least one patch")
         columns = ["image_index", "patch_index", "channel_seed_image", "channel_seed_patch"]
-        if self.confirmation is not None:
-            columns.append("confirmation")
+        columns += [name for name in ("confirmation", "following") if getattr(self, name) is not None]
         for name in columns:
             if getattr(self, name).shape != (n,):
                 raise MixedSizesError(f"{name}: expected {n} entries, one for each patch")
@@ -127,19 +129,39 @@ class NominalModel:
         starts = np.flatnonzero(np.diff(self.image_index, prepend=-1))
         images = self.image_index[starts]
         check_witnesses(len(images), witnesses)
-        distance, witness = np.empty(len(self), np.float32), np.empty(len(self), np.int64)
+        distance, following = np.empty(len(self), np.float32), np.empty(len(self), np.float32)
+        witness = np.empty(len(self), np.int64)
         for done, (image, part) in enumerate(zip(images, np.split(np.arange(len(self)), starts[1:]), strict=True), 1):
             rows = self.patches[part[0] : part[-1] + 1]
             for run in mapped_runs(len(part), (self.patches, *passing)):
                 found = confirm(rows[run], int(image), self.bank, witnesses, backend)
-                distance[part[run]], witness[part[run]] = found
+                distance[part[run]], witness[part[run]], following[part[run]] = found
             progress("confirm", done, len(images))
         return replace(
             self,
             confirmation=distance,
+            following=following,
             channel_seed_image=self.image_index[witness],
             channel_seed_patch=self.patch_index[witness],
         )
+
+    def without_testimony(self, image: int, rows: FloatArray, witnesses: int, backend: str) -> FloatArray | None:
+        """``confirmation`` as if a training image had not been there, float32 (n,).
+
+        With it the image is scored as a new one would be: neither its patches nor its testimony count. Where no other
+        image could have taken its place, the distance stays.
+
+        Args:
+            image: its number. rows: (P, D), its descriptors. witnesses: k.
+        """
+        if self.confirmation is None or self.following is None:
+            return self.confirmation
+        if witnesses == 1:
+            testifies = self.channel_seed_image == image
+        else:  # one of the k nearest images
+            found = kernels.nearest(self.bank.with_groups(None).with_floor(None), rows, backend=backend)
+            testifies = found.sq_distance <= self.confirmation
+        return np.where(testifies & np.isfinite(self.following), self.following, self.confirmation)
 
     def compress(
         self,

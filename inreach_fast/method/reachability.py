@@ -12,14 +12,30 @@ rounding it once. Which b attains a score is decided with the stored r(b).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .. import kernels
 from ..array_types import FloatArray, IndexArray
 from ..errors import TooFewImagesError
 
-# For k > 1: neighbours that are asked for at first, for each image that is wanted.
-_NEIGHBOURS = 8
+# Neighbours that are asked for at first, for each image that is wanted.
+_NEIGHBOURS = 4
+
+
+class Confirmation(NamedTuple):
+    """Confirmation distances of an image's patches, squared, each infinite where there are too few other images.
+
+    Attributes:
+        distance: float32 (P,), r: to the nearest patch of the k-th nearest other image.
+        witness: int64 (P,), that patch's bank row; -1 where there is none.
+        following: float32 (P,), the same for image k + 1: what r would be without one of the k images before it.
+    """
+
+    distance: FloatArray
+    witness: IndexArray
+    following: FloatArray
 
 
 def check_witnesses(images: int, witnesses: int) -> None:
@@ -33,45 +49,44 @@ def check_witnesses(images: int, witnesses: int) -> None:
 
 def confirm(
     rows: FloatArray, image: int, bank: kernels.Bank, witnesses: int = 1, backend: str = "auto"
-) -> tuple[FloatArray, IndexArray]:
-    """Confirmation distances of an image's patches.
+) -> Confirmation:
+    """How far the other images confirm an image's patches.
 
     Args:
         rows: (P, D) float32, the image's descriptors. image: its number among the bank's groups.
         bank: the patches of all images, grouped by image; its floor is ignored.
         witnesses: k.
-
-    Returns:
-        Squared distances, float32 (P,), infinite where there are fewer than k other images; and the bank row of each
-        witness, int64 (P,), -1 there.
     """
     bank = bank.with_floor(None)
-    group = np.full(len(rows), image, dtype=np.int64)
-    if witnesses == 1:
-        found = kernels.nearest(rows, bank, query_group=group, backend=backend)
-        return found.sq_distance, found.index
-    distance, witness = np.full(len(rows), np.inf, np.float32), np.full(len(rows), -1, np.int64)
-    left, asked = np.arange(len(rows)), min(len(bank), _NEIGHBOURS * witnesses)
     assert bank.groups is not None
+    found = Confirmation(
+        np.full(len(rows), np.inf, np.float32), np.full(len(rows), -1, np.int64), np.full(len(rows), np.inf, np.float32)
+    )
+    left, asked = np.arange(len(rows)), min(len(bank), _NEIGHBOURS * (witnesses + 1))
     while len(left):
-        found = kernels.nearest(rows[left], bank, k=asked, query_group=group[left], backend=backend)
-        index, sq_distance = (a.reshape(len(left), asked) for a in (found.index, found.sq_distance))
-        place = _kth_image(np.where(index >= 0, bank.groups[index], -1), witnesses)
-        enough = np.flatnonzero(place >= 0)
-        at = left[enough]
-        distance[at], witness[at] = sq_distance[enough, place[enough]], index[enough, place[enough]]
+        group = np.full(len(left), image, dtype=np.int64)
+        near = kernels.nearest(rows[left], bank, k=asked, query_group=group, backend=backend)
+        index, sq_distance = (a.reshape(len(left), asked) for a in (near.index, near.sq_distance))
+        places = _first_of_images(np.where(index >= 0, bank.groups[index], -1), witnesses + 1)
+        for place, distance in ((places[:, -2], found.distance), (places[:, -1], found.following)):
+            have = np.flatnonzero(place >= 0)
+            distance[left[have]] = sq_distance[have, place[have]]
+        have = np.flatnonzero(places[:, -2] >= 0)
+        found.witness[left[have]] = index[have, places[have, -2]]
         # Where some neighbour is missing, there are no further ones.
-        left = left[(place < 0) & (index[:, -1] >= 0)] if asked < len(bank) else left[:0]
+        left = left[(places[:, -1] < 0) & (index[:, -1] >= 0)] if asked < len(bank) else left[:0]
         asked = min(len(bank), 2 * asked)
-    return distance, witness
+    return found
 
 
-def _kth_image(images: IndexArray, k: int) -> IndexArray:
-    """Where the k-th different image begins in each row of (m, n) image numbers, -1 for none; -1 is no image."""
-    out = np.full(len(images), -1, dtype=np.int64)
+def _first_of_images(images: IndexArray, count: int) -> IndexArray:
+    """Where each of the first ``count`` different images begins in each row of (m, n) image numbers: (m, count).
+
+    -1 where there are fewer; the number -1 is no image.
+    """
+    out = np.full((len(images), count), -1, dtype=np.int64)
     for i, row in enumerate(images):
         different, first = np.unique(row, return_index=True)
-        first = np.sort(first[different >= 0])
-        if len(first) >= k:
-            out[i] = first[k - 1]
+        first = np.sort(first[different >= 0])[:count]
+        out[i, : len(first)] = first
     return out

@@ -36,12 +36,13 @@ def test_confirmation_is_the_reference_s(images: int, patches: int, k: int, ties
     rows = (rng.integers(0, 2, shape) if ties else rng.normal(size=shape)).astype(np.float32)
     image = np.repeat(np.arange(images), patches)
     bank = kernels.Bank(rows, image, floor=np.full(len(rows), 9.0, np.float32))  # its floor does not count
-    wanted, witness = reference.confirmation(rows, image, k)
+    (wanted, witness), (following, _) = (reference.confirmation(rows, image, n) for n in (k, k + 1))
     for i in range(images):
         part = slice(i * patches, (i + 1) * patches)
-        distance, row = confirm(rows[part], i, bank, k)
-        np.testing.assert_array_equal(distance, wanted[part])
-        np.testing.assert_array_equal(row, witness[part])
+        found = confirm(rows[part], i, bank, k)
+        np.testing.assert_array_equal(found.distance, wanted[part])
+        np.testing.assert_array_equal(found.witness, witness[part])
+        np.testing.assert_array_equal(found.following, following[part])
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -64,8 +65,8 @@ def test_one_image_with_many_near_patches_is_one_witness() -> None:
     # The 40 nearest rows are all of image 1; the second image is farther than any of them.
     rows = np.float32([[0.0], *([0.1 + 0.01 * i] for i in range(40)), [3.0]])
     bank = kernels.Bank(rows, [0, *[1] * 40, 2])
-    distance, row = confirm(rows[:1], 0, bank, 2)
-    assert (distance[0], row[0]) == (9.0, 41)
+    found = confirm(rows[:1], 0, bank, 2)
+    assert (found.distance[0], found.witness[0], found.following[0]) == (9.0, 41, np.inf)
 
 
 def fitted(x: Any, **changes: Any) -> InReaCh:
@@ -91,10 +92,12 @@ def test_a_fit_is_the_reference_s(witnesses: int) -> None:
     np.testing.assert_array_equal(found.nearest.ravel(), index)
     np.testing.assert_array_equal(found.patch_scores.ravel(), values)
 
-    # Every training image is scored against the patches of the others, at their own confirmation distances.
+    # Every training image is scored as if the others had been fitted without it.
     np.testing.assert_array_equal(model.threshold_images_, np.arange(7))
     for i in range(7):
-        _, values = reference.nearest(x[i], nominal.patches, 1, np.full(9, i), image, wanted)
+        others = image != i
+        without, _ = reference.confirmation(nominal.patches[others], image[others], witnesses)
+        _, values = reference.nearest(x[i], nominal.patches[others], 1, None, None, without)
         assert model.threshold_scores_[i] == np.float32(image_score(anomaly_map(values.reshape(3, 3), (9, 9), 5.0)))
 
 
