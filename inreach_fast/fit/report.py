@@ -18,9 +18,9 @@ class FitReport(Mapping[str, Any]):
     variance that the other images' nominal patches leave, or None. Lists: seed_images, skipped_names; copied_names and
     near_copies, of pairs of names; above_threshold, the names of the scored training images above the threshold, the
     highest score first; warnings, sentences that say why the model may be useless. With threshold_rule="evidence" also
-    anomalous_share (estimate, low, high, level: of the training images) and expected_false_alarms, the share of good new
-    images that will exceed the threshold. Seconds are wall clock, one entry for each stage in the order of the stages; a
-    loaded model's report has none, since only what was fitted is saved, not how long it took.
+    anomalous_share (estimate, low, high, level: of the training images) and expected_false_alarms, the share of good
+    new images that will exceed the threshold. Seconds are wall clock, one entry for each stage in the order of the
+    stages; a loaded model's report has none, since only what was fitted is saved, not how long it took.
     """
 
     def __init__(self, counts: Mapping[str, Any] | None = None) -> None:
