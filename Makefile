@@ -67,8 +67,8 @@ windows-test:
 	$(CMAKE) --build build/windows --parallel
 	WINEDEBUG=-all $(WINDOWS_RUN) build/windows/isa_compare.exe
 
-# Random searches (shared bases, scales from 1e-30 to 1e30, k, groups, damaged indexes) against brute force, under the
-# address and undefined-behaviour sanitizers. A failure names the seed and the case, which FUZZ_CASE repeats alone.
+# Random searches (shared bases, scales from 1e-30 to 1e30, k, groups, floors, damaged indexes) against brute force, under
+# the address and undefined-behaviour sanitizers. A failure names the seed and the case, which FUZZ_CASE repeats alone.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= $$(date +%s)
 FUZZ_CASE ?=

@@ -167,13 +167,31 @@ bool eligible(const inreach::RowSet& queries, size_t q, const inreach::RowSet& b
     return queries.group == nullptr || bank.group == nullptr || queries.group[q] != bank.group[j];
 }
 
+// Floors of the size of the distances, so that either may be the greater, and ties of both; or none.
+std::vector<float> make_floors(Random& random, const inreach::RowSet& queries, const inreach::RowSet& bank) {
+    std::vector<float> floors;
+    if (random.once_in(2)) return floors;
+    const double factors[] = {0.0, 0.5, 1.0, 2.0, std::numeric_limits<double>::infinity()};
+    const size_t kinds = random.between(1, 5);
+    for (size_t j = 0; j < bank.count; ++j) {
+        const double sq =
+            inreach::kernels().sq_distance(queries.row(random.below(queries.count)), bank.row(j), bank.dim);
+        const double factor = factors[random.below(kinds)];
+        floors.push_back(std::isinf(factor) ? std::numeric_limits<float>::infinity()
+                                            : as_finite(sq * factor));
+    }
+    return floors;
+}
+
 // All rows that are eligible for a query, nearest first, ties by number.
 Neighbours ranked(const inreach::RowSet& queries, size_t q, const inreach::RowSet& bank) {
     Neighbours all;
     for (size_t j = 0; j < bank.count; ++j)
-        if (eligible(queries, q, bank, j))
-            all.emplace_back(inreach::kernels().sq_distance(queries.row(q), bank.row(j), bank.dim),
+        if (eligible(queries, q, bank, j) && !(bank.floor && std::isinf(bank.floor[j]))) {
+            const double sq = inreach::kernels().sq_distance(queries.row(q), bank.row(j), bank.dim);
+            all.emplace_back(bank.floor ? std::max(sq, static_cast<double>(bank.floor[j])) : sq,
                              static_cast<int64_t>(j));
+        }
     std::sort(all.begin(), all.end());
     return all;
 }
@@ -243,7 +261,10 @@ std::shared_ptr<const inreach::LeafIndex> in_own_arrays(Random& random, const in
 }
 
 void check_searches(Random& random, const Rows& asked, const Rows& searched, const inreach::Basis& basis) {
-    const inreach::RowSet &queries = asked.set, &bank = searched.set;
+    const inreach::RowSet& queries = asked.set;
+    inreach::RowSet bank = searched.set;
+    const std::vector<float> floors = make_floors(random, queries, bank);
+    if (!floors.empty()) bank.floor = floors.data();
     const size_t k = random.once_in(3) ? random.between(1, 40) : 1;
     std::vector<Neighbours> right;
     for (size_t q = 0; q < queries.count; ++q) right.push_back(ranked(queries, q, bank));
@@ -284,7 +305,7 @@ void check_searches(Random& random, const Rows& asked, const Rows& searched, con
                "nearest_bounds: query " + std::to_string(q));
     }
 
-    if (!queries.group) {
+    if (!queries.group && !bank.floor) {
         Answer ab(queries.count), ba(bank.count);
         inreach::mutual_nearest_brute(queries, bank, ab.index.data(), ab.sq_distance.data(), ba.index.data(),
                                       ba.sq_distance.data());
