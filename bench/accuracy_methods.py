@@ -25,14 +25,14 @@ import numpy.typing as npt
 import torch
 
 from inreach_fast import kernels
+from inreach_fast.method.nominal_model import NominalModel
+from inreach_fast.progress import no_progress
 
 Rows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
 CORESET, NEIGHBOURS = 0.1, 9
 LOF_NEIGHBOURS, OUTLIERS = 6, 0.15
-_BLOCK = 8192
-"""Bank rows in a block of `reach`."""
 
 
 @dataclass(frozen=True)
@@ -63,54 +63,14 @@ def every_patch(rows: Rows) -> Fitted:
 def reachability(rows: Rows) -> Fitted:
     """All patches, each reached only as far as another image confirms it."""
     n, p, d = rows.shape
-    flat = rows.reshape(-1, d)
-    first, second, witness = confirmations(rows)
+    image, patch = np.repeat(np.arange(n), p), np.tile(np.arange(p), n)
+    unknown = np.full(n * p, -1)
+    model = NominalModel(rows.reshape(-1, d), image, patch, unknown, unknown).confirmed(1, "auto", no_progress)
     own = np.empty((n, p), dtype=np.float32)
     for i in range(n):
-        # Neither the image's patches nor its testimony count.
-        floor = np.where(witness == i, second, first)
-        floor[i] = np.inf
-        own[i] = reach(rows[i], flat, floor.ravel())
-    return Fitted(lambda x: reach(x, flat, first.ravel()), own, rows.nbytes + 4 * n * p)
-
-
-def confirmations(rows: Rows) -> tuple[Scores, Scores, npt.NDArray[np.int64]]:
-    """Squared distances (N, P) to the nearest patch of the nearest and the second nearest other image; the nearest one.
-
-    With two images the second distance is infinite. To be replaced by the library's exact search.
-    """
-    n, p, _ = rows.shape
-    first, second = np.empty((n, p), dtype=np.float32), np.full((n, p), np.inf, dtype=np.float32)
-    witness = np.empty((n, p), dtype=np.int64)
-    images = torch.from_numpy(rows)
-    for i in range(n):
-        of_image = torch.cat([_squared(images[i], images[j]).amin(dim=1)[:, None] for j in range(n)], dim=1)
-        of_image[:, i] = torch.inf
-        least, at = torch.topk(of_image, min(2, n - 1), dim=1, largest=False)
-        first[i], witness[i] = least[:, 0], at[:, 0]
-        if n > 2:
-            second[i] = least[:, 1]
-    return first, second, witness
-
-
-def reach(queries: Rows, bank: Rows, floor: Scores) -> Scores:
-    """min over bank rows b of max(|q - b|^2, floor(b)), (m,): in float32 products, exact to their rounding.
-
-    To be replaced by the library's exact search.
-    """
-    q = torch.from_numpy(np.ascontiguousarray(queries))
-    best = torch.full((len(q),), torch.inf)
-    for start in range(0, len(bank), _BLOCK):
-        squared = _squared(q, torch.from_numpy(bank[start : start + _BLOCK]))
-        floors = torch.from_numpy(floor[start : start + _BLOCK])
-        best = torch.minimum(best, torch.maximum(squared, floors[None]).amin(dim=1))
-    return np.asarray(best.numpy())
-
-
-def _squared(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Squared distances (m, n) by matrix products."""
-    norms = (a * a).sum(dim=1, keepdim=True) + (b * b).sum(dim=1)[None]
-    return torch.addmm(norms, a, b.T, alpha=-2).clamp_(min=0)
+        floor = model.without_testimony(i, rows[i], 1, "auto")
+        own[i] = kernels.nearest(rows[i], model.bank, query_group=np.full(p, i), bank_floor=floor).sq_distance
+    return Fitted(lambda x: kernels.nearest(x, model.bank).sq_distance, own, rows.nbytes + 4 * n * p)
 
 
 def patchcore(rows: Rows) -> Fitted:
