@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_cases import Run, picture, save
+from descriptor_sets import shared_patches
 
 from inreach_fast import InReaCh
 from inreach_fast.cli import exit_codes
@@ -40,6 +41,15 @@ def test_compress_by_epsilon_says_what_it_did(run: Run, model: Path, tmp_path: P
     assert again.code == 0
     kept = [InReaCh.load(tmp_path / name).nominal_.patches for name in "ab"]
     assert np.array_equal(*kept)
+
+
+def test_a_model_of_all_patches_says_that_scores_change_either_way(run: Run, tmp_path: Path) -> None:
+    x = shared_patches(8, 9, 6, seed=1)
+    InReaCh(association="all", score="reachability", image_size=9).fit_descriptors(x, (3, 3)).save(tmp_path / "all")
+    result = run("compress", tmp_path / "all", "-o", tmp_path / "small", "--to", "50%")
+    assert result.code == 0
+    assert "no distance changed by more than" in result.out
+    assert "distances changed by at most" in run("info", tmp_path / "small").out
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,16 @@ def model_of(images: Rows) -> NominalModel:
     return NominalModel(images.reshape(-1, dim), numbers // patches, numbers % patches, seed, seed)
 
 
-def check(rows: Rows, grid: tuple[int, int], bank: Rows, **options: Any) -> module.GridBounds:
-    found = grid_bounds(rows, grid, Bank(bank), **options)
-    index, sq_distance = reference.nearest(rows, bank)
+def check(
+    rows: Rows, grid: tuple[int, int], bank: Rows, floor: Rows | None = None, **options: Any
+) -> module.GridBounds:
+    found = grid_bounds(rows, grid, Bank(bank, floor=floor), **options)
+    index, sq_distance = reference.nearest(rows, bank, 1, None, None, floor)
     assert (found.sq_lower <= sq_distance).all()
     assert (sq_distance <= found.sq_upper).all()
     at_index = reference.to_float32(reference.sq_distance(rows, bank[found.index]))
+    if floor is not None:
+        at_index = np.maximum(at_index, floor[found.index])  # without any row all floors are infinite
     assert (at_index <= found.sq_upper).all()
     assert np.array_equal(found.index[found.searched], index[found.searched])
     assert np.array_equal(found.sq_upper[found.searched], sq_distance[found.searched])
@@ -52,10 +56,11 @@ def check(rows: Rows, grid: tuple[int, int], bank: Rows, **options: Any) -> modu
     n=st.sampled_from([1, 2, 30]),
     dim=st.sampled_from([1, 3, 17, 100]),
     alike=st.booleans(),
+    floored=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_bounds_hold_on_any_data(
-    family: Family, grid: tuple[int, int], n: int, dim: int, alike: bool, seed: int
+    family: Family, grid: tuple[int, int], n: int, dim: int, alike: bool, floored: bool, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     patches = grid[0] * grid[1]
@@ -64,7 +69,11 @@ def test_bounds_hold_on_any_data(
         rows[: min(n, patches)] = bank[: min(n, patches)]
         rows[1::2] = np.nextafter(rows[:-1:2], np.float32(1))
     guesses = random.integers(-1, n, (2, patches))
-    check(rows, grid, bank, displaced=lambda numbers, down, right: guesses[seed % 2, : len(numbers)])
+    floor = None
+    if floored:
+        floor = reference.to_float32(reference.sq_distance(rows[random.integers(0, patches, n)], bank))
+        floor[random.random(n) < 0.3] = np.inf
+    check(rows, grid, bank, floor, displaced=lambda numbers, down, right: guesses[seed % 2, : len(numbers)])
 
 
 def test_distances_above_are_none_too_small_and_hardly_too_large() -> None:
