@@ -28,6 +28,7 @@ MOST_UNEXPLAINED: Final = 0.5
 MOST_ABOVE: Final = 0.4
 """Share of the training images that the threshold's rule takes for defective at most."""
 _NAMED = 10
+_MOST_COMPARED = 256  # images that are compared with all others; places are in random order
 _FEW = 5  # scored images, of which no share says anything
 
 
@@ -67,7 +68,7 @@ def judge(
     patches = grid[0] * grid[1]
     threshold = threshold_of(scores, p)
     above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores.astype(np.float64) > threshold))]
-    copied, near = copies(training.arrangement, training.names), training.near_copies(sampled)
+    copied, near = copies(training.arrangement, training.names), training.near_copies(sampled[:_MOST_COMPARED])
     covered = len(np.unique(nominal.patch_index))
     share = len(nominal) / (patches * len(training.arrangement))
     middle = float(np.median(unexplained))
@@ -105,7 +106,7 @@ def judge(
         )
     if near:
         warnings.append(
-            f"scored training images that look nearly the same as another: {len(near)} of {len(sampled)} ({near[0][0]} "
+            f"scored training images that look nearly the same as another: {len(near)} of {min(len(sampled), _MOST_COMPARED)} ({near[0][0]} "
             f"and {near[0][1]}{', ...' if len(near) > 2 else ''}); if they are shots of one part, the threshold is too "
             "low: keep one image of each part"
         )
