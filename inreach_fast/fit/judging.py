@@ -108,7 +108,7 @@ def judge(
         warnings.append(
             f"scored training images that look nearly the same as another: {len(near)} of "
             f"{min(len(sampled), _MOST_COMPARED)} ({near[0][0]} and {near[0][1]}{', ...' if len(near) > 2 else ''});"
-            "if they are shots of one part, the threshold is too low: keep one image of each part"
+            " if they are shots of one part, the threshold is too low: keep one image of each part"
         )
     for warning in warnings:
         LOG.warning("warning: %s", warning)
