@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add("--out", Path(), f"folder to write {_PICTURE} to", type=Path, metavar="DIR")
     add("--texture", "all", "surface to use", choices=(*TEXTURES, "all"))
-    add("--images", 32, "training images of each surface", type=options.positive_int, metavar="N")
+    add("--images", 60, "training images of each surface", type=options.positive_int, metavar="N")
     add("--test-images", 8, "new images of each surface", type=options.positive_int, metavar="N")
     add("--image-size", 224, "side of the images, 32 to 240 pixels", type=options.positive_int, metavar="N")
     add("--backbone", "efficientnet_lite2", "network, as in `inreach fit`", metavar="NAME")
