@@ -110,17 +110,17 @@ class FittedState:
     def from_parts(cls, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> FittedState:
         """Inverse of `to_parts`. Raises KeyError, TypeError or ValueError if a part is missing or malformed."""
         compression = Compression.from_dict(meta["compression"]) if "compression" in meta else None
-        confirmation = arrays.get("confirmation")
-        if confirmation is None and meta["parameters"].get("score") == "reachability":
+        floors = {name: arrays[name] for name in ("confirmation", "following") if name in arrays}
+        if "confirmation" not in floors and meta["parameters"].get("score") == "reachability":
             raise KeyError("confirmation")
-        if confirmation is not None and not (confirmation.dtype == np.float32 and (confirmation >= 0).all()):
-            raise ValueError("confirmation: no squared distances")
+        for name, values in floors.items():
+            if not (values.dtype == np.float32 and (values >= 0).all()):
+                raise ValueError(f"{name}: no squared distances")
         nominal = NominalModel(
             **{name: arrays[name] for name in _NOMINAL_ARRAYS},
             index_arrays=_parts(arrays, "index.") or None,
             compression=compression,
-            confirmation=confirmation,
-            following=arrays.get("following"),
+            **floors,
         )
         projection = _parts(arrays, "projection.")
         grid = check_grid(meta["grid"], int(np.prod(meta["grid"])))

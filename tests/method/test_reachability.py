@@ -257,6 +257,17 @@ def test_a_model_file_with_other_confirmation_distances_is_corrupt(bad: Any, tmp
         InReaCh.load(tmp_path / "bad")
 
 
+def test_following_distances_are_checked_like_the_confirmation_distances(tmp_path: Path) -> None:
+    fitted(shared_patches(6, 9, 6, seed=5)).save(tmp_path / "model")
+    meta, arrays = model_file.load_file(tmp_path / "model")
+    for bad in (np.nan, -1.0):
+        changed = {name: np.array(array) for name, array in arrays.items()}
+        changed["following"][3] = bad
+        model_file.save_file(tmp_path / "bad", meta, changed)
+        with pytest.raises(ModelCorruptError, match="following"):
+            InReaCh.load(tmp_path / "bad")
+
+
 def _without_check(context: Any) -> Any:
     from dataclasses import replace
 
