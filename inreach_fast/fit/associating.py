@@ -25,18 +25,25 @@ def describe_seeds(
     """Rows of the seed images (places), (S, P, D); the grid; and the data with the projection found from them."""
     describer, p = context.describer, context.parameters
     out: FloatArray | None = None
+    grid, space, projected = (0, 0), DescriptorSpace(), False
     for slot, image in enumerate(seed_images.tolist()):
-        rows = in_memory(described_rows(describer, training.pixels(image), DescriptorSpace(), training.name(image)))
+        raw = in_memory(described_rows(describer, training.pixels(image), DescriptorSpace(), training.name(image)))
+        if out is None:
+            grid = describer.grid(len(raw))
+            projected = p.pca_dim is not None and p.pca_dim < raw.shape[1]
+            space = DescriptorSpace() if projected else training.space(grid, p)
+        rows = space(raw)
         if out is None:
             out = np.empty((len(seed_images), *rows.shape), np.float32)
         out[slot] = rows
         context.progress("describe", slot + 1, len(seed_images))
     assert out is not None
-    grid = describer.grid(out.shape[1])
-    if p.pca_dim is not None and p.pca_dim < out.shape[2]:
+    if projected:
+        assert p.pca_dim is not None
         training = replace(training, projection=Projection.fit(out.reshape(-1, out.shape[2]), p.pca_dim))
-    space = training.space(grid, p)
-    return np.stack([space(rows) for rows in out]), grid, training
+        space = training.space(grid, p)
+        out = np.stack([space(raw) for raw in out])
+    return out, grid, training
 
 
 def associate_images(
