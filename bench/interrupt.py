@@ -145,18 +145,22 @@ def _run(act: Callable[[], None], threads: int, moment: float | None = None) -> 
     if child == 0:
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-            torch.set_num_threads(threads)
-            os.write(told, b"x")
-            act()
-            code = 0
-        except KeyboardInterrupt:
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+                torch.set_num_threads(threads)
+                os.write(told, b"x")
+                act()
+                code = 0
+            except KeyboardInterrupt:
+                code = INTERRUPTED
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+            finally:
+                threading._shutdown()  # type: ignore[attr-defined]
+                atexit._run_exitfuncs()  # as at the end of any process: threads are joined
+        except KeyboardInterrupt:  # the one signal came while the process ended
             code = INTERRUPTED
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
         finally:
-            threading._shutdown()  # type: ignore[attr-defined]
-            atexit._run_exitfuncs()  # as at the end of any process: threads are joined
             os._exit(code)
     os.close(told)
     os.read(ready, 1)
