@@ -19,7 +19,7 @@ class MetricsText:
         self._lines: list[str] = []
 
     def add(self, name: str, kind: str, words: str, values: Iterable[tuple[Labels, float]]) -> None:
-        """A counter or gauge with a value for each set of labels, whose values need no escaping; ``words``: what it is."""
+        """A counter or gauge with a value for each set of labels; ``words``: what it is."""
         self._head(name, kind, words)
         self._lines += [f"{name}{_labels(labels)} {value:.10g}" for labels, value in values]
 
