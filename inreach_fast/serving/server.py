@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -18,6 +19,7 @@ from .inspector import Inspection, Inspector
 from .signals import Stop
 
 _CONNECTIONS: Final = 1024
+_TICK: Final = 0.1  # seconds: how soon a request to stop is noticed
 _LAST_SECONDS: Final = 30  # that requests in work have when the service ends
 
 
@@ -62,12 +64,12 @@ def run_service(
     limits: ServiceLimits,
     draw: Callable[[Inspection], bytes] | None = None,
 ) -> None:
-    """Serves until a signal, and then finishes the requests in work.
+    """Serves until a signal, or until it is asked to stop, and then finishes the requests in work.
 
     Args:
         inspector: with ``warm=False``; closed at the end.
         bound: from `listen`; closed at the end.
-        stop: of `stop_on_signals`, around this call.
+        stop: of `stop_on_signals`, around this call; in another thread than the main one, it alone ends the service.
         limits, draw: as in `make_app`.
 
     Raises:
@@ -101,9 +103,20 @@ def run_service(
     log_event("listening", url=url_of(bound))
     if not stop.asked:
         with _remarks_as_events():
-            server.run(sockets=[bound])  # raises the signals that it caught again, at its end: `stop` has them
+            asyncio.run(_serve(server, bound, stop))
     if fatal:
         raise fatal[0]
+
+
+async def _serve(server: uvicorn.Server, bound: socket.socket, stop: Stop) -> None:
+    async def end_when_asked() -> None:
+        while not stop.asked:
+            await asyncio.sleep(_TICK)
+        server.should_exit = True
+
+    waiting = asyncio.create_task(end_when_asked())
+    await server.serve(sockets=[bound])  # has its own signal handlers, and at its end raises what they caught again
+    waiting.cancel()
 
 
 @contextmanager

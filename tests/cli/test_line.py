@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +168,10 @@ def test_serve_warns_where_others_reach_it(run: Run, model: Path, monkeypatch: p
     pytest.importorskip("fastapi", reason="FastAPI is not installed (extra [serve])")
     from inreach_fast.serving import server
 
-    monkeypatch.setattr(server.uvicorn.Server, "run", lambda *_, **__: None)
+    async def unserved(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(server, "_serve", unserved)
     for host, exposed in (("127.0.0.1", False), ("0.0.0.0", True)):
         result = run("serve", model, "--host", host, "--port", 0)
         assert result.code == 0

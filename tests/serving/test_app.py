@@ -78,39 +78,29 @@ def serving(
 ) -> Iterator[Client]:
     """The service in a thread. An error that it ends with is raised at the end."""
     bound, stop, errors = server.listen("127.0.0.1", 0), Stop(), list[Exception]()
-    port = bound.getsockname()[1]
-    made: list[Any] = []
-    make = server.uvicorn.Server
-
-    def remember(config: Any) -> Any:
-        made.append(make(config))
-        return made[0]
-
-    server.uvicorn.Server = remember
+    client = Client(bound.getsockname()[1])
+    options = {"draw": draw, "limits": limits or ServiceLimits(), **options}
 
     def run() -> None:
-        inspector = Inspector(model, warm=False)
         try:
-            server.run_service(
-                inspector, bound, stop=stop, limits=limits or ServiceLimits(), **{"draw": draw, **options}
-            )
+            server.run_service(Inspector(model, warm=False), bound, stop=stop, **options)
         except Exception as error:
             errors.append(error)
 
+    def is_up() -> bool:
+        try:
+            return client("GET", "/health").status == 200 or not wait
+        except OSError:
+            return False
+
     thread = threading.Thread(target=run)
     thread.start()
-    client = Client(port)
     try:
-        while thread.is_alive() and (not made or not made[0].started):
-            time.sleep(0.01)
-        server.uvicorn.Server = make
-        while wait and thread.is_alive() and client("GET", "/health").status != 200:
+        while thread.is_alive() and not is_up():
             time.sleep(0.01)
         yield client
     finally:
-        server.uvicorn.Server = make
-        if made:
-            made[0].should_exit = True
+        stop.asked = True
         thread.join(60)
     assert not thread.is_alive()
     if errors:
@@ -314,10 +304,14 @@ def test_an_error_after_which_nothing_can_be_inspected_ends_the_service(
     def fail(*_: Any, **__: Any) -> Any:
         raise ModelChangedError("m: was overwritten; load it again")
 
-    with pytest.raises(ModelChangedError), serving(model) as client:
-        monkeypatch.setattr(InReaCh, "predict", fail)
-        answer = client.post(good())
-        assert (answer.status, answer.json["kind"]) == (503, "ModelChangedError")
+    def ask() -> None:
+        with serving(model) as client:
+            monkeypatch.setattr(InReaCh, "predict", fail)
+            answer = client.post(good())
+            assert (answer.status, answer.json["kind"]) == (503, "ModelChangedError")
+
+    with pytest.raises(ModelChangedError):
+        ask()
 
 
 @pytest.mark.parametrize(
