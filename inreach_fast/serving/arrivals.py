@@ -50,8 +50,8 @@ class Look:
 
     Attributes:
         complete: files to be inspected next, the oldest first.
-        waiting: files that are still to be inspected, those that are not complete among them; those that have been
-            given up are not.
+        waiting: files that are still to be inspected, those that are not complete among them, but for those that have
+            been logged as incomplete.
         oldest: nanoseconds, time of modification of the oldest of them; 0 if there is none.
     """
 
@@ -65,6 +65,7 @@ class _Followed:
     version: tuple[int, int]
     since: float  # when this version was first seen
     first: float  # when the file was
+    told: bool = False  # that it is not complete
 
 
 def key_of(name: str, version: str) -> bytes:
@@ -91,8 +92,8 @@ class Arrivals:
     Args:
         folder: that is looked at; hidden files and files without an image's suffix are passed over.
         recursive: include sub-folders.
-        settle: seconds. patience: seconds after which a file that is not complete is logged, once, and left alone
-            until it changes.
+        settle: seconds. patience: seconds after which a file that is not complete is logged, once. It is taken all the
+            same when it is complete.
 
     Raises:
         DataError: the folder does not exist, or cannot be listed.
@@ -102,7 +103,7 @@ class Arrivals:
         self.folder = folder
         self._recursive, self._settle, self._patience = recursive, settle, patience
         self._followed: dict[str, _Followed] = {}
-        self._given_up: dict[str, tuple[int, int]] = {}
+        self._empty: dict[str, tuple[int, int]] = {}  # for longer than patience: passed over until they change
         self._only: frozenset[str] | None = None
         self._unreadable: set[str] = set()
         if not folder.is_dir():
@@ -126,46 +127,42 @@ class Arrivals:
             taken: keys of arrivals that are of no interest any more.
             most: that are returned as complete.
         """
-        waiting, oldest, given_up = 0, 0, {}
+        waiting, oldest, still_empty = 0, 0, {}
 
         def interesting() -> Iterator[tuple[int, str, Arrival]]:
             nonlocal waiting, oldest
             for arrival in self._files():
                 if arrival.key in taken or (self._only is not None and arrival.name not in self._only):
                     continue
-                left = self._given_up.get(arrival.name)
-                if left is not None:
-                    given_up[arrival.name] = left
-                    if left == (arrival.size, arrival.modified):
-                        continue
+                version = (arrival.size, arrival.modified)
+                if self._empty.get(arrival.name) == version:
+                    still_empty[arrival.name] = version
+                    continue
                 waiting += 1
                 oldest = arrival.modified if waiting == 1 else min(oldest, arrival.modified)
                 yield arrival.modified, arrival.name, arrival
 
         tracked = [arrival for *_, arrival in nsmallest(_TRACKED * most, interesting())]
-        self._given_up = given_up  # without files that are gone
+        self._empty = still_empty
         before, self._followed, complete = self._followed, {}, []
         for arrival in tracked:
             version = (arrival.size, arrival.modified)
             seen = before.get(arrival.name) or _Followed(version, now, now)
             if seen.version != version:
-                seen = _Followed(version, now, seen.first)
+                seen = _Followed(version, now, seen.first, seen.told)
             self._followed[arrival.name] = seen
             if arrival.size and now - seen.since >= self._settle and seen.since < now:
                 complete.append(arrival)
-            elif now - seen.first >= self._patience:
-                self._give_up(arrival, now - seen.first)
+                continue
+            if now - seen.first >= self._patience and not seen.told:
+                seen.told = True
+                _log_incomplete(arrival, now - seen.first)
+            if seen.told:
                 waiting -= 1
+                if not arrival.size:
+                    self._empty[arrival.name] = version
         complete.sort(key=lambda arrival: (arrival.modified, natural_key(arrival.name)))
         return Look(complete[:most], waiting, oldest)
-
-    def _give_up(self, arrival: Arrival, seconds: float) -> None:
-        del self._followed[arrival.name]
-        if arrival.name not in self._given_up:  # said before, and it goes on growing
-            state = "is still empty" if not arrival.size else "still changes"
-            why = f"{arrival.name}: {state} after {seconds:.0f} s; finish writing it, or remove it"
-            log_event("incomplete", level=logging.WARNING, file=arrival.name, size=arrival.size, error=why)
-        self._given_up[arrival.name] = (arrival.size, arrival.modified)
 
     def _files(self) -> Iterator[Arrival]:
         """Every image file that is in the folder now."""
@@ -200,3 +197,9 @@ class Arrivals:
         if below in self._unreadable:
             self._unreadable.remove(below)
             log_event("readable", folder=str(self.folder / below))
+
+
+def _log_incomplete(arrival: Arrival, seconds: float) -> None:
+    state = "still changes" if arrival.size else "is still empty"
+    why = f"{arrival.name}: {state} after {seconds:.0f} s; finish writing it, or remove it"
+    log_event("incomplete", level=logging.WARNING, file=arrival.name, size=arrival.size, error=why)
