@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Final, TextIO
 
 LOG: Final = logging.getLogger("inreach_fast.line")
+LOG.addHandler(logging.NullHandler())  # without handlers of the program, Python would print warnings
 
 
 class Event:

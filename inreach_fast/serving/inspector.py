@@ -40,6 +40,7 @@ class Inspection:
         prediction: `Prediction`; None if the image could not be inspected. error: why not, else None.
         anomaly_map: float32 (H, W) in the frame of the image, NaN outside the crop; image: uint8 (H, W, 3), as read.
             Both None unless they were asked for.
+        bounded: whether searches may end early, so that `row` has the score's bounds.
     """
 
     name: str

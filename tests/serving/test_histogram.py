@@ -34,7 +34,7 @@ def test_a_bucket_ends_at_or_above_its_values(ticks: int) -> None:
     bucket = _bucket(ticks)
     assert ticks <= _upper(bucket) <= ticks * (1 + 1 / 128)
     assert _bucket(_upper(bucket)) == bucket
-    assert _bucket(_upper(bucket) + 1) == bucket + 1 or ticks == 1 << 40
+    assert _upper(bucket) == 1 << 40 or _bucket(_upper(bucket) + 1) == bucket + 1
 
 
 def test_counts_at_powers_of_two_are_exact() -> None:
@@ -59,7 +59,7 @@ def test_summary() -> None:
 def test_extreme_durations_have_a_bucket() -> None:
     histogram = recorded(-1.0, 0.0, 1e12)
     assert histogram.count == 3
-    assert histogram.quantile(0.1) == 0.0
+    assert 0.0 <= histogram.quantile(0.1) <= 1e-6
     assert histogram.quantile(1.0) > 1e6
 
 
