@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -17,11 +16,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from inreach_fast import InReaCh
+from inreach_fast.serving.verdicts import NAME
 
 from . import line_cases as cases
 
@@ -45,69 +45,65 @@ def watch_with_kills(folder: Path, images: int, kills: int, *, seed: int = 0) ->
     """Lets ``images`` files arrive while the process that watches is killed ``kills`` times.
 
     Returns:
-        "reported": lines of the journal; "bad": those with an error; "lives": images that each process reported;
-        "cut": half-written lines that a process found; "wrong": what was not as it should be; "seconds".
+        "reported": lines of the journal about whole files; "early": about files whose writing paused for longer than
+        the time to settle; "bad": those with an error; "lives": lines of each process; "cut": half-written lines that a
+        process found; "wrong": what was not as it should be; "seconds".
     """
     begun, generator = time.monotonic(), random.Random(seed)
     model = cases.saved_model(folder)
     good = cases.good_cases(InReaCh.load(model))
-    files = {
-        f"{n:06d}": cases.truncated(good[n % len(good)]) if n % _BAD == 7 else good[n % len(good)]
-        for n in range(images)
-    }
-    files = {name + case.suffix: case for name, case in files.items()}
+    files = {}
+    for number in range(images):
+        case = good[number % len(good)]
+        files[f"{number:06d}{case.suffix}"] = cases.truncated(case) if number % _BAD == 7 else case
     place, out = folder / "arriving", folder / "verdicts"
     place.mkdir()
-    names = list(files)
-    for name in names[: images // 4]:
-        (place / name).write_bytes(files[name].content)
-    feeder = threading.Thread(
-        target=_feed, args=(place, {name: files[name] for name in names[images // 4 :]}), daemon=True
-    )
+    feeder = _Feeder(place, files)
     feeder.start()
 
-    journal, lives, cut, reported = out / "verdicts.jsonl", [], 0, 0
+    journal, lives, cut = out / NAME, list[int](), 0
     wrong: list[str] = []
     for life in range(kills + 1):
-        last = life == kills
+        last, reported = life == kills, _lines(journal)
+        # Each process finds work, and leaves some to the next.
         target = (
-            images
-            if last
-            else min(reported + max(1, round(generator.uniform(0.3, 1.3) * images / (kills + 1))), images)
+            images if last else reported + round(generator.uniform(0.5, 1.0) * (images - reported) / (kills + 1 - life))
         )
-        settings = ("--out", out, "--poll", 0.1, "--settle", 0.2, "--quiet")
+        feeder.allowed = min(target + max(images // 10, 4), images)
+        arguments = ("watch", model, place, "--out", out, "--poll", 0.1, "--settle", 0.2)
         with subprocess.Popen(
-            cases.command("watch", model, place, *settings),
-            env=cases.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            events: list[str] = []
-            listener = threading.Thread(target=lambda p=process, e=events: e.extend(p.stderr), daemon=True)  # type: ignore[misc]
-            listener.start()
-            now = _wait_for_lines(journal, target, process)
+            cases.command(*arguments),
+            env=cases.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            events = _Events(process)
+            found = _wait_for_lines(journal, target, process)
             if last:
                 process.send_signal(signal.SIGTERM)
             else:
-                time.sleep(generator.uniform(0.0, 0.05))  # anywhere between two lines
+                time.sleep(generator.uniform(0.0, 0.02))  # anywhere between two lines
                 process.kill()
             code = process.wait()
-            listener.join()
+            events.join()
         if last and code != 0:
-            wrong.append(f"SIGTERM: exit code {code}: {events[-3:]}")
-        if not last and code == 0:
-            wrong.append(f"life {life}: ended by itself: {events[-3:]}")
-        cut += sum('"event": "cut"' in line for line in events)
-        lives.append(_lines(journal) - reported)
-        reported += lives[-1]
-        if now < target:
-            wrong.append(f"life {life}: {now} of {target} lines, then nothing more: {events[-3:]}")
+            wrong.append(f"SIGTERM: exit code {code}: {events.latest}")
+        if found < target:
+            wrong.append(f"process {life}: {found} of {target} lines, then nothing more: {events.latest}")
             break
+        cut += events.cut
+        lives.append(_lines(journal) - reported)
+    feeder.allowed = images
     feeder.join()
     rows = [json.loads(line) for line in journal.read_bytes().splitlines()]
-    wrong += _differences(rows, files)
+    whole = [row for row in rows if row["version"].partition("-")[0] == str(len(files[row["file"]].content))]
+    wrong += _differences(whole, files)
     return {
         "images": images,
-        "reported": len(rows),
-        "bad": sum("error" in row for row in rows),
+        "reported": len(whole),
+        "early": len(rows) - len(whole),
+        "bad": sum("error" in row for row in whole),
         "kills": kills,
         "lives": lives,
         "cut": cut,
@@ -116,21 +112,47 @@ def watch_with_kills(folder: Path, images: int, kills: int, *, seed: int = 0) ->
     }
 
 
-def _feed(place: Path, files: dict[str, cases.Case]) -> None:
-    """Files arrive: renamed into place, written at once, or in two pieces."""
-    for number, (name, case) in enumerate(files.items()):
-        content = case.content
-        if number % 3 == 0:
-            (place / f".{name}.part").write_bytes(content)
-            os.replace(place / f".{name}.part", place / name)
-        elif number % 3 == 1:
-            (place / name).write_bytes(content)
-        else:
-            with (place / name).open("wb") as file:
-                file.write(content[:100])
-                file.flush()
-                time.sleep(0.002)
-                file.write(content[100:])
+class _Feeder(threading.Thread):
+    """Lets files arrive: renamed into place, written at once, or in two pieces; ``allowed``: how many so far."""
+
+    def __init__(self, place: Path, files: dict[str, cases.Case]) -> None:
+        super().__init__(daemon=True)
+        self.allowed = 0
+        self._place, self._files = place, files
+
+    def run(self) -> None:
+        for number, (name, case) in enumerate(self._files.items()):
+            while number >= self.allowed:
+                time.sleep(0.01)
+            path, content = self._place / name, case.content
+            if number % 3 == 0:
+                aside = self._place / f".{name}.part"
+                aside.write_bytes(content)
+                aside.replace(path)
+            elif number % 3 == 1:
+                path.write_bytes(content)
+            else:
+                with path.open("wb") as file:
+                    file.write(content[:100])
+                    file.flush()
+                    time.sleep(0.002)
+                    file.write(content[100:])
+
+
+class _Events(threading.Thread):
+    """Reads what a process logs: the latest lines, and how many half-written lines it cut off."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.latest: deque[str] = deque(maxlen=3)
+        self.cut = 0
+        self._stream = cast(TextIO, process.stderr)
+        self.start()
+
+    def run(self) -> None:
+        for line in self._stream:
+            self.latest.append(line)
+            self.cut += '"event": "cut"' in line
 
 
 def _wait_for_lines(journal: Path, target: int, process: subprocess.Popen[str]) -> int:

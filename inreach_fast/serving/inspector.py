@@ -107,7 +107,7 @@ class Inspector:
             otherwise `warm_up` does it, or the first image.
 
     Attributes:
-        model: the `InReaCh`.
+        model: the `InReaCh`. name: of its file, or "model"; for the log.
         latency: `LatencyHistogram` of the seconds that images took, reading included; bad images are not in it.
         ready: whether `warm_up` has been done and the inspector is not closed.
 
@@ -123,9 +123,10 @@ class Inspector:
         budget_ms: float | None = None,
         warm: bool = True,
     ) -> None:
-        loaded = isinstance(model, (str, os.PathLike))
-        self.model: InReaCh = InReaCh.load(model) if isinstance(model, (str, os.PathLike)) else model
-        self.name = Path(os.fspath(model)).name if loaded else "model"
+        self.name = "model"
+        if isinstance(model, (str, os.PathLike)):
+            self.name, model = Path(model).name, InReaCh.load(model)
+        self.model: InReaCh = model
         self.latency = LatencyHistogram()
         self.ready = False
         self._threshold, self._budget = threshold, budget_ms

@@ -18,6 +18,7 @@ def test_killed_again_and_again_each_image_is_reported_once(tmp_path: Path) -> N
     found = line_watch.watch_with_kills(tmp_path, images=60, kills=2)
     assert found["wrong"] == []
     assert (found["reported"], found["bad"], len(found["lives"])) == (60, 1, 3)
+    assert min(found["lives"]) > 0
 
 
 def test_differences_are_found(tmp_path: Path) -> None:
