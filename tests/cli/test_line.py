@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_cases import Run
 
-import inreach_fast
 from inreach_fast.cli import exit_codes
-
-
-@contextmanager
-def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """`inreach` in a process of its own."""
-    folders = [str(Path(inreach_fast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    with subprocess.Popen(
-        [sys.executable, "-m", "inreach_fast.cli", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def events_of(child: subprocess.Popen[str], *, until: str) -> list[dict[str, Any]]:
-    """Events on stderr, up to one of that name."""
-    assert child.stderr is not None
-    events = []
-    for line in child.stderr:
-        events.append(json.loads(line))
-        if events[-1]["event"] == until:
-            return events
-    raise AssertionError(f"no event {until!r} in {events}")
+from inreach_fast.cli.console import Console
+from inreach_fast.serving.signals import stop_on_signals
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -103,41 +73,76 @@ def test_one_watch_at_a_time(run: Run, model: Path, training: Path, tmp_path: Pa
     assert "another process" in result.err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
-def test_watch_ends_when_it_is_asked_to(model: Path, training: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "arriving"
-    folder.mkdir()
-    for number, (asked, code) in enumerate(
-        [(signal.SIGTERM, exit_codes.SUCCESS), (signal.SIGINT, exit_codes.INTERRUPTED)]
-    ):
-        with process("watch", model, folder, "--poll", 0.02, "--settle", 0.02) as child:
-            events_of(child, until="ready")
-            assert child.stdout is not None
-            shutil.copy(training / "0.png", folder / f"{number}.png")
-            assert json.loads(child.stdout.readline())["file"] == f"{number}.png"
-            child.send_signal(asked)
-            assert events_of(child, until="stopped")[-1]["reported"] == 1
-            assert child.wait(60) == code
-    assert [row["file"] for row in rows_of(tmp_path / "arriving.verdicts")] == ["0.png", "1.png"]
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, exit_codes.SUCCESS), (signal.SIGINT, exit_codes.INTERRUPTED)]
+)
+def test_watch_ends_when_it_is_asked_to(
+    run: Run, model: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    before = signal.getsignal(number)
+    row = Console.row
+
+    def then_ask(self: Console, value: Any) -> None:
+        row(self, value)
+        if value["file"] == "0.png":
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Console, "row", then_ask)
+    result = run("watch", model, training, "--out", tmp_path / "out", "--poll", 0.01, "--settle", 0)
+    assert result.code == code
+    assert json.loads(result.err.splitlines()[-1])["event"] == "stopped"
+    assert result.lines == rows_of(tmp_path / "out")
+    assert "0.png" in [row["file"] for row in result.lines]
+    assert signal.getsignal(number) == before
 
 
-def test_serve_answers_and_ends_when_it_is_asked_to(model: Path, training: Path, run: Run) -> None:
+def test_a_second_interrupt_does_not_wait() -> None:
+    def interrupt_twice() -> None:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.interrupted
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, exit_codes.SUCCESS), (signal.SIGINT, exit_codes.INTERRUPTED)]
+)
+def test_serve_answers_and_ends_when_it_is_asked_to(
+    run: Run, model: Path, training: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
     pytest.importorskip("fastapi", reason="FastAPI is not installed (extra [serve])")
+    from inreach_fast.serving import server
+
     expected = run("predict", model, training / "5.png").lines[0]
-    with process("serve", model, "--port", 0) as child:
-        address = events_of(child, until="listening")[-1]["url"].removeprefix("http://").rstrip("/")
-        assert address.startswith("127.0.0.1:")
-        events_of(child, until="ready")
-        connection = http.client.HTTPConnection(address, timeout=60)
-        connection.request("POST", "/inspect?map=1", (training / "5.png").read_bytes())
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
-        assert (answer["score"], answer["is_anomalous"]) == (expected["score"], expected["is_anomalous"])
-        assert answer["map"].startswith("data:image/png;base64,")
-        child.terminate()
-        if os.name != "nt":
-            assert events_of(child, until="closed")[-1]["inspected"] == 1
-            assert child.wait(60) == exit_codes.SUCCESS
+    listen, answers = server.listen, list[dict[str, Any]]()
+
+    def listen_and_be_asked(host: str, port: int) -> Any:
+        bound = listen(host, port)
+        threading.Thread(target=ask, args=bound.getsockname()).start()
+        return bound
+
+    def ask(host: str, port: int) -> None:
+        try:
+            while not answers or "score" not in answers[-1]:
+                with contextlib.suppress(OSError):
+                    connection = http.client.HTTPConnection(host, port, timeout=60)
+                    connection.request("POST", "/inspect?map=1", (training / "5.png").read_bytes())
+                    answers.append(json.loads(connection.getresponse().read()))
+                    connection.close()
+        finally:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(server, "listen", listen_and_be_asked)
+    result = run("serve", model, "--port", 0)
+    assert result.code == code
+    events = [json.loads(line) for line in result.err.splitlines()]
+    assert [event["event"] for event in events] == ["listening", "ready", "inspected", "closed"]
+    assert events[0]["url"].startswith("http://127.0.0.1:")
+    assert (answers[-1]["score"], answers[-1]["is_anomalous"]) == (expected["score"], expected["is_anomalous"])
+    assert answers[-1]["map"].startswith("data:image/png;base64,")
 
 
 def test_serve_options_that_cannot_work(run: Run, model: Path, tmp_path: Path) -> None:
