@@ -58,6 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         with listen(args.host, args.port) as bound:
             model = InReaCh.load(args.model, **options.model_overrides(args))
             inspector = Inspector(model, threshold=args.threshold, budget_ms=args.budget_ms, warm=False)
+            inspector.name = args.model.name
             run_service(inspector, bound, stop=stop, limits=limits, draw=_overlay)
         return INTERRUPTED if stop.interrupted else SUCCESS
 
