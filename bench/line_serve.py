@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from inreach_fast import InReaCh
 
 from . import line_cases as cases
@@ -50,10 +52,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="requests in all (default: 10000)")
     parser.add_argument("--clients", type=int, default=16, help="clients at a time (default: 16)")
     parser.add_argument("--workers", type=int, default=2, help="workers of the service (default: 2)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)  # the last bits of features depend on it
     with tempfile.TemporaryDirectory() as folder:
-        found = load(Path(folder), args.requests, args.clients, workers=args.workers, seed=args.seed)
+        found = load(
+            Path(folder), args.requests, args.clients, workers=args.workers, threads=args.threads, seed=args.seed
+        )
     first, last = found["resident_mb"]
     if first is not None and last > 1.1 * first + 20:
         found["wrong"].append(f"resident memory grew from {first} to {last} MB")
@@ -61,7 +67,9 @@ def main() -> None:
     sys.exit(1 if found["wrong"] else 0)
 
 
-def load(folder: Path, requests: int, clients: int, *, workers: int = 2, seed: int = 0) -> dict[str, Any]:
+def load(
+    folder: Path, requests: int, clients: int, *, workers: int = 2, threads: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Sends ``requests`` requests from ``clients`` threads.
 
     Returns:
@@ -73,14 +81,16 @@ def load(folder: Path, requests: int, clients: int, *, workers: int = 2, seed: i
     path = cases.saved_model(folder)
     good = cases.good_cases(InReaCh.load(path))
     hostile = hostile_requests(good[0])
-    options = ("--max-body", MAX_BODY, "--max-pixels", 50_000_000, "--workers", workers)
+    options: tuple[object, ...] = ("--max-body", MAX_BODY, "--max-pixels", 50_000_000, "--workers", workers)
+    if threads is not None:
+        options += ("--threads", threads)
     with _service(path, options, folder / "log") as (process, port):
         run = _Run(port, good, hostile, requests, process.pid, seed)
         begun = time.monotonic()
-        threads = [threading.Thread(target=run.client, args=(number,)) for number in range(clients)]
-        for thread in threads:
+        running = [threading.Thread(target=run.client, args=(number,)) for number in range(clients)]
+        for thread in running:
             thread.start()
-        for thread in threads:
+        for thread in running:
             thread.join()
         seconds = time.monotonic() - begun
         run.resident.append(resident_mb(process.pid))

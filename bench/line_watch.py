@@ -20,6 +20,8 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+import torch
+
 from inreach_fast import InReaCh
 from inreach_fast.serving.verdicts import NAME
 
@@ -33,15 +35,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000, help="files that arrive (default: 10000)")
     parser.add_argument("--kills", type=int, default=20, help="times that the process is killed (default: 20)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)  # the last bits of features depend on it
     with tempfile.TemporaryDirectory() as folder:
-        found = watch_with_kills(Path(folder), args.images, args.kills, seed=args.seed)
+        found = watch_with_kills(Path(folder), args.images, args.kills, threads=args.threads, seed=args.seed)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["wrong"] else 0)
 
 
-def watch_with_kills(folder: Path, images: int, kills: int, *, seed: int = 0) -> dict[str, Any]:
+def watch_with_kills(
+    folder: Path, images: int, kills: int, *, threads: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Lets ``images`` files arrive while the process that watches is killed ``kills`` times.
 
     Returns:
@@ -63,6 +69,7 @@ def watch_with_kills(folder: Path, images: int, kills: int, *, seed: int = 0) ->
 
     journal, lives, cut = out / NAME, list[int](), 0
     wrong: list[str] = []
+    extra = () if threads is None else ("--threads", threads)
     for life in range(kills + 1):
         last, reported = life == kills, _lines(journal)
         # Each process finds work, and leaves some to the next.
@@ -70,7 +77,7 @@ def watch_with_kills(folder: Path, images: int, kills: int, *, seed: int = 0) ->
             images if last else reported + round(generator.uniform(0.5, 1.0) * (images - reported) / (kills + 1 - life))
         )
         feeder.allowed = min(target + max(images // 10, 4), images)
-        arguments = ("watch", model, place, "--out", out, "--poll", 0.1, "--settle", 0.2)
+        arguments = ("watch", model, place, "--out", out, "--poll", 0.1, "--settle", 0.2, *extra)
         with subprocess.Popen(
             cases.command(*arguments),
             env=cases.environment(),
