@@ -220,8 +220,8 @@ def add_model_overrides(parser: argparse.ArgumentParser, *, max_pixels: int | No
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options that may end a search early, as in `InReaCh.predict`."""
-    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for maps
-        and overlays (default: the model's, searched in full)"""
+    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for
+        pictures (default: the model's, searched in full)"""
     parser.add_argument("--threshold", type=float, metavar="T", help=words)
     words = "time for an image, in milliseconds; the score comes with the bounds proven by then (default: no limit)"
     parser.add_argument("--budget-ms", type=float, metavar="B", help=words)

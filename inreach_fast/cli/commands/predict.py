@@ -32,7 +32,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     words = "file format of the maps (default: npy)"
     add("--map-format", type=_map_formats, default=("npy",), metavar="npy|tiff|npy,tiff", help=words)
     add("--overlays", type=Path, metavar="DIR", help="write heat-map pictures as PNG (default: none)")
-    options.add_limits(parser)
+    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for maps
+        and overlays (default: the model's, searched in full)"""
+    add("--threshold", type=float, metavar="T", help=words)
+    words = "time for an image, in milliseconds; the score comes with the bounds proven by then (default: no limit)"
+    add("--budget-ms", type=float, metavar="B", help=words)
     options.add_reading(parser)
     options.add_model_overrides(parser)
     add("--fail-on-anomaly", action="store_true", help=f"return exit code {ANOMALY} if any image is anomalous")
