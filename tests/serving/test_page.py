@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,19 @@ def address() -> Iterator[str]:
     options: dict[str, Any] = {"stop": stop, "limits": ServiceLimits(), "draw": _overlay}
     thread = threading.Thread(target=server.run_service, args=(inspector, bound), kwargs=options)
     thread.start()
-    while thread.is_alive() and not inspector.ready:
+    while thread.is_alive() and not is_ready(address):
         time.sleep(0.01)
     yield address
     stop.asked = True
     thread.join()
+
+
+def is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}health") as answer:
+            return bool(answer.status == 200)
+    except OSError:  # not listening yet, or 503
+        return False
 
 
 @pytest.fixture(scope="module")
