@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..array_types import FloatArray, UInt8Array
 from ..errors import DataError, InReachError, ParameterError
@@ -67,7 +68,7 @@ class Inspection:
         a threshold or a budget score_lower, score_upper, certain, complete; of a bad image file, error, kind.
         """
         if self.prediction is None:
-            return {"file": self.name, "error": str(self.error), "kind": type(self.error).__name__}
+            return {"file": self.name, "error": str(self.error) or "failed", "kind": type(self.error).__name__}
         row: dict[str, Any] = {
             "file": self.name,
             "score": self.score,
@@ -92,9 +93,9 @@ class Inspection:
 class Inspector:
     """Inspects images with a fitted model that is kept ready: for a service, a camera's callback, a loop.
 
-    It may be called from any number of threads. Results are `InReaCh.predict`'s, to the bit. Each inspection is logged
-    as one line of JSON, by `logging`, in the log "inreach_fast.line" (level INFO; WARNING for an image that cannot be
-    inspected), and counted.
+    It may be called from any number of threads, as long as the model is not fitted or grown meanwhile. Results are
+    `InReaCh.predict`'s, to the bit. Each inspection is counted, and logged as one line of JSON, by `logging`, in the log
+    "inreach_fast.line" (level INFO; WARNING for an image that cannot be inspected).
 
     >>> with Inspector("part.inreach") as inspector:
     ...     inspection = inspector.inspect("new.png")
@@ -154,7 +155,8 @@ class Inspector:
             self.model.prepare()
             grey = np.full((*self.model.parameters.image_size, 3), 128, np.uint8)
             self.model.predict(grey, threshold=self._threshold, budget_ms=self._budget)
-            self.ready = True
+            with self._changed:
+                self.ready = not self._closed
         log_event("ready", model=self.name, threshold=self.threshold, seconds=round(time.perf_counter() - begun, 4))
         return self
 
@@ -277,8 +279,10 @@ class Inspector:
                 budget = max(budget - 1e3 * (time.perf_counter() - begun), 1e-3)
             limits = {"threshold": self._threshold, "budget_ms": budget}
         threshold = self.threshold
+        # An array of few rows could be one with its channels first; a picture could not.
+        certain: Any = pixels if len(pixels) > 4 else Image.fromarray(pixels)
         with named_features(name):
-            prediction = model.predict(pixels, **limits)
+            prediction = model.predict(certain, **limits)
         in_frame = model.map_to_original(prediction.anomaly_map, pixels.shape[:2]) if with_map else None
         return Inspection(
             name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -68,6 +69,13 @@ def test_a_saved_model_is_loaded(model: InReaCh, tmp_path: Path) -> None:
     assert Inspector(loaded).inspect(image).score == model.predict(image).score
     with pytest.raises(ModelFileError):
         Inspector(tmp_path / "absent.inreach")
+
+
+@pytest.mark.parametrize("size", [(1, 9), (3, 40), (4, 4), (5, 3), (40, 1)])
+def test_images_of_few_rows_are_no_arrays_with_channels_first(model: InReaCh, size: tuple[int, int]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(pictures(1, size=size)[0]).save(file, format="png")
+    assert Inspector(model).inspect(file.getvalue()).score == model.predict(file.getvalue()).score
 
 
 def test_many_threads_get_the_scores_of_one(model: InReaCh) -> None:
@@ -171,6 +179,7 @@ def test_closing_waits_for_what_is_in_work_and_refuses_more(model: InReaCh, monk
         go.set()
         assert working.result(60).score > 0
         closing.result(60)
+    assert not inspector.ready
     inspector.close()
     with pytest.raises(ParameterError, match="closed"):
         inspector.warm_up()
