@@ -94,8 +94,8 @@ class Inspector:
     """Inspects images with a fitted model that is kept ready: for a service, a camera's callback, a loop.
 
     It may be called from any number of threads, as long as the model is not fitted or grown meanwhile. Results are
-    `InReaCh.predict`'s, to the bit. Each inspection is counted, and logged as one line of JSON, by `logging`, in the log
-    "inreach_fast.line" (level INFO; WARNING for an image that cannot be inspected).
+    `InReaCh.predict`'s, to the bit. Each inspection is counted, and logged as one line of JSON, by `logging`, in the
+    log "inreach_fast.line" (level INFO; WARNING for an image that cannot be inspected).
 
     >>> with Inspector("part.inreach") as inspector:
     ...     inspection = inspector.inspect("new.png")

@@ -42,6 +42,7 @@ class VerdictJournal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self.done: set[bytes] = set()
+        self._synced = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # A file of its own: a locked part of the journal could not be read on Windows.
@@ -93,15 +94,19 @@ class VerdictJournal:
             self._file.truncate(self._size)
             raise self._failed(error) from error
         self._size += len(line)
+        self._synced = False
         self.done.add(arrival.key)
         return whole
 
     def sync(self) -> None:
         """Makes what was appended survive a power cut."""
+        if self._synced:
+            return
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from error
+        self._synced = True
 
     def close(self) -> None:
         """Closes the file, and lets other processes write it."""

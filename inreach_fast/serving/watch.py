@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .arrivals import Arrival, Arrivals, Look, arrival_at
@@ -99,7 +99,8 @@ class Watch:
                         wait([future], _TICK)
                         if future.done():
                             pending.popleft()
-                            self._take(arrival, future.result())
+                            if not self._take(arrival, future.result()):
+                                look = replace(look, waiting=look.waiting + 1)  # another version of it, perhaps
                     elif stop.asked or (once and not look.waiting):
                         return self.counts
                     elif not queue:
@@ -110,31 +111,35 @@ class Watch:
                 self._journal.sync()
 
     def _inspect(self, arrival: Arrival) -> tuple[Inspection, dict[str, Any]] | None:
-        """In a worker: the inspection and the further fields of its row; None if the file is not what it was."""
+        """In a worker: the inspection and the further fields of its row; None if the file is another, or gone."""
         folder = self._arrivals.folder
         if arrival_at(folder, arrival.name) != arrival:
             return None
         path, with_map = folder / arrival.name, self._finish is not None
         inspection = self._inspector.attempt(path, arrival.name, with_map=with_map)
-        if arrival_at(folder, arrival.name) != arrival:  # perhaps written while it was read
+        after = arrival_at(folder, arrival.name)
+        # Written while it was read, or removed before. If it was removed after it had been read, the verdict holds.
+        if after != arrival and (after is not None or inspection.error is not None):
             return None
         further = self._finish(inspection) if self._finish is not None and inspection.error is None else {}
         return inspection, further
 
-    def _take(self, arrival: Arrival, done: tuple[Inspection, dict[str, Any]] | None) -> None:
+    def _take(self, arrival: Arrival, done: tuple[Inspection, dict[str, Any]] | None) -> bool:
+        """Reports what a worker has found; False if there is nothing to report."""
         self._in_work.discard(arrival.key)
         if done is None:
             if arrival_at(self._arrivals.folder, arrival.name) is None:
                 self.counts.vanished += 1
                 why = f"{arrival.name}: was removed before it was inspected; remove files when their verdicts are there"
                 log_event("vanished", level=logging.WARNING, file=arrival.name, error=why)
-            return
+            return False
         inspection, further = done
         row = self._journal.append(arrival, {**inspection.row(), **further})
         self.counts.reported += 1
         self.counts.bad += inspection.error is not None
         self.counts.anomalous += inspection.error is None and inspection.is_anomalous
         self._report(row)
+        return True
 
     def _say_whether_behind(self, look: Look) -> None:
         if look.waiting > max(self._most, 2 * self._behind - 1):

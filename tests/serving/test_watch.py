@@ -156,21 +156,50 @@ def test_a_file_that_is_removed_before_its_turn_is_logged(model: InReaCh, folder
     assert "removed before it was inspected" in events("vanished")[0]["error"]
 
 
-def test_a_file_that_changes_while_it_is_read_is_inspected_when_it_has_settled(
+def test_a_file_that_is_removed_after_it_was_read_has_a_verdict(
     model: InReaCh, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    attempt = Inspector.attempt
+
+    def removing(self: Inspector, image: Any, name: str, **options: Any) -> Inspection:
+        inspection = attempt(self, image, name, **options)
+        image.unlink()
+        return inspection
+
+    monkeypatch.setattr(Inspector, "attempt", removing)
+    counts = run(model, folder)
+    assert (counts.reported, counts.vanished) == (6, 1)  # of the one that is cut off nobody knows
+
+
+@pytest.mark.parametrize("others", [0, 6])
+def test_a_file_that_changes_while_it_is_read_is_inspected_when_it_has_settled(
+    model: InReaCh, folder: Path, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt, whole = Inspector.attempt, (folder / "0.png").read_bytes()
+    look, looks = Arrivals.look, list[int]()
+
+    def counted(self: Arrivals, *arguments: Any) -> Any:
+        looks.append(1)
+        return look(self, *arguments)
+
+    monkeypatch.setattr(Arrivals, "look", counted)
+    if not others:
+        for path in folder.glob("[0-9].png"):
+            path.unlink()
 
     def changing(self: Inspector, image: Any, name: str, **options: Any) -> Inspection:
         inspection = attempt(self, image, name, **options)
         if name == "cut.png" and len(image.read_bytes()) < len(whole):
+            before = len(looks)
+            while len(looks) == before:  # a look finds nothing else to wait for
+                time.sleep(0.01)
             image.write_bytes(whole)
         return inspection
 
     monkeypatch.setattr(Inspector, "attempt", changing)
     assert run(model, folder).bad == 0
     (row,) = (row for row in rows_in(folder) if row["file"] == "cut.png")
-    assert row["score"] == model.predict(folder / "0.png").score
+    assert row["score"] == model.predict(whole).score
 
 
 def test_pictures_are_written_before_a_file_is_reported(model: InReaCh, folder: Path) -> None:
