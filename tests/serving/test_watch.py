@@ -16,7 +16,7 @@ from small_fits import estimator, pictures
 
 from inreach_fast import InReaCh, Inspector
 from inreach_fast.errors import ModelChangedError, SaveError
-from inreach_fast.serving.arrivals import Arrivals
+from inreach_fast.serving.arrivals import Arrivals, arrival_at
 from inreach_fast.serving.inspector import Inspection
 from inreach_fast.serving.signals import Stop
 from inreach_fast.serving.verdicts import NAME, VerdictJournal
@@ -145,15 +145,16 @@ def test_asked_to_stop_it_finishes_what_is_in_work(model: InReaCh, folder: Path)
 
 
 def test_a_file_that_is_removed_before_its_turn_is_logged(model: InReaCh, folder: Path, events: Any) -> None:
-    def report(row: dict[str, Any]) -> None:
-        for path in folder.iterdir():
-            path.unlink()
-
-    counts = run(model, folder, workers=1, queue=7, report=report)
-    assert counts.vanished >= 1
-    assert counts.reported + counts.vanished <= 7
-    assert len(events("vanished")) == counts.vanished
-    assert "removed before it was inspected" in events("vanished")[0]["error"]
+    arrival = arrival_at(folder, "0.png")
+    assert arrival is not None
+    (folder / "0.png").unlink()
+    with VerdictJournal(folder.parent / "out") as journal, Inspector(model) as inspector:
+        watch = Watch(Arrivals(folder), inspector, journal)
+        assert not watch._take(arrival, watch._inspect(arrival))
+        assert watch.counts == WatchCounts(vanished=1)
+    assert rows_in(folder) == []
+    (event,) = events("vanished")
+    assert "0.png: was removed before it was inspected; " in event["error"]
 
 
 def test_a_file_that_is_removed_after_it_was_read_has_a_verdict(
