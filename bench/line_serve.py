@@ -246,7 +246,11 @@ def _service(model: Path, options: tuple[object, ...], log: Path) -> Iterator[tu
     with (
         log.open("wb") as events,
         subprocess.Popen(
-            cases.command("serve", model, "--port", 0, *options), env=cases.environment(), stdout=events, stderr=events
+            cases.command("serve", model, "--port", 0, *options),
+            cwd=log.parent,  # the repository's root would hide an installed package
+            env=cases.environment(),
+            stdout=events,
+            stderr=events,
         ) as process,
     ):
         try:

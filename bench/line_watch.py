@@ -80,6 +80,7 @@ def watch_with_kills(
         arguments = ("watch", model, place, "--out", out, "--poll", 0.1, "--settle", 0.2, *extra)
         with subprocess.Popen(
             cases.command(*arguments),
+            cwd=folder,  # the repository's root would hide an installed package
             env=cases.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ if str(ROOT) not in sys.path:
 from bench import line_serve, line_watch  # noqa: E402
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 def test_killed_again_and_again_each_image_is_reported_once(tmp_path: Path) -> None:
     found = line_watch.watch_with_kills(tmp_path, images=60, kills=1)
     assert found["wrong"] == []
@@ -29,6 +31,7 @@ def test_differences_are_found(tmp_path: Path) -> None:
         assert len(line_watch._differences(wrong, files)) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 def test_a_service_under_load_gives_no_wrong_answer(tmp_path: Path) -> None:
     pytest.importorskip("fastapi", reason="FastAPI is not installed (extra [serve])")
     found = line_serve.load(tmp_path, requests=150, clients=4)
