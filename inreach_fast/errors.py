@@ -35,16 +35,16 @@ class ImageError(DataError):
     """A file is unreadable, truncated or not an image; replace it, or skip such files with ``skip_bad``."""
 
 
-class ImageTooLargeError(ImageError):
-    """An image has more pixels than ``max_pixels``; raise it, or give a smaller image."""
-
-
 class MixedSizesError(DataError):
     """Arrays that must have the same size or dtype do not; bring them to one."""
 
 
 class NonFiniteError(DataError):
     """An array contains NaN or infinity; leave out or repair the row or image that the message names."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than ``max_pixels``; raise it, or give a smaller image."""
 
 
 class DegenerateDataError(DataError):

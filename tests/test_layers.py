@@ -41,7 +41,8 @@ FLOOR = 1
 OPTIONAL = frozenset(
     {
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
-        *("safetensors", "tifffile", "fcntl", "fastapi", "uvicorn", "inreach_fast._core", "inreach_fast._cuda"),
+        *("fastapi", "uvicorn"),
+        *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
 MOST_ENTRIES = 23
