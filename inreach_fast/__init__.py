@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from .method.nominal_model import NominalModel
     from .predict.disagreement import disagreement
     from .predict.prediction import Prediction
+    from .serving import Inspector
 
 # Imported at first use: torch takes seconds to import, and the kernels do not need it.
 _LAZY = {
     "InReaCh": "estimator",
+    "Inspector": "serving",
     "NominalModel": "method.nominal_model",
     "Prediction": "predict.prediction",
     "disagreement": "predict.disagreement",
@@ -34,6 +36,7 @@ _LAZY = {
 
 __all__ = [
     "InReaCh",
+    "Inspector",
     "NominalModel",
     "Prediction",
     "__version__",

@@ -43,6 +43,10 @@ class NonFiniteError(DataError):
     """An array contains NaN or infinity; leave out or repair the row or image that the message names."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than ``max_pixels``; raise it, or give a smaller image."""
+
+
 class DegenerateDataError(DataError):
     """All training images are identical; give different ones."""
 

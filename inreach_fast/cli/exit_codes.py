@@ -19,7 +19,7 @@ exit codes:
     5  backend, backbone, weights or workers that cannot be used here
     6  output that cannot be written
    10  predict --fail-on-anomaly: at least one image is anomalous
-  130  interrupted (Ctrl-C); no partial file is left
+  130  interrupted (Ctrl-C); no partial file is left. SIGTERM ends watch and serve with 0
   141  the reader of the output has closed it
 """
 

@@ -23,6 +23,8 @@ _COMMANDS = {
     "plan": "estimate the memory, disk and time of a fit",
     "fit": "learn from a folder of images",
     "predict": "inspect images",
+    "watch": "inspect images as they arrive in a folder",
+    "serve": "inspect images that are sent over HTTP",
     "add": "add images to a model",
     "forget": "remove images from a model",
     "audit": "find the defects in a training folder",

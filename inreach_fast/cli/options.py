@@ -206,14 +206,25 @@ def add_memory_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-limit", metavar="BYTES", help=words)
 
 
-def add_model_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the options that replace what a model file records."""
+def add_model_overrides(parser: argparse.ArgumentParser, *, max_pixels: int | None = None) -> None:
+    """Add the options that replace what a model file records; ``max_pixels``: a default in place of the model's."""
     add = parser.add_argument
     add("--backbone", metavar="NAME", help=f"the model's network, if it moved: {_BACKBONES} (default: the model's)")
     add("--weights", type=Path, metavar="PATH", help="weights file, if it moved (default: the model's)")
     add("--device", metavar="NAME", help="torch device of the network (default: the model's)")
-    add("--max-pixels", type=positive_int, metavar="N", help="pixels of the largest image (default: the model's)")
+    most = "the model's" if max_pixels is None else max_pixels
+    words = f"pixels of the largest image (default: {most})"
+    add("--max-pixels", type=positive_int, metavar="N", default=max_pixels, help=words)
     add_backend(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that may end a search early, as in `InReaCh.predict`."""
+    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for
+        pictures (default: the model's, searched in full)"""
+    parser.add_argument("--threshold", type=float, metavar="T", help=words)
+    words = "time for an image, in milliseconds; the score comes with the bounds proven by then (default: no limit)"
+    parser.add_argument("--budget-ms", type=float, metavar="B", help=words)
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

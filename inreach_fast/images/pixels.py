@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..array_types import Array, UInt8Array
-from ..errors import ImageError, PixelRangeWarning
+from ..errors import ImageError, ImageTooLargeError, PixelRangeWarning
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is read by default: a gigabyte while it is converted."""
@@ -69,11 +69,11 @@ class Samples:
 
 
 def check_size(height: int, width: int, name: str, rule: PixelRule) -> None:
-    """Raises ImageError for an image without pixels, or with too many."""
+    """Raises ImageError for an image without pixels, ImageTooLargeError for one with too many."""
     if not height or not width:
         raise ImageError(f"{name}: no pixels ({height}x{width}); give an image with some")
     if height * width > rule.max_pixels:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"{name}: {height}x{width} is {height * width:,} pixels, more than max_pixels={rule.max_pixels:,}; raise "
             "max_pixels (--max-pixels) if the image is meant to be so large, or give a smaller one"
         )
