@@ -41,6 +41,7 @@ FLOOR = 1
 OPTIONAL = frozenset(
     {
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
+        *("openvino", "onnx", "onnxruntime"),
         *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
