@@ -21,6 +21,14 @@ _ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
 }
 
 
+def _autocast() -> bool:
+    """Whether torch computes in half precision on the CPU."""
+    try:
+        return bool(torch.is_autocast_enabled("cpu"))
+    except TypeError:  # before torch 2.4
+        return bool(torch.is_autocast_cpu_enabled())
+
+
 def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether ``norm`` is a BatchNorm with fixed statistics, and ``conv`` a convolution that it folds into."""
     return (
@@ -123,7 +131,3 @@ class FusedConvolution(nn.Module):
             dense = weight.to_dense().contiguous(memory_format=torch.channels_last)
             state["_buffers"] = {**state["_buffers"], "weight": dense}
         return state
-
-
-def _autocast() -> bool:
-    return bool(torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled())

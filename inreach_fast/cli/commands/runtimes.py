@@ -15,9 +15,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from ...backbones import RUNTIMES, cached_networks, is_installed, network_cache_folder, version_of
+    from ...backbones import (
+        RUNTIMES,
+        cached_networks,
+        empty_network_cache,
+        is_installed,
+        network_cache_folder,
+        version_of,
+    )
 
-    removed = empty_network_cache_folder() if args.empty_cache else (0, 0)
+    removed = empty_network_cache() if args.empty_cache else (0, 0)
     count, size = cached_networks()
     versions = {name: version_of(name) if is_installed(name) else None for name in RUNTIMES}
     cache = {"folder": network_cache_folder(), "networks": count, "bytes": size}
