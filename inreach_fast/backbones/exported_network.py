@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,7 +103,11 @@ class ExportedNetwork:
             "versions": self.versions() | {"torch": str(torch.__version__)},
         }
         try:
-            with network_cache.cached(network_cache.key_of(facts), lambda folder: self._write(folder, size)) as folder:
+            with ExitStack() as stack:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")  # exporters say which of torch's ways will go
+                key = network_cache.key_of(facts)
+                folder = stack.enter_context(network_cache.cached(key, lambda folder: self._write(folder, size)))
                 compute = self.open(folder, threads, precision)
                 if precision == "float32":
                     self._check(compute, size)
