@@ -10,7 +10,8 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,7 +106,8 @@ class ExportedNetwork:
         try:
             with ExitStack() as stack:
                 stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")  # exporters say which of torch's ways will go
+                warnings.simplefilter("ignore")  # exporters say which of torch's ways will go,
+                stack.enter_context(redirect_stdout(StringIO()))  # and print what they cannot take
                 key = network_cache.key_of(facts)
                 folder = stack.enter_context(network_cache.cached(key, lambda folder: self._write(folder, size)))
                 compute = self.open(folder, threads, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from ..errors import RuntimeUnavailableError
 from .exported_network import ExportedNetwork, Levels
 
+_USAGE_DATA = "openvino_telemetry"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -65,11 +67,18 @@ class OpenVinoNetwork(ExportedNetwork):
 
 
 def _openvino() -> Any:
+    # Importing OpenVINO would send usage data; without this package it takes a stub of its own instead.
+    quiet = not {"openvino", _USAGE_DATA} & sys.modules.keys()
     try:
+        if quiet:
+            sys.modules[_USAGE_DATA] = None  # type: ignore[assignment]
         import openvino
     except ImportError:
         raise RuntimeUnavailableError(
             "backbone_runtime: openvino is not installed; pip install 'inreach_fast[openvino]', or choose "
             'backbone_runtime="torch"'
         ) from None
+    finally:
+        if quiet:
+            del sys.modules[_USAGE_DATA]
     return openvino
