@@ -16,7 +16,7 @@ from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.fused_convolution import FusedConvolution, folded_weights
 from inreach_fast.errors import BackboneError, ParameterError, RuntimeUnavailableError
 
-SIZE = (64, 48)
+SIZE = (32, 24)
 BATCH = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
 
 
@@ -26,7 +26,7 @@ def resnet(block: type[nn.Module], levels: list[str]) -> Backbone:
 
 
 def lite() -> Backbone:
-    backbone = load_backbone("efficientnet_lite2", weights="random", depth=8)
+    backbone = load_backbone("efficientnet_lite2", weights="random", depth=5)
     fill_norms(backbone._network)
     return backbone
 
