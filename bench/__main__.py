@@ -125,7 +125,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "describe": lambda: describe_cases.run(quick=quick),
         "whole": lambda: whole.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
-        "network": lambda: network.run(work, quick=quick, threads=options.threads),
+        "network": lambda: network.run(options.image_size, quick=quick, threads=options.threads),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
         "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
         "gpu": lambda: gpu.run(work, quick=quick),

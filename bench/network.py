@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from inreach_fast.backbones import RUNTIMES, Backbone, is_installed, load_backbone
+
 from .records import Case, timed_case
 from .timing import race
-from .workload import Workload
 
 EAGER = "torch layer by layer"
 # Each at least so many times as fast as `EAGER`.
@@ -19,17 +20,17 @@ GOALS = {"torch": 1.35, "openvino": 1.5, "onnxruntime": 1.5}
 NETWORK = "wide_resnet50_2"
 
 
-def run(work: Workload, *, quick: bool = False, threads: int | None = None) -> list[Case]:
+def run(
+    image_size: int, *, quick: bool = False, threads: int | None = None, network: Backbone | None = None
+) -> list[Case]:
     """A case for each runtime and number of threads: one, and torch's own.
 
-    The network is WideResNet50-2 up to its 13th block, with random weights (the time is the same).
+    The network is WideResNet50-2 up to its 13th block, with random weights (the time is the same), if none is given.
     """
     import torch
 
-    from inreach_fast.backbones import RUNTIMES, is_installed, load_backbone
-
-    eager = load_backbone(NETWORK, weights="random")
-    size = (work.image_size, work.image_size)
+    eager = network or load_backbone(NETWORK, weights="random")
+    size = (image_size, image_size)
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     backbones = {name: eager.with_runtime(name, size) for name in RUNTIMES if name in GOALS and is_installed(name)}
     own = threads or torch.get_num_threads()

@@ -213,7 +213,9 @@ class Backbone:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        return f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r})"
+        return (
+            f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r}, runtime={self.runtime!r})"
+        )
 
 
 def _gpu_failure(error: Exception, device: str | torch.device) -> GpuError | None:

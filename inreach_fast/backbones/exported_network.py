@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..errors import BackboneError, InReachError, ParameterError, RuntimeUnavailableError
+from ..errors import BackboneError, ForkError, InReachError, ParameterError, RuntimeUnavailableError
 from . import network_cache
 
 _REVISION = 1  # of what is written; another one leaves the cache's older entries unused
@@ -26,6 +27,7 @@ _REVISION = 1  # of what is written; another one leaves the cache's older entrie
 # differ by 1e-6 to 1e-5; a network that was exported wrongly by far more.
 _TOLERANCE = 1e-4
 _log = logging.getLogger("inreach_fast")
+_ran_in = 0  # the process in which a runtime has started threads; 0: none
 
 Levels = list[torch.Tensor]
 
@@ -53,7 +55,8 @@ class ExportedNetwork:
         name: of the network, for messages.
 
     Raises (when called):
-        RuntimeUnavailableError: the runtime is not installed, or cannot run this network.
+        RuntimeUnavailableError: the runtime is not installed, or cannot run this network. ForkError: this process was
+        forked after a network had run.
     """
 
     runtime: ClassVar[str]
@@ -78,6 +81,7 @@ class ExportedNetwork:
         raise NotImplementedError
 
     def __call__(self, x: torch.Tensor, precision: str = "float32") -> Levels:
+        _before_run(self.runtime)
         size, threads = (int(x.shape[2]), int(x.shape[3])), torch.get_num_threads()
         with self._lock:
             compute = self._open.get((size, threads, precision))
@@ -155,6 +159,18 @@ class ExportedNetwork:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _open={}, _lock=threading.Lock())
+
+
+def _before_run(runtime: str) -> None:
+    """Raises ForkError in a process that was forked after a runtime had started its threads, which are missing here."""
+    global _ran_in
+    here = os.getpid()
+    if _ran_in not in (0, here):
+        raise ForkError(
+            f"backbone_runtime: this process was forked after a network had run in process {_ran_in}, and {runtime} "
+            'would wait for its threads for ever; start processes with multiprocessing.get_context("spawn")'
+        )
+    _ran_in = here
 
 
 def largest_difference(found: Levels, expected: Levels) -> float:
