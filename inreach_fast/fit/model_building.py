@@ -198,7 +198,8 @@ def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> fl
         return float("nan")
     distance = values.astype(np.float64)
     left = float((distance if p.distance == "squared_l2" else distance * distance).sum())
-    variance = float(np.square(rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)).sum())
+    centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    variance = float(np.square(centred, out=centred).sum(dtype=np.float64))
     if variance == 0.0:
         return 0.0 if left == 0.0 else float("inf")
     return left / variance

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .. import kernels
@@ -24,6 +25,7 @@ _log = logging.getLogger("inreach_fast")
 SAMPLE_IMAGES = 32
 # A component whose variance is below this share of the first one's is rounding.
 _LEAST_VARIANCE = 1e-10
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +49,14 @@ class Projection:
             ParameterError: the rows are all the same.
         """
         with threadpool_limits(1, "blas"):
-            wide = rows.astype(np.float64)
-            mean = wide.mean(axis=0)
-            wide -= mean
-            variances, directions = np.linalg.eigh(wide.T @ wide)
+            mean = rows.mean(axis=0, dtype=np.float64)
+            scatter = np.zeros((rows.shape[1], rows.shape[1]))
+            # In blocks, since an interrupt is heard between two products and not within one.
+            for start in range(0, len(rows), _BLOCK_ROWS):
+                block = rows[start : start + _BLOCK_ROWS] - mean
+                scatter += block.T @ block
+            first = max(0, len(scatter) - components)
+            variances, directions = eigh(scatter, subset_by_index=(first, len(scatter) - 1), overwrite_a=True)
         variances, directions = variances[::-1], directions[:, ::-1]
         rank = int(np.count_nonzero(variances > _LEAST_VARIANCE * max(variances[0], np.finfo(np.float64).tiny)))
         if rank == 0:
@@ -60,7 +66,7 @@ class Projection:
                 "pca_dim: the descriptors vary in %d directions only, so that there are %d components, not %d",
                 rank, rank, components,
             )  # fmt: skip
-        chosen = directions[:, : min(components, rank)]
+        chosen = directions[:, :rank]
         # An eigenvector's sign is arbitrary: its largest value is made positive.
         largest = chosen[np.abs(chosen).argmax(axis=0), np.arange(chosen.shape[1])]
         return cls(mean.astype(np.float32), (chosen * np.sign(largest)).astype(np.float32))
