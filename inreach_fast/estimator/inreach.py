@@ -752,14 +752,16 @@ class InReaCh:
         return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
 
     def prepare(self) -> Self:
-        """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
+        """Loads the network, runs it once and prepares the search, as the first `predict` would; returns self.
 
         Raises:
             NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded; ForkError:
             this process was forked after torch had worked with several threads.
         """
         if not self._fitted().from_descriptors:
-            _ = self.backbone
+            # By one image: a runtime exports the network then, and oneDNN lays out its weights.
+            black = np.zeros((1, *self.parameters.image_size, 3), np.uint8)
+            self.backbone.extract(black, precision=self._precision)
         bank, backend = self._ready().scorer.bank, kernels.backend_of(self.parameters)
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         return self

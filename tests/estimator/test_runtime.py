@@ -12,6 +12,7 @@ from fake_runtime import FakeNetwork
 from small_networks import normed_backbone, small_images, small_model, unfitted
 
 from inreach_fast import InReaCh, disagreement
+from inreach_fast.backbones import empty_network_cache
 from inreach_fast.errors import GrowthError, ParameterError, RuntimeUnavailableError
 from inreach_fast.storage import model_file
 
@@ -105,9 +106,15 @@ def test_channels_do_not_grow_by_another_runtime(file: Path) -> None:
 def test_auto_fits_with_the_fastest_and_keeps_to_it(fake: type[FakeNetwork], tmp_path: Path) -> None:
     model = small_model(normed_backbone())
     assert model.fitted_runtime == "openvino"
+    assert fake.exports == 1
     assert model.predict(IMAGES[0]).runtime is None
     model.save(tmp_path / "m")
     assert recorded(tmp_path / "m")["runtime"] == "openvino"
+    empty_network_cache()
+    prepared = load(tmp_path / "m").prepare()
+    assert fake.exports == 2
+    prepared.predict(IMAGES[0])
+    assert fake.exports == 2
     assert load(tmp_path / "m").predict(IMAGES[0]).score == model.predict(IMAGES[0]).score
     by_torch = load(tmp_path / "m", backbone_runtime="torch").predict(IMAGES[0])
     assert by_torch.runtime == "torch"
