@@ -21,7 +21,10 @@ BLAS_NOTE = (
     "processor's widest instruction set, because an OpenBLAS older than the processor (faiss' wheel carries "
     "one) falls back to SSE2 kernels, several times slower, and would flatter us."
 )
-_PACKAGES = ("numpy", "scipy", "torch", "torchvision", "faiss-cpu", "scikit-learn", "scikit-image")
+_PACKAGES = (
+    *("numpy", "scipy", "torch", "torchvision", "faiss-cpu", "scikit-learn", "scikit-image"),
+    *("openvino", "onnxruntime"),
+)
 
 
 def cpu_fields() -> dict[str, str]:

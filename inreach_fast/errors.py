@@ -99,6 +99,10 @@ class WeightsError(BackboneError):
     """A backbone's weights are missing, cannot be downloaded, or have another sha256; give the file."""
 
 
+class RuntimeUnavailableError(BackboneError):
+    """A runtime of the network is not installed, or cannot run this network here; install it, or choose another."""
+
+
 class ForkError(BackboneError):
     """torch's threads were lost when this process was forked; start processes by "spawn", or give torch one thread."""
 

@@ -56,6 +56,7 @@ _UNSAVED: Final[dict[str, Any]] = {
     "pca_dim": None,
     "bit_depth": "auto",
     "max_pixels": 178_956_970,
+    "backbone_runtime": "auto",
 }
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
@@ -70,6 +71,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "distance": ("squared_l2", "l2"),
     "threshold_rule": ("evidence", "robust"),
     "normalisation": (None, "imagenet", "reference"),
+    "backbone_runtime": ("auto", "torch", "torch-unfolded", "openvino", "onnxruntime"),
 }
 # name -> (least, greatest) whole number
 _WHOLE: Final[dict[str, tuple[int, int]]] = {
@@ -112,6 +114,10 @@ class Parameters:
         depth: feature hierarchy (section 3, S.A): 1 to 13 residual blocks, "PC" for PatchCore's pick,
             "reference" for that of the authors' program, or a tuple of level names.
         device: torch device of the backbone; on "cuda" (or "cuda:1") the kernels run on the GPU as well (docs/gpu.md).
+        backbone_runtime: what computes the backbone: "torch" (with folded BatchNorms), "openvino" or "onnxruntime"
+            (extras [openvino] and [onnx]; on the CPU), or "torch-unfolded" (layer by layer, as earlier versions did).
+            Features differ in their last digits. "auto": what the model was fitted with; in a first fit the fastest
+            that is installed, or what the environment variable INREACH_BACKBONE_RUNTIME names.
         neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2
@@ -166,6 +172,7 @@ class Parameters:
     weights: str = "official"
     depth: int | str | tuple[str, ...] = 13
     device: str = "cpu"
+    backbone_runtime: str = "auto"
     neighbourhood: int = 3
     dim: int = 1024
     grid_stride: int | None = 1

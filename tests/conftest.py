@@ -13,6 +13,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_variable, _SHARE)
 
+# Whatever is installed, networks run by torch where a test names no runtime.
+os.environ["INREACH_BACKBONE_RUNTIME"] = "torch"
+
 import pytest
 from hypothesis import HealthCheck, settings
 

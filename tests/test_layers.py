@@ -42,6 +42,7 @@ OPTIONAL = frozenset(
     {
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
         *("fastapi", "uvicorn"),
+        *("openvino", "onnx", "onnxruntime"),
         *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )

@@ -1,12 +1,12 @@
-"""`Backbone`: 8-bit images in, feature maps of the levels out; and the levels of any module, by hooks."""
+"""`Backbone`: 8-bit images in, feature maps of the levels out."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -15,13 +15,15 @@ import torch
 from torch import nn
 
 from ..array_types import UInt8Array
-from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
+from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, InReachError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
 from ..threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
+from .exported_network import ExportedNetwork
+from .hooked_network import HookedNetwork
 from .resnet import cut_resnet
-from .transformer import is_transformer, tokens_as_map
+from .runtimes import UNFOLDED, network_by
 from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -35,6 +37,8 @@ class Backbone:
         levels: names of the levels, in the order of `extract`.
         normalisation: of the network's input.
         device: of the network.
+        runtime: what computes the network (`backbones.runtimes`): its own layers, "torch-unfolded", unless
+            `with_runtime` made this one.
         spec: JSON-able; `backbone_from_spec` builds the same backbone from it if spec["rebuildable"] is true.
     """
 
@@ -51,11 +55,12 @@ class Backbone:
         before_torch(torch.get_num_threads())  # moving weights to another layout uses them as well
         self.name = definition.name
         self.levels = tuple(levels)
+        self.runtime = UNFOLDED
         self.normalisation = normalisation or definition.normalisation
         network = (network or cut_network(definition, self.levels)).eval().requires_grad_(False)
         try:
             self.device = torch.device(device)
-            self._network = network.to(self.device).to(memory_format=torch.channels_last)
+            self._network: nn.Module | ExportedNetwork = network.to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             failed = _gpu_failure(error, device)
             if isinstance(failed, (GpuMemoryError, GpuLostError)):
@@ -91,6 +96,36 @@ class Backbone:
         """
         definition = BackboneDefinition(module, tuple(levels), as_normalisation(normalisation, IMAGENET), name)
         return cls(definition, definition.choose_levels(definition.levels), device=device)
+
+    def with_runtime(self, name: str, size: tuple[int, int] = (224, 224)) -> Backbone:
+        """The same backbone, computed by another runtime; this one remains unchanged.
+
+        Name, levels, fingerprint and spec are the same; features differ in their last bits. A runtime other than
+        torch's exports the network at the first input of a size (`backbones.network_cache`); what this raises is
+        raised then.
+
+        Args:
+            name: of the runtime, one of `backbones.runtimes.RUNTIMES`.
+            size: (height, width) of the inputs that are to come.
+
+        Raises:
+            ParameterError: an unknown name, or this backbone was made by `with_runtime` itself.
+            RuntimeUnavailableError: the runtime is not installed, or computes on the CPU alone and this is on a GPU.
+        """
+        if name == self.runtime:
+            return self
+        if self.runtime != UNFOLDED:
+            raise ParameterError(
+                f"backbone_runtime: {self.name} is given with the runtime {self.runtime!r}, not {name!r}; give the "
+                "backbone that with_runtime was called on"
+            )
+        before_torch(torch.get_num_threads())
+        assert isinstance(self._network, nn.Module)
+        fingerprint = self.fingerprint  # of the weights as they are now; the other one has them folded
+        other = copy.copy(self)
+        other._network = network_by(name, self._network, fingerprint, self.device, self.name, size)
+        other.runtime = name
+        return other
 
     def extract(self, batch: UInt8Array, *, precision: str = "float32") -> list[torch.Tensor]:
         """Features of images.
@@ -131,10 +166,13 @@ class Backbone:
         if self.device.type == "cuda":  # float32 without TF32, and algorithms that repeat their bits
             flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
-            with flags, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
-                outputs = self._network(x)
+            if isinstance(self._network, ExportedNetwork):
+                outputs = self._network(x, precision)
+            else:
+                with flags, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+                    outputs = self._network(x)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            if isinstance(error, BackboneError):
+            if isinstance(error, InReachError):
                 raise
             failed = _gpu_failure(error, self.device)
             if failed is not None:
@@ -162,6 +200,7 @@ class Backbone:
         levels' names and the normalisation. Equal fingerprints mean equal features on one machine.
         """
         digest = hashlib.sha256()
+        assert isinstance(self._network, nn.Module)  # `with_runtime` keeps what was computed before
         state = self._network.state_dict()
         for key in sorted(state):
             if key.endswith("num_batches_tracked"):
@@ -174,7 +213,9 @@ class Backbone:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        return f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r})"
+        return (
+            f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r}, runtime={self.runtime!r})"
+        )
 
 
 def _gpu_failure(error: Exception, device: str | torch.device) -> GpuError | None:
@@ -206,63 +247,3 @@ def cut_network(definition: BackboneDefinition, levels: tuple[str, ...]) -> nn.M
     if isinstance(module, EfficientNetLite2):
         return CutNetwork(module, STEM_NAMES, BLOCK_NAMES, levels)
     return cut_resnet(module, levels) or HookedNetwork(module, levels, definition.name)
-
-
-class _AllCaptured(Exception):
-    """Raised by the last hook, so that nothing after the last level is computed."""
-
-
-class HookedNetwork(nn.Module):
-    """Runs `module` and returns copies of the outputs of the sub-modules named `levels`.
-
-    Copies, because an unknown network may work in place on a level's output (an in-place ReLU, or `+=`). They cost a
-    few per cent of the forward pass.
-    """
-
-    def __init__(self, module: nn.Module, levels: Sequence[str], name: str) -> None:
-        super().__init__()
-        known = [known for known, _ in module.named_modules() if known]
-        for level in levels:
-            if level not in known:
-                some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-                raise ParameterError(f"levels: {name} has no sub-module {level!r}; give some of {some}")
-        self.body = module
-        self._levels = tuple(levels)
-        self._name = name
-        self._lock = threading.Lock()  # hooks belong to the module: one forward pass at a time
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Locks cannot be pickled; a worker's copy makes its own.
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._lock = threading.Lock()
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        captured: dict[str, torch.Tensor] = {}
-        size, of_tokens = (int(x.shape[2]), int(x.shape[3])), is_transformer(self.body)
-
-        def hook_for(level: str) -> Any:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if not isinstance(output, torch.Tensor):
-                    kind = type(output).__name__
-                    raise BackboneError(f"levels: {level!r} of {self._name} returns a {kind}; give one with a tensor")
-                if output.ndim == 3 and of_tokens:
-                    output = tokens_as_map(self.body, output, size, level)
-                captured[level] = output.detach().clone(memory_format=torch.preserve_format)
-                if len(captured) == len(self._levels):
-                    raise _AllCaptured
-
-            return hook
-
-        with self._lock, suppress(_AllCaptured), ExitStack() as hooks:
-            for level in self._levels:
-                hooks.enter_context(self.body.get_submodule(level).register_forward_hook(hook_for(level)))
-            self.body(x)
-        for level in self._levels:
-            if level not in captured:
-                raise BackboneError(
-                    f"levels: {level!r} of {self._name} is not reached by its forward pass; leave it out"
-                )
-        return [captured[level] for level in self._levels]

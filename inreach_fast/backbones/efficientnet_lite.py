@@ -6,6 +6,7 @@ have the names of the published weight file. Padding is TensorFlow's "SAME", as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 
@@ -48,19 +49,26 @@ HIERARCHIES = {
 }
 
 
+def same_padding(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    """A convolution's input and its padding on both sides: TensorFlow's "SAME", with the odd pixel at the end.
+
+    Where the two sides differ the input is padded and the padding is 0.
+    """
+    pads: list[int] = []
+    for axis in (1, 0):  # functional.pad begins with the last dimension
+        size = x.shape[2 + axis]
+        total = max((-(-size // stride[axis]) - 1) * stride[axis] + kernel[axis] - size, 0)
+        pads += [total // 2, total - total // 2]
+    if pads[0] != pads[1] or pads[2] != pads[3]:
+        return functional.pad(x, pads), [0, 0]
+    return x, [pads[2], pads[0]]
+
+
 class SamePaddingConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding: output size ceil(input / stride), the odd pixel at the end."""
+    """Convolution with `same_padding`: output size ceil(input / stride)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pads: list[int] = []
-        for axis in (1, 0):  # functional.pad begins with the last dimension
-            size, kernel, stride = x.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        padding: tuple[int, ...] = (pads[2], pads[0])
-        if pads[0] != pads[1] or pads[2] != pads[3]:
-            x = functional.pad(x, pads)
-            padding = (0, 0)
+        x, padding = same_padding(x, self.kernel_size, self.stride)
         return functional.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 

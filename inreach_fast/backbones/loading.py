@@ -14,9 +14,10 @@ import torch
 
 from ..errors import BackboneError, InReachError, ParameterError, WeightsError
 from ..threads import before_torch
-from .backbone import Backbone, HookedNetwork, cut_network
+from .backbone import Backbone, cut_network
 from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
 from .efficientnet_lite import EFFICIENTNET_LITE2, efficientnet_lite2_definition, efficientnet_lite2_weights
+from .hooked_network import HookedNetwork
 from .resnet import (
     WIDE_RESNET50_2,
     first_stages,

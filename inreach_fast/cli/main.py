@@ -33,6 +33,7 @@ _COMMANDS = {
     "threshold": "show or set a model's threshold",
     "info": "show what a model file holds",
     "backends": "list the kernel backends of this machine",
+    "runtimes": "list what can compute the network, and the cache of exported networks",
 }
 
 
@@ -67,6 +68,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             words = "show progress on stderr (default: if stderr is a terminal)"
             add("--progress", action=argparse.BooleanOptionalAction).help = words  # without Python's own default
             add("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+            words = "folder for exported networks (default: $INREACH_NETWORK_CACHE, or the user's cache folder)"
+            add("--network-cache", metavar="DIR", help=words)
             add("--debug", action="store_true", help="show the traceback of an error")
             options.set_defaults(run=module.run)
     return parser
@@ -82,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(quiet=args.quiet, json_output=args.json, progress=args.progress)
     try:
         _set_threads(args.threads)
+        if args.network_cache is not None:
+            os.environ["INREACH_NETWORK_CACHE"] = args.network_cache  # workers inherit it
         with console.log_notes(), console.warning_notes():
             code: int | None = args.run(args, console)
         return exit_codes.SUCCESS if code is None else code

@@ -132,6 +132,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "pca_dim": ("principal components that replace these values, or none", whole_or_none, "D|none"),
         "batch_size": ("number of images in a batch", positive_int, "N"),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
+        "backbone_runtime": ("what computes the network; auto: the fastest that is installed, see `inreach runtimes`",),
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
     },
 }
@@ -215,6 +216,8 @@ def add_model_overrides(parser: argparse.ArgumentParser, *, max_pixels: int | No
     most = "the model's" if max_pixels is None else max_pixels
     words = f"pixels of the largest image (default: {most})"
     add("--max-pixels", type=positive_int, metavar="N", default=max_pixels, help=words)
+    words = "what computes the network; another than the fit's changes scores (default: the model's)"
+    add("--backbone-runtime", choices=CHOICES["backbone_runtime"], help=words)
     add_backend(parser)
 
 
@@ -233,7 +236,8 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def model_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("backbone", "weights", "device", "backend", "max_pixels")}
+    names = ("backbone", "weights", "device", "backend", "max_pixels", "backbone_runtime")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,9 @@ from ..method.projection import Projection
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
+# The runtime of a model that was saved before runtimes were recorded.
+UNRECORDED = "torch-unfolded"
+
 # An array of descriptors, as long as its owner keeps it, and the number of an image in it.
 Reference = tuple["weakref.ref[Any]", int]
 
@@ -44,6 +47,8 @@ class FittedState:
     alignment: Alignment | None  # None unless images are rotated
     growth: GrowthState | None  # None if the model is final or compressed
     from_descriptors: bool
+    runtime: str | None = None  # what computed the network in the fit (`backbones.runtimes`); None: descriptors
+    runtime_version: str | None = None  # of its package; None: not recorded
     references: list[Reference | None] | None = None  # to the descriptors of each image while the caller keeps them
 
     @classmethod
@@ -62,6 +67,13 @@ class FittedState:
     def as_result(self) -> FitResult:
         """The fit's result, which growing starts from."""
         return FitResult(**{f.name: getattr(self, f.name) for f in fields(FitResult)})
+
+    @property
+    def runtime_record(self) -> dict[str, Any]:
+        """What a model file says of the runtime; nothing of one that older files do not name."""
+        if self.runtime in (None, UNRECORDED):
+            return {}
+        return {"runtime": self.runtime, "runtime_version": self.runtime_version}
 
     @property
     def n_images(self) -> int:
@@ -151,6 +163,8 @@ class FittedState:
             alignment=None if alignment is None else Alignment.from_parts(_parts(arrays, "alignment."), alignment),
             growth=GrowthState.from_arrays(growth, arrangement, seed_places, places, len(nominal)) if growth else None,
             from_descriptors=meta["backbone"] is None,
+            runtime=None if meta["backbone"] is None else str(meta["backbone"].get("runtime", UNRECORDED)),
+            runtime_version=None if meta["backbone"] is None else meta["backbone"].get("runtime_version"),
         )
 
 

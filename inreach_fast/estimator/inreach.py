@@ -203,8 +203,33 @@ class InReaCh:
 
     @property
     def backbone(self) -> Backbone:
-        """The network, loaded on first use; errors as for `prepare`."""
-        return self._network.get(self.parameters)
+        """The network by the runtime in use, loaded on first use; errors as for `prepare`."""
+        return self._network.get(self.parameters, self.fitted_runtime)
+
+    @property
+    def fitted_runtime(self) -> str | None:
+        """What computed the network in the fit, `backbones.RUNTIMES`; None before a fit and for descriptors."""
+        return None if self._state is None else self._state.runtime
+
+    @property
+    def backbone_runtime(self) -> str:
+        """What computes the network: the parameter's value, where "auto" stands for the fit's. May be set.
+
+        Predictions by another runtime than the fit's differ in their last digits and carry its name
+        (`Prediction.runtime`); `inreach_fast.disagreement` measures how much they differ.
+        """
+        p = self.parameters.backbone_runtime
+        return (self.fitted_runtime or p) if p == "auto" else p
+
+    @backbone_runtime.setter
+    def backbone_runtime(self, value: str) -> None:
+        self.parameters = self.parameters.with_changes(backbone_runtime=value)
+
+    @property
+    def _other_runtime(self) -> str | None:
+        """The runtime in use if it is not the fit's."""
+        fitted, used = self.fitted_runtime, self.backbone_runtime
+        return None if fitted in (None, used) else used
 
     # ---------------------------------------------------------------------------------------------------- fitting
 
@@ -325,7 +350,7 @@ class InReaCh:
             self._spool = workspace
         else:
             workspace.remove()
-        return self._take(FittedState.of_fit(result))
+        return self._taken(result)
 
     def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> Self:
         """Fits network inputs again, which need neither resizing nor cropping."""
@@ -504,7 +529,14 @@ class InReaCh:
     def _grown(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
         """Takes what was made of this model and of other images."""
         check_unchanged(self.nominal_.patches)
-        return self._take(FittedState.of_fit(result, described))
+        return self._taken(result, described)
+
+    def _taken(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
+        state = FittedState.of_fit(result, described)
+        if not state.from_descriptors:
+            runtime = self.backbone.runtime
+            state = replace(state, runtime=runtime, runtime_version=self._network.version(runtime))
+        return self._take(state)
 
     def _growable(self, call: str, *, descriptors: bool | None = None) -> tuple[FittedState, GrowthState]:
         """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
@@ -521,6 +553,11 @@ class InReaCh:
                 "an older version, or its patches were replaced); fit again, or use the model saved without final=True"
             )
         check_unchanged(self.nominal_.patches)
+        if self._other_runtime is not None and self.parameters.association != "all":
+            raise GrowthError(
+                f"{call}: the model was fitted with the runtime {self.fitted_runtime!r}, and this is "
+                f'{self._other_runtime!r}; set backbone_runtime="auto", or fit again'
+            )
         try:
             growth.check()
         except (ValueError, IndexError) as error:
@@ -715,14 +752,16 @@ class InReaCh:
         return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
 
     def prepare(self) -> Self:
-        """Loads the network and prepares the search, which the first `predict` would do otherwise; returns self.
+        """Loads the network, runs it once and prepares the search, as the first `predict` would; returns self.
 
         Raises:
             NotFittedError; BackboneError, WeightsError, BackboneMismatchError: the network cannot be loaded; ForkError:
             this process was forked after torch had worked with several threads.
         """
         if not self._fitted().from_descriptors:
-            _ = self.backbone
+            # By one image: a runtime exports the network then, and oneDNN lays out its weights.
+            black = np.zeros((1, *self.parameters.image_size, 3), np.uint8)
+            self.backbone.extract(black, precision=self._precision)
         bank, backend = self._ready().scorer.bank, kernels.backend_of(self.parameters)
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         return self
@@ -778,6 +817,7 @@ class InReaCh:
                         grid=state.grid,
                         space=DescriptorSpace(state.projection, positions),
                         parameters=p,
+                        other_runtime=self._other_runtime,
                     ),
                 )
             predictor = self._predictor[1]
@@ -805,7 +845,9 @@ class InReaCh:
         meta = {
             "kind": "InReaCh",
             "parameters": self.parameters.to_saved(),
-            "backbone": None if state.from_descriptors else self._network.to_json(self.parameters),
+            "backbone": None
+            if state.from_descriptors
+            else self._network.to_json(self.parameters, state.runtime) | state.runtime_record,
             "threshold": self.threshold_,
             **content,
         }
@@ -822,6 +864,7 @@ class InReaCh:
         device: str | None = None,
         backend: str | None = None,
         max_pixels: int | None = None,
+        backbone_runtime: str | None = None,
         verify: bool = True,
     ) -> Self:
         """Reads a saved model; its patches stay on disk, memory-mapped.
@@ -838,6 +881,7 @@ class InReaCh:
             device: torch device of the network, instead of the one it was fitted on.
             backend: kernel backend, instead of the one it was fitted with.
             max_pixels: pixels of the largest image that is read, instead of the fit's.
+            backbone_runtime: what computes the network (`Parameters`), instead of what the fit used: scores differ.
             verify: check the whole file's sha256, which reads it once. Without it loading takes a moment however large
                 the model is, and an altered file is not detected.
 
@@ -866,7 +910,7 @@ class InReaCh:
                 self._network = NetworkHolder.from_json(meta["backbone"], folder, backbone, weights, name)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelCorruptError(f"{path}: missing or malformed part ({error}); fit and save it again") from error
-        changes = {"device": device, "backend": backend, "max_pixels": max_pixels}
+        changes = {"device": device, "backend": backend, "max_pixels": max_pixels, "backbone_runtime": backbone_runtime}
         self.parameters = parameters.with_changes(**{n: v for n, v in changes.items() if v is not None})
         check_unchanged(self.nominal_.patches)  # the small arrays were copied
         return self

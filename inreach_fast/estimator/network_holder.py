@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackboneMismatchError, ParameterError
+from ..errors import BackboneMismatchError, ParameterError, RuntimeUnavailableError
 from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+
+_log = logging.getLogger("inreach_fast")
 
 
 def as_backbone(value: Any) -> Backbone:
@@ -23,11 +26,32 @@ def as_backbone(value: Any) -> Backbone:
     return backbone
 
 
+def _by_runtime(source: Backbone, name: str, size: tuple[int, int], fitted: str | None) -> Backbone:
+    """The network by the runtime ``name``, whose relation to the fit's is said."""
+    if fitted not in (None, name):
+        _log.warning(
+            "backbone_runtime: the network is computed by %s, and the model was fitted with %s: scores differ; "
+            "inreach_fast.disagreement and `inreach info --compare` measure by how much",
+            name, fitted,
+        )  # fmt: skip
+    try:
+        return source.with_runtime(name, size)
+    except RuntimeUnavailableError as error:
+        if name != fitted:
+            raise
+        raise RuntimeUnavailableError(
+            f"{error} (backbone_runtime= of InReaCh.load, --backbone-runtime): the model was fitted with {name}, and "
+            "another runtime's scores differ in their last digits"
+        ) from error
+
+
 class NetworkHolder:
     """Holds a `Backbone`, or what it is loaded from."""
 
     def __init__(self, backbone: Backbone | None = None) -> None:
-        self._backbone = backbone
+        self._given = backbone
+        self._made: dict[str, Backbone] = {}  # by the name of the runtime
+        self._chosen: str | None = None  # the runtime that "auto" stands for where nothing is fitted
         self._spec: dict[str, Any] | None = None  # of a loaded model: `Backbone.spec` of its network
         self._fingerprint: str | None = None  # that the network must have; None: any
         self._folder: Path | None = None
@@ -49,27 +73,48 @@ class NetworkHolder:
             spec["weights"] = os.fspath(weights)
         holder = cls(None if isinstance(backbone, str) else backbone)
         holder._spec, holder._fingerprint, holder._folder = spec, str(saved["fingerprint"]), folder
-        if holder._backbone is not None:
-            holder._check(holder._backbone, name)
+        if holder._given is not None:
+            holder._check(holder._given, name)
         return holder
 
-    def to_json(self, parameters: Parameters) -> dict[str, Any]:
-        """What a model file keeps of the network."""
-        fingerprint = self._fingerprint or self.get(parameters).fingerprint
-        spec = self._spec or self.get(parameters).spec
+    def to_json(self, parameters: Parameters, fitted: str | None) -> dict[str, Any]:
+        """What a model file keeps of the network; ``fitted`` as in `get`."""
+        fingerprint = self._fingerprint or self.get(parameters, fitted).fingerprint
+        spec = self._spec or self.get(parameters, fitted).spec
         return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
+
+    def version(self, runtime: str) -> str:
+        """The version of the package that computes the runtime here."""
+        from ..backbones import version_of
+
+        return version_of(runtime)
 
     def release(self) -> None:
         """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
-        if self._backbone is None:
+        if self._given is None and not self._made:
             self._spec = self._fingerprint = None
 
-    def get(self, parameters: Parameters) -> Backbone:
-        """The network, loaded on first use; errors as in `InReaCh.prepare`."""
+    def get(self, parameters: Parameters, fitted: str | None) -> Backbone:
+        """The network by the runtime that ``parameters`` name, loaded on first use; errors as in `InReaCh.prepare`.
+
+        ``fitted``: the runtime of the model's fit, which "auto" stands for; None: nothing is fitted, and "auto" stands
+        for the fastest.
+        """
+        from ..backbones import by_fastest_runtime
+
+        wanted, size = parameters.backbone_runtime, parameters.image_size
         with self._lock:
-            if self._backbone is None:
-                self._backbone = self._loaded(parameters)
-            return self._backbone
+            name = (fitted or self._chosen) if wanted == "auto" else wanted
+            if name is not None and name in self._made:
+                return self._made[name]
+            source = self._given or self._loaded(parameters)
+            if name is None:
+                made = by_fastest_runtime(source, size)
+                self._chosen = made.runtime
+            else:
+                made = _by_runtime(source, name, size, fitted)
+            self._made[made.runtime] = made
+            return made
 
     def _loaded(self, p: Parameters) -> Backbone:
         from ..backbones import backbone_from_spec, load_backbone

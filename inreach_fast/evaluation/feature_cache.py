@@ -1,8 +1,9 @@
 """A cache of image descriptors on disk, so that several evaluations of one class run the backbone once.
 
 Each image's descriptors (P, dim) float32, without position channels, are in one ``.npy`` file. Its name is the sha256
-of all they depend on: the network's input (which includes geometry and rotation), the backbone's fingerprint and the
-parameters. A 224 x 224 image takes 12.8 MB (3136 x 1024 x 4 bytes). The folder may be deleted at any time.
+of all they depend on: the network's input (which includes geometry and rotation), the backbone's fingerprint and
+runtime, and the parameters. A 224 x 224 image takes 12.8 MB (3136 x 1024 x 4 bytes). The folder may be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class CachedDescriber(Describer):
     def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         if precision != "float32":
             return super().__call__(batch, precision)
-        p = self.parameters
-        fingerprint = f"{self.backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}"
+        p, backbone = self.parameters, self.backbone
+        fingerprint = f"{backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}|runtime={backbone.runtime}"
         if p.grid_stride != 1:
             fingerprint += f"|grid_stride={p.grid_stride}"
         return self._cache.described(batch, super().__call__, fingerprint)

@@ -112,7 +112,13 @@ class ImageJob:
         if isinstance(source, Describer):
             source = source.backbone
             if source.spec.get("rebuildable"):
-                source = BackboneSource(dict(source.spec), str(source.device), source.fingerprint)
+                source = BackboneSource(
+                    dict(source.spec),
+                    str(source.device),
+                    source.fingerprint,
+                    source.runtime,
+                    self.parameters.image_size,
+                )
         return partial(ImageJob, **{**self.__dict__, "describer": source}), ()
 
 
@@ -123,12 +129,15 @@ class BackboneSource:
     spec: dict[str, Any]
     device: str
     fingerprint: str
+    runtime: str
+    size: tuple[int, int]  # of the network's input
 
     def load(self) -> Backbone:
         """The backbone.
 
         Raises:
-            BackboneMismatchError: the weights found there are others. BackboneError, WeightsError: it cannot be built.
+            BackboneMismatchError: the weights found there are others. BackboneError, WeightsError: it cannot be built,
+            or (RuntimeUnavailableError) its runtime is not installed there.
         """
         from ..backbones import backbone_from_spec
 
@@ -138,4 +147,4 @@ class BackboneSource:
                 f"backbone: {self.spec.get('name', '?')!r} of fingerprint {self.fingerprint[:12]} is "
                 f"{backbone.fingerprint[:12]} in a worker; give every worker the same weights"
             )
-        return backbone
+        return backbone.with_runtime(self.runtime, self.size)

@@ -15,6 +15,7 @@ from .context import FitContext
 _WITHOUT_EFFECT = (
     "batch_size",
     "backend",
+    "backbone_runtime",  # what it stands for is on record
     "max_pixels",
     *FILTER_PARAMETERS,
     "score",
@@ -28,11 +29,12 @@ def configuration(context: FitContext) -> dict[str, Any]:
     """Everything that a spool's data depend on besides the images, as JSON."""
     import torch
 
-    seeds = context.seeds
+    seeds, backbone = context.seeds, context.describer.backbone
     parameters = {name: value for name, value in context.parameters.to_saved().items() if name not in _WITHOUT_EFFECT}
     return {
         **parameters,
-        "backbone_fingerprint": context.describer.backbone.fingerprint,
+        "backbone_fingerprint": backbone.fingerprint,
+        "runtime": backbone.runtime,
         "seeds": None if seeds is None else [str(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))],
         "skip_bad": context.skip_bad,
         "torch": str(torch.__version__),

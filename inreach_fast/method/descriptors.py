@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +29,7 @@ class Describer:
     A subclass that takes descriptors from elsewhere (a cache) overrides `__call__` and sets ``direct`` to False.
 
     Args:
-        backbone: returns the network; called when the network is first needed.
+        backbone: returns the network; called whenever it is needed.
         parameters: returns the `Parameters` in use: ``image_size``, ``dim``, ``neighbourhood``, backend.
 
     Attributes:
@@ -43,7 +42,7 @@ class Describer:
         self._backbone, self._parameters = backbone, parameters
         self._backend_of: tuple[Parameters | None, str] = None, ""
 
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
         """The network; its first level's grid is the grid of the patches."""
         return self._backbone()

@@ -54,6 +54,8 @@ class Prediction:
             nearest patch found so far).
         patch_scores_lower: float32 (h, w): lower bound of each patch's score, equal to ``patch_scores`` if proven.
         counts: `kernels.SearchCounts` of the search, for a batch a tuple of them.
+        runtime: name of what computed the network if it is another than in the fit, so that scores may differ in
+            their last digits; None if it is the fit's.
     """
 
     score: Any
@@ -69,6 +71,7 @@ class Prediction:
     complete: Any = None
     patch_scores_lower: Any = None
     counts: Any = None
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
@@ -92,15 +95,16 @@ class Prediction:
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of a batch of {len(self)}")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
+        rotation, runtime = float(np.asarray(values.pop("rotation"))[i]), values.pop("runtime")
+        one = {name: None if value is None else value[i] for name, value in values.items()}
         scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
-        return Prediction(**{**one, **scalars}, rotation=float(np.asarray(self.rotation)[i]))
+        return Prediction(**{**one, **scalars}, rotation=rotation, runtime=runtime)
 
 
 def stacked(done: list[Prediction]) -> Prediction:
     """Predictions of single images, at least one, as those of a batch; `Prediction.__getitem__` is the inverse."""
-    values: dict[str, Any] = {}
-    for name in (f.name for f in fields(Prediction)):
+    values: dict[str, Any] = {"runtime": done[0].runtime}
+    for name in (f.name for f in fields(Prediction) if f.name not in values):
         parts = [getattr(one, name) for one in done]
         if name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
@@ -134,6 +138,7 @@ class Predictor:
     grid: tuple[int, int]  # (h, w) patches of an image
     space: DescriptorSpace
     parameters: Parameters
+    other_runtime: str | None = None  # of the network, if it is not the fit's
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
     @cached_property
@@ -257,6 +262,7 @@ class Predictor:
             complete=found.complete,
             patch_scores_lower=found.lower.reshape(self.grid),
             counts=found.counts,
+            runtime=None if one is None else self.other_runtime,
         )
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models import resnet18, wide_resnet50_2
 
 from inreach_fast.backbones import IMAGENET, REFERENCE, Backbone, BackboneDefinition, load_backbone, prepare_input
-from inreach_fast.backbones.backbone import HookedNetwork
 from inreach_fast.backbones.definition import CutNetwork
+from inreach_fast.backbones.hooked_network import HookedNetwork
 from inreach_fast.backbones.weights import random_state
 from inreach_fast.errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, ParameterError
 

@@ -19,12 +19,15 @@ if str(ROOT) not in sys.path:
 
 pytest.importorskip("threadpoolctl")
 
+from small_networks import normed_backbone  # noqa: E402
+
 from bench import (  # noqa: E402
     approximate,
     association,
     baseline,
     environment,
     exact,
+    network,
     panorama,
     peers,
     records,
@@ -38,6 +41,17 @@ from bench.workload import random_rows  # noqa: E402
 
 faiss_missing = importlib.util.find_spec("faiss") is None
 needs_faiss = pytest.mark.skipif(faiss_missing, reason="faiss is not installed (extra 'bench')")
+
+
+def test_the_network_by_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    monkeypatch.setattr(network, "is_installed", lambda name: name == "torch")
+    cases = network.run(32, quick=True, threads=2, network=normed_backbone())
+    assert [case["name"] for case in cases] == ["normed by torch, 1 thread", "normed by torch, 2 threads"]
+    for case in cases:
+        assert list(case["seconds"]) == [network.EAGER, "torch"]
+        assert [goal["goal"] for goal in case["goals"]] == [f"1.35x {network.EAGER}"]
+        assert 0 < float(case["checks"]["greatest feature difference"]) < 1e-5
 
 
 @pytest.fixture(scope="module")

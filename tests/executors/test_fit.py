@@ -58,7 +58,9 @@ def test_a_network_that_cannot_be_pickled_is_refused_before_anything_is_started(
     backbone = load_backbone("efficientnet_lite2", weights="random", depth=2)
     backbone.spec["rebuildable"] = False
     backbone._network.mine = lambda: None  # type: ignore[assignment]
-    model = InReaCh("channels", backbone=backbone, image_size=48, dim=16, assoc_depth=2, executor="processes:1")
+    # The folded network would be another object, without the attribute.
+    runtime = {"backbone_runtime": "torch-unfolded"}
+    model = InReaCh("channels", backbone=backbone, image_size=48, dim=16, executor="processes:1", **runtime)
     with pytest.raises(ParameterError, match=r"^spec: a \w+ that cannot be sent.*executor='local'"):
         model.fit(small_fits.pictures(5))
 

@@ -58,7 +58,8 @@ def _summary(model: InReaCh) -> Iterator[str]:
     report, nominal = model.report_, len(model.nominal_)
     skipped = f"; {report['skipped']} unreadable, passed over" if report["skipped"] else ""
     copied = f"; {report['copies']} copies of others" if report["copies"] else ""
-    yield f"backbone {model.backbone.name}, {model.n_images_} images of {height}x{width} patches{copied}{skipped}"
+    network = f"{model.backbone.name} by {model.fitted_runtime}"
+    yield f"backbone {network}, {model.n_images_} images of {height}x{width} patches{copied}{skipped}"
     share, threshold = f"{nominal / report['patches']:.1%}", format_number(model.threshold_)
     yield f"nominal patches: {nominal:,} of {report['patches']:,} ({share}); threshold {threshold}"
     yield above_words(model)
@@ -124,6 +125,7 @@ def fit_record(model: InReaCh) -> dict[str, Any]:
     """The result of a fit, as JSON."""
     return {
         "backbone": model.backbone.name,
+        "runtime": model.fitted_runtime,
         "parameters": model.parameters.as_dict(),
         "threshold": model.threshold_,
         "images": model.n_images_,

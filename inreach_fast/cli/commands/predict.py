@@ -21,7 +21,7 @@ from ..pictures import Inspected, inspection_picture
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
 the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
 --budget-ms the line also has score_lower and score_upper, which bound the full search's score, certain (the verdict is
-proven) and complete (the score is)."""
+proven) and complete (the score is). If another runtime than the fit's computes the network, the line names it."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +87,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 "certain": bool(prediction.score_lower > threshold or prediction.score_upper <= threshold),
                 "complete": bool(prediction.complete),
             }
+        if prediction.runtime is not None:
+            row["runtime"] = prediction.runtime
         if files[path]:
             row["outputs"] = files[path]
             anomaly_map = model.map_to_original(prediction.anomaly_map, image.shape[:2])

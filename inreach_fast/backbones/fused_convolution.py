@@ -1,0 +1,133 @@
+"""A convolution with what follows it: BatchNorm folded into its weights, a sum and a ReLU done as it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .efficientnet_lite import SamePaddingConv2d, same_padding
+
+# None in a torch that was built without oneDNN.
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+_REORDER: Any = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)
+# name of an activation -> oneDNN's name and numbers
+_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
+    "": ("none", []),
+    "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
+}
+
+
+def _autocast() -> bool:
+    """Whether torch computes in half precision on the CPU."""
+    try:
+        return bool(torch.is_autocast_enabled("cpu"))
+    except TypeError:  # before torch 2.4
+        return bool(torch.is_autocast_cpu_enabled())
+
+
+def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether ``norm`` is a BatchNorm with fixed statistics, and ``conv`` a convolution that it folds into."""
+    return (
+        type(conv) in (nn.Conv2d, SamePaddingConv2d)
+        and type(norm) is nn.BatchNorm2d
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and conv.weight.dtype == norm.running_mean.dtype == torch.float32
+    )
+
+
+def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias, float32, of the convolution that does what ``norm(conv(x))`` does.
+
+    Computed in float64 on the CPU, and rounded once: the same bits on every machine.
+    """
+
+    def exact(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else values.detach().cpu().to(torch.float64)
+
+    weight, bias, mean, variance = (
+        exact(conv.weight),
+        exact(conv.bias),
+        exact(norm.running_mean),
+        exact(norm.running_var),
+    )
+    assert weight is not None
+    assert mean is not None
+    assert variance is not None
+    scale = 1.0 / torch.sqrt(variance + norm.eps)
+    gain, shift = exact(norm.weight), exact(norm.bias)
+    if gain is not None:
+        scale = scale * gain
+    offset = -mean if bias is None else bias - mean
+    offset = offset * scale
+    if shift is not None:
+        offset = offset + shift
+    return (weight * scale[:, None, None, None]).to(torch.float32), offset.to(torch.float32)
+
+
+class FusedConvolution(nn.Module):
+    """``activation(norm(conv(x)) + other)``, with or without ``other``.
+
+    On a CPU in float32 oneDNN does it in one pass, with weights in the layout that it wants, which they take at the
+    first call. Anywhere else, and where ``plain`` is set (for an export), torch's own operations do.
+
+    Attributes:
+        activation: "", "relu" or "relu6". plain: see above.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        weight, bias = (values.to(conv.weight.device) for values in folded_weights(conv, norm))
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias)
+        self.activation, self.plain = "", False
+        self._stride, self._dilation, self._groups = list(conv.stride), list(conv.dilation), conv.groups
+        self._kernel, self._same = conv.kernel_size, isinstance(conv, SamePaddingConv2d)
+        self._padding = [int(n) for n in conv.padding]
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        padding = self._padding
+        if self._same:
+            x, padding = same_padding(x, self._kernel, self._stride)
+        if _ONEDNN is None or self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or _autocast():
+            return self._by_torch(x, other, padding)
+        weight = self.weight
+        if weight.layout == torch.strided:
+            # Another thread may do the same at the same time; both get the same.
+            sizes = padding, self._stride, self._dilation, self._groups, list(x.shape)
+            self.weight = weight = weight if _REORDER is None else _REORDER(weight, *sizes)
+        name, numbers = _ACTIVATIONS[self.activation]
+        sizes_now = weight, self.bias, padding, self._stride, self._dilation, self._groups
+        y: torch.Tensor
+        if other is None:
+            y = _ONEDNN(x, *sizes_now, name, numbers, "")
+        else:
+            y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, name if name != "none" else None, numbers, None)
+        return y
+
+    def _by_torch(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> torch.Tensor:
+        weight = self.weight if self.weight.layout == torch.strided else self.weight.to_dense()
+        y = functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation, self._groups)
+        if other is not None:
+            y = y + other
+        if self.activation == "relu":
+            return functional.relu(y, inplace=True)
+        return functional.relu6(y, inplace=True) if self.activation == "relu6" else y
+
+    def __getstate__(self) -> dict[str, Any]:
+        # oneDNN's layout is this process's own.
+        weight = self.weight
+        state = dict(self.__dict__)
+        if weight.layout != torch.strided:
+            dense = weight.to_dense().contiguous(memory_format=torch.channels_last)
+            state["_buffers"] = {**state["_buffers"], "weight": dense}
+        return state
