@@ -16,6 +16,7 @@ _WITHOUT_EFFECT = (
     "batch_size",
     "backend",
     "max_pixels",
+    "thumbnails",
     *FILTER_PARAMETERS,
     "score",
     "distance",

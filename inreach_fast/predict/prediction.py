@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
-from ..errors import NonFiniteError
+from ..errors import ExplanationError, NonFiniteError, ParameterError
 from ..images.alignment import Alignment, rotate_map_back
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
@@ -24,6 +24,7 @@ from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
 from ..parameters import Parameters
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
+from .explanation import Explainer, Explanation, TrainingEvidence
 from .stream import in_stream
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Prediction:
     complete: Any = None
     patch_scores_lower: Any = None
     counts: Any = None
+    _explainer: Explainer | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
@@ -76,6 +78,10 @@ class Prediction:
         for name, value in {**defaults, "patch_scores_lower": self.patch_scores}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # a frozen dataclass sets its own fields so
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle holds the prediction and not its model.
+        return {**self.__dict__, "_explainer": None}
 
     @property
     def is_batch(self) -> bool:
@@ -91,16 +97,46 @@ class Prediction:
             raise IndexError("the prediction of a single image cannot be indexed; only a batch's can")
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of a batch of {len(self)}")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: getattr(self, name) for name in _VALUES}
         one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
         scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
-        return Prediction(**{**one, **scalars}, rotation=float(np.asarray(self.rotation)[i]))
+        rotation = float(np.asarray(self.rotation)[i])
+        return Prediction(**{**one, **scalars}, rotation=rotation, _explainer=self._explainer)
+
+    def explain(self, most: int = 5) -> Explanation:
+        """Why the image was scored as it was: its worst regions, and the training images that are nearest to them.
+
+        The model is kept in memory as long as its predictions; a pickled prediction does without it.
+
+        Args:
+            most: number of regions, at least 1.
+
+        Returns:
+            `Explanation`; its boxes are in pixels of the original image.
+
+        Raises:
+            ParameterError: a batch, whose images are explained one by one; or ``most``. ExplanationError: the
+            prediction was pickled or copied. ModelCorruptError, ModelChangedError: the model's file.
+        """
+        if self.is_batch:
+            raise ParameterError(
+                "explain: this is the prediction of a batch; explain one image of it, as in prediction[0].explain()"
+            )
+        if self._explainer is None:
+            raise ExplanationError(
+                "explain: the prediction no longer has its model (it was pickled, or made by hand); predict again"
+            )
+        names = ("score", "complete", "anomaly_map", "patch_scores", "nearest", "rotation", "original_size")
+        return self._explainer.explain(**{name: getattr(self, name) for name in names}, most=most)
+
+
+_VALUES = tuple(f.name for f in fields(Prediction) if f.name != "_explainer")
 
 
 def stacked(done: list[Prediction]) -> Prediction:
     """Predictions of single images, at least one, as those of a batch; `Prediction.__getitem__` is the inverse."""
     values: dict[str, Any] = {}
-    for name in (f.name for f in fields(Prediction)):
+    for name in _VALUES:
         parts = [getattr(one, name) for one in done]
         if name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
@@ -108,7 +144,7 @@ def stacked(done: list[Prediction]) -> Prediction:
             values[name] = np.stack(parts)
             if values[name].dtype == np.float64 and name != "rotation":
                 values[name] = values[name].astype(np.float32)
-    return Prediction(**values)
+    return Prediction(**values, _explainer=done[0]._explainer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +170,7 @@ class Predictor:
     grid: tuple[int, int]  # (h, w) patches of an image
     space: DescriptorSpace
     parameters: Parameters
+    evidence: TrainingEvidence
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
     @cached_property
@@ -235,6 +272,13 @@ class Predictor:
             found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
         return self._prediction(found, threshold, one)
 
+    def scored(self, one: NetworkInput, values: FloatArray, nearest: IndexArray, threshold: float) -> Prediction:
+        """The prediction for an image whose patches have these scores and nearest nominal patches, (P,) each."""
+        smoothed = self.map(values)
+        score = image_score(smoothed)
+        found = BoundedScores(values, values, nearest, smoothed, score, score, True, None)
+        return self._prediction(found, threshold, one)
+
     def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
         values, score = found.patch_scores, found.score
         scores = BoundedScores(values, values, found.nearest, found.anomaly_map, score, score, True, found.counts)
@@ -257,6 +301,7 @@ class Predictor:
             complete=found.complete,
             patch_scores_lower=found.lower.reshape(self.grid),
             counts=found.counts,
+            _explainer=Explainer(self.evidence, threshold),
         )
 
 
