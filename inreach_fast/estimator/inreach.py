@@ -51,6 +51,7 @@ from ..predict.prediction import NetworkInput, Prediction, Predictor, stacked
 from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
+from ..storage.thumbnails import Thumbnails
 from ..storage.workspace import Budget, Workspace
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
@@ -95,6 +96,8 @@ class InReaCh:
         rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
         threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from;
             threshold_images_: int64, their images.
+        thumbnails_: `storage.thumbnails.Thumbnails`, small pictures and the sizes of the training images; None after
+            `fit_descriptors`, or with ``thumbnails=False``.
 
     Results depend on the data, the parameters and ``random_state``, not on batch size or backend.
 
@@ -114,6 +117,7 @@ class InReaCh:
     rotations_: DoubleArray | None
     threshold_scores_: FloatArray
     threshold_images_: IndexArray
+    thumbnails_: Thumbnails | None
 
     def __init__(
         self,
@@ -813,12 +817,6 @@ class InReaCh:
         return predictor
 
     # -------------------------------------------------------------------------------------------- saving, loading
-
-    @property
-    def has_thumbnails(self) -> bool:
-        """Whether the model holds small pictures of its training images, which `Prediction.explain` shows."""
-        thumbnails = self._fitted().thumbnails
-        return thumbnails is not None and thumbnails.jpeg is not None
 
     def save(self, path: str | os.PathLike[str], *, final: bool = False, thumbnails: bool | None = None) -> None:
         """Writes the fitted model to one file (format: `storage.model_file`); the same fit gives the same bytes.

@@ -32,7 +32,7 @@ _AROUND: Final = 1
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels: the rows from ``top`` to ``bottom``, the columns from ``left`` to ``right``, ends excluded."""
+    """A rectangle of pixels: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends excluded."""
 
     top: int
     left: int
@@ -267,7 +267,7 @@ class Explainer:
                     int(nearest.ravel()[patch]),
                     degrees,
                     original_size,
-                )  # fmt: skip
+                )
             )
         scores = self.evidence.scores[np.isfinite(self.evidence.scores)]
         return Explanation(

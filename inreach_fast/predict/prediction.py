@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
-from ..parameters import Parameters
+from ..parameters import Parameters, real_number
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .explanation import Explainer, Explanation, TrainingEvidence
 from .stream import in_stream
@@ -103,13 +103,14 @@ class Prediction:
         rotation = float(np.asarray(self.rotation)[i])
         return Prediction(**{**one, **scalars}, rotation=rotation, _explainer=self._explainer)
 
-    def explain(self, most: int = 5) -> Explanation:
+    def explain(self, most: int = 5, *, threshold: float | None = None) -> Explanation:
         """Why the image was scored as it was: its worst regions, and the training images that are nearest to them.
 
         The model is kept in memory as long as its predictions; a pickled prediction does without it.
 
         Args:
             most: number of regions, at least 1.
+            threshold: of the regions and the verdict, instead of the one that the image was predicted with.
 
         Returns:
             `Explanation`; its boxes are in pixels of the original image.
@@ -127,7 +128,9 @@ class Prediction:
                 "explain: the prediction no longer has its model (it was pickled, or made by hand); predict again"
             )
         names = ("score", "complete", "anomaly_map", "patch_scores", "nearest", "rotation", "original_size")
-        return self._explainer.explain(**{name: getattr(self, name) for name in names}, most=most)
+        limit = self._explainer.threshold if threshold is None else real_number("threshold", threshold, zero=True)
+        explainer = replace(self._explainer, threshold=limit)
+        return explainer.explain(**{name: getattr(self, name) for name in names}, most=most)
 
 
 _VALUES = tuple(f.name for f in fields(Prediction) if f.name != "_explainer")
