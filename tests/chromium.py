@@ -16,10 +16,9 @@ from typing import Any
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _PATIENCE = 120.0  # seconds; only a browser that hangs takes that long
-_FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+_OFF = ("gpu", "extensions", "background-networking", "component-update", "sync", "dev-shm-usage")
+_FLAGS = ["--headless=new", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe"]
+_FLAGS += [f"--disable-{what}" for what in _OFF]
 
 # Text whose contrast against what is behind it is below 4.5, as WCAG 2 AA asks.
 _FAINT = """

@@ -7,6 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 
 VOID = frozenset({"meta", "link", "img", "input", "br", "hr"})
 URLS = frozenset({"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "xlink:href"})
@@ -111,7 +112,7 @@ def _is_accessible(page: Page) -> None:
     levels = [int(e.tag[1]) for e in page.elements if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), levels
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
     for element in page.elements:
         attributes = element.attributes
         if element.tag == "img":
