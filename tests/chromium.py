@@ -57,7 +57,7 @@ class Browser:
         flags = [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]
         line = 'exec "$0" "$@" 3<&{} 4>&{}'.format(to_browser, from_browser)  # noqa: UP032
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", line, str(PROGRAM), *flags],
+            ["bash", "-c", line, str(PROGRAM), *flags],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

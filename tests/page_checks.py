@@ -106,7 +106,7 @@ def _runs_its_own_script_only(page: Page) -> None:
 
 def _is_accessible(page: Page) -> None:
     assert page.one("html").attributes["lang"] == "en"
-    assert page.one("title").text.strip()
+    assert page.all("title")[0].text.strip()
     ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
     assert len(set(ids)) == len(ids)
     levels = [int(e.tag[1]) for e in page.elements if re.fullmatch("h[1-6]", e.tag)]

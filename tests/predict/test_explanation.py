@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from PIL import Image
 from small_fits import estimator, pictures
 
 from inreach_fast import InReaCh
@@ -288,18 +289,31 @@ def test_area_and_centroid_are_in_the_frame_of_the_original() -> None:
 
 
 def test_aligned_images_are_explained_in_their_own_frames() -> None:
-    rng = np.random.default_rng(0)
-    base = np.full((48, 48, 3), 60, np.uint8)
-    base[:, 24:] = 200
-    base[20:28, 4:12] = 255
-    images = [rotate(base + rng.integers(0, 9, base.shape, np.uint8) // 2, int(d)) for d in rng.integers(0, 360, 10)]
-    model = estimator(image_size=48, align="auto", position="auto", transpose_threshold=300.0).fit(images)
+    base = np.asarray(Image.fromarray(pictures(1)[0]).resize((64, 64))) // 4
+    base[:32] += 150  # consistent positions once aligned
+    random = np.random.default_rng(0)
+    images = [
+        np.clip(np.rot90(base, i) + random.normal(0, 1 + i, base.shape), 0, 255).astype(np.uint8) for i in range(12)
+    ]
+    model = estimator(align="auto", transpose_threshold=600).fit(images)
     assert model.rotations_ is not None
-    marked = images[2].copy()
-    marked[22:28, 22:28] = (255, 0, 0)
-    prediction = model.predict(marked)
-    assert prediction.rotation != 0
-    region = prediction.explain(threshold=0.5 * prediction.score).regions[0]
-    for box in (region.box, region.patch_box):
-        assert max(box.top, 22) < min(box.bottom, 28)
-        assert max(box.left, 22) < min(box.right, 28)
+    for number in range(4):  # turned by 0 to 270 degrees
+        marked = images[number].copy()
+        marked[4:20, 40:56] = (255, 0, 0)
+        prediction = model.predict(marked)
+        region = prediction.explain(threshold=0.6 * prediction.score).regions[0]
+        for box in (region.box, region.patch_box):
+            assert abs((box.top + box.bottom) / 2 - 12) < 12  # a turn in the wrong sense would be 20 off
+            assert abs((box.left + box.right) / 2 - 48) < 12
+        assert region.nearest is not None
+        # The nearest patch shows the same part: in its image it lies where that image's turn brings it.
+        row, column = region.nearest.place
+        degrees = int(model.rotations_[region.nearest.image])
+        middle = np.array([(row + 0.5) / 8 * 64 - 32, (column + 0.5) / 8 * 64 - 32])
+        angle = np.deg2rad(degrees)
+        x, y = (
+            np.cos(angle) * middle[1] - np.sin(angle) * middle[0],
+            np.sin(angle) * middle[1] + np.cos(angle) * middle[0],
+        )
+        top, left, bottom, right = region.nearest.box
+        assert ((top + bottom) / 2 - 32, (left + right) / 2 - 32) == pytest.approx((y, x), abs=1.0)

@@ -51,7 +51,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
         raise
     model.remove_spool()
     facts = fit_record(model) | {"growth_bytes": 0 if args.final else model.growth_bytes}
-    report_written(args.output, console, begin, facts, *_summary(model), *contents(model, args.final, getattr(args, "thumbnails", False)))
+    report_written(
+        args.output,
+        console,
+        begin,
+        facts,
+        *_summary(model),
+        *contents(model, args.final, getattr(args, "thumbnails", False)),
+    )
 
 
 def _summary(model: InReaCh) -> Iterator[str]:
