@@ -112,7 +112,7 @@ def _show(
             entries.append(audit_entry(args.folder, row, inspected, found.explain(most=1), picture_of))
         console.progress("pictures", number, len(top))
     if args.report is not None:
-        write_page(args.report, audit_page(model, args.folder, rows, entries, evidence_words(model)))
+        write_page(args.report, audit_page(model, args.folder, rows, entries))
 
 
 def _check_target(args: argparse.Namespace) -> None:

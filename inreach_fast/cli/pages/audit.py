@@ -19,8 +19,8 @@ from ...storage.thumbnails import Thumbnails
 from ..console import format_number
 from ..pictures import Inspected
 from .charts import histogram
-from .crops import SHOWN_SIDE, file_uri, grid_uri, jpeg_uri, shrunk
-from .explanation import PictureOf, box_words, distance_words, patch_figures, ratio_words, verdict_words
+from .crops import file_uri, grid_uri, jpeg_uri, sized
+from .explanation import PictureOf, box_words, distance_words, patch_figures, ratio_words, short_name, verdict_words
 from .html import Html, escape, fill, joined, page
 
 MOST_ROWS: Final = 2000
@@ -48,7 +48,7 @@ def audit_entry(
 ) -> AuditEntry:
     """The detailed part of the page for one image."""
     name, region = relative_name(folder, row["file"]), explanation.regions[0]
-    shown = shrunk(inspected.image, SHOWN_SIDE)
+    shown = sized(inspected.image)
     size = (shown.shape[0], shown.shape[1])
     _, _, overlay = inspected.panels(size, 2)
     verdict, kind = verdict_words(inspected.is_anomalous)
@@ -84,13 +84,11 @@ def training_pictures(model: InReaCh) -> PictureOf:
     return picture_of
 
 
-def audit_page(
-    model: InReaCh, folder: Path, rows: Sequence[Mapping[str, Any]], entries: Sequence[AuditEntry], words: Iterable[str]
-) -> str:
+def audit_page(model: InReaCh, folder: Path, rows: Sequence[Mapping[str, Any]], entries: Sequence[AuditEntry]) -> str:
     """The page of a whole audit.
 
     Args:
-        folder: of the images. rows: the ranking. entries: of its first images. words: what the fit estimated.
+        folder: of the images. rows: the ranking. entries: of its first images.
     """
     above = sum(row["is_anomalous"] for row in rows)
     scores, threshold = [row["score"] for row in rows], float(model.threshold_)
@@ -110,9 +108,8 @@ def audit_page(
                 **_estimates(model),
             }
         ),
-        estimates=joined(fill("paragraph.html", words=line) for line in words),
         warnings=warning_list(warnings),
-        histogram=histogram(scores, threshold, name="scores", what="scores of training images"),
+        histogram=histogram(scores, threshold, name="scores", title="Scores of the training images"),
         coverage=grid_uri(confirmed),
         coverage_words=_coverage_words(model, confirmed),
         share_head=head,
@@ -121,9 +118,8 @@ def audit_page(
         count=len(entries),
         entries=joined(entry.part for entry in entries),
     )
-    title = f"Audit of {folder}"
-    subtitle = f"{len(rows)} training images, ranked by how little of them the others confirm"
-    return page(title, subtitle, body, scripts=["manifest.js"])
+    subtitle = f"{folder}: {len(rows)} training images, ranked by how little of them the others confirm"
+    return page(f"Audit of {short_name(str(folder))}", subtitle, body, scripts=["manifest.js"])
 
 
 def facts_of(facts: Mapping[str, tuple[Any, str]]) -> Html:
@@ -174,7 +170,7 @@ def _coverage_words(model: InReaCh, confirmed: DoubleArray) -> str:
     h, w = confirmed.shape
     return (
         f"{h} x {w} places of an image. Bright: in all images the patch there {how}; black: in none. The least is "
-        f"{least:.0%} of the images, half of the places have more than {middle:.0%}."
+        f"{least:.0%} of the images, the median {middle:.0%}."
     )
 
 
@@ -183,8 +179,8 @@ def _estimates(model: InReaCh) -> dict[str, tuple[str, str]]:
     facts = {}
     if share is not None:
         count, low, high = (round(share[name] * model.n_images_) for name in ("estimate", "low", "high"))
-        interval = "{level:.0%} interval: {low:.1%} to {high:.1%}".format(**share)
-        facts["bad images, estimated"] = (f"{count} ({share['estimate']:.1%})", f"{low} to {high}; {interval}")
+        interval = f"{share['level']:.0%} interval: {low} to {high} ({share['low']:.1%} to {share['high']:.1%})"
+        facts["bad images, estimated"] = (f"{count} ({share['estimate']:.1%})", interval)
     if rate is not None:
         facts["false alarms to expect"] = (f"{rate:.1%}", "of good new images")
     return facts

@@ -51,7 +51,7 @@ class Axis:
         return [value for value in every if self.low <= value <= self.high * (1 + 1e-9)]
 
 
-def histogram(scores: Sequence[float], threshold: float, *, name: str, what: str) -> Html:
+def histogram(scores: Sequence[float], threshold: float, *, name: str, title: str) -> Html:
     """How many of the scores lie where, with a line at the threshold; ``name`` is the chart's id on the page."""
     finite = np.array([score for score in scores if math.isfinite(score)], dtype=np.float64)
     if not len(finite):
@@ -80,13 +80,13 @@ def histogram(scores: Sequence[float], threshold: float, *, name: str, what: str
                 base += count
     above = int(is_above.sum())
     words = (
-        f"{len(finite)} {what}, from {format_number(float(finite.min()))} to {format_number(float(finite.max()))}; "
+        f"{len(finite)} images, from {format_number(float(finite.min()))} to {format_number(float(finite.max()))}; "
         f"{above} above the threshold {format_number(threshold)}."
     )
     line = fill("threshold.svg", x=x.at(threshold), top=_TOP - 6, bottom=_HEIGHT - _BOTTOM, middle=x.at(threshold),
                 anchor="end" if x.at(threshold) > _WIDTH / 2 else "start")  # fmt: skip
     words_x = "score (logarithmic)" if logarithmic else "score"
-    return _chart(name, f"Histogram of {what}", words, x, y, words_x, "images", joined([*bars, line]))
+    return _chart(name, title, words, x, y, words_x, "images", joined([*bars, line]))
 
 
 def curve(

@@ -19,6 +19,7 @@ CROP_SIDE: Final = 168
 """Pixels of a crop's longer side on the page."""
 SHOWN_SIDE: Final = 480
 """Pixels of a whole image's longer side on the page."""
+_SMALLEST_SIDE: Final = 240
 _CONTEXT: Final = 7.0  # sides of the patch that a crop is wide
 _LEAST_CROP: Final = 24
 _INSIDE, _AROUND = (0, 255, 255), (0, 0, 0)
@@ -36,10 +37,11 @@ def file_uri(data: bytes, kind: str = "jpeg") -> Html:
     return Html(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
 
 
-def shrunk(image: UInt8Array, side: int) -> UInt8Array:
-    """The image with a longer side of at most so many pixels."""
+def sized(image: UInt8Array) -> UInt8Array:
+    """The image with a longer side of at most `SHOWN_SIDE` pixels; small ones are enlarged by a whole number."""
     height, width = image.shape[:2]
-    factor = min(1.0, side / max(height, width))
+    long = max(height, width)
+    factor = SHOWN_SIDE / long if long > SHOWN_SIDE else float(max(1, _SMALLEST_SIDE // long))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return image if factor == 1.0 else np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
@@ -90,10 +92,10 @@ def draw_box(
         draw.text((x + 4, y), text, fill=_INSIDE, font=face)
 
 
-def numbered(image: UInt8Array, boxes: list[Box], side: int) -> UInt8Array:
-    """The image with a longer side of at most ``side`` pixels, and boxes that are numbered from 1."""
+def numbered(image: UInt8Array, boxes: list[Box]) -> UInt8Array:
+    """The image as `sized`, with boxes that are numbered from 1."""
     height = image.shape[0]
-    picture = Image.fromarray(shrunk(image, side))
+    picture = Image.fromarray(sized(image))
     factor = picture.height / height
     draw = ImageDraw.Draw(picture)
     for number, box in reversed(list(enumerate(boxes, start=1))):  # the worst on top

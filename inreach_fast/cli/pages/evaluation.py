@@ -13,6 +13,7 @@ from ..console import format_number
 from ..pictures import Inspected, outline
 from .charts import curve
 from .crops import jpeg_uri
+from .explanation import short_name
 from .html import Html, fill, joined, page
 
 _TRUTH: Final = (255, 60, 60)
@@ -41,7 +42,8 @@ def evaluation_page(results: Sequence[ClassResult], root: str) -> str:
     )
     sections = joined(_section(number, names[number - 1], result) for number, result in enumerate(results, start=1))
     body = fill("evaluation.html", links=links, overview=_overview(results, names), sections=sections)
-    return page(f"Evaluation of {root}", f"{len(results)} run{'s' if len(results) != 1 else ''}", body)
+    runs = f"{root}: {len(results)} run{'s' if len(results) != 1 else ''}"
+    return page(f"Evaluation of {short_name(root)}", runs, body)
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:

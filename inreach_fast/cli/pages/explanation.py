@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ...array_types import UInt8Array
 from ...predict.explanation import Box, Explanation, Region, TrainingPatch
 from ..console import format_number
 from ..pictures import Inspected
-from .crops import CROP_SIDE, SHOWN_SIDE, crop, jpeg_uri, numbered, outlined, shrunk
+from .crops import CROP_SIDE, crop, jpeg_uri, numbered, outlined, sized
 from .html import Html, fill, joined, page
 
 PictureOf = Callable[[int], UInt8Array | None]
@@ -22,10 +23,10 @@ def no_picture(image: int) -> None:
 def explanation_page(inspected: Inspected, explanation: Explanation) -> str:
     """The page of an image, its map and its explanation."""
     boxes = [region.box for region in explanation.regions]
-    shown = shrunk(inspected.image, SHOWN_SIDE)
+    shown = sized(inspected.image)
     _, _, overlay = inspected.panels((shown.shape[0], shown.shape[1]), 2)
     verdict, kind = verdict_words(inspected.is_anomalous)
-    shares = explanation.quantile
+    share = explanation.quantile
     body = fill(
         "explanation.html",
         verdict=verdict,
@@ -33,16 +34,17 @@ def explanation_page(inspected: Inspected, explanation: Explanation) -> str:
         score=format_number(inspected.score),
         threshold=format_number(inspected.threshold),
         ratio=ratio_words(inspected.score, inspected.threshold),
-        quantile="-" if shares is None else f"{shares:.0%} of the training images score no more",
+        quantile="-" if share is None else f"{share:.0%}",
         name=inspected.name,
-        numbered=jpeg_uri(numbered(inspected.image, boxes, SHOWN_SIDE)),
+        numbered=jpeg_uri(numbered(inspected.image, boxes)),
         overlay=jpeg_uri(overlay),
         width=shown.shape[1],
         height=shown.shape[0],
         found=_found_words(explanation),
         regions=joined(_region(inspected.image, number, r) for number, r in enumerate(explanation.regions, start=1)),
     )
-    return page(f"{verdict}: {inspected.name}", "Why the image was scored so", body)
+    subtitle = f"Why {inspected.name} was scored so"
+    return page(f"{verdict}: {short_name(inspected.name)}", subtitle, body)
 
 
 def verdict_words(is_anomalous: bool) -> tuple[str, str]:
@@ -53,6 +55,11 @@ def verdict_words(is_anomalous: bool) -> tuple[str, str]:
 def ratio_words(score: float, threshold: float) -> str:
     """A score in thresholds."""
     return f"{score / threshold:.2f} x threshold" if threshold > 0 else ""
+
+
+def short_name(name: str) -> str:
+    """The last two parts of a path: file names alone often repeat."""
+    return "/".join(Path(name).parts[-2:]) or name
 
 
 def box_words(box: Box) -> str:
@@ -67,7 +74,8 @@ def distance_words(region: Region) -> str:
         words += f"; other images confirm the nearest one to {format_number(region.confirmation)}"
     if region.usual is None or region.quantile is None:
         return words + "."
-    return f"{words}. Usual there: {format_number(region.usual)}; {region.quantile:.0%} are no greater than this one."
+    usual = format_number(region.usual)
+    return f"{words}. Usual there is {usual}; {region.quantile:.0%} of the training patches there have no more."
 
 
 def patch_figures(name: str, image: UInt8Array, region: Region, picture_of: PictureOf = no_picture) -> Html:
@@ -86,8 +94,9 @@ def patch_figures(name: str, image: UInt8Array, region: Region, picture_of: Pict
 
 def _training(patch: TrainingPatch, what: str, picture_of: PictureOf) -> Html:
     frame = "" if patch.size_known else " of the network's input"
-    words = f"{what}: {patch.name}, {box_words(patch.box)}{frame}"
-    alternative = f"Part of training image {patch.name} around the patch, which is outlined"
+    name = short_name(patch.name)
+    words = f"{what}: {name}, {box_words(patch.box)}{frame}"
+    alternative = f"Part of training image {name} around the patch, which is outlined"
     image = picture_of(patch.image) if patch.size_known else None
     if image is not None and image.shape[:2] == patch.size:
         return _crop(crop(image, patch.box), alternative, words)
@@ -96,7 +105,7 @@ def _training(patch: TrainingPatch, what: str, picture_of: PictureOf) -> Html:
         return fill("no_picture.html", words=words)
     (height, width), (top, left, bottom, right) = thumbnail.shape[:2], patch.box_in_thumbnail
     box = (top * height, left * width, bottom * height, right * width)
-    alternative = f"Training image {patch.name}, small, with the patch outlined"
+    alternative = f"Training image {name}, small, with the patch outlined"
     return _crop(outlined(thumbnail, box, CROP_SIDE), alternative, words)
 
 
