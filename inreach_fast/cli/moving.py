@@ -51,8 +51,9 @@ def _of_json(text: str) -> list[str] | None:
     files = content.get("files") if isinstance(content, dict) else content
     if not isinstance(files, list):
         return None
-    names = [entry.get("file") if isinstance(entry, dict) else entry for entry in files]
-    return names if all(isinstance(name, str) for name in names) else None
+    entries = (entry.get("file") if isinstance(entry, dict) else entry for entry in files)
+    names = [name for name in entries if isinstance(name, str)]
+    return names if len(names) == len(files) else None
 
 
 def _of_csv(text: str) -> list[str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_cases import FAST, Result, Run, picture, save
+from cli_cases import DEFAULT, FAST, Result, Run, picture, save
 
 from inreach_fast.cli.main import main
 
@@ -38,6 +38,14 @@ def model(training: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file."""
     path = tmp_path_factory.mktemp("model") / "m.inreach"
     assert main(["fit", str(training), "-o", str(path), "--quiet", *FAST]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def default_model(training: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file of the default preset."""
+    path = tmp_path_factory.mktemp("default_model") / "m.inreach"
+    assert main(["fit", str(training), "-o", str(path), "--quiet", *DEFAULT]) == 0
     return path
 
 

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_cases import FAST, Run
+from cli_cases import DEFAULT, FAST, Run
 from PIL import Image
 
 from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
 from inreach_fast.estimator import InReaCh
-
-DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 
 
 def test_audit_ranks_the_defect_first(run: Run, training: Path, tmp_path: Path) -> None:

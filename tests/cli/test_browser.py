@@ -16,14 +16,13 @@ import chromium
 import numpy as np
 import pytest
 from chromium import Browser
-from cli_cases import FAST, picture, save
+from cli_cases import DEFAULT, picture, save
 
 from inreach_fast.cli.main import main
 from inreach_fast.cli.moving import read_manifest
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium")
 
-DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 # Not more hostile than a file system allows, and the page's own address stays plain.
 NAME = '"><script>document.title="run"</script><img src=x onerror=alert(1)>.png'.replace("/", "\u2215")
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_cases import FAST, Run, picture, save
+from cli_cases import DEFAULT, Run, picture, save
 
 from inreach_fast.cli import exit_codes, moving
 from inreach_fast.errors import DataError, ParameterError, SaveError
-
-DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_cases import FAST, Run, picture, save
+from cli_cases import DEFAULT, FAST, Run, picture, save
 from page_checks import Page, checked
 from PIL import Image
 
 from inreach_fast.cli import exit_codes
-from inreach_fast.cli.pages import charts, crops, html
-from inreach_fast.cli.pages.audit import coverage
+from inreach_fast.cli.pages import audit, charts, crops, html
 from inreach_fast.errors import SaveError
 from inreach_fast.estimator import InReaCh
 from inreach_fast.predict.explanation import Box
 
-DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 HOSTILE = [
     "<script>alert(1)</script>.png",
     '"><img src=x onerror=alert(2)>.png',
@@ -78,18 +78,22 @@ def test_the_page_of_an_audit(run: Run, training: Path, tmp_path: Path, options:
     if share is not None:
         assert f"({share['low']:.1%} to {share['high']:.1%})" in page.source
     assert "Coverage of the places" in page.source
+    sources = [element.attributes["src"] for element in page.all("img")]
+    assert len(sources) == 8 + 1 + 3 * 5  # thumbnails, coverage, and of three images five pictures each
+    for source in sources:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
+            image.load()
 
 
-def test_coverage_is_the_share_of_images_that_others_confirm(run: Run, training: Path, tmp_path: Path) -> None:
-    for options in (DEFAULT, FAST):
-        assert run("fit", training, "-o", tmp_path / "m", *options).code == 0
-        model = InReaCh.load(tmp_path / "m")
+def test_coverage_is_the_share_of_images_that_others_confirm(model: Path, default_model: Path) -> None:
+    for path in (model, default_model):
+        model = InReaCh.load(path)
         nominal, places = model.nominal_, model.grid_[0] * model.grid_[1]
         want = np.zeros(places)
         for row in range(len(nominal)):
             confirmed = nominal.confirmation is None or nominal.confirmation[row] <= model.threshold_
             want[nominal.patch_index[row]] += confirmed / 8
-        np.testing.assert_allclose(coverage(model).ravel(), want)
+        np.testing.assert_allclose(audit.coverage(model).ravel(), want)
 
 
 def test_names_are_text_wherever_they_stand(run: Run, hostile: Path, tmp_path: Path) -> None:
@@ -135,14 +139,13 @@ def test_a_model_without_thumbnails_gives_a_page_without_them(run: Run, training
 # --------------------------------------------------------------------------------------------------- explain
 
 
-def test_explanations_beside_the_json(run: Run, training: Path, tmp_path: Path) -> None:
-    assert run("fit", training, "-o", tmp_path / "m", *DEFAULT).code == 0
+def test_explanations_beside_the_json(run: Run, default_model: Path, tmp_path: Path) -> None:
     bad = save(tmp_path / "new" / "new.png", picture(30, (96, 72), defect=True))
     calm = save(tmp_path / "new" / "0.png", picture(0))
-    result = run("predict", tmp_path / "m", bad, calm, "--explain", tmp_path / "why")
+    result = run("predict", default_model, bad, calm, "--explain", tmp_path / "why")
     assert result.code == 0, result.err
     first, second = result.lines
-    model = InReaCh.load(tmp_path / "m")
+    model = InReaCh.load(default_model)
     assert first["explanation"] == json.loads(json.dumps(model.predict(bad).explain().as_dict()))
     assert first["outputs"] == {"explanation": str(tmp_path / "why" / "new.html")}
     saved = json.loads((tmp_path / "why" / "new.json").read_text())
@@ -160,10 +163,11 @@ def test_explanations_beside_the_json(run: Run, training: Path, tmp_path: Path) 
     assert ("No part of the map is above the threshold" in calm.source) == (not second["is_anomalous"])
 
 
-def test_explanations_are_for_the_threshold_that_was_asked_for(run: Run, training: Path, tmp_path: Path) -> None:
-    assert run("fit", training, "-o", tmp_path / "m", *DEFAULT).code == 0
-    low = run("predict", tmp_path / "m", training / "5.png", "--explain", tmp_path, "--threshold", 1e-6).lines[0]
-    high = run("predict", tmp_path / "m", training / "5.png", "--explain", tmp_path, "--threshold", 1e6).lines[0]
+def test_explanations_are_for_the_threshold_that_was_asked_for(
+    run: Run, default_model: Path, training: Path, tmp_path: Path
+) -> None:
+    predict = ("predict", default_model, training / "5.png", "--explain", tmp_path)
+    low, high = (run(*predict, "--threshold", value).lines[0] for value in (1e-6, 1e6))
     assert low["explanation"]["threshold"] == 1e-6
     assert low["explanation"]["regions"][0]["is_above"]
     assert not high["explanation"]["regions"][0]["is_above"]
@@ -308,11 +312,8 @@ def test_pictures_are_data_of_the_page() -> None:
     assert grid.startswith("data:image/png;base64,")
 
 
-def test_a_thousand_images_make_a_usable_page(training: Path, tmp_path: Path, run: Run) -> None:
-    from inreach_fast.cli.pages import audit
-
-    assert run("fit", training, "-o", tmp_path / "m", *DEFAULT).code == 0
-    model = InReaCh.load(tmp_path / "m")
+def test_thousands_of_images_make_a_usable_page(default_model: Path, training: Path) -> None:
+    model = InReaCh.load(default_model)
     rows = [
         {"rank": i + 1, "file": str(training / f"{i % 8}.png"), "score": 10.0 - i * 1e-3, "threshold": 9.9,
          "is_anomalous": i < 100, "image": i % 8} for i in range(3000)
@@ -330,15 +331,3 @@ def test_pictures_are_not_larger_than_the_page_shows_them(run: Run, training: Pa
     assert run("audit", large, *DEFAULT, "--report", tmp_path / "r.html", "--top", 1).code == 0
     for element in read(tmp_path / "r.html").all("img"):
         assert max(int(element.attributes.get("width", 0)), int(element.attributes.get("height", 0))) <= 480
-
-
-def test_the_thumbnail_of_a_page_is_an_image(run: Run, training: Path, tmp_path: Path) -> None:
-    import base64
-    import io
-
-    assert run("audit", training, *DEFAULT, "--report", tmp_path / "r.html", "--top", 1).code == 0
-    sources = [e.attributes["src"] for e in read(tmp_path / "r.html").all("img")]
-    assert len(sources) >= 8 + 5
-    for source in sources:
-        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
-            image.load()
