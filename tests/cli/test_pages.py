@@ -197,7 +197,6 @@ def test_the_page_of_an_evaluation(run: Run, labelled: Path, tmp_path: Path) -> 
     assert len(cases) == 2 * 8
     assert set(cases) == {f"{kind}/{i:03}.png" for kind in ("good", "block") for i in range(2)}
     assert "one image, 99 %, ms" in page.source
-    assert "kinds" not in run("evaluate", labelled, *options, "--json").json[0]
 
 
 def test_an_evaluation_without_masks_has_no_curve_of_pixels(run: Run, labelled: Path, tmp_path: Path) -> None:

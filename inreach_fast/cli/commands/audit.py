@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--report", type=Path, metavar="FILE.html", help=words)
     words = "move the images above the threshold to this folder, where nothing is overwritten (default: not moved)"
     add("--move-to", type=Path, metavar="DIR", help=words)
-    words = "with --move-to: move the images that this list of a report's page names, and do nothing else"
+    words = "with --move-to: fit nothing, and move the images of this list from a report's page (default: fit)"
     add("--manifest", type=Path, metavar="FILE", help=words)
     add("-o", "--output", type=Path, metavar="MODEL", help="write the fitted model (default: not written)")
     options.add_parameters(parser)
