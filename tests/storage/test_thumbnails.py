@@ -178,3 +178,15 @@ def test_no_thumbnails_of_descriptors() -> None:
     assert explanation.size == (30, 25)
     assert explanation.regions[0].nearest is not None
     assert explanation.regions[0].nearest.name.startswith("x[")
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_plan_counts_them(settings: dict[str, Any]) -> None:
+    images = pictures(12)
+    model = estimator(**settings).fit(images)
+    thumbnails = model.thumbnails_
+    assert thumbnails is not None
+    with_them, without = (estimator(thumbnails=on, **settings).plan(images).disk for on in (True, False))
+    held = sum(array.nbytes for array in thumbnails.to_arrays().values())
+    assert with_them["model"] - without["model"] == pytest.approx(held, rel=0.1)
+    assert with_them["final_model"] - without["final_model"] == thumbnails.sizes.nbytes
