@@ -803,7 +803,6 @@ class InReaCh:
                             scorer=scorer,
                             grid=state.grid,
                             geometry=self.geometry,
-                            input_size=p.image_size,
                             names=state.image_names,
                             angles=self.rotations_,
                             thumbnails=state.thumbnails,

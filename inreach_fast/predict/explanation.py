@@ -151,7 +151,7 @@ class TrainingEvidence:
     """What explanations need of a fitted model.
 
     Attributes:
-        nominal, scorer, grid, geometry: as predictions use them. input_size: (H, W) of the network's input.
+        nominal, scorer, grid, geometry: as predictions use them.
         names: of the training images. angles: float64 (N,) degrees by which alignment rotated each, or None.
         thumbnails: pictures and sizes of the training images, or None.
         scores: float32 (n,), the training images' own scores.
@@ -161,11 +161,17 @@ class TrainingEvidence:
     scorer: Scorer
     grid: tuple[int, int]
     geometry: Geometry
-    input_size: tuple[int, int]
     names: Sequence[str]
     angles: DoubleArray | None
     thumbnails: Thumbnails | None
     scores: FloatArray
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) of the network's input."""
+        size = self.geometry.crop or self.geometry.resize
+        assert size is not None
+        return size
 
     def patch(self, image: int, number: int) -> TrainingPatch:
         """A patch of a training image by its number in the grid."""
@@ -252,7 +258,7 @@ class Explainer:
         cells = self._cells(degrees)
         regions = []
         for rows, columns in found[:most]:
-            values = patch_scores.ravel()
+            values = np.where(np.isnan(patch_scores), -np.inf, patch_scores).ravel()
             inside = np.unique(cells[rows, columns])
             inside = inside[inside >= 0] if (inside >= 0).any() else np.arange(values.size)
             patch = int(inside[np.argmax(values[inside])])
