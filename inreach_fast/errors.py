@@ -127,6 +127,10 @@ class BackboneMismatchError(ModelFileError):
     """A model was fitted with another backbone or other weights; give those of the fit."""
 
 
+class ExplanationError(InReachError, RuntimeError):
+    """A prediction cannot be explained: it was pickled, or made without a model; predict the image again."""
+
+
 class SaveError(InReachError, OSError):
     """A file could not be written (full disk, no permission); no partial file was left."""
 

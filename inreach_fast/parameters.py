@@ -57,6 +57,7 @@ _UNSAVED: Final[dict[str, Any]] = {
     "bit_depth": "auto",
     "max_pixels": 178_956_970,
     "backbone_runtime": "auto",
+    "thumbnails": False,
 }
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
@@ -164,6 +165,8 @@ class Parameters:
         false_alarm_rate: with threshold_rule="evidence": share of good images that may be flagged, above 0 and below 1;
             None: the threshold that misses and false alarms together are least at.
         batch_size: number of images that `predict` processes at a time; results do not depend on it.
+        thumbnails: whether the model keeps small pictures of the training images (at most 96 pixels a side), which
+            `Prediction.explain` shows; without them it names the images. Results do not depend on it.
         backend: kernel backend, "auto" for the fastest available one; results do not depend on it.
     """
 
@@ -205,6 +208,7 @@ class Parameters:
     threshold_images: int = 64
     false_alarm_rate: float | None = None
     batch_size: int = 8
+    thumbnails: bool = True
     backend: str = "auto"
 
     def __post_init__(self) -> None:
@@ -215,7 +219,7 @@ class Parameters:
         whole = {n: limits for n, limits in _WHOLE.items() if given[n] is not None or n not in _MAY_BE_NONE}
         given |= {name: _whole(name, given[name], *limits) for name, limits in whole.items()}
         given |= {name: real_number(name, given[name], zero) for name, zero in _REAL.items()}
-        for name in ("span_filter", "spread_filter"):
+        for name in ("span_filter", "spread_filter", "thumbnails"):
             if not isinstance(given[name], bool):
                 raise ParameterError(f"{name}: expected True or False, got {given[name]!r}")
         given |= {name: _text(name, given[name]) for name in ("backbone", "weights", "device", "backend")}

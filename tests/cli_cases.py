@@ -13,6 +13,8 @@ from PIL import Image
 # A seeded, untrained network at a small size: seconds, and the same on every machine.
 FAST = ("--preset", "channels", "--backbone", "efficientnet_lite2", "--weights", "random", "--depth", "3",
         "--image-size", "48", "--dim", "32", "--min-channel-length", "1", "--assoc-depth", "3")  # fmt: skip
+# The same with the default preset, which keeps every patch.
+DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 
 
 class Result:

@@ -131,6 +131,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "grid_stride": ("cells of the first level in a patch, each way", whole_or_none, "N|none"),
         "pca_dim": ("principal components that replace these values, or none", whole_or_none, "D|none"),
         "batch_size": ("number of images in a batch", positive_int, "N"),
+        "thumbnails": ("keep small pictures of the training images in the model, for `predict --explain`",),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
         "backbone_runtime": ("what computes the network; auto: the fastest that is installed, see `inreach runtimes`",),
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),

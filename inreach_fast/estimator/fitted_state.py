@@ -19,6 +19,7 @@ from ..method.compression import Compression
 from ..method.descriptors import check_grid
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
+from ..storage.thumbnails import Thumbnails
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
@@ -45,6 +46,7 @@ class FittedState:
     threshold_images: IndexArray
     report: FitReport
     alignment: Alignment | None  # None unless images are rotated
+    thumbnails: Thumbnails | None
     growth: GrowthState | None  # None if the model is final or compressed
     from_descriptors: bool
     runtime: str | None = None  # what computed the network in the fit (`backbones.runtimes`); None: descriptors
@@ -85,8 +87,12 @@ class FittedState:
         """The first image with the content of each training image, int64 (N,)."""
         return self.arrangement.originals
 
-    def to_parts(self, *, final: bool) -> tuple[dict[str, Any], dict[str, Array]]:
-        """JSON and arrays for a model file; ``final`` leaves out what only growing needs."""
+    def to_parts(self, *, final: bool, thumbnails: bool) -> tuple[dict[str, Any], dict[str, Array]]:
+        """JSON and arrays for a model file.
+
+        ``final`` leaves out what only growing needs. Without ``thumbnails`` the sizes of the training images are kept
+        and their pictures are not.
+        """
         nominal, alignment = self.nominal, self.alignment
         if nominal.index_arrays is None:
             nominal.build_index(None, 0)
@@ -98,6 +104,9 @@ class FittedState:
             arrays.update({f"projection.{name}": array for name, array in vars(self.projection).items()})
         arrays.update({name: getattr(self, name) for name in ("threshold_scores", "threshold_images", "seed_images")})
         arrays.update({f"index.{name}": array for name, array in sorted((nominal.index_arrays or {}).items())})
+        if self.thumbnails is not None:
+            kept = self.thumbnails if thumbnails else self.thumbnails.without_pictures()
+            arrays.update({f"thumbnails.{name}": array for name, array in kept.to_arrays().items()})
         if self.growth is not None and not final:
             arrays.update({f"growth.{name}": array for name, array in self.growth.to_arrays().items()})
         if alignment is not None:
@@ -139,7 +148,7 @@ class FittedState:
         report, alignment = FitReport(meta["report"]), meta["alignment"]
         seeds = arrays["seed_images"] if "seed_images" in arrays else report["seed_images"]
         seed_images = np.array(seeds, dtype=np.int64)
-        growth = _parts(arrays, "growth.")
+        growth, thumbnails = _parts(arrays, "growth."), _parts(arrays, "thumbnails.")
         names = [str(name) for name in meta["image_names"]]
         arrangement = Arrangement(EVERY, np.arange(len(names), dtype=np.int64))
         if "image_order" in meta:
@@ -161,6 +170,7 @@ class FittedState:
             threshold_images=np.array(arrays["threshold_images"]),
             report=report,
             alignment=None if alignment is None else Alignment.from_parts(_parts(arrays, "alignment."), alignment),
+            thumbnails=Thumbnails.from_arrays(thumbnails, len(names)) if thumbnails else None,
             growth=GrowthState.from_arrays(growth, arrangement, seed_places, places, len(nominal)) if growth else None,
             from_descriptors=meta["backbone"] is None,
             runtime=None if meta["backbone"] is None else str(meta["backbone"].get("runtime", UNRECORDED)),

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..executors import make_executor
 from ..fit.context import FitContext
-from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added
+from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added, sizes_of
 from ..fit.growth_state import GrowthState
 from ..fit.judging import threshold_of
 from ..fit.model_building import leave_one_out_score, scorer_without
@@ -35,7 +35,7 @@ from ..fit.pipeline import fit_images, fit_rows
 from ..fit.plan import FitPlan, plan_fit, plan_growth
 from ..fit.report import FitReport
 from ..fit.result import FitResult
-from ..images.alignment import rotate, rotate_map_back
+from ..images.alignment import rotate
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import is_single_image
@@ -46,10 +46,12 @@ from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
 from ..parameters import Parameters, real_number
 from ..predict.bounded_search import Limits
-from ..predict.prediction import Prediction, Predictor, stacked
+from ..predict.explanation import TrainingEvidence
+from ..predict.prediction import NetworkInput, Prediction, Predictor, stacked
 from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
+from ..storage.thumbnails import Thumbnails
 from ..storage.workspace import Budget, Workspace
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
@@ -94,6 +96,8 @@ class InReaCh:
         rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
         threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from;
             threshold_images_: int64, their images.
+        thumbnails_: `storage.thumbnails.Thumbnails`, small pictures and the sizes of the training images; None after
+            `fit_descriptors`, or with ``thumbnails=False``.
 
     Results depend on the data, the parameters and ``random_state``, not on batch size or backend.
 
@@ -113,6 +117,7 @@ class InReaCh:
     rotations_: DoubleArray | None
     threshold_scores_: FloatArray
     threshold_images_: IndexArray
+    thumbnails_: Thumbnails | None
 
     def __init__(
         self,
@@ -190,8 +195,7 @@ class InReaCh:
     @property
     def geometry(self) -> Geometry:
         """How an image becomes the network's input."""
-        p = self.parameters
-        return Geometry(p.image_size, None) if p.resize is None else Geometry(p.resize, p.image_size)
+        return Geometry.of(self.parameters.image_size, self.parameters.resize)
 
     @property
     def pixel_rule(self) -> PixelRule:
@@ -352,10 +356,12 @@ class InReaCh:
             workspace.remove()
         return self._taken(result)
 
-    def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> Self:
-        """Fits network inputs again, which need neither resizing nor cropping."""
+    def _refit(
+        self, names: list[str], load: Callable[[int], UInt8Array], sizes: IndexArray, progress: Progress | None
+    ) -> Self:
+        """Fits network inputs again, which need neither resizing nor cropping; ``sizes``: of the original images."""
         context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
-        return self._fit_images(context, ImageSource(names, load))
+        return self._fit_images(context, ImageSource(names, load, sizes))
 
     def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
         """The estimator's settings with the ``arguments`` of a call, which override ``geometry``."""
@@ -449,7 +455,7 @@ class InReaCh:
             inputs, names = read_added(context, current.as_result(), source)
             with closing(inputs):
                 check_unchanged(self.nominal_.patches)
-                return self._refit(names, inputs.__getitem__, progress)
+                return self._refit(names, inputs.__getitem__, inputs.sizes, progress)
 
     def partial_fit_descriptors(self, x: Any, *, progress: Progress | None = None) -> Self:
         """Adds images, given as descriptors, to a model of `fit_descriptors`; otherwise as `partial_fit`.
@@ -514,7 +520,7 @@ class InReaCh:
                 check_unchanged(growth.inputs)
                 return image
 
-            return self._refit(names, pixels, progress)
+            return self._refit(names, pixels, sizes_of(current.as_result())[left], progress)
         described = [current.references[i] if current.references else None for i in left.tolist()]
 
         def rows_of(image: int) -> FloatArray | None:
@@ -730,11 +736,8 @@ class InReaCh:
     def training_map(self, number: int, image: UInt8Array) -> FloatArray:
         """The anomaly map of a training image against the nominal patches of the *other* images.
 
-        `predict` would find each nominal patch of the image in the model itself, at distance 0.
-
         Args:
-            number: the training image, counted from 0 as in ``image_names_``.
-            image: uint8 (H, W, 3), as it was read.
+            number, image: as for `training_prediction`.
 
         Returns:
             float32 (H, W) in the image's own frame; NaN where the crop left the image uninspected.
@@ -742,14 +745,30 @@ class InReaCh:
         Raises:
             NotFittedError, BackboneMismatchError.
         """
+        found = self.training_prediction(number, image)
+        return self.map_to_original(found.anomaly_map, found.original_size)
+
+    def training_prediction(self, number: int, image: UInt8Array) -> Prediction:
+        """The prediction of a training image against the nominal patches of the *other* images.
+
+        `predict` would find each nominal patch of the image in the model itself, at distance 0.
+
+        Args:
+            number: the training image, counted from 0 as in ``image_names_``.
+            image: uint8 (H, W, 3), as it was read.
+
+        Raises:
+            NotFittedError, BackboneMismatchError.
+        """
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
-        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
+        one = NetworkInput(
+            self.image_names_[number], rotate(self.geometry.apply(image), degrees), degrees, image.shape[:2]
+        )
+        (rows,) = predictor.describe(one.pixels[None], "float32")
         number = int(self.originals_[number])
         scorer = scorer_without(predictor.scorer, self.nominal_, number, rows, self.parameters)
-        values, _ = scorer.patch_scores(rows, leave_out=number)
-        smoothed = predictor.map(values)
-        return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
+        return predictor.scored(one, *scorer.patch_scores(rows, leave_out=number), self.threshold_)
 
     def prepare(self) -> Self:
         """Loads the network, runs it once and prepares the search, as the first `predict` would; returns self.
@@ -805,11 +824,12 @@ class InReaCh:
                 patches = state.grid[0] * state.grid[1]
                 positions = position_channels(state.grid, p.position_weight) if state.positions else None
                 channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
+                scorer = Scorer(nominal.bank, channels, p.score, p.distance, kernels.backend_of(p))
                 self._predictor = (
                     made_of,
                     Predictor(
                         nominal=nominal,
-                        scorer=Scorer(nominal.bank, channels, p.score, p.distance, kernels.backend_of(p)),
+                        scorer=scorer,
                         describer=self._describer,
                         precision=self._precision,
                         geometry=self.geometry,
@@ -818,6 +838,16 @@ class InReaCh:
                         space=DescriptorSpace(state.projection, positions),
                         parameters=p,
                         other_runtime=self._other_runtime,
+                        evidence=TrainingEvidence(
+                            nominal=nominal,
+                            scorer=scorer,
+                            grid=state.grid,
+                            geometry=self.geometry,
+                            names=state.image_names,
+                            angles=self.rotations_,
+                            thumbnails=state.thumbnails,
+                            scores=state.threshold_scores,
+                        ),
                     ),
                 )
             predictor = self._predictor[1]
@@ -827,13 +857,15 @@ class InReaCh:
 
     # -------------------------------------------------------------------------------------------- saving, loading
 
-    def save(self, path: str | os.PathLike[str], *, final: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str], *, final: bool = False, thumbnails: bool | None = None) -> None:
         """Writes the fitted model to one file (format: `storage.model_file`); the same fit gives the same bytes.
 
         Args:
             path: of the file.
             final: leave out what only `partial_fit` and `forget` need. A model saved without it contains the *training
                 images* as the network sees them: save models for others with ``final=True``.
+            thumbnails: whether to write the small pictures of the training images, if the model has them; None: unless
+                it is ``final``. Explanations of a model without them name the images.
 
         Raises:
             NotFittedError. SaveError: full disk, no permission; an older file of that name remains unchanged.
@@ -841,7 +873,7 @@ class InReaCh:
         state = self._fitted()
         if self.nominal_ is not state.nominal:
             state = replace(state, nominal=self.nominal_, growth=None)
-        content, arrays = state.to_parts(final=final)
+        content, arrays = state.to_parts(final=final, thumbnails=not final if thumbnails is None else thumbnails)
         meta = {
             "kind": "InReaCh",
             "parameters": self.parameters.to_saved(),

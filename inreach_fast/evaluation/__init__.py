@@ -8,6 +8,8 @@ scikit-image or torch.
 from __future__ import annotations
 
 from .ablation import ABLATION_ROWS, depth_list, run_ablation, run_depth_sweep
+from .audit_figures import AuditFigures, audit_figures
+from .details import Case, ClassDetails, KindFigures
 from .feature_cache import FeatureCache
 from .metrics import aupro, auroc, average_precision, best_f1, nominal_precision_recall
 from .mvtec import Dataset, Sample, TrainingSet, list_classes, make_training_set, read_dataset
@@ -18,13 +20,18 @@ from .synthetic import TextureSet, make_texture_set
 
 __all__ = [
     "ABLATION_ROWS",
+    "AuditFigures",
+    "Case",
+    "ClassDetails",
     "ClassResult",
     "Dataset",
     "FeatureCache",
     "Figures",
+    "KindFigures",
     "Sample",
     "TextureSet",
     "TrainingSet",
+    "audit_figures",
     "aupro",
     "auroc",
     "average_precision",

@@ -53,6 +53,14 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(roc_auc_score(*_checked(labels, scores)))
 
 
+def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[DoubleArray, DoubleArray]:
+    """The curve under which `auroc` is the area: false-positive rates, ascending from 0, and true-positive rates."""
+    from sklearn.metrics import roc_curve as curve_of
+
+    fpr, tpr, _ = curve_of(*_checked(labels, scores))
+    return np.asarray(fpr, np.float64), np.asarray(tpr, np.float64)
+
+
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision: precision summed over the steps of recall, no interpolation; see `auroc`."""
     from sklearn.metrics import average_precision_score
@@ -90,6 +98,14 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
     """
     if not 0.0 < limit <= 1.0:
         raise ParameterError(f"limit: must be above 0 and at most 1, got {limit!r}")
+    return _area_up_to(*pro_curve(masks, maps), limit) / limit
+
+
+def pro_curve(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array) -> tuple[DoubleArray, DoubleArray]:
+    """The curve under which `aupro` is the area: false-positive rates, ascending from 0, and per-region overlaps.
+
+    Arguments and errors as for `aupro`.
+    """
     if len(masks) != len(maps):
         raise MixedSizesError(f"masks and maps: {len(masks)} masks for {len(maps)} maps; give one mask for each map")
     scores: list[FloatArray] = []
@@ -119,8 +135,7 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
     lift = 1.0 / (n_regions * np.maximum(sizes, 1).astype(np.float64))
     lift[0] = 0.0
     pro = np.cumsum(lift[region])[last_of_tie]
-    fpr, pro = np.concatenate(([0.0], fpr)), np.concatenate(([0.0], pro))
-    return _area_up_to(fpr, pro, limit) / limit
+    return np.concatenate(([0.0], fpr)), np.concatenate(([0.0], pro))
 
 
 def nominal_precision_recall(

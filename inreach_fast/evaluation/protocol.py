@@ -21,12 +21,15 @@ from PIL import Image
 from ..array_types import BoolArray, FloatArray, IndexArray
 from ..errors import DataError, ImageError
 from ..estimator import InReaCh
-from ..images.alignment import rotate_mask
+from ..images.alignment import rotate, rotate_mask
 from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
+from ..images.reading import read_image
 from ..method.scoring import anomaly_map
 from ..progress import Progress, no_progress
 from . import metrics
+from .audit_figures import AuditFigures, audit_figures
+from .details import ClassDetails, class_details
 from .feature_cache import CachedDescriber, FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask, with_masks_read
 from .supplement import PROPOSED, expected_figures
@@ -54,6 +57,7 @@ class ClassResult:
     Attributes:
         with_overlap, without_overlap: figures over all test images, and over those that were not trained on.
         overlap: names of the test images that were trained on.
+        audit: how well the defective training images are found, where there are any, and their share estimated.
         nominal: precision and recall of the extracted nominal patches, and the counts behind them.
         counts: training and test images, corruptions, defective ones, nominal patches.
         seconds: fit, predict, metrics and total, wall clock; a feature cache shortens the first two.
@@ -62,6 +66,7 @@ class ClassResult:
             (``image_auroc``, ``pixel_auroc``, ``transpose_score``).
         label: name of the run in a table (an ablation row, a depth); empty for a plain run.
         skipped: names of the training and test images that were left out because they, or their masks, cannot be read.
+        details: curves and cases, if they were asked for; `as_dict` has the figures of each kind of defect of them.
         remarks: why figures are None, and what was left out, in sentences.
     """
 
@@ -84,11 +89,15 @@ class ClassResult:
     expected: dict[str, float | None] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    audit: AuditFigures = field(default_factory=AuditFigures)
+    details: ClassDetails | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON types."""
         lists = {name: list(getattr(self, name)) for name in ("overlap", "skipped", "remarks")}
-        return asdict(self) | {"nominal": self.nominal._asdict(), **lists}
+        plain = asdict(replace(self, details=None)) | {"nominal": self.nominal._asdict(), **lists}
+        del plain["details"]
+        return plain if self.details is None else plain | {"kinds": [asdict(kind) for kind in self.details.kinds]}
 
 
 def evaluate_class(
@@ -106,6 +115,7 @@ def evaluate_class(
     progress: Progress | None = None,
     label: str = "",
     table2_column: str | None = PROPOSED,
+    details: bool = False,
 ) -> ClassResult:
     """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
@@ -118,6 +128,7 @@ def evaluate_class(
         cache: a folder or `FeatureCache` for descriptors, shared by any number of runs.
         progress: called as progress(stage, done, total).
         label: see `ClassResult`.
+        details: also return curves and cases, for a report; some more seconds, and all training images are scored.
         table2_column: the column of the supplement's Table 2 with which the pixel AUROC is compared.
 
     Raises:
@@ -130,8 +141,9 @@ def evaluate_class(
     chosen = dict(parameters or {})
     if backbone is not None:
         chosen["backbone"] = backbone
-    # No figure depends on the threshold; scoring 64 training images for it would cost as much as a test set.
-    chosen.setdefault("threshold_images", 2)
+    # Scoring training images costs as much as a test set. Where none is defective, no figure depends on it.
+    scored = details or any(sample.defective for sample in training.samples)
+    chosen.setdefault("threshold_images", 1_000_000 if scored else 2)
     model = InReaCh(preset=preset, **chosen)
     if cache is not None:
         cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
@@ -146,7 +158,10 @@ def evaluate_class(
     fitted = set(model.image_names_)
     remarks += [f"{sample.path}: cannot be read" for sample, _ in pairs if str(sample.path) not in fitted]
     pairs = [(sample, added) for sample, added in pairs if str(sample.path) in fitted]
+    defective = np.array([sample.defective for sample, _ in pairs])
+    audit = audit_figures(defective, model.training_scores(progress=progress)) if scored else AuditFigures()
     times.append(time.perf_counter())
+    model.prepare()
     nominal = _nominal_figures(model, [sample for sample, _ in pairs])
     predicted = _predict(model, [sample for sample in test if sample is not None], skip_bad, progress or no_progress)
     tested, scores, maps, masks = predicted.samples, predicted.scores, predicted.maps, predicted.masks
@@ -170,6 +185,18 @@ def evaluate_class(
     if trained_on.any():
         remarks += _why_undefined(
             "without the images trained on", labels[~trained_on], list(compress(masks, ~trained_on))
+        )
+    found = None
+    if details:
+        found = class_details(
+            tested,
+            scores,
+            maps,
+            masks,
+            threshold=float(model.threshold_),
+            seconds=predicted.seconds,
+            image_of=lambda i: rotate(model.geometry.apply(read_image(tested[i].path, rule)), predicted.degrees[i]),
+            figures=lambda keep: figures(labels, scores, masks, maps, keep=keep),
         )
     times.append(time.perf_counter())
     seconds = dict(zip(("fit", "predict", "metrics"), np.diff(times).tolist(), strict=True))
@@ -202,6 +229,8 @@ def evaluate_class(
         expected=expected_figures(dataset.class_name, corrupt, table2_column),
         skipped=tuple(sorted(skipped)),
         remarks=tuple(remarks),
+        audit=audit,
+        details=found,
     )
 
 
@@ -307,7 +336,8 @@ def _extracted(model: InReaCh) -> tuple[IndexArray, IndexArray]:
 class _Predicted:
     """Test images that could be read: score (n,), map and mask of each, at the network's input, rotated if it is.
 
-    A mask is None if the image is defective and has none. ``skipped``: why others are left out.
+    A mask is None if the image is defective and has none. ``skipped``: why others are left out. ``degrees`` and
+    ``seconds``: of each image's rotation and prediction.
     """
 
     samples: list[Sample]
@@ -315,13 +345,16 @@ class _Predicted:
     maps: list[FloatArray]
     masks: list[BoolArray | None]
     skipped: list[str]
+    degrees: list[int]
+    seconds: list[float]
 
 
 def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress: Progress) -> _Predicted:
-    found = _Predicted([], np.empty(0, np.float32), [], [], [])
+    found = _Predicted([], np.empty(0, np.float32), [], [], [], [], [])
     scores: list[float] = []
     for place, sample in enumerate(samples):
         progress("evaluate", place, len(samples))
+        begun = time.perf_counter()
         try:
             prediction = model.predict(sample.path)
         except ImageError as error:
@@ -329,7 +362,9 @@ def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress
                 raise
             found.skipped.append(str(error))
             continue
+        found.seconds.append(time.perf_counter() - begun)
         degrees = int(prediction.rotation)
+        found.degrees.append(degrees)
         values = prediction.anomaly_map
         if degrees:
             # The prediction's map was rotated back, so its corners have no values: use the one before.

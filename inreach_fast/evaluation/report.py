@@ -41,6 +41,9 @@ _COLUMNS = (
     _Column("Pixel F1", "with_overlap_pixel_best_f1"),
     _Column("Nominal precision", "nominal_precision", digits=4, in_summary=True),
     _Column("Nominal recall", "nominal_recall", in_summary=True),
+    _Column("Audit AUROC", "audit_auroc", in_summary=True),
+    _Column("Audit precision", "audit_precision", in_summary=True),
+    _Column("Share error", "audit_error", in_summary=True),
     _Column("Transpose", "transpose_score", digits=0),
     _Column("(suppl.)", "expected_transpose_score", digits=0),
     _Column("Seconds", "seconds_total", digits=1),
@@ -161,8 +164,8 @@ def _spread(values: Sequence[Any], column: _Column) -> str:
 def _flat(result: ClassResult) -> dict[str, Any]:
     """Scalars under flat names (``with_overlap_pro``); parameters, fit report and overlap are in JSON files only."""
     nested = result.as_dict()
-    for name in ("parameters", "fit_report", "overlap", "skipped", "remarks"):
-        del nested[name]
+    for name in ("parameters", "fit_report", "overlap", "skipped", "remarks", "kinds"):
+        nested.pop(name, None)
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         flat.update({f"{name}_{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value})

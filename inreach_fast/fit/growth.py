@@ -123,9 +123,18 @@ def _stored(context: FitContext, current: FitResult, numbers: Sequence[int], mor
     kept = current.growth.inputs
     assert kept is not None
     inputs = InputStore(context.workspace, context.parameters.image_size, len(numbers) + more)
+    sizes = sizes_of(current)
     for number in numbers:
-        inputs.append(np.array(kept[number]))
+        height, width = sizes[number].tolist()
+        inputs.append(np.array(kept[number]), (height, width))
     return inputs
+
+
+def sizes_of(current: FitResult) -> IndexArray:
+    """(height, width) of each image as it was given, int64 (N, 2); 0 where that is not known."""
+    if current.thumbnails is None:
+        return np.zeros((len(current.image_names), 2), np.int64)
+    return current.thumbnails.sizes
 
 
 def _training_set(
@@ -157,6 +166,7 @@ def _training_set(
         positions=positions,
         alignment=alignment,
         inputs=inputs,
+        sizes=inputs.sizes,
     ).finished()
 
 

@@ -109,6 +109,7 @@ def build_model(
         projection=training.projection,
         threshold_scores=scores[order],
         threshold_images=first[sampled][order],
+        thumbnails=training.thumbnails(p),
         report=report,
         growth=growth,
     )

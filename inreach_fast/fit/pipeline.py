@@ -7,7 +7,7 @@ by. Of each image the patches that joined a channel are kept; the rest is droppe
 that the threshold is chosen from). With association="all" there are no seed images and every patch is kept; the images
 that are described first are those from which the projection is found. Network inputs, members and that rest are in
 memory within the shares of `Budget` and in files beyond. What grows with the number of images in any case is a member's
-numbers (`limits.NUMBERS_OF_MEMBER`) and a few hundred bytes an image.
+numbers (`limits.NUMBERS_OF_MEMBER`), a few hundred bytes an image, and its thumbnail of 2 to 4 KB.
 """
 
 from __future__ import annotations
@@ -64,7 +64,13 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
         placed = PlacedInputs(inputs, arrangement)
         alignment, positions = decide_positions(placed, p, context.progress, reference=reference)
     training = FitData(
-        names=names, digests=digests, arrangement=arrangement, positions=positions, alignment=alignment, inputs=inputs
+        names=names,
+        digests=digests,
+        arrangement=arrangement,
+        positions=positions,
+        alignment=alignment,
+        inputs=inputs,
+        sizes=inputs.sizes,
     )
     with report.stage("describe"):
         described = choice.described

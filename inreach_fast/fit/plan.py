@@ -21,6 +21,7 @@ from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError, NoChannelsError
 from ..executors import LocalExecutor, ProcessExecutor, RayExecutor
 from ..images.alignment import rotate
+from ..images.preprocess import Geometry
 from ..images.source import ImageSource
 from ..kernels import Bank, backend_of, nearest
 from ..kernels.registry import cpu_backend
@@ -32,6 +33,7 @@ from ..method.projection import SAMPLE_IMAGES, Projection
 from ..parameters import Parameters
 from ..progress import no_progress
 from ..storage.partition import BLOCK_BYTES
+from ..storage.thumbnails import thumbnail
 from ..storage.workspace import Budget
 from .context import FitContext
 from .limits import NUMBERS_OF_MEMBER, check_enough, check_limit, check_limit_for_images
@@ -45,6 +47,7 @@ _OF_PROJECTION: Final = 3
 # it was seen, its channel), of an image (digest, count, name), and of all else in the header.
 _MEMBER_IDS, _NOMINAL_IDS, _IMAGE_IDS, _HEADER = 13, 32, 100, 8192
 _SPOOL_IDS: Final = 16
+_SIZE_BYTES: Final = 16  # of an image's height and width
 # In memory: of a member, while images are associated.
 _NUMBERS_AT_FIRST: Final = 12
 
@@ -326,9 +329,11 @@ def _plan(
     moved = index + (0 if growing else _SPOOL_IDS * members) if on_disk else 0
     ids = 0 if growing else _SPOOL_IDS * members
     final = nominal_rows + _NOMINAL_IDS * nominal + index + _IMAGE_IDS * images + _HEADER
+    final += _SIZE_BYTES * images if p.thumbnails else 0
+    thumbnails = round(measured.thumbnail * images) if p.thumbnails else 0
     disk = {
         "spool": files + rest_rows + ids + moved + (inputs if inputs > budget.inputs else 0),
-        "model": final + rows - nominal_rows + _MEMBER_IDS * members + inputs,
+        "model": final + rows - nominal_rows + _MEMBER_IDS * members + inputs + thumbnails,
         "final_model": final,
     }
     # A fit's model takes the nominal rows over; its spool no longer holds the block that is moved.
@@ -407,8 +412,13 @@ class _Measurement:
             self.sizes.append((int(image.shape[0]), int(image.shape[1])))
             inputs.append(context.geometry.apply(image))
         read = time.perf_counter()
-        alignment, positions = decide_positions(inputs, context.parameters, no_progress)
-        self.reading, self.aligning = (part / len(numbers) for part in (read - begin, time.perf_counter() - read))
+        p = context.parameters
+        geometry = Geometry.of(p.image_size, p.resize)
+        files = [len(thumbnail(image, geometry, size)) for image, size in zip(inputs, self.sizes, strict=True)]
+        self.thumbnail = float(np.mean(files)) + 8  # and where it ends
+        thumbed = time.perf_counter()
+        alignment, positions = decide_positions(inputs, p, no_progress)
+        self.reading, self.aligning = (part / len(numbers) for part in (read - begin, time.perf_counter() - thumbed))
         if fitted is not None:
             alignment, positions = fitted.alignment or alignment, fitted.positions
             inputs = [alignment.apply(pixels)[0] if alignment.kept else pixels for pixels in inputs]

@@ -10,6 +10,7 @@ import numpy as np
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.alignment import Alignment, align_images, rotate
+from ..images.preprocess import Geometry
 from ..images.source import ImageSource
 from ..method.arrangement import Arrangement
 from ..method.descriptors import DescriptorSpace, position_channels
@@ -18,6 +19,7 @@ from ..method.projection import Projection
 from ..parameters import Parameters
 from ..progress import Progress
 from ..storage.inputs import InputStore
+from ..storage.thumbnails import Thumbnails
 from .context import FitContext
 
 
@@ -32,6 +34,7 @@ class FitData:
         alignment: what the position test and the rotation search found; None for descriptors.
         projection: to principal components, once it is known.
         inputs: the network inputs by number of the image, not rotated; None for descriptors.
+        sizes: int64 (N, 2), (height, width) of each image as it was given; None for descriptors.
         kept_images, kept_rest: see `GrowthState`; empty for images.
     """
 
@@ -41,6 +44,7 @@ class FitData:
     positions: bool = False
     alignment: Alignment | None = None
     inputs: InputStore | UInt8Array | None = None
+    sizes: IndexArray | None = None
     projection: Projection | None = None
     kept_images: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
     kept_rest: FloatArray | None = None
@@ -78,6 +82,12 @@ class FitData:
         """The same with its inputs in one array: the store is no longer used."""
         return replace(self, inputs=self.inputs.finish()) if isinstance(self.inputs, InputStore) else self
 
+    def thumbnails(self, p: Parameters) -> Thumbnails | None:
+        """Small pictures of the images, where the parameters ask for them; call `finished` before."""
+        if not p.thumbnails or self.sizes is None or not isinstance(self.inputs, np.ndarray):
+            return None
+        return Thumbnails.of_inputs(self.inputs, self.sizes, Geometry.of(p.image_size, p.resize))
+
 
 @dataclass(frozen=True, eq=False)
 class PlacedInputs(Collection[UInt8Array]):
@@ -113,13 +123,15 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
     with context.report.stage("read"):
         for i in range(len(source)):
             try:
-                image = context.geometry.apply(source.load(i))
+                loaded = source.load(i)
+                image = context.geometry.apply(loaded)
             except ImageError:
                 if not context.skip_bad:
                     raise
                 skipped.append(source.names[i])
             else:
-                inputs.append(image)
+                height, width = loaded.shape[:2] if source.sizes is None else source.sizes[i].tolist()
+                inputs.append(image, (height, width))
                 used.append(i)
             context.progress("read", i + 1, len(source))
     return used, skipped

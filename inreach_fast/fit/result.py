@@ -9,6 +9,7 @@ from ..images.alignment import Alignment
 from ..method.arrangement import Arrangement
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
+from ..storage.thumbnails import Thumbnails
 from .growth_state import GrowthState
 from .report import FitReport
 
@@ -21,6 +22,7 @@ class FitResult:
         arrangement: the places of the images, by which `growth` numbers them; everything else has their numbers.
         alignment: what the position test and the rotation search found; None for descriptors.
         projection: of descriptors to principal components, or None.
+        thumbnails: small pictures of the images, and their sizes; None for descriptors, or with ``thumbnails=False``.
         growth: what adding and removing images needs.
     """
 
@@ -35,4 +37,5 @@ class FitResult:
     threshold_scores: FloatArray
     threshold_images: IndexArray
     report: FitReport
+    thumbnails: Thumbnails | None
     growth: GrowthState

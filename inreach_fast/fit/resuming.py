@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     "backend",
     "backbone_runtime",  # what it stands for is on record
     "max_pixels",
+    "thumbnails",
     *FILTER_PARAMETERS,
     "score",
     "distance",

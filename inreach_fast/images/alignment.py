@@ -231,6 +231,23 @@ def rotate_map_back(values: npt.NDArray[np.floating], degrees: int) -> FloatArra
     return out
 
 
+def rotate_box_back(
+    box: tuple[float, float, float, float], size: tuple[int, int], degrees: int
+) -> tuple[float, float, float, float]:
+    """The box, within an image of (h, w) pixels, around what a box of ``rotate(image, degrees)`` shows of it.
+
+    Boxes are (top, left, bottom, right) of the edges of pixels.
+    """
+    if degrees % 360 == 0:
+        return box
+    height, width = size
+    top, left, bottom, right = box
+    y = np.array([top, top, bottom, bottom]) - height / 2
+    x, y = _rotated(np.array([left, right, left, right]) - width / 2, y, degrees)
+    rows, columns = np.clip(y + height / 2, 0, height), np.clip(x + width / 2, 0, width)
+    return float(rows.min()), float(columns.min()), float(rows.max()), float(columns.max())
+
+
 # --- the decision ------------------------------------------------------------------------------------------
 
 

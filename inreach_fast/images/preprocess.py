@@ -25,6 +25,11 @@ class Geometry:
     resize: Size | None = (224, 224)  # of the resized image, whatever its aspect ratio
     crop: Size | None = None  # of the centre that is kept
 
+    @classmethod
+    def of(cls, image_size: Size, resize: Size | None) -> Geometry:
+        """The geometry of the parameters ``image_size`` and ``resize``."""
+        return cls(image_size, None) if resize is None else cls(resize, image_size)
+
     def apply(self, image: UInt8Array) -> UInt8Array:
         """Bring an image, uint8 (H, W, 3), to the network's input size, uint8 (h, w, 3), C-contiguous.
 
@@ -61,6 +66,27 @@ class Geometry:
         out[~rows_in] = np.nan
         out[:, ~cols_in] = np.nan
         return out
+
+    def inspected_size(self, original_size: Size) -> tuple[float, float]:
+        """(height, width), in pixels of an original image, of the part of it that the network sees."""
+        height, width = original_size
+        if self.crop is None:
+            return float(height), float(width)
+        frame = self.resize or original_size
+        return self.crop[0] * height / frame[0], self.crop[1] * width / frame[1]
+
+    def box_to_original(
+        self, box: tuple[float, float, float, float], original_size: Size
+    ) -> tuple[float, float, float, float]:
+        """Brings a box of the network's input into the frame of the original image of (H, W) pixels.
+
+        A box is (top, left, bottom, right) of the edges of pixels: one pixel in the corner is (0, 0, 1, 1).
+        """
+        height, width = original_size
+        frame = self.resize or original_size
+        top, left = self._crop_corner(frame) if self.crop else (0, 0)
+        down, across = height / frame[0], width / frame[1]
+        return (box[0] + top) * down, (box[1] + left) * across, (box[2] + top) * down, (box[3] + left) * across
 
     def _crop_corner(self, size: tuple[int, ...]) -> Size:
         assert self.crop is not None

@@ -27,10 +27,12 @@ class ImageSource:
     Attributes:
         names: of each image: a path (in a folder: relative to it) or "images[3]".
         load: returns image ``i``, uint8 (H, W, 3) RGB. Raises ImageError, with its name, if it cannot be loaded.
+        sizes: int64 (N, 2), (height, width) of the images that those of ``load`` were made of; None: of themselves.
     """
 
     names: list[str]
     load: Callable[[int], UInt8Array]
+    sizes: IndexArray | None = None
 
     def __len__(self) -> int:
         return len(self.names)

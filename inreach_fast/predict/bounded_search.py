@@ -96,7 +96,7 @@ class BoundedScores:
     score_lower: float
     score_upper: float
     complete: bool  # every patch was searched: upper, nearest and map are those of plain `predict`, to the bit
-    counts: SearchCounts
+    counts: SearchCounts | None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
-from ..errors import NonFiniteError
+from ..errors import ExplanationError, NonFiniteError, ParameterError
 from ..images.alignment import Alignment, rotate_map_back
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
@@ -22,8 +22,9 @@ from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer, anomaly_map, image_score
-from ..parameters import Parameters
+from ..parameters import Parameters, real_number
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
+from .explanation import Explainer, Explanation, TrainingEvidence
 from .stream import in_stream
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Prediction:
     patch_scores_lower: Any = None
     counts: Any = None
     runtime: str | None = None
+    _explainer: Explainer | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
@@ -79,6 +81,10 @@ class Prediction:
         for name, value in {**defaults, "patch_scores_lower": self.patch_scores}.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # a frozen dataclass sets its own fields so
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle holds the prediction and not its model.
+        return {**self.__dict__, "_explainer": None}
 
     @property
     def is_batch(self) -> bool:
@@ -94,17 +100,50 @@ class Prediction:
             raise IndexError("the prediction of a single image cannot be indexed; only a batch's can")
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of a batch of {len(self)}")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        rotation, runtime = float(np.asarray(values.pop("rotation"))[i]), values.pop("runtime")
-        one = {name: None if value is None else value[i] for name, value in values.items()}
+        values = {name: getattr(self, name) for name in _VALUES}
+        one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
         scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
-        return Prediction(**{**one, **scalars}, rotation=rotation, runtime=runtime)
+        whole = {"rotation": float(np.asarray(self.rotation)[i]), "runtime": self.runtime, "_explainer": self._explainer}
+        return Prediction(**{**one, **scalars, **whole})
+
+    def explain(self, most: int = 5, *, threshold: float | None = None) -> Explanation:
+        """Why the image was scored as it was: its worst regions, and the training images that are nearest to them.
+
+        The model is kept in memory as long as its predictions; a pickled prediction does without it.
+
+        Args:
+            most: number of regions, at least 1.
+            threshold: of the regions and the verdict, instead of the one that the image was predicted with.
+
+        Returns:
+            `Explanation`; its boxes are in pixels of the original image.
+
+        Raises:
+            ParameterError: a batch, whose images are explained one by one; or ``most``. ExplanationError: the
+            prediction was pickled or copied. ModelCorruptError, ModelChangedError: the model's file.
+        """
+        if self.is_batch:
+            raise ParameterError(
+                "explain: this is the prediction of a batch; explain one image of it, as in prediction[0].explain()"
+            )
+        if self._explainer is None:
+            raise ExplanationError(
+                "explain: the prediction no longer has its model (it was pickled, or made by hand); predict again"
+            )
+        names = ("score", "complete", "anomaly_map", "patch_scores", "nearest", "rotation", "original_size")
+        limit = self._explainer.threshold if threshold is None else real_number("threshold", threshold, zero=True)
+        explainer = replace(self._explainer, threshold=limit)
+        return explainer.explain(**{name: getattr(self, name) for name in names}, most=most)
+
+
+# What each image of a batch has its own of.
+_VALUES = tuple(f.name for f in fields(Prediction) if f.name not in ("runtime", "_explainer"))
 
 
 def stacked(done: list[Prediction]) -> Prediction:
     """Predictions of single images, at least one, as those of a batch; `Prediction.__getitem__` is the inverse."""
     values: dict[str, Any] = {"runtime": done[0].runtime}
-    for name in (f.name for f in fields(Prediction) if f.name not in values):
+    for name in _VALUES:
         parts = [getattr(one, name) for one in done]
         if name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
@@ -112,7 +151,7 @@ def stacked(done: list[Prediction]) -> Prediction:
             values[name] = np.stack(parts)
             if values[name].dtype == np.float64 and name != "rotation":
                 values[name] = values[name].astype(np.float32)
-    return Prediction(**values)
+    return Prediction(**values, _explainer=done[0]._explainer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +177,7 @@ class Predictor:
     grid: tuple[int, int]  # (h, w) patches of an image
     space: DescriptorSpace
     parameters: Parameters
+    evidence: TrainingEvidence
     other_runtime: str | None = None  # of the network, if it is not the fit's
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
@@ -240,6 +280,13 @@ class Predictor:
             found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
         return self._prediction(found, threshold, one)
 
+    def scored(self, one: NetworkInput, values: FloatArray, nearest: IndexArray, threshold: float) -> Prediction:
+        """The prediction for an image whose patches have these scores and nearest nominal patches, (P,) each."""
+        smoothed = self.map(values)
+        score = image_score(smoothed)
+        found = BoundedScores(values, values, nearest, smoothed, score, score, True, None)
+        return self._prediction(found, threshold, one)
+
     def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
         values, score = found.patch_scores, found.score
         scores = BoundedScores(values, values, found.nearest, found.anomaly_map, score, score, True, found.counts)
@@ -263,6 +310,7 @@ class Predictor:
             patch_scores_lower=found.lower.reshape(self.grid),
             counts=found.counts,
             runtime=None if one is None else self.other_runtime,
+            _explainer=Explainer(self.evidence, threshold),
         )
 
 

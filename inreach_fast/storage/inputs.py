@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from ..array_types import FloatArray, UInt8Array
+from ..array_types import FloatArray, IndexArray, UInt8Array
 from .files import byte_view
 from .row_log import RowLog
 from .workspace import Workspace
@@ -25,13 +25,15 @@ class InputStore:
         memory = workspace.budget.inputs
         self._log = RowLog(workspace, "inputs", (*size, 3), dtype=np.uint8, most_rows=most, memory=memory)
         self._digests: list[bytes] = []
+        self._sizes: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._digests)
 
-    def append(self, image: UInt8Array) -> None:
-        """Adds the next image, (H, W, 3); SpoolWriteError if the file cannot be written."""
+    def append(self, image: UInt8Array, size: tuple[int, int]) -> None:
+        """Adds the next image, (H, W, 3), made of one of ``size``; SpoolWriteError if the file cannot be written."""
         self._log.append(image[None])
+        self._sizes.append(size)
         self._digests.append(array_digest(image))
 
     def __getitem__(self, number: int) -> UInt8Array:
@@ -51,6 +53,11 @@ class InputStore:
     def images(self) -> Collection[UInt8Array]:
         """The images to be gone over in their order: the array that holds them, or this store."""
         return self if self._log.array is None else self._log.array
+
+    @property
+    def sizes(self) -> IndexArray:
+        """(height, width) of the images that these were made of, int64 (N, 2); 0 where that is not known."""
+        return np.array(self._sizes, dtype=np.int64).reshape(-1, 2)
 
     @property
     def digests(self) -> UInt8Array:

@@ -9,16 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from cli_cases import FAST, Run, picture, save
+from cli_cases import DEFAULT, FAST, Run
 from PIL import Image
 
 from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
 from inreach_fast.estimator import InReaCh
-
-DEFAULT = (*FAST, "--preset", "default", "--pca-dim", "8")
 
 
 def test_audit_ranks_the_defect_first(run: Run, training: Path, tmp_path: Path) -> None:
@@ -96,21 +93,6 @@ def test_audit_refuses_an_order_that_means_nothing(run: Run, training: Path, tmp
     assert "--preset channels" in result.error
     assert not (tmp_path / "m").exists()
     assert run("audit", training, *FAST, "--association", "all", "--sort", "rejected").code == exit_codes.USAGE
-
-
-@pytest.fixture
-def labelled(tmp_path: Path) -> Path:
-    """One class "part" in MVTec's layout."""
-    base = tmp_path / "data" / "part"
-    for number in range(5):
-        save(base / "train" / "good" / f"{number:03}.png", picture(number))
-    for number in range(2):
-        save(base / "test" / "good" / f"{number:03}.png", picture(10 + number))
-        save(base / "test" / "block" / f"{number:03}.png", picture(20 + number, defect=True))
-        mask = np.zeros((48, 48), dtype=np.uint8)
-        mask[16:24, 16:24] = 255
-        save(base / "ground_truth" / "block" / f"{number:03}_mask.png", mask)
-    return tmp_path / "data"
 
 
 def test_evaluate(run: Run, labelled: Path, tmp_path: Path) -> None:

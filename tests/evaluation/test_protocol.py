@@ -401,3 +401,56 @@ def test_a_copy_in_the_training_images_has_its_originals_patches(tmp_path, backb
     assert twice.nominal.patches == 2 * once.nominal.patches
     assert (twice.nominal.precision, twice.nominal.recall) == (once.nominal.precision, once.nominal.recall)
     assert twice.with_overlap == once.with_overlap
+
+
+# ------------------------------------------------------------------------------------------ audit and details
+
+
+def test_the_audit_is_that_of_the_training_images_own_scores(root, backbone, result):
+    assert result.audit.share == 6 / 16
+    assert result.audit.auroc > 0.9
+    assert result.audit.precision >= 5 / 6
+    assert result.audit.error == pytest.approx(result.audit.estimate - 6 / 16)
+    flat = report._flat(result)
+    assert flat["audit_auroc"] == result.audit.auroc
+    assert "Audit AUROC" in report.format_table([result])
+    assert result.as_dict()["audit"]["precision"] == result.audit.precision
+    clean = evaluate_class(root, "bottle", parameters=SMALL, backbone=backbone)
+    assert clean.audit.auroc is None
+    assert clean.fit_report["threshold_images"] == 2
+    assert "Audit AUROC" not in report.format_table([clean])
+
+
+def test_details_are_those_of_the_figures(root, backbone, result):
+    got = evaluate_class(root, "bottle", corrupt=10, parameters=SMALL, backbone=backbone, details=True)
+    assert got.with_overlap == result.with_overlap
+    assert result.details is None
+    details = got.details
+    for curve, area in ((details.roc, got.with_overlap.image_auroc), (details.pro, None)):
+        x, y = curve
+        assert (np.diff(x) >= 0).all()
+        assert (np.diff(y) >= 0).all()
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, pytest.approx(1))
+        if area is not None:
+            assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(area)
+    kinds = {kind.kind: kind for kind in details.kinds}
+    assert sum(kind.images for kind in details.kinds) == got.counts["test"]
+    assert kinds["good"].image_auroc is None
+    defective = [kind for name, kind in kinds.items() if name != "good"]
+    assert all(0 <= kind.image_auroc <= 1 and 0 <= kind.pro <= 1 for kind in defective)
+    # An image is above the threshold as `predict` says.
+    assert 0 < sum(kind.found for kind in defective) <= sum(kind.images for kind in defective)
+    assert len(details.predict_seconds) == got.counts["test"]
+    missed, alarms = details.cases["missed most"], details.cases["nearest to a false alarm"]
+    assert len(missed) == len(alarms) == 3
+    assert [case.score for case in missed] == sorted(case.score for case in missed)
+    assert all(case.defective for case in missed)
+    assert not any(case.defective for case in alarms)
+    best = details.cases["clearest defects"][0]
+    assert best.score >= missed[-1].score
+    assert best.image.shape == (32, 32, 3)
+    assert best.anomaly_map.max() == pytest.approx(best.score)
+    assert best.mask.any()
+    assert [kind["kind"] for kind in got.as_dict()["kinds"]] == list(kinds)
+    json.dumps(got.as_dict())
+    assert "kinds" not in report._flat(got)

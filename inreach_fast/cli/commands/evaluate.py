@@ -13,6 +13,8 @@ from ...errors import ParameterError
 from .. import options
 from ..console import Console
 from ..outputs import require_folders, require_writable
+from ..pages.evaluation import evaluation_page
+from ..pages.html import write_page
 
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
 the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset."""
@@ -37,12 +39,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help="keep descriptors here between runs; large (default: not kept)")
     add("--csv", type=Path, metavar="FILE", help="write the figures as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write all results as JSON (default: not written)")
+    words = "write a page with curves, kinds of defects, best and worst cases and speed (default: not written)"
+    add("--report", type=Path, metavar="FILE.html", help=words)
     add("--markdown", action="store_true", help="print the table as Markdown")
     options.add_parameters(parser, preset="paper", leave_out=("depth",))
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    require_writable(args.csv, args.json_file)
+    require_writable(args.csv, args.json_file, args.report)
     require_folders(args.cache)
     results: list[evaluation.ClassResult] = []
 
@@ -52,6 +56,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
             evaluation.write_csv(results, args.csv)
         if args.json_file is not None:
             evaluation.write_json(results, args.json_file)
+        if args.report is not None:
+            write_page(args.report, evaluation_page(results, str(args.root)))
         words = [result.class_name, *([result.label] if result.label else []), f"{result.corrupt} corruptions"]
         if result.shuffle is not None:
             words.append(f"order {result.shuffle}")
@@ -75,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     elif depths is not None:
         evaluate = partial(evaluation.run_depth_sweep, depths=depths, on_result=keep)
     settings = {"preset": preset, "layout": args.layout, "cache": args.cache, "parameters": parameters}
-    settings |= {"progress": console.progress, "skip_bad": args.skip_bad}
+    settings |= {"progress": console.progress, "skip_bad": args.skip_bad, "details": args.report is not None}
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)

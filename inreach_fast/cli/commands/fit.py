@@ -23,7 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_folder(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="MODEL", help="model file to write")
-    add("--final", action="store_true", help="omit what only `add` and `forget` need, training images included")
+    words = "omit what only `add` and `forget` need, training images included, and the thumbnails unless --thumbnails"
+    add("--final", action="store_true", help=words)
     add("--spool", type=Path, metavar="DIR", help="folder for the state of an unfinished fit (default: MODEL.spool)")
     add("--resume", action="store_true", help="continue an unfinished fit from its spool")
     options.add_memory_limit(parser)
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         console.note(f"inreach: {spool}: no unfinished fit is here; starting a new one")
     try:
         model = fit_folder(args, console, spool=spool, resume=args.resume, keep_spool=True)
-        model.save(args.output, final=args.final)
+        model.save(args.output, final=args.final, thumbnails=getattr(args, "thumbnails", None))
     except (NoChannelsError, NonFiniteError):
         if (spool / "journal").exists():
             console.note(f"inreach: what was described is kept in {spool}; a fit of the same images uses it")
@@ -50,7 +51,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
         raise
     model.remove_spool()
     facts = fit_record(model) | {"growth_bytes": 0 if args.final else model.growth_bytes}
-    report_written(args.output, console, begin, facts, *_summary(model), *contents(model, args.final))
+    report_written(
+        args.output,
+        console,
+        begin,
+        facts,
+        *_summary(model),
+        *contents(model, args.final, getattr(args, "thumbnails", False)),
+    )
 
 
 def _summary(model: InReaCh) -> Iterator[str]:
@@ -86,10 +94,11 @@ def evidence_words(model: InReaCh) -> Iterator[str]:
         yield f"false alarms to be expected at the fit's threshold: {rate:.1%} of good images"
 
 
-def contents(model: InReaCh, final: bool) -> Iterator[str]:
-    """What is in the model file that only growing needs."""
+def contents(model: InReaCh, final: bool, thumbnails: bool = False) -> Iterator[str]:
+    """What is in the model file that only growing needs; ``thumbnails``: whether a final model has them."""
     if final:
-        yield "the file holds no training images; `add` and `forget` need a model saved without --final"
+        held = "only thumbnails of the training images" if thumbnails else "no training images"
+        yield f"the file holds {held}; `add` and `forget` need a model saved without --final"
     elif model.growth_bytes:
         size = model.growth_bytes / 1e6
         yield (

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     size, nominal, dimensions = args.model.stat().st_size, len(model.nominal_), int(model.nominal_.patches.shape[1])
     compression, parameters = model.nominal_.compression, model.parameters.as_dict()
     aligned = model.rotations_ is not None
+    pictures = model.thumbnails_ is not None and model.thumbnails_.jpeg is not None
     console.record(
         {
             "model": args.model,
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             "image_names": model.image_names_,
             "seed_images": model.seed_images_,
             "can_grow": model.can_grow,
+            "thumbnails": pictures,
             "grid": [height, width],
             "nominal_patches": nominal,
             "compression": None if compression is None else compression.as_dict(),
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "nominal": f"{nominal:,} of {patches:,} patches, {dimensions} dimensions",
         "compressed": compressed,
         "can grow": f"yes, and holds {held} for it" if model.can_grow else "no",
+        "thumbnails": "small pictures of the training images" if pictures else "none",
         "positions": "embedded" if model.positions_ else "not embedded",
         "aligned": "yes" if aligned else "no",
     }

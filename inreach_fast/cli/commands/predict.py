@@ -15,7 +15,9 @@ from ...predict.bounded_search import Limits
 from .. import options
 from ..console import Console, format_number, format_seconds
 from ..exit_codes import ANOMALY, SUCCESS
-from ..outputs import OutputNames, require_folders, write_array
+from ..outputs import OutputNames, require_folders, write_array, write_json
+from ..pages.explanation import explanation_page
+from ..pages.html import write_page
 from ..pictures import Inspected, inspection_picture
 
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
@@ -32,8 +34,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     words = "file format of the maps (default: npy)"
     add("--map-format", type=_map_formats, default=("npy",), metavar="npy|tiff|npy,tiff", help=words)
     add("--overlays", type=Path, metavar="DIR", help="write heat-map pictures as PNG (default: none)")
-    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for maps
-        and overlays (default: the model's, searched in full)"""
+    words = """write for each image a page that says why it was scored so, and the same as JSON: its worst regions,
+        and the training images that are nearest to them (default: none)"""
+    add("--explain", type=Path, metavar="DIR", help=words)
+    words = """score above which an image is anomalous; the search stops once the verdict is certain, except for maps,
+        overlays and explanations (default: the model's, searched in full)"""
     add("--threshold", type=float, metavar="T", help=words)
     words = "time for an image, in milliseconds; the score comes with the bounds proven by then (default: no limit)"
     add("--budget-ms", type=float, metavar="B", help=words)
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     names = OutputNames(paths)
     # Names and folders are checked before the first image, not after an hour.
     files = {path: _outputs(args, names, path) for path in paths}
-    require_folders(args.maps, args.overlays)
+    require_folders(args.maps, args.overlays, args.explain)
     model = InReaCh.load(args.model, **options.model_overrides(args))
     model.prepare()  # before the first image's seconds count
     threshold = float(model.threshold_ if args.threshold is None else args.threshold)
@@ -94,7 +99,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
             anomaly_map = model.map_to_original(prediction.anomaly_map, image.shape[:2])
             inspected = Inspected(str(path), image, anomaly_map, score, threshold, score > threshold)
             for kind, target in files[path].items():
-                write_array(target, inspection_picture(inspected) if kind == "overlay" else anomaly_map)
+                if kind == "explanation":
+                    explanation = prediction.explain(threshold=threshold)
+                    row["explanation"] = explanation.as_dict()
+                    write_json(target.with_suffix(".json"), {"file": path, **row["explanation"]})
+                    write_page(target, explanation_page(inspected, explanation))
+                else:
+                    write_array(target, inspection_picture(inspected) if kind == "overlay" else anomaly_map)
         anomalous += score > threshold
         console.row(row)
         console.progress("inspection", number, len(paths))
@@ -130,4 +141,6 @@ def _outputs(args: argparse.Namespace, names: OutputNames, path: Path) -> dict[s
         outputs = {f"map_{kind}": names.path(args.maps, path, f".{kind}") for kind in args.map_format}
     if args.overlays is not None:
         outputs["overlay"] = names.path(args.overlays, path, ".png")
+    if args.explain is not None:
+        outputs["explanation"] = names.path(args.explain, path, ".html")
     return outputs
