@@ -27,6 +27,7 @@ from bench import (  # noqa: E402
     exact,
     panorama,
     peers,
+    predict_parts,
     records,
     resident,
     search,
@@ -213,6 +214,22 @@ def test_whole_job_agrees_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> 
     assert float(fit["checks"]["nominal patches that both chose"].split("%")[0]) > 95
     assert float(predict["checks"]["largest relative difference of image scores"]) < 0.1
     assert set(fit["stages"][whole.PEER]) >= {"backbone", "descriptors", "association", "filters"}
+
+
+def test_parts_of_predict_at_each_instruction_set() -> None:
+    _core = pytest.importorskip("inreach_fast._core")
+    work, before = _TinyWork(), _core.isa()
+    cases = predict_parts.run(work, quick=True, images=6, rounds=2)
+    assert _core.isa() == before
+    assert {case["isa"] for case in cases} <= {before, *_core.isa_levels()}
+    for case in cases:
+        json.dumps(case)
+        assert predict_parts.WHOLE in case["values"]
+        assert all(len(one["values"]) == 2 for one in case["milliseconds"].values())
+        wanted = predict_parts.GOALS_MS.get(case["isa"])
+        assert [goal["goal"] for goal in case["goals"]] == (
+            [f"{predict_parts.WHOLE} under {wanted:g} ms"] if wanted else []
+        )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux' /proc")

@@ -26,6 +26,7 @@ from ..bank import Bank
 from ..basis import Basis, sample_rows
 from ..describe_plan import Plan
 from ..results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
+from ..smoothing import Band
 from .index_files import build_in, write_to
 
 # Bases of banks that are searched many times: (most rows, rank, rows of the sample). More directions rule out more
@@ -157,6 +158,9 @@ class NativeBackend(Backend):
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
             return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
+        for bank in (a, b):  # each is searched, and searches
+            if bank.persistent:
+                _indexed(bank, basis).keep_coordinates(bank)
         forward = Nearest(*_by_leaves(_core.nearest_pruned, a, b, basis, None, None, 1))
         hint = _hint_backward(forward, len(b))
         return both_ways(forward, Nearest(*_by_leaves(_core.nearest_pruned, b, a, basis, None, hint, 1)))
@@ -187,6 +191,10 @@ class NativeBackend(Backend):
     def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
         """See `kernels.linear_map`; csrc/cpu/engine/linear_map.cpp."""
         return _core.linear_map(rows, mean, matrix)
+
+    def smooth(self, scores: DoubleArray, rows: Band, columns: Band, size: tuple[int, int]) -> FloatArray:
+        """See `kernels.smoothing.smooth`; csrc/cpu/engine/smooth.cpp."""
+        return _core.smooth(scores, *rows.packed, *columns.packed, *size)
 
     # ------------------------------------------------------------------------------------------- index arrays
 
