@@ -269,7 +269,7 @@ void QuerySearch::read_leaf(size_t leaf) {
         // Little is known of this query yet: the row that is likely its best one first leaves few of the
         // others.
         const size_t best = likely_best(rows, values, survivors);
-        if (best < kBlockRows) {
+        if (best < kBlockRows && eligible(rows[best])) {
             decide(rows[best]);
             update_reach();
             const float least = least_value();
@@ -295,14 +295,14 @@ void QuerySearch::read_leaf(size_t leaf) {
 
 // Of some places of a leaf the one whose row has the least value by its first codes, kBlockRows for none.
 size_t QuerySearch::likely_best(const uint32_t* rows, const float* values, uint64_t places) const {
-    const double unit = 1.0 / (scale_ * scale_);
+    const auto base = static_cast<float>(code_sq_), unit = static_cast<float>(scale_ * scale_);
     size_t best = kBlockRows;
-    double least = std::numeric_limits<double>::infinity();
+    float least = std::numeric_limits<float>::max();
     for (; places; places &= places - 1) {
         const auto j = static_cast<size_t>(__builtin_ctzll(places));
-        if (rows[j] == kNoRow || !eligible(rows[j])) continue;
-        const double sq = (code_sq_ - 2.0 * static_cast<double>(values[j])) * unit;
-        const double value = bank_.value(sq, rows[j]);
+        if (rows[j] == kNoRow || (context_.grouped && bank_.group[rows[j]] == group_)) continue;
+        float value = base - 2.0f * values[j];
+        if (bank_.floor != nullptr) value = std::max(value, bank_.floor[rows[j]] * unit);
         if (value < least) least = value, best = j;
     }
     return best;
