@@ -1,5 +1,8 @@
 """`predict` of the default preset from the network's levels to the verdict, and its parts, at each instruction set.
 
+Then searches of its patches without confirmation distances, a frame at once, by eights and one by one, against torch
+and faiss.
+
 The network is replaced by levels that it gave before the clock starts; an unseen image each round. The instruction sets
 that the machine can run take turns, and with them the parts. Beside the wall clock stands the processor time of all
 threads, which other load on the machine disturbs less.
@@ -16,12 +19,14 @@ import numpy as np
 from inreach_fast import InReaCh, kernels
 from inreach_fast.method.scoring import anomaly_map
 
-from .records import Case, value_case
-from .timing import spread
+from . import exact, peers
+from .records import Case, goal, timed_case, value_case
+from .timing import OURS, race, spread
 from .workload import Workload, resize
 
 IMAGES, UNSEEN, ROUNDS = 111, 21, 63
 WHOLE = "levels to verdict"
+FRAME_MS = 10.0
 GOALS_MS = {"avx512vnni": 10.0, "avx512": 10.0, "avx2": 30.0}
 
 
@@ -61,9 +66,42 @@ def run(work: Workload, *, quick: bool = False, images: int | None = None, round
         seconds = _measure(steps, wanted or [before], len(levels), rounds)
     finally:
         _core.set_isa(before)
-    rows = len(model.nominal_)
-    dim = model.nominal_.bank.dim
-    return [_case(isa, found, f"{images} images, {rows} x {dim}", work.features) for isa, found in seconds.items()]
+    bank = np.array(model.nominal_.patches)  # a copy that torch may hold
+    words = f"{images} images, {len(bank)} x {bank.shape[1]}"
+    cases = [_case(isa, found, words, work.features) for isa, found in seconds.items()]
+    predictor = model._ready(images=True)
+    frame = np.asarray(predictor.describe(pictures[0][None])[0])
+    return cases + [frame_case(frame, size, bank, data=work.features, quick=quick) for size in (len(frame), 8, 1)]
+
+
+def frame_case(frame: Any, size: int, bank: Any, *, data: str, quick: bool = False) -> Case:
+    """Searches of a frame's patches, (m, D), ``size`` in a call: all of them, or 64 calls."""
+    calls = [frame[i : i + size] for i in range(0, min(len(frame), 64 * size), size)]
+    prepared, flat = kernels.Bank(bank), peers.faiss_index(bank)
+
+    def torch_calls() -> None:
+        for search in searches:
+            search()
+
+    searches = [peers.torch_nearest(call, bank) for call in calls]
+    contestants: dict[str, Callable[[], object]] = {
+        peers.FAISS: lambda: [flat.search(call, 1) for call in calls],
+        OURS: lambda: [kernels.nearest(call, prepared) for call in calls],
+        peers.TORCH: torch_calls,
+    }
+    seconds = race(contestants, rounds=3 if quick else 21, budget=30)
+    found = kernels.nearest(frame, prepared)
+    case = timed_case(
+        f"nearest, {len(calls)} {'call' if len(calls) == 1 else 'calls'} of {size} x {len(bank)} x {bank.shape[1]}",
+        seconds,
+        data=data,
+        goals={peers.FAISS: 1, peers.TORCH: 1},
+        checks=exact.check(frame, bank, found.index, found.sq_distance, len(bank)),
+    )
+    if size == len(frame):
+        took = 1e3 * case["seconds"][OURS]["median"]
+        case["goals"].append(goal(f"{FRAME_MS:g} ms a frame", took, most=FRAME_MS, unit=" ms", who=OURS))
+    return case
 
 
 def _steps(model: Any, network: Recorded, levels: list[Any], pictures: list[Any]) -> dict[str, Callable[[int], object]]:

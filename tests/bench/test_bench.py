@@ -216,10 +216,16 @@ def test_whole_job_agrees_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(fit["stages"][whole.PEER]) >= {"backbone", "descriptors", "association", "filters"}
 
 
-def test_parts_of_predict_at_each_instruction_set() -> None:
+@needs_faiss
+def test_parts_of_predict_at_each_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
     _core = pytest.importorskip("inreach_fast._core")
     work, before = _TinyWork(), _core.isa()
-    cases = predict_parts.run(work, quick=True, images=6, rounds=2)
+    *cases, frame, eights, single = predict_parts.run(work, quick=True, images=6, rounds=2)
+    for case in (frame, eights, single):
+        _check_timed(case)
+        assert set(case["checks"].values()) & {f"{n} of {n}" for n in (1, 16, 32, 48, 64)}
+    assert [goal["goal"] for goal in frame["goals"]][2:] == ["10 ms a frame"]
     assert _core.isa() == before
     assert {case["isa"] for case in cases} <= {before, *_core.isa_levels()}
     for case in cases:

@@ -35,6 +35,9 @@ _BANK_BASES = ((1 << 15, 128, 2048), (1 << 16, 192, 4096), (None, 256, 4096))
 # Rank and sample of a basis made for a single call.
 _CALL_RANK, _CALL_SAMPLE = 64, 512
 _MIN_BANK_ROWS = 512
+# Fewest rows of two banks that are kept and searched in both directions, and fewest values of each: from the second
+# search on nothing is projected. 196 x 196 x 1024: 0.7 ms, brute force 1.2; 196 x 196 x 128: 0.4 and 0.25.
+_MIN_MUTUAL_ROWS, _MIN_MUTUAL_VALUES = 128, 200_000
 # Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
 _MIN_CAPTURED = 0.4
 # Rows that are looked at before a basis is made for one call, and the number of directions in which they may vary
@@ -154,7 +157,9 @@ class NativeBackend(Backend):
         return with_answers(forward, answer)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        basis = _paying_basis(len(a) * len(b), a, b)
+        kept = a.persistent and b.persistent and min(len(a), len(b)) * a.dim >= _MIN_MUTUAL_VALUES
+        least = min(_MIN_MUTUAL_ROWS, _MIN_BANK_ROWS) if kept else _MIN_BANK_ROWS
+        basis = _paying_basis(len(a) * len(b), a, b, least=least)
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
             return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
@@ -243,17 +248,17 @@ def basis_of(bank: Bank) -> Basis:
     return bank.basis_or(fit)
 
 
-def _paying_basis(pairs: int, *banks: Bank) -> Basis | None:
+def _paying_basis(pairs: int, *banks: Bank, least: int | None = None) -> Basis | None:
     """The basis to search a bank in by bounds, or two banks by each other; None where brute force is faster.
 
-    That of two depends on them alone, not on searches before.
+    That of two depends on them alone, not on searches before. ``least``: fewest rows that an index pays for.
     """
 
     def fit(*_: Any) -> Basis:
         samples = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
         return Basis(np.concatenate(samples), _CALL_RANK, power_iterations=1)
 
-    if min(map(len, banks)) < _MIN_BANK_ROWS:
+    if min(map(len, banks)) < (_MIN_BANK_ROWS if least is None else least):
         return None
     kept = [bank for bank in banks if bank.persistent]
     if kept:
