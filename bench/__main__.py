@@ -13,7 +13,7 @@ from typing import Any
 
 from . import ROOT, environment, records
 
-SECTIONS = ("search", "association", "describe", "whole", "memory")
+SECTIONS = ("search", "association", "describe", "whole", "predict_parts", "memory")
 LONG_SECTIONS = ("network", "scale", "patchcore", "fit_large", "gpu")
 """Run on request only: they need other packages, gigabytes of disk, another environment, an hour, or a GPU."""
 
@@ -109,7 +109,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[records.Case]]], Any]:
     # Imported here: `relaunch` must run before an OpenBLAS is loaded.
-    from . import association, describe_cases, fit_large, gpu, memory, network, patchcore, scale, search, whole
+    from . import (
+        association,
+        describe_cases,
+        fit_large,
+        gpu,
+        memory,
+        network,
+        patchcore,
+        predict_parts,
+        scale,
+        search,
+        whole,
+    )
     from .workload import Workload
 
     if options.threads is not None:
@@ -124,6 +136,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "association": lambda: association.run(work, quick=quick),
         "describe": lambda: describe_cases.run(quick=quick),
         "whole": lambda: whole.run(work, quick=quick),
+        "predict_parts": lambda: predict_parts.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
         "network": lambda: network.run(options.image_size, quick=quick, threads=options.threads),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),

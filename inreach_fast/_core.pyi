@@ -101,3 +101,14 @@ def describe(
     out: _Floats,
 ) -> None: ...
 def linear_map(rows: _Floats, mean: _Floats, matrix: _Floats) -> _Floats: ...
+def smooth(
+    scores: npt.NDArray[np.float64],
+    low: npt.NDArray[np.int32],
+    high: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float64],
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    across: npt.NDArray[np.float64],
+    height: int,
+    width: int,
+) -> _Floats: ...

@@ -13,6 +13,7 @@ namespace inreach {
 #define INREACH_DECLARE_KERNELS(isa)                                                                       \
     namespace isa {                                                                                        \
     double sq_distance(const float* a, const float* b, size_t dim);                                        \
+    float sq_distance32(const float* a, const float* b, size_t dim);                                       \
     double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);      \
     void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,        \
                   size_t width, const float* init, bool add, float* out);                                  \
@@ -28,6 +29,8 @@ namespace inreach {
                         const float* tails, const float* halves, float threshold, float* out);             \
     size_t collect_in_reach(const float* dots, const float* radius, size_t count, float sq_norm,           \
                             float reach, uint32_t* out);                                                   \
+    void map_rows(const float* rows, size_t stride, size_t count, const float* matrix, size_t width,       \
+                  size_t depth, bool resume, float* out);                                                  \
     void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,  \
                    size_t columns);                                                                        \
     void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,  \
@@ -48,12 +51,13 @@ uint64_t scan_codes(const uint8_t* block, const int8_t* row, int32_t row_sum, fl
 INREACH_DECLARE_KERNELS(neon)
 #endif
 
-#define INREACH_TABLE(isa)                                                                               \
-    {                                                                                                    \
-        #isa, isa::sq_distance, isa::standardize, isa::dot_tile, isa::scan_block, isa::add_to_sums,      \
-            isa::at_least, isa::code_distances, isa::quantize, isa::scan_codes, isa::collect_in_reach, { \
-            isa::transpose, isa::sum_taps, isa::blend                                                    \
-        }                                                                                                \
+#define INREACH_TABLE(isa)                                                                            \
+    {                                                                                                 \
+        #isa, isa::sq_distance, isa::sq_distance32, isa::standardize, isa::dot_tile, isa::scan_block, \
+            isa::add_to_sums, isa::at_least, isa::code_distances, isa::quantize, isa::scan_codes,     \
+            isa::collect_in_reach, isa::map_rows, {                                                   \
+            isa::transpose, isa::sum_taps, isa::blend                                                 \
+        }                                                                                             \
     }
 
 namespace {

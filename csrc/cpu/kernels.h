@@ -22,6 +22,9 @@ constexpr int kBlockRows = 64;
 // Rows that dot_tile takes at once: 6 x 64 sums fill the registers of AVX-512.
 constexpr int kTileRows = 6;
 
+// Rows that map_rows takes at once.
+constexpr int kMapRows = 6;
+
 // Low-precision codes come in groups of this many dimensions, each group with a step of its own.
 constexpr int kCodeGroup = 32;
 
@@ -60,6 +63,10 @@ struct KernelTable {
     // EXACT. Squared L2 distance of two float32 rows: differences, products and sums in float64; lane l of 16
     // sums i = l, l+16, ...; lanes are folded 16 -> 8 -> 4 -> 2 -> 1 (upper half added to the lower).
     double (*sq_distance)(const float* a, const float* b, size_t dim);
+
+    // FILTER. The same in float32, in any order: relative error <= gamma(dim / 16 + 40), but for squares that
+    // underflow (2^-149 each) or overflow.
+    float (*sq_distance32)(const float* a, const float* b, size_t dim);
 
     // out[i] = scale * (row[i] - centre[i]), computed in float64 and rounded to float32: EXACT. Returns the
     // sum of their squares in float64, in any order: relative error <= dim * 2^-53.
@@ -105,6 +112,13 @@ struct KernelTable {
     // many. Each side is computed in float32 with at most four roundings.
     size_t (*collect_in_reach)(const float* dots, const float* radius, size_t count, float sq_norm,
                                float reach, uint32_t* out);
+
+    // EXACT. out[r * width + j] = rows[r * stride] * matrix[j], to which rows[r * stride + t] * matrix[t *
+    // width + j] is added for t = 1 .. depth - 1 in turn, for r < count <= kMapRows and j < width, a multiple
+    // of 16. With `resume` the first product, too, is added to out. Products and sums are rounded separately.
+    // depth >= 1.
+    void (*map_rows)(const float* rows, size_t stride, size_t count, const float* matrix, size_t width,
+                     size_t depth, bool resume, float* out);
 
     DescribeKernels describe;
 };

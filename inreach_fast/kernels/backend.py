@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from .describe_arrays import describe_images
 from .describe_plan import Plan
 from .distance import exact_sq_distance
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
+
+if TYPE_CHECKING:
+    from .smoothing import Band
 
 _SPREAD_BYTES = 32 << 20
 
@@ -121,6 +125,17 @@ class Backend(ABC):
             for d in range(1, len(matrix)):
                 out += centred[:, d : d + 1] * matrix[d]
         return out
+
+    def smooth(self, scores: DoubleArray, rows: Band, columns: Band, size: tuple[int, int]) -> FloatArray:
+        """See `kernels.smoothing.smooth`."""
+        half = np.zeros((size[0], len(columns)))
+        for j, (low, high, weights) in enumerate(rows):
+            half[low:high] += weights[:, None] * scores[j]
+        half = np.ascontiguousarray(half.T)
+        full = np.zeros((size[1], size[0]))
+        for j, (low, high, weights) in enumerate(columns):
+            full[low:high] += weights[:, None] * half[j]
+        return np.ascontiguousarray(full.T.astype(np.float32))
 
     def index_arrays(self, bank: Bank, folder: Path | None, memory_limit: int | None) -> dict[str, Array]:
         """See `Bank.index_arrays`; none where the backend has no index."""

@@ -70,6 +70,8 @@ class Describer:
             batch: at least one image.
             precision: of the network's products: "float32", "float16" or "bfloat16".
         """
+        if len(batch) == 1:  # without a copy
+            return in_memory(self._rows(batch[0], precision))[None]
         return np.stack([in_memory(self._rows(image, precision)) for image in batch])
 
     def one(self, image: UInt8Array) -> Any:

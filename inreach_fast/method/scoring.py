@@ -30,6 +30,7 @@ from .. import kernels
 from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..kernels.distance import exact_sq_distance
+from ..kernels.smoothing import Band, smooth
 
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
@@ -169,14 +170,7 @@ def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], s
     if not np.isfinite(source).all():
         # A patch without a nominal patch scores infinity, and 0 * inf is NaN.
         source = np.where(np.isfinite(source), source, np.finfo(np.float32).max)
-    half = np.zeros((height, w), dtype=np.float64)
-    for j, (low, high, column) in enumerate(rows):
-        half[low:high] += column[:, None] * source[j]
-    half = np.ascontiguousarray(half.T)
-    full = np.zeros((width, height), dtype=np.float64)
-    for j, (low, high, column) in enumerate(columns):
-        full[low:high] += column[:, None] * half[j]
-    return np.ascontiguousarray(full.T.astype(np.float32))
+    return smooth(source, rows, columns, size)
 
 
 def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma: float) -> DoubleArray:
@@ -189,7 +183,7 @@ def back_projection(pixels: DoubleArray, grid: tuple[int, int], smoothing_sigma:
 
 
 @lru_cache(maxsize=32)
-def axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, DoubleArray], ...]:
+def axis_operator(n: int, cells: int, sigma: float) -> Band:
     """Column j of (Gaussian filter * nearest upsampling) for one axis: (first row, last row + 1, values)."""
     matrix = np.zeros((n, cells), dtype=np.float64)
     matrix[np.arange(n), np.arange(n) * cells // n] = 1.0
@@ -200,7 +194,7 @@ def axis_operator(n: int, cells: int, sigma: float) -> tuple[tuple[int, int, Dou
         used = np.flatnonzero(matrix[:, j])
         low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         columns.append((low, high, np.ascontiguousarray(matrix[low:high, j])))
-    return tuple(columns)
+    return Band(columns)
 
 
 def image_score(smoothed: npt.NDArray[np.floating]) -> float:

@@ -30,6 +30,7 @@ from bench import (  # noqa: E402
     network,
     panorama,
     peers,
+    predict_parts,
     records,
     resident,
     search,
@@ -227,6 +228,28 @@ def test_whole_job_agrees_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> 
     assert float(fit["checks"]["nominal patches that both chose"].split("%")[0]) > 95
     assert float(predict["checks"]["largest relative difference of image scores"]) < 0.1
     assert set(fit["stages"][whole.PEER]) >= {"backbone", "descriptors", "association", "filters"}
+
+
+@needs_faiss
+def test_parts_of_predict_at_each_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    _core = pytest.importorskip("inreach_fast._core")
+    work, before = _TinyWork(), _core.isa()
+    *cases, frame, eights, single = predict_parts.run(work, quick=True, images=6, rounds=2)
+    for case in (frame, eights, single):
+        _check_timed(case)
+        assert set(case["checks"].values()) & {f"{n} of {n}" for n in (1, 16, 32, 48, 64)}
+    assert [goal["goal"] for goal in frame["goals"]][2:] == ["10 ms a frame"]
+    assert _core.isa() == before
+    assert {case["isa"] for case in cases} <= {before, *_core.isa_levels()}
+    for case in cases:
+        json.dumps(case)
+        assert predict_parts.WHOLE in case["values"]
+        assert all(len(one["values"]) == 2 for one in case["milliseconds"].values())
+        wanted = predict_parts.GOALS_MS.get(case["isa"])
+        assert [goal["goal"] for goal in case["goals"]] == (
+            [f"{predict_parts.WHOLE} under {wanted:g} ms"] if wanted else []
+        )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux' /proc")

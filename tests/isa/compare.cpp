@@ -57,6 +57,20 @@ void compare_sq_distance(const KernelTable& one, const KernelTable& scalar) {
         }
 }
 
+void compare_sq_distance32(const KernelTable& one, const KernelTable& scalar) {
+    for (const float scale : {1e-12f, 1.0f, 1e12f})
+        for (size_t dim = 1; dim <= 200; ++dim) {
+            const auto a = normal(dim, scale);
+            auto b = normal(dim, scale);
+            if (dim % 3 == 0)  // nearly the same
+                for (size_t i = 0; i < dim; ++i) b[i] = a[i] * (1.0f + 1e-5f * b[i] / scale);
+            const double exact = scalar.sq_distance(a.data(), b.data(), dim);
+            const double sq = one.sq_distance32(a.data(), b.data(), dim);
+            expect(std::abs(sq - exact) <= gamma32(dim / 16 + 40) * exact + 1e-40,
+                   "sq_distance32, dim " + std::to_string(dim));
+        }
+}
+
 void compare_standardize(const KernelTable& one, const KernelTable& scalar) {
     for (const double scale : {0.25, 1.0, 1048576.0})
         for (size_t dim = 1; dim <= 80; ++dim) {
@@ -310,6 +324,22 @@ void compare_describe(const KernelTable& one, const KernelTable& scalar) {
     }
 }
 
+void compare_map_rows(const KernelTable& one, const KernelTable& scalar) {
+    for (const size_t depth : {size_t{1}, size_t{2}, size_t{33}})
+        for (const size_t width : {size_t{16}, size_t{48}, size_t{64}, size_t{144}})
+            for (size_t count = 1; count <= static_cast<size_t>(inreach::kMapRows); ++count)
+                for (const bool resume : {false, true}) {
+                    const size_t stride = depth + 3;
+                    const auto rows = normal(count * stride), matrix = normal(depth * width),
+                               held = normal(count * width + 1);
+                    auto x = held, y = held;
+                    one.map_rows(rows.data(), stride, count, matrix.data(), width, depth, resume, x.data());
+                    scalar.map_rows(rows.data(), stride, count, matrix.data(), width, depth, resume,
+                                    y.data());
+                    expect(same_bits(x, y) && x.back() == held.back(), "map_rows");
+                }
+}
+
 inreach::RowSet rows_of(const std::vector<float>& values, size_t dim) {
     inreach::RowSet rows;
     rows.data = values.data(), rows.count = values.size() / dim, rows.dim = rows.stride = dim;
@@ -353,8 +383,8 @@ std::vector<float> floors_of(const inreach::RowSet& bank, const KernelTable& sca
 }
 
 // Searches under this table give plain float64 brute force's answers, ties and all.
-void compare_search(const KernelTable& scalar, bool floored, bool grouped) {
-    constexpr size_t kDim = 70, kRows = 6000, kQueries = 100, kNearest = 3, kRank = 64;
+void compare_search(const KernelTable& scalar, size_t nearest, bool floored, bool grouped) {
+    constexpr size_t kDim = 70, kRows = 6000, kQueries = 100, kRank = 64;
     auto values = normal(kRows * kDim), asked = normal(kQueries * kDim);
     for (auto* some : {&values, &asked})
         for (size_t i = 0; i < some->size(); ++i) (*some)[i] /= static_cast<float>(1 + i % kDim);
@@ -369,7 +399,8 @@ void compare_search(const KernelTable& scalar, bool floored, bool grouped) {
     for (size_t i = 0; i < kQueries; ++i) own[i] = static_cast<int64_t>(i % 7);
     for (size_t j = 0; j < kRows; ++j) of[j] = static_cast<int64_t>(j % 5);
     if (grouped) queries.group = own.data(), bank.group = of.data();
-    const std::string with = std::string(floored ? " with floors" : "") + (grouped ? " with groups" : "");
+    const std::string with = " of " + std::to_string(nearest) + std::string(floored ? " with floors" : "") +
+                             (grouped ? " with groups" : "");
 
     std::vector<float> axes(kRank * kDim);
     for (size_t i = 0; i < kRank; ++i) axes[i * kDim + i] = 1.0f;
@@ -377,10 +408,10 @@ void compare_search(const KernelTable& scalar, bool floored, bool grouped) {
     const auto leaf_index = inreach::make_leaf_index(*basis, bank);
     const auto projected = inreach::project_rows(*basis, queries);
 
-    std::vector<int64_t> brute(kQueries * kNearest), pruned(brute), near(kQueries);
+    std::vector<int64_t> brute(kQueries * nearest), pruned(brute), near(kQueries);
     std::vector<float> brute_sq(brute.size()), pruned_sq(brute.size()), upper(kQueries), lower(kQueries);
-    inreach::nearest_brute(queries, bank, kNearest, brute.data(), brute_sq.data());
-    inreach::nearest_pruned(queries, *projected, bank, *basis, *leaf_index, kNearest, nullptr, pruned.data(),
+    inreach::nearest_brute(queries, bank, nearest, brute.data(), brute_sq.data());
+    inreach::nearest_pruned(queries, *projected, bank, *basis, *leaf_index, nearest, nullptr, pruned.data(),
                             pruned_sq.data());
     inreach::nearest_bounds(queries, *projected, bank, *basis, *leaf_index, nullptr, near.data(),
                             upper.data(), lower.data());
@@ -392,18 +423,31 @@ void compare_search(const KernelTable& scalar, bool floored, bool grouped) {
             all.emplace_back(floored ? std::max(sq, static_cast<double>(floors[j])) : sq,
                              static_cast<int64_t>(j));
         }
-        std::partial_sort(all.begin(), all.begin() + kNearest, all.end());
-        for (size_t i = 0; i < kNearest; ++i) {
-            const size_t at = q * kNearest + i;
+        std::partial_sort(all.begin(), all.begin() + static_cast<ptrdiff_t>(nearest), all.end());
+        for (size_t i = 0; i < nearest; ++i) {
+            const size_t at = q * nearest + i;
             const auto sq = static_cast<float>(all[i].first);
             expect(brute[at] == all[i].second && brute_sq[at] == sq,
                    "nearest_brute" + with + ", query " + std::to_string(q));
             expect(pruned[at] == all[i].second && pruned_sq[at] == sq,
                    "nearest_pruned" + with + ", query " + std::to_string(q));
         }
-        expect(lower[q] <= brute_sq[q * kNearest] && brute_sq[q * kNearest] <= upper[q],
+        expect(lower[q] <= brute_sq[q * nearest] && brute_sq[q * nearest] <= upper[q],
                "nearest_bounds" + with + ", query " + std::to_string(q));
     }
+}
+
+// The neighbour of a float32 without a call.
+void check_next_above() {
+    std::vector<float> values{0.0f,          -0.0f,          1.0f,           -1.0f,
+                              1e-45f,        -1e-45f,        1.1754944e-38f, -1.1754944e-38f,
+                              3.4028235e38f, -3.4028235e38f, -INFINITY};
+    for (int i = 0; i < 1000; ++i) values.push_back(normal(1, std::pow(10.0f, i % 70 - 35))[0]);
+    for (const float value : values) {
+        const float up = inreach::next_above(value), expected = std::nextafterf(value, INFINITY);
+        expect(std::memcmp(&up, &expected, sizeof up) == 0, "next_above of " + std::to_string(value));
+    }
+    expect(std::isnan(inreach::next_above(NAN)), "next_above of NaN");
 }
 
 // An operation that is asked to stop does so long before its end (64 * 60,000^2 multiply-adds), and the pool
@@ -436,6 +480,7 @@ int main(int argc, char** argv) {
         const KernelTable& one = inreach::kernels();
         const long before = checks;
         compare_sq_distance(one, scalar);
+        compare_sq_distance32(one, scalar);
         compare_standardize(one, scalar);
         compare_tiles(one);
         compare_add_to_sums(one, scalar);
@@ -445,12 +490,15 @@ int main(int argc, char** argv) {
         compare_scan_codes(one);
         compare_collect(one);
         compare_describe(one, scalar);
+        compare_map_rows(one, scalar);
         compare_linear_map();
-        for (const bool floored : {false, true})
-            for (const bool grouped : {false, true}) compare_search(scalar, floored, grouped);
+        for (const size_t nearest : {size_t{1}, size_t{3}})
+            for (const bool floored : {false, true})
+                for (const bool grouped : {false, true}) compare_search(scalar, nearest, floored, grouped);
         std::printf("%s: %ld checks\n", name.c_str(), checks - before);
         wanted_seen = wanted_seen || name == argv[1];
     }
+    check_next_above();
     check_interrupt();
     if (!wanted_seen) std::printf("FAILED: %s is not among the tables of this build\n", argv[1]);
     std::printf("%d failed\n", failures);

@@ -116,6 +116,23 @@ def test_backends_and_instruction_sets_give_the_same_bits(name: str) -> None:
         np.testing.assert_array_equal(results[0].view(np.uint32), other.view(np.uint32))
 
 
+def test_zeros_around_an_image_are_zeros_after_any_other_image(engine: Engine, threads: None) -> None:
+    """Packed planes keep the zeros beyond the image from call to call: no value of another image may be among them."""
+    inreach_fast.set_num_threads(1)
+    full = np.float32(np.nan)
+    calls = [((9, 7), 3), ((9, 7), 5), ((5, 7), 3), ((9, 6), 3), ((2, 7), 5), ((40, 7), 3), ((9, 7), 3)]
+    for (height, width), k in [*calls, *reversed(calls)]:
+        for channels in (30, 3, 11):
+            shape = (channels, height, width)
+            layouts = [lambda x: x, lambda x: np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1)]
+            for layout in layouts:
+                describe([np.full(shape, full)], grid=(height, width), dim=6, neighbourhood=k, backend=engine.backend)
+                levels = [layout(x) for x in random_levels([shape])]
+                got = describe(levels, grid=(height, width), dim=6, neighbourhood=k, backend=engine.backend)
+                expected = reference_describe.describe(levels, (height, width), 6, k)
+                np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
 def test_tap_order_is_the_documented_one(engine: Engine) -> None:
     """Values whose order of summing shows: tap by tap, each rounded, then blended along y, then along x."""
     levels = [np.float32(10.0) ** (8 * np.random.default_rng(3).random((5, 4, 4)) - 4).astype(np.float32)]

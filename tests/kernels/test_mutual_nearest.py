@@ -87,3 +87,20 @@ def test_both_sides_are_nearest(engine: Engine) -> None:
     both = kernels.mutual_nearest(a, b, backend=engine.backend)
     same_bits(both.ab_index, kernels.nearest(a, b, backend=engine.backend).index)
     same_bits(both.ba_index, kernels.nearest(b, a, backend=engine.backend).index)
+
+
+@pytest.mark.engines(only="native", pruned=False)
+def test_kept_banks_again_and_with_others(engine: Engine) -> None:
+    """Banks keep their projections: in each other's bases, and after a third one's."""
+    rng = np.random.default_rng(7)
+    directions = rng.standard_normal((6, 1600)).astype(np.float32)
+    rows = [
+        rng.standard_normal((n, 6)).astype(np.float32) @ directions + gaussian(rng, n, 1600) for n in (130, 150, 140)
+    ]
+    banks = [kernels.Bank(x) for x in rows]
+    for i, j in ((0, 1), (0, 1), (1, 0), (2, 1), (0, 1), (1, 2)):
+        found = kernels.mutual_nearest(banks[i], banks[j], backend=engine.backend)
+        expected = check_mutual(engine, rows[i], rows[j])
+        for name in ("ab_index", "ba_index", "ab_sq_distance", "ba_sq_distance"):
+            same_bits(getattr(found, name), getattr(expected, name))
+        assert engine.backend != "native" or not found.counts.brute_force

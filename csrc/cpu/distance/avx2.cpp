@@ -28,5 +28,25 @@ double sq_distance(const float* a, const float* b, size_t dim) {
     return lane[0];
 }
 
+float sq_distance32(const float* a, const float* b, size_t dim) {
+    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    size_t i = 0;
+    for (; i + 32 <= dim; i += 32)
+        for (int r = 0; r < 4; ++r) {
+            const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(a + i + 8 * r), _mm256_loadu_ps(b + i + 8 * r));
+            sum[r] = _mm256_fmadd_ps(d, d, sum[r]);
+        }
+    const __m256 total = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    __m128 fold = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
+    fold = _mm_add_ps(fold, _mm_movehl_ps(fold, fold));
+    fold = _mm_add_ss(fold, _mm_shuffle_ps(fold, fold, 1));
+    float rest = 0.0f;
+    for (; i < dim; ++i) {
+        const float difference = a[i] - b[i];
+        rest += difference * difference;
+    }
+    return _mm_cvtss_f32(fold) + rest;
+}
+
 }  // namespace avx2
 }  // namespace inreach

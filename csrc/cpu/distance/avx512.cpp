@@ -38,5 +38,22 @@ double sq_distance(const float* a, const float* b, size_t dim) {
     return lane[0];
 }
 
+float sq_distance32(const float* a, const float* b, size_t dim) {
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    size_t i = 0;
+    for (; i + 64 <= dim; i += 64)
+        for (int r = 0; r < 4; ++r) {
+            const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(a + i + 16 * r), _mm512_loadu_ps(b + i + 16 * r));
+            sum[r] = _mm512_fmadd_ps(d, d, sum[r]);
+        }
+    for (int r = 0; i < dim; i += 16, ++r) {
+        const __mmask16 present = dim - i < 16 ? static_cast<__mmask16>((1u << (dim - i)) - 1u) : 0xffff;
+        const __m512 d =
+            _mm512_sub_ps(_mm512_maskz_loadu_ps(present, a + i), _mm512_maskz_loadu_ps(present, b + i));
+        sum[r] = _mm512_fmadd_ps(d, d, sum[r]);
+    }
+    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
 }  // namespace avx512
 }  // namespace inreach

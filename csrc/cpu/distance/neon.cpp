@@ -29,5 +29,22 @@ double sq_distance(const float* a, const float* b, size_t dim) {
     return lane[0];
 }
 
+float sq_distance32(const float* a, const float* b, size_t dim) {
+    float32x4_t sum[4];
+    for (int r = 0; r < 4; ++r) sum[r] = vdupq_n_f32(0.0f);
+    size_t i = 0;
+    for (; i + 16 <= dim; i += 16)
+        for (int r = 0; r < 4; ++r) {
+            const float32x4_t d = vsubq_f32(vld1q_f32(a + i + 4 * r), vld1q_f32(b + i + 4 * r));
+            sum[r] = vfmaq_f32(sum[r], d, d);
+        }
+    float total = vaddvq_f32(vaddq_f32(vaddq_f32(sum[0], sum[1]), vaddq_f32(sum[2], sum[3])));
+    for (; i < dim; ++i) {
+        const float difference = a[i] - b[i];
+        total += difference * difference;
+    }
+    return total;
+}
+
 }  // namespace neon
 }  // namespace inreach

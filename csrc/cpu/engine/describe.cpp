@@ -47,12 +47,25 @@ struct Problem {
     size_t neighbourhood, grid_height, grid_width;
 };
 
+// Where packed planes hold zeros: beyond the image. Packing writes only what is inside, so that the zeros of
+// the planes packed before serve those of the same shape.
+struct Borders {
+    size_t pitch = 0, width = 0, pad = 0, first = 0, last = 0;  // rows [first, last) of a plane are inside
+    size_t planes = 0;                                          // so many planes have their zeros
+
+    bool same_shape(const Borders& other) const {
+        return pitch == other.pitch && width == other.width && pad == other.pad && first == other.first &&
+               last == other.last;
+    }
+};
+
 // A thread's working memory. It is kept between calls: its size is bounded, and fresh pages cost more than
 // the work on a small image.
 struct Scratch {
     std::vector<float> planes, sums, blended, band;
     std::vector<int32_t> offset;
     size_t offset_pitch = 0, offset_width = 0, offset_neighbourhood = 0;
+    Borders borders;
 };
 
 Scratch& scratch() {
@@ -100,33 +113,56 @@ const int32_t* feature_offsets(Scratch& memory, const Planes& planes, size_t cha
     return memory.offset.data();
 }
 
-// Rows y0 - pad .. of channels [c0, c1) of one image, zero beyond the borders.
-void pack(const KernelTable& isa, const DescribeLevel& level, const float* image, const Planes& planes,
-          size_t y0, size_t c0, size_t c1, float* dst) {
+// Asks for the channels of a row of places, which lie far apart where channels are contiguous: the processor
+// does not see that they will be read.
+void fetch_row(const float* row, ptrdiff_t column_stride, size_t width, size_t channels) {
+    constexpr size_t kLineFloats = 16;
+    for (size_t x = 0; x < width; ++x) {
+        const float* const place = row + static_cast<ptrdiff_t>(x) * column_stride;
+        // To the second-level cache: rows of 1024 channels share too few sets of the first.
+        for (size_t c = 0; c < channels; c += kLineFloats) __builtin_prefetch(place + c, 0, 2);
+        __builtin_prefetch(place + channels - 1, 0, 2);
+    }
+}
+
+// Rows y0 - pad .. of channels [c0, c1) of one image, zero beyond the borders, to the thread's planes.
+float* pack(const KernelTable& isa, const DescribeLevel& level, const float* image, const Planes& planes,
+            size_t y0, size_t c0, size_t c1) {
+    Scratch& memory = scratch();
     const size_t channels = c1 - c0, pad = planes.pad;
+    // Reads of the waste places of the last plane run at most one plane's slack further.
+    const size_t floats = channels * planes.pitch + planes.k * planes.width + kLanes;
+    float* const dst = at_least(memory.planes, floats);
+    Borders borders{planes.pitch,
+                    planes.width,
+                    pad,
+                    pad > y0 ? pad - y0 : 0,
+                    std::min(planes.rows, level.height + pad - y0),
+                    0};
+    if (!memory.borders.same_shape(borders)) memory.borders = borders;
+    if (memory.borders.planes < channels) {
+        float* const fresh = dst + memory.borders.planes * planes.pitch;
+        std::fill(fresh, dst + floats, 0.0f);
+        memory.borders.planes = channels;
+    }
     const float* const first = image + static_cast<ptrdiff_t>(c0) * level.channel_stride;
-    for (size_t r = 0; r < planes.rows; ++r) {
-        float* const row = dst + r * planes.width;
-        const bool inside = y0 + r >= pad && y0 + r - pad < level.height;
-        if (!inside) {
-            for (size_t c = 0; c < channels; ++c)
-                std::memset(row + c * planes.pitch, 0, planes.width * sizeof(float));
-            continue;
-        }
-        const float* const src = first + static_cast<ptrdiff_t>(y0 + r - pad) * level.row_stride;
-        for (size_t c = 0; c < channels; ++c)
-            for (size_t x = 0; x < pad; ++x) {
-                row[c * planes.pitch + x] = 0.0f;
-                row[c * planes.pitch + pad + level.width + x] = 0.0f;
-            }
+    const auto source = [&](size_t r) {
+        return first + static_cast<ptrdiff_t>(y0 + r - pad) * level.row_stride;
+    };
+    if (level.channel_stride == 1)
+        fetch_row(source(borders.first), level.column_stride, level.width, channels);
+    for (size_t r = borders.first; r < borders.last; ++r) {
+        float* const row = dst + r * planes.width + pad;
+        const float* const src = source(r);
         if (level.channel_stride == 1) {
-            isa.describe.transpose(src, level.column_stride, row + pad, static_cast<ptrdiff_t>(planes.pitch),
+            if (r + 1 < borders.last) fetch_row(source(r + 1), level.column_stride, level.width, channels);
+            isa.describe.transpose(src, level.column_stride, row, static_cast<ptrdiff_t>(planes.pitch),
                                    level.width, channels);
             continue;
         }
         for (size_t c = 0; c < channels; ++c) {
             const float* const from = src + static_cast<ptrdiff_t>(c) * level.channel_stride;
-            float* const to = row + c * planes.pitch + pad;
+            float* const to = row + c * planes.pitch;
             if (level.column_stride == 1) {
                 std::memcpy(to, from, level.width * sizeof(float));
             } else {
@@ -135,9 +171,7 @@ void pack(const KernelTable& isa, const DescribeLevel& level, const float* image
             }
         }
     }
-    const size_t used = planes.rows * planes.width;
-    for (size_t c = 0; c < channels; ++c)
-        std::memset(dst + c * planes.pitch + used, 0, (planes.pitch - used) * sizeof(float));
+    return dst;
 }
 
 // Outputs [j0, j1) (at most kOutputGroup, all of this stage) at rows [y0, y1) of the stage's grid; output j
@@ -172,11 +206,8 @@ void sum_outputs(const KernelTable& isa, const Problem& problem, const Stage& st
         for (size_t c0 = c_begin; c0 < c_end; c0 += chunk) {
             stop_point();
             const size_t c1 = std::min(c0 + chunk, c_end);
-            // Reads of the waste places of the last plane run at most one plane's slack further.
-            float* const packed =
-                at_least(memory.planes, (c1 - c0) * planes.pitch + planes.k * planes.width + kLanes);
             const int32_t* const offset = feature_offsets(memory, planes, c1 - c0);
-            pack(isa, level, data, planes, y0, c0, c1, packed);
+            const float* const packed = pack(isa, level, data, planes, y0, c0, c1);
             const int64_t f0 = static_cast<int64_t>(c0) * kk, f1 = static_cast<int64_t>(c1) * kk;
             for (size_t j = lo; j < hi; ++j) {
                 run(j, begin, stop);
@@ -305,8 +336,9 @@ void describe(const DescribeLevel* levels, size_t level_count, size_t batch, siz
                 if (stage.on_grid) continue;
                 const size_t rows = rows_of_task(stage, neighbourhood),
                              end = stage.first_output + stage.outputs;
-                for (size_t j = stage.first_output; j < end; j += kOutputGroup)
-                    for (size_t y = 0; y < stage.height; y += rows)
+                // Rows first: planes of one shape share their zeros (Borders).
+                for (size_t y = 0; y < stage.height; y += rows)
+                    for (size_t j = stage.first_output; j < end; j += kOutputGroup)
                         tasks.push_back(
                             {b, s, y, std::min(y + rows, stage.height), j, std::min(j + kOutputGroup, end)});
             }

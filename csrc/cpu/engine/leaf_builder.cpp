@@ -25,6 +25,9 @@ constexpr size_t kRowsBetweenStops = 4096;
 // Rows that tell a span's widest direction, and steps of the power method.
 constexpr size_t kDirectionSample = 256;
 constexpr int kPowerSteps = 5;
+// Centres that are tried for a ball: 37, 24, 23, 23 leaves in reach of a query for 1, 8, 24, 60 (patches of
+// one product, 87,000 rows).
+constexpr size_t kCentreSteps = 12;
 // Coordinates of a set no larger than this are kept between the passes.
 constexpr size_t kKeptCoordinates = size_t{1} << 28;
 // Where nothing varies a step must still be positive.
@@ -70,6 +73,23 @@ void widest_direction(const float* points, size_t count, float* direction) {
         for (size_t d = 0; d < kBallDepth; ++d) v[d] = next[d] / largest;
     }
     for (size_t d = 0; d < kBallDepth; ++d) direction[d] = static_cast<float>(v[d]);
+}
+
+// Of two points among the balls: four sums, which do not wait for each other.
+double sq_distance(const float* a, const float* b) {
+    constexpr size_t kSums = 4;
+    double sums[kSums] = {};
+    size_t d = 0;
+    for (; d + kSums <= kBallDepth; d += kSums)
+        for (size_t i = 0; i < kSums; ++i) {
+            const double difference = static_cast<double>(a[d + i]) - b[d + i];
+            sums[i] += difference * difference;
+        }
+    for (; d < kBallDepth; ++d) {
+        const double difference = static_cast<double>(a[d]) - b[d];
+        sums[0] += difference * difference;
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 }  // namespace
@@ -251,25 +271,37 @@ void LeafBuilder::split(Span span) {
     split({middle, span.end});
 }
 
+// The smallest ball about the points, nearly: from their mean, step by step towards the point farthest away
+// (Badoiu and Clarkson, Smaller core-sets for balls). About their mean alone it would be a third larger, and
+// half as many leaves again would be in reach.
 void LeafBuilder::measure(Span span, Ball& ball) const {
-    double mean[kBallDepth] = {};
+    double centre[kBallDepth] = {};
     for (size_t i = span.begin; i < span.end; ++i)
-        for (size_t d = 0; d < kBallDepth; ++d) mean[d] += heads_[i * kBallDepth + d];
-    double centre_sq = 0.0, radius_sq = 0.0;
-    for (size_t d = 0; d < kBallDepth; ++d) {
-        ball.centre[d] = static_cast<float>(mean[d] / static_cast<double>(span.end - span.begin));
-        centre_sq += static_cast<double>(ball.centre[d]) * ball.centre[d];
-    }
-    for (size_t i = span.begin; i < span.end; ++i) {
-        double sq = 0.0;
-        for (size_t d = 0; d < kBallDepth; ++d) {
-            const double difference = static_cast<double>(heads_[i * kBallDepth + d]) - ball.centre[d];
-            sq += difference * difference;
+        for (size_t d = 0; d < kBallDepth; ++d) centre[d] += heads_[i * kBallDepth + d];
+    for (double& value : centre) value /= static_cast<double>(span.end - span.begin);
+    double least_sq = std::numeric_limits<double>::infinity();
+    for (size_t step = 1; step <= kCentreSteps; ++step) {
+        float rounded[kBallDepth];
+        std::copy(centre, centre + kBallDepth, rounded);
+        double radius_sq = -1.0;
+        size_t farthest = span.begin;
+        for (size_t i = span.begin; i < span.end; ++i) {
+            if (i % kRowsBetweenStops == 0) stop_point();
+            const double sq = sq_distance(heads_ + i * kBallDepth, rounded);
+            if (sq > radius_sq) radius_sq = sq, farthest = i;
         }
-        radius_sq = std::max(radius_sq, sq);
+        if (radius_sq < least_sq) {
+            least_sq = radius_sq;
+            std::copy_n(rounded, kBallDepth, ball.centre);
+        }
+        for (size_t d = 0; d < kBallDepth; ++d)
+            centre[d] += (static_cast<double>(heads_[farthest * kBallDepth + d]) - centre[d]) /
+                         static_cast<double>(step + 1);
     }
+    double centre_sq = 0.0;
+    for (const float value : ball.centre) centre_sq += static_cast<double>(value) * value;
     ball.start = static_cast<float>(-0.5 * centre_sq);
-    ball.radius = round_up(std::sqrt(radius_sq) * (1.0 + 1e-9));
+    ball.radius = round_up(std::sqrt(least_sq) * (1.0 + 1e-9));
 }
 
 LeafArrays LeafBuilder::allocate(bool count_only) const {

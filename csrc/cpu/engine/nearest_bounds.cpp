@@ -16,9 +16,9 @@ SearchCounts nearest_bounds(const RowSet& queries, const ProjectedRows& projecte
     const std::vector<uint32_t> order = order_along_tree(context);
     std::vector<SearchCounts> counts(batches_of(queries.count));
     parallel_for(counts.size(), [&](size_t number) {
-        const size_t first = number * kBatchQueries;
+        const size_t first = batch_begin(queries.count, number);
         QueryBatch batch(context, 1, hint, order.data() + first,
-                         std::min(kBatchQueries, queries.count - first));
+                         batch_begin(queries.count, number + 1) - first);
         batch.bound(out_sq_lower);
         batch.write(out_index, out_sq_upper);
         counts[number] = batch.work().counts;

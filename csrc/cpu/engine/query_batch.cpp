@@ -69,8 +69,11 @@ void QueryBatch::search() {
         const size_t leaves = std::min(kLeavesPerBranch, context_.index.leaves() - first);
         for (size_t l = 0, next = 0; l < leaves; l = next) {
             for (next = l + 1; next < leaves && wanted[next] == 0;) ++next;
-            if (wanted[l] != 0 && next < leaves)
+            if (wanted[l] != 0 && next < leaves) {
                 fetch_ahead(context_.index.first_codes(first + next), kScanDims * kBlockRows);
+                fetch_ahead(context_.index.first_tails(first + next), kBlockRows * sizeof(float));
+                fetch_ahead(context_.index.first_halves(first + next), kBlockRows * sizeof(float));
+            }
             for (uint64_t left = wanted[l]; left; left &= left - 1) {
                 const auto i = static_cast<size_t>(__builtin_ctzll(left));
                 searches_[i].visit(first + l, leaf_dots[i * kBlockRows + l]);
@@ -111,7 +114,7 @@ std::vector<uint32_t> order_along_tree(const SearchContext& context) {
     const size_t count = context.queries.count;
     std::vector<uint64_t> keys(count);  // nearest leaf, query
     parallel_for(batches_of(count), [&](size_t batch) {
-        const size_t first = batch * kBatchQueries, some = std::min(kBatchQueries, count - first);
+        const size_t first = batch_begin(count, batch), some = batch_begin(count, batch + 1) - first;
         float heads[kBatchQueries * kBallDepth];
         AlignedArray<float> dots(kBatchQueries * kBlockRows);
         BallGap nearest[kBatchQueries];  // branches

@@ -10,10 +10,13 @@
 
 namespace inreach {
 
-// Queries of a batch: the more, the fewer times a leaf is read from memory, and the fewer batches there are
-// for the threads. 191, 182, 169, 159 ms for 12, 24, 48, 64 (query_search.cpp says of what).
-constexpr size_t kBatchQueries = 48;
+// Queries of a batch at most: the more, the fewer times a leaf is read from memory, and the fewer batches
+// there are for the threads. 191, 182, 169, 159 ms for 12, 24, 48, 64 (query_search.cpp says of what).
+constexpr size_t kBatchQueries = 64;
 static_assert(kBatchQueries <= 64, "a leaf's queries are the bits of one uint64_t");
+// From this number on there are a multiple of four batches, all of about one size, so that 2 or 4 threads
+// have equal shares.
+constexpr size_t kManyQueries = 128;
 
 // At most kBatchQueries queries. Searches and answers are in the order in which the queries are given.
 class QueryBatch {
@@ -53,6 +56,12 @@ class QueryBatch {
 // them then wants much the same leaves and decides much the same rows.
 std::vector<uint32_t> order_along_tree(const SearchContext& context);
 
-inline size_t batches_of(size_t queries) { return (queries + kBatchQueries - 1) / kBatchQueries; }
+inline size_t batches_of(size_t queries) {
+    const size_t least = (queries + kBatchQueries - 1) / kBatchQueries;
+    return queries < kManyQueries ? least : (least + 3) / 4 * 4;
+}
+
+// The first query of a batch; of the one after the last: the number of queries.
+inline size_t batch_begin(size_t queries, size_t batch) { return queries * batch / batches_of(queries); }
 
 }  // namespace inreach

@@ -1,6 +1,7 @@
 #include "engine/query_search.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "dispatch.h"
 #include "engine/mapped.h"
@@ -22,6 +23,9 @@ constexpr size_t kFirstLeaves = 4;
 // Leaves with or without an answer that are read first: matters with groups alone, whose nearest leaves may
 // hold only rows that do not count (174 without groups, for 8 to 64).
 constexpr size_t kMostFirstLeaves = 32;
+// Rows of a leaf that its first codes let through from which on one is decided before the others are looked
+// at.
+constexpr int kManySurvive = 6;
 // Leaves that nearest_bounds reads: 84, 98, 107, 110, 117 for 4, 8, 12, 16, 24.
 constexpr size_t kBoundLeaves = 12;
 
@@ -71,13 +75,15 @@ QuerySearch::QuerySearch(const SearchContext& context, size_t query, const float
       work_(work),
       answers_(answers),
       group_(context.grouped ? context.queries.group[query] : 0),
-      scale_(context.basis.lipschitz() * context.basis.scale()) {
+      scale_(context.basis.lipschitz() * context.basis.scale()),
+      certain32_((1.0 - gamma32(bank_.dim / 16 + 40)) * (1.0 - 2.0 * kDecisionSlack)) {
     double sq = 0.0;
     for (size_t i = 0; i < kBallDepth; ++i) sq += static_cast<double>(head[i]) * head[i];
     // Lowered by what rounding can do to the dot products with the balls' centres.
     const double norms = static_cast<double>(frame_.norm) + index_.centre_norm() + frame_.error;
     ball_sq_ = round_down(sq - 2.0 * kRoundingSlack * norms * norms - kUnderflow);
     update_reach();
+    candidates_.reserve(kDrainAt);
 }
 
 void QuerySearch::offer(int64_t row) {
@@ -102,19 +108,33 @@ void QuerySearch::start(const float* dots, size_t stride) {
         nearest[i] = one;
     }
     size_t productive = 0;
+    const auto read_first = [&](uint32_t leaf) {
+        const uint64_t before = work_.read;
+        read_.push_back(leaf);
+        read_leaf(leaf);
+        drain();
+        productive += work_.read != before;
+    };
     for (size_t n = 0; n < found && productive < kFirstLeaves && read_.size() < kMostFirstLeaves; ++n) {
         const size_t b = nearest[n].number;
         if (n > 0 && branch_gap(dot_of(dots, stride, b), b) > reach_) continue;
+        if (n == 0 && std::isinf(answers_.limit())) {
+            // All leaves are in reach of a query that knows nothing: the nearest one leaves few to be put in
+            // order.
+            float leaf_dots[kBlockRows];
+            scan_balls(b, leaf_dots);
+            const size_t first = b * kLeavesPerBranch,
+                         here = std::min(kLeavesPerBranch, index_.leaves() - first);
+            read_first(static_cast<uint32_t>(
+                first + static_cast<size_t>(std::max_element(leaf_dots, leaf_dots + here) - leaf_dots)));
+        }
         BallGap leaves[kBlockRows];
         const size_t count = leaves_in_reach(b, leaves);
         std::sort(leaves, leaves + count);
         for (size_t i = 0; i < count && productive < kFirstLeaves && read_.size() < kMostFirstLeaves; ++i) {
             if (leaves[i].gap > reach_) break;
-            read_.push_back(leaves[i].number);
-            read_leaf(leaves[i].number);
-            if (candidates_.empty()) continue;
-            drain();
-            ++productive;
+            if (std::find(read_.begin(), read_.end(), leaves[i].number) == read_.end())
+                read_first(leaves[i].number);
         }
     }
 }
@@ -173,16 +193,29 @@ void QuerySearch::update_reach() {
 }
 
 void QuerySearch::decide(uint32_t row) {
-    const double sq_distance = table_.sq_distance(original_, bank_.row(row), bank_.dim);
+    const float* const values = bank_.row(row);
+    if (++work_.read >= work_.check_memory_at) work_.check_memory_at = work_.read + limit_resident(bank_);
+    const double limit = answers_.limit();
+    if (!std::isinf(limit)) {
+        const float sq = table_.sq_distance32(original_, values, bank_.dim);
+        // One that overflowed says nothing; squares that underflow only make it smaller, or add less than
+        // kUnderflow.
+        if (sq < std::numeric_limits<float>::max() && certain32_ * sq - kUnderflow > limit) return;
+    }
+    const double sq_distance = table_.sq_distance(original_, values, bank_.dim);
     answers_.offer({bank_.value(sq_distance, row), static_cast<int64_t>(row)});
-    if (++work_.counts.decided >= work_.check_memory_at)
-        work_.check_memory_at = work_.counts.decided + limit_resident(bank_);
+    ++work_.counts.decided;
 }
 
-// The dots of a branch's leaves, and which of them are within reach.
-size_t QuerySearch::scan_balls(size_t branch, float* dots, uint32_t* in_reach) {
+// The dots of a branch's leaves.
+void QuerySearch::scan_balls(size_t branch, float* dots) {
     table_.scan_block(index_.leaf_centres(branch), kBallDepth, head_, 0.0f, index_.leaf_starts(branch), dots);
     work_.balls += kBlockRows;
+}
+
+// The same, and which of them are within reach.
+size_t QuerySearch::scan_balls(size_t branch, float* dots, uint32_t* in_reach) {
+    scan_balls(branch, dots);
     return table_.collect_in_reach(dots, index_.leaf_radii(branch), kBlockRows, ball_sq_,
                                    round_up(reach_ * (1.0 + 1e-6)), in_reach);
 }
@@ -220,16 +253,30 @@ void QuerySearch::read_leaf(size_t leaf) {
     quantize(leaf / kLeavesPerGroup);
     const double norms = (code_norm_ + numbers.norm) * (1.0 + 1e-9);
     const double slack = kRoundingSlack * norms * norms + kUnderflow;
-    const double far = reach_ + numbers.error + numbers.residue + missed_;
-    const double threshold = 0.5 * (code_sq_ - far * far) - slack;
+    const auto least_value = [&] {
+        const double far = reach_ + numbers.error + numbers.residue + missed_;
+        return round_down(0.5 * (code_sq_ - far * far) - slack);
+    };
     float values[kBlockRows];
     uint64_t survivors =
         table_.scan_codes(index_.first_codes(leaf), codes_, quantized_.sum,
                           quantized_.step * index_.group_step(leaf / kLeavesPerGroup), frame_.scan_tail,
-                          index_.first_tails(leaf), index_.first_halves(leaf), round_down(threshold), values);
+                          index_.first_tails(leaf), index_.first_halves(leaf), least_value(), values);
     work_.counts.bounded += kBlockRows;
     if (survivors == 0) return;
     const uint32_t* const rows = index_.rows(leaf);
+    if (answers_.k() == 1 && __builtin_popcountll(survivors) > kManySurvive) {
+        // Little is known of this query yet: the row that is likely its best one first leaves few of the
+        // others.
+        const size_t best = likely_best(rows, values, survivors);
+        if (best < kBlockRows && eligible(rows[best])) {
+            decide(rows[best]);
+            update_reach();
+            const float least = least_value();
+            for (uint64_t rest = std::exchange(survivors, 0) & ~(uint64_t{1} << best); rest; rest &= rest - 1)
+                if (!(values[__builtin_ctzll(rest)] < least)) survivors |= rest & (~rest + 1);  // NaN passes
+        }
+    }
     uint8_t places[kBlockRows];
     size_t count = 0;
     for (; survivors; survivors &= survivors - 1) {
@@ -244,6 +291,21 @@ void QuerySearch::read_leaf(size_t leaf) {
     double middles[kBlockRows];
     count = pass_middle(leaf, numbers, places, count, values, slack, middles);
     if (count != 0) refine(leaf, numbers, places, count, middles);
+}
+
+// Of some places of a leaf the one whose row has the least value by its first codes, kBlockRows for none.
+size_t QuerySearch::likely_best(const uint32_t* rows, const float* values, uint64_t places) const {
+    const auto base = static_cast<float>(code_sq_), unit = static_cast<float>(scale_ * scale_);
+    size_t best = kBlockRows;
+    float least = std::numeric_limits<float>::max();
+    for (; places; places &= places - 1) {
+        const auto j = static_cast<size_t>(__builtin_ctzll(places));
+        if (rows[j] == kNoRow || (context_.grouped && bank_.group[rows[j]] == group_)) continue;
+        float value = base - 2.0f * values[j];
+        if (bank_.floor != nullptr) value = std::max(value, bank_.floor[rows[j]] * unit);
+        if (value < least) least = value, best = j;
+    }
+    return best;
 }
 
 // A row can matter while the length of its difference, computed from codes, is at most this.

@@ -40,11 +40,13 @@ struct SearchContext {
 struct SearchWork {
     SearchCounts counts;
     uint64_t balls = 0;
-    uint64_t check_memory_at = 16;  // decisions at which limit_resident is called next
+    uint64_t read = 0;              // rows read: decided, or ruled out in float32
+    uint64_t check_memory_at = 16;  // rows read at which limit_resident is called next
 
     SearchWork& operator+=(const SearchWork& other) {
         counts += other.counts;
         balls += other.balls;
+        read += other.read;
         return *this;
     }
 };
@@ -141,10 +143,12 @@ class QuerySearch {
 
     void update_reach();
     void decide(uint32_t row);
+    void scan_balls(size_t branch, float* dots);
     size_t scan_balls(size_t branch, float* dots, uint32_t* in_reach);
     size_t leaves_in_reach(size_t branch, BallGap* out);
     void quantize(size_t group);
     void read_leaf(size_t leaf);
+    size_t likely_best(const uint32_t* rows, const float* values, uint64_t places) const;
     double longest(const LeafNumbers& numbers, double missed) const;
     void code_sums(size_t leaf, const int8_t* codes, size_t stride, const uint8_t* places, size_t count,
                    size_t first_coordinate, size_t coordinates, float* sums) const;
@@ -166,6 +170,7 @@ class QuerySearch {
     TopK answers_;
     int64_t group_;
     double scale_;
+    const double certain32_;  // share of a distance in float32 that the float64 one certainly reaches
     float ball_sq_ = 0.0f;
     double reach_ = 0.0;
     std::vector<Candidate> candidates_;

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 namespace inreach {
 
@@ -25,14 +27,26 @@ inline double gamma32(size_t n) {
     return nu < 0.5 ? nu / (1.0 - nu) : 1e30;
 }
 
+// The float32 next above y, as nextafterf gives it without a call. y is less than infinity, or NaN.
+inline float next_above(float y) {
+    uint32_t bits;
+    std::memcpy(&bits, &y, sizeof bits);
+    if (y == 0.0f)
+        bits = 1;
+    else if (y == y)
+        bits += y > 0.0f ? 1u : ~0u;
+    std::memcpy(&y, &bits, sizeof bits);
+    return y;
+}
+
 // The float32 at or above / at or below x.
 inline float round_up(double x) {
     const float y = static_cast<float>(x);
-    return static_cast<double>(y) >= x ? y : std::nextafterf(y, INFINITY);
+    return static_cast<double>(y) >= x ? y : next_above(y);
 }
 inline float round_down(double x) {
     const float y = static_cast<float>(x);
-    return static_cast<double>(y) <= x ? y : std::nextafterf(y, -INFINITY);
+    return static_cast<double>(y) <= x ? y : -next_above(-y);
 }
 
 }  // namespace inreach

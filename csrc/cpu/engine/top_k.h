@@ -24,6 +24,8 @@ class TopK {
   public:
     TopK(Answer* answers, size_t k) : answers_(answers), k_(k) {}
 
+    size_t k() const { return k_; }
+
     // Rows farther than this cannot enter: infinity until k rows were found.
     double limit() const { return answers_[k_ - 1].sq_distance; }
 

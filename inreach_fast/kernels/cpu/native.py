@@ -26,6 +26,7 @@ from ..bank import Bank
 from ..basis import Basis, sample_rows
 from ..describe_plan import Plan
 from ..results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
+from ..smoothing import Band
 from .index_files import build_in, write_to
 
 # Bases of banks that are searched many times: (most rows, rank, rows of the sample). More directions rule out more
@@ -34,6 +35,9 @@ _BANK_BASES = ((1 << 15, 128, 2048), (1 << 16, 192, 4096), (None, 256, 4096))
 # Rank and sample of a basis made for a single call.
 _CALL_RANK, _CALL_SAMPLE = 64, 512
 _MIN_BANK_ROWS = 512
+# Fewest rows of two banks that are kept and searched in both directions, and fewest values of each: from the second
+# search on nothing is projected. 196 x 196 x 1024: 0.7 ms, brute force 1.2; 196 x 196 x 128: 0.4 and 0.25.
+_MIN_MUTUAL_ROWS, _MIN_MUTUAL_VALUES = 128, 200_000
 # Below this share of variance in 32 directions bounds have never paid; the engine would find out as well.
 _MIN_CAPTURED = 0.4
 # Rows that are looked at before a basis is made for one call, and the number of directions in which they may vary
@@ -153,10 +157,15 @@ class NativeBackend(Backend):
         return with_answers(forward, answer)
 
     def mutual_nearest(self, a: Bank, b: Bank) -> MutualNearest:
-        basis = _paying_basis(len(a) * len(b), a, b)
+        kept = a.persistent and b.persistent and min(len(a), len(b)) * a.dim >= _MIN_MUTUAL_VALUES
+        least = min(_MIN_MUTUAL_ROWS, _MIN_BANK_ROWS) if kept else _MIN_BANK_ROWS
+        basis = _paying_basis(len(a) * len(b), a, b, least=least)
         if basis is None:
             ab, ab_sq, ba, ba_sq, counts = _core.mutual_nearest_brute(a.rows, a.index, b.rows, b.index)
             return MutualNearest(ab, ab_sq, ba, ba_sq, SearchCounts(*counts))
+        for bank in (a, b):  # each is searched, and searches
+            if bank.persistent:
+                _indexed(bank, basis).keep_coordinates(bank)
         forward = Nearest(*_by_leaves(_core.nearest_pruned, a, b, basis, None, None, 1))
         hint = _hint_backward(forward, len(b))
         return both_ways(forward, Nearest(*_by_leaves(_core.nearest_pruned, b, a, basis, None, hint, 1)))
@@ -187,6 +196,10 @@ class NativeBackend(Backend):
     def linear_map(self, rows: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
         """See `kernels.linear_map`; csrc/cpu/engine/linear_map.cpp."""
         return _core.linear_map(rows, mean, matrix)
+
+    def smooth(self, scores: DoubleArray, rows: Band, columns: Band, size: tuple[int, int]) -> FloatArray:
+        """See `kernels.smoothing.smooth`; csrc/cpu/engine/smooth.cpp."""
+        return _core.smooth(scores, *rows.packed, *columns.packed, *size)
 
     # ------------------------------------------------------------------------------------------- index arrays
 
@@ -235,17 +248,17 @@ def basis_of(bank: Bank) -> Basis:
     return bank.basis_or(fit)
 
 
-def _paying_basis(pairs: int, *banks: Bank) -> Basis | None:
+def _paying_basis(pairs: int, *banks: Bank, least: int | None = None) -> Basis | None:
     """The basis to search a bank in by bounds, or two banks by each other; None where brute force is faster.
 
-    That of two depends on them alone, not on searches before.
+    That of two depends on them alone, not on searches before. ``least``: fewest rows that an index pays for.
     """
 
     def fit(*_: Any) -> Basis:
         samples = [sample_rows(bank.rows, bank.index, _CALL_SAMPLE // len(banks)) for bank in banks]
         return Basis(np.concatenate(samples), _CALL_RANK, power_iterations=1)
 
-    if min(map(len, banks)) < _MIN_BANK_ROWS:
+    if min(map(len, banks)) < (_MIN_BANK_ROWS if least is None else least):
         return None
     kept = [bank for bank in banks if bank.persistent]
     if kept:

@@ -1,0 +1,70 @@
+// 6 rows x 16 outputs: 12 sums in registers; multiply and add stay separate: see README.md.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace inreach {
+namespace avx2 {
+namespace {
+
+template <int kRows, int kColumns>
+void tile(const float* rows, size_t stride, const float* matrix, size_t width, size_t depth, bool resume,
+          float* out) {
+    __m256 sum[kRows][kColumns];
+    size_t t = 0;
+    if (resume) {
+        for (int r = 0; r < kRows; ++r)
+            for (int c = 0; c < kColumns; ++c)
+                sum[r][c] = _mm256_loadu_ps(out + static_cast<size_t>(r) * width + 8 * c);
+    } else {
+        for (int r = 0; r < kRows; ++r)
+            for (int c = 0; c < kColumns; ++c)
+                sum[r][c] = _mm256_mul_ps(_mm256_set1_ps(rows[static_cast<size_t>(r) * stride]),
+                                          _mm256_loadu_ps(matrix + 8 * c));
+        t = 1;
+    }
+    for (; t < depth; ++t) {
+        __m256 column[kColumns];
+        for (int c = 0; c < kColumns; ++c) column[c] = _mm256_loadu_ps(matrix + t * width + 8 * c);
+        for (int r = 0; r < kRows; ++r) {
+            const __m256 value = _mm256_set1_ps(rows[static_cast<size_t>(r) * stride + t]);
+            for (int c = 0; c < kColumns; ++c)
+                sum[r][c] = _mm256_add_ps(sum[r][c], _mm256_mul_ps(value, column[c]));
+        }
+    }
+    for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kColumns; ++c)
+            _mm256_storeu_ps(out + static_cast<size_t>(r) * width + 8 * c, sum[r][c]);
+}
+
+template <int kRows>
+void strips(const float* rows, size_t stride, const float* matrix, size_t width, size_t depth, bool resume,
+            float* out) {
+    for (size_t j = 0; j < width; j += 16)
+        tile<kRows, 2>(rows, stride, matrix + j, width, depth, resume, out + j);
+}
+
+}  // namespace
+
+void map_rows(const float* rows, size_t stride, size_t count, const float* matrix, size_t width, size_t depth,
+              bool resume, float* out) {
+    switch (count) {
+        case 6:
+            return strips<6>(rows, stride, matrix, width, depth, resume, out);
+        case 5:
+            return strips<5>(rows, stride, matrix, width, depth, resume, out);
+        case 4:
+            return strips<4>(rows, stride, matrix, width, depth, resume, out);
+        case 3:
+            return strips<3>(rows, stride, matrix, width, depth, resume, out);
+        case 2:
+            return strips<2>(rows, stride, matrix, width, depth, resume, out);
+        case 1:
+            return strips<1>(rows, stride, matrix, width, depth, resume, out);
+        default:
+            return;
+    }
+}
+
+}  // namespace avx2
+}  // namespace inreach
