@@ -90,25 +90,20 @@ void compare_tiles(const KernelTable& one) {
         const auto block = normal(depth * kBlockRows), rows = normal(kTileRows * stride),
                    init = normal(kBlockRows);
         for (size_t count = 1; count <= static_cast<size_t>(kTileRows); ++count)
-            for (const int start : {0, 1, 2}) {  // nothing, init, what out holds
+            for (const bool start : {false, true}) {
                 const auto held = normal(kTileRows * kBlockRows);
                 auto out = held;
-                // Full, and of every number of columns of registers in turn.
-                const size_t width = start == 2 ? kBlockRows : (count + depth) * 11 % kBlockRows + 1;
-                const size_t columns = (width + 15) / 16 * 16;
-                one.dot_tile(block.data(), depth, rows.data(), stride, count, width,
-                             start == 1 ? init.data() : nullptr, start == 2, out.data());
+                one.dot_tile(block.data(), depth, rows.data(), stride, count, start ? init.data() : nullptr,
+                             out.data());
                 for (size_t r = 0; r < static_cast<size_t>(kTileRows); ++r)
                     for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
                         const size_t at = r * kBlockRows + j;
-                        if (r >= count || j >= columns) {
-                            expect(out[at] == held[at], "dot_tile: writes past its rows or columns");
+                        if (r >= count) {
+                            expect(out[at] == held[at], "dot_tile: writes past its rows");
                             continue;
                         }
                         const Dot dot = exact_dot(block.data(), depth, rows.data() + r * stride, j,
-                                                  start == 0   ? 0.0
-                                                  : start == 1 ? init[j]
-                                                               : held[at]);
+                                                  start ? init[j] : 0.0);
                         expect(std::abs(out[at] - dot.value) <= gamma32(depth + 1) * dot.size,
                                "dot_tile: rounding bound, depth " + std::to_string(depth));
                     }
@@ -124,6 +119,61 @@ void compare_tiles(const KernelTable& one) {
             expect(((bits >> j) & 1) == (out[j] >= threshold), "scan_block: bits");
         }
     }
+}
+
+// Rows in panels and strips, as kernels.h lays them out; the rows that fill up the last ones are infinite, so that
+// none of them can be taken in unseen.
+std::vector<float> packed(const std::vector<float>& rows, size_t depth, size_t count, size_t together) {
+    std::vector<float> out((count + together - 1) / together * together * depth, INFINITY);
+    for (size_t r = 0; r < count; ++r)
+        for (size_t d = 0; d < depth; ++d)
+            out[(r / together * depth + d) * together + r % together] = rows[r * depth + d];
+    return out;
+}
+
+void compare_panels(const KernelTable& one) {
+    enum Start { kNothing, kInit, kHeld };
+    for (const size_t depth : {size_t{1}, size_t{2}, size_t{17}, size_t{32}, size_t{128}})
+        for (const size_t count : {size_t{1}, size_t{2}, size_t{3}, size_t{4}, size_t{5}, size_t{6}, size_t{20}})
+            for (const size_t width : {size_t{1}, size_t{16}, size_t{17}, size_t{40}, size_t{61}, size_t{64}})
+                for (const Start start : {kNothing, kInit, kHeld})
+                    for (const bool limited : {false, true}) {
+                        const auto rows = normal(count * depth), columns = normal(width * depth),
+                                   init = normal(kBlockRows), held = normal(count * kBlockRows);
+                        const auto panels = packed(rows, depth, count, kTileRows),
+                                   strips = packed(columns, depth, width, inreach::kStripRows);
+                        std::vector<float> limits(count);
+                        for (size_t r = 0; r < count; ++r)  // nearly all, some, hardly any
+                            limits[r] = std::sqrt(static_cast<float>(depth)) * (r % 3 == 0 ? -3.0f : r % 3 == 1 ? 1.0f : 3.5f);
+                        std::vector<uint64_t> pass(count + 1, 0x5555u);
+                        auto out = held;
+                        one.dot_panels(strips.data(), panels.data(), depth, count, width,
+                                       start == kInit ? init.data() : nullptr, start == kHeld,
+                                       limited ? limits.data() : nullptr, out.data(), pass.data());
+                        expect(pass[limited ? count : 0] == 0x5555u, "dot_panels: bits that nobody asked for");
+                        const size_t computed = (width + inreach::kStripRows - 1) / inreach::kStripRows * inreach::kStripRows;
+                        for (size_t r = 0; r < count; ++r)
+                            for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
+                                const size_t at = r * kBlockRows + j;
+                                if (j >= computed) expect(out[at] == held[at], "dot_panels: writes past its strips");
+                                if (j >= width) continue;
+                                Dot dot{start == kInit ? init[j] : start == kHeld ? held[at] : 0.0, 0.0};
+                                dot.size = std::abs(dot.value);
+                                for (size_t d = 0; d < depth; ++d) {
+                                    const double term = static_cast<double>(rows[r * depth + d]) * columns[j * depth + d];
+                                    dot.value += term;
+                                    dot.size += std::abs(term);
+                                }
+                                const double bound = gamma32(depth + 1) * dot.size;
+                                const bool passes = limited && ((pass[r] >> j) & 1) != 0;
+                                if (!limited || passes)
+                                    expect(std::abs(out[at] - dot.value) <= bound,
+                                           "dot_panels: rounding bound, depth " + std::to_string(depth));
+                                if (passes) expect(out[at] >= limits[r], "dot_panels: passes below its limit");
+                                if (limited && !passes)
+                                    expect(dot.value - bound < limits[r], "dot_panels: does not pass above its limit");
+                            }
+                    }
 }
 
 void compare_add_to_sums(const KernelTable& one, const KernelTable& scalar) {
@@ -438,6 +488,7 @@ int main(int argc, char** argv) {
         compare_sq_distance(one, scalar);
         compare_standardize(one, scalar);
         compare_tiles(one);
+        compare_panels(one);
         compare_add_to_sums(one, scalar);
         compare_at_least(one, scalar);
         compare_code_distances(one);
