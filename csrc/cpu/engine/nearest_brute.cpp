@@ -31,9 +31,9 @@ constexpr size_t kDepth = 128;
 // Queries that meet a block of the bank one pass after the other: their panels of a pass (96 KiB) and their
 // dot products (48 KiB) stay in the second-level cache.
 constexpr size_t kQueryRows = 192;
-// Queries of a task at most.
-constexpr size_t kQueryChunk = 1536;
-static_assert(kQueryRows % kTileRows == 0 && kQueryChunk % kTileRows == 0, "chunks are whole panels");
+// Panels of a task at most, in bytes: every block of the bank reads them all, from the last-level cache.
+constexpr size_t kPanelBytes = size_t{8} << 20;
+static_assert(kQueryRows % kTileRows == 0, "all but the last are whole panels");
 static_assert(kBlockRows % kStripRows == 0, "blocks are whole strips");
 
 // Queries in the frame: packed, their norms, and which of them float32 cannot hold.
@@ -230,6 +230,7 @@ class TileSearch {
             };
             if (columns) narrow();
             passing &= block.present & ~block.unusable;
+            if (passing == 0) continue;
             if (k_ == 1 && __builtin_popcountll(passing) > kManyPass) {
                 // Nothing is known of this query yet: its likely nearest row first leaves few of the others.
                 const size_t j = greatest(dot, passing);
@@ -373,7 +374,8 @@ Chunks plan_chunks(size_t queries, size_t bank, size_t dim) {
     const size_t threads = static_cast<size_t>(num_threads());
     Chunks best{};
     double least = std::numeric_limits<double>::infinity();
-    size_t across = (queries + kQueryChunk - 1) / kQueryChunk;
+    const size_t most = std::max<size_t>(kQueryRows, kPanelBytes / (dim * sizeof(float)));
+    size_t across = (queries + most - 1) / most;
     for (int halvings = 0; halvings < 5; ++halvings, across *= 2)
         for (const size_t tasks : {threads, 2 * threads, 4 * threads}) {
             const size_t along = (tasks + across - 1) / across;
