@@ -370,8 +370,9 @@ size_t whole_chunk(size_t n, size_t parts, size_t unit) {
 // pairs, the packing of its bank rows, and the first guesses and last decisions of its queries; and threads
 // never end together.
 Chunks plan_chunks(size_t queries, size_t bank, size_t dim) {
-    constexpr double kPack = 16.0, kBegin = 32768.0, kDecide = 8.0, kApart = 0.1;
+    constexpr double kPack = 48.0, kBegin = 32768.0, kDecide = 48.0;
     const size_t threads = static_cast<size_t>(num_threads());
+    const double apart = threads > 1 ? 0.1 : 0.0;  // of a task
     Chunks best{};
     double least = std::numeric_limits<double>::infinity();
     const size_t most = std::max<size_t>(kQueryRows, kPanelBytes / (dim * sizeof(float)));
@@ -384,7 +385,7 @@ Chunks plan_chunks(size_t queries, size_t bank, size_t dim) {
             const double rounds = static_cast<double>((chunks.tasks(queries, bank) + threads - 1) / threads);
             const double q = static_cast<double>(chunks.queries), b = static_cast<double>(chunks.bank);
             const double d = static_cast<double>(dim);
-            const double cost = (rounds + kApart) * (q * b * d + b * d * kPack + q * (kBegin + kDecide * d));
+            const double cost = (rounds + apart) * (q * b * d + b * d * kPack + q * (kBegin + kDecide * d));
             if (cost < least) least = cost, best = chunks;
         }
     return best;
