@@ -23,6 +23,7 @@ using inreach::gamma32;
 using inreach::kBlockRows;
 using inreach::kCodeGroup;
 using inreach::KernelTable;
+using inreach::kStripRows;
 using inreach::kTileRows;
 
 std::mt19937 generator(7);
@@ -121,7 +122,7 @@ void compare_tiles(const KernelTable& one) {
     }
 }
 
-// Rows in panels and strips, as kernels.h lays them out; the rows that fill up the last ones are infinite, so that
+// Rows in panels or strips, as kernels.h lays them out; rows that fill up the last one are infinite, so that
 // none of them can be taken in unseen.
 std::vector<float> packed(const std::vector<float>& rows, size_t depth, size_t count, size_t together) {
     std::vector<float> out((count + together - 1) / together * together * depth, INFINITY);
@@ -131,49 +132,54 @@ std::vector<float> packed(const std::vector<float>& rows, size_t depth, size_t c
     return out;
 }
 
+enum class Start { kNothing, kInit, kHeld };
+
+void compare_panels(const KernelTable& one, size_t depth, size_t count, size_t width, Start start,
+                    bool limited) {
+    constexpr uint64_t kUntouched = 0x5555;
+    const auto rows = normal(count * depth), columns = normal(width * depth), init = normal(kBlockRows),
+               held = normal(count * kBlockRows);
+    const auto panels = packed(rows, depth, count, kTileRows),
+               strips = packed(columns, depth, width, kStripRows);
+    std::vector<float> limits(count);  // that nearly all, some, hardly any reach
+    for (size_t r = 0; r < count; ++r)
+        limits[r] = std::sqrt(static_cast<float>(depth)) * std::vector<float>{-3.0f, 1.0f, 3.5f}[r % 3];
+    std::vector<uint64_t> pass(count + 1, kUntouched);
+    auto out = held;
+    one.dot_panels(strips.data(), panels.data(), depth, count, width,
+                   start == Start::kInit ? init.data() : nullptr, start == Start::kHeld,
+                   limited ? limits.data() : nullptr, out.data(), pass.data());
+    expect(pass[limited ? count : 0] == kUntouched, "dot_panels: bits that nobody asked for");
+    for (size_t r = 0; r < count; ++r)
+        for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
+            const size_t at = r * kBlockRows + j;
+            if (j >= (width + kStripRows - 1) / kStripRows * kStripRows)
+                expect(out[at] == held[at], "dot_panels: writes past its strips");
+            if (j >= width) continue;
+            double sum = start == Start::kInit ? init[j] : start == Start::kHeld ? held[at] : 0.0;
+            double size = std::abs(sum);
+            for (size_t d = 0; d < depth; ++d) {
+                const double term = static_cast<double>(rows[r * depth + d]) * columns[j * depth + d];
+                sum += term;
+                size += std::abs(term);
+            }
+            const double bound = gamma32(depth + 1) * size;
+            const bool passes = limited && ((pass[r] >> j) & 1) != 0;
+            if (!limited || passes)
+                expect(std::abs(out[at] - sum) <= bound,
+                       "dot_panels: rounding bound, depth " + std::to_string(depth));
+            if (passes) expect(out[at] >= limits[r], "dot_panels: passes below its limit");
+            if (limited && !passes) expect(sum - bound < limits[r], "dot_panels: ruled out above its limit");
+        }
+}
+
 void compare_panels(const KernelTable& one) {
-    enum Start { kNothing, kInit, kHeld };
-    for (const size_t depth : {size_t{1}, size_t{2}, size_t{17}, size_t{32}, size_t{128}})
-        for (const size_t count : {size_t{1}, size_t{2}, size_t{3}, size_t{4}, size_t{5}, size_t{6}, size_t{20}})
-            for (const size_t width : {size_t{1}, size_t{16}, size_t{17}, size_t{40}, size_t{61}, size_t{64}})
-                for (const Start start : {kNothing, kInit, kHeld})
-                    for (const bool limited : {false, true}) {
-                        const auto rows = normal(count * depth), columns = normal(width * depth),
-                                   init = normal(kBlockRows), held = normal(count * kBlockRows);
-                        const auto panels = packed(rows, depth, count, kTileRows),
-                                   strips = packed(columns, depth, width, inreach::kStripRows);
-                        std::vector<float> limits(count);
-                        for (size_t r = 0; r < count; ++r)  // nearly all, some, hardly any
-                            limits[r] = std::sqrt(static_cast<float>(depth)) * (r % 3 == 0 ? -3.0f : r % 3 == 1 ? 1.0f : 3.5f);
-                        std::vector<uint64_t> pass(count + 1, 0x5555u);
-                        auto out = held;
-                        one.dot_panels(strips.data(), panels.data(), depth, count, width,
-                                       start == kInit ? init.data() : nullptr, start == kHeld,
-                                       limited ? limits.data() : nullptr, out.data(), pass.data());
-                        expect(pass[limited ? count : 0] == 0x5555u, "dot_panels: bits that nobody asked for");
-                        const size_t computed = (width + inreach::kStripRows - 1) / inreach::kStripRows * inreach::kStripRows;
-                        for (size_t r = 0; r < count; ++r)
-                            for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
-                                const size_t at = r * kBlockRows + j;
-                                if (j >= computed) expect(out[at] == held[at], "dot_panels: writes past its strips");
-                                if (j >= width) continue;
-                                Dot dot{start == kInit ? init[j] : start == kHeld ? held[at] : 0.0, 0.0};
-                                dot.size = std::abs(dot.value);
-                                for (size_t d = 0; d < depth; ++d) {
-                                    const double term = static_cast<double>(rows[r * depth + d]) * columns[j * depth + d];
-                                    dot.value += term;
-                                    dot.size += std::abs(term);
-                                }
-                                const double bound = gamma32(depth + 1) * dot.size;
-                                const bool passes = limited && ((pass[r] >> j) & 1) != 0;
-                                if (!limited || passes)
-                                    expect(std::abs(out[at] - dot.value) <= bound,
-                                           "dot_panels: rounding bound, depth " + std::to_string(depth));
-                                if (passes) expect(out[at] >= limits[r], "dot_panels: passes below its limit");
-                                if (limited && !passes)
-                                    expect(dot.value - bound < limits[r], "dot_panels: does not pass above its limit");
-                            }
-                    }
+    for (const size_t depth : {1, 2, 17, 32, 128})
+        for (const size_t count : {1, 2, 3, 4, 5, 6, 20})
+            for (const size_t width : {1, 16, 17, 40, 61, 64})
+                for (const Start start : {Start::kNothing, Start::kInit, Start::kHeld})
+                    for (const bool limited : {false, true})
+                        compare_panels(one, depth, count, width, start, limited);
 }
 
 void compare_add_to_sums(const KernelTable& one, const KernelTable& scalar) {
