@@ -11,9 +11,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, environment, records
+from . import ROOT, at_isa, environment, records
 
 SECTIONS = ("search", "association", "describe", "whole", "predict_parts", "memory")
+MORE_SECTIONS = ("brute",)
+"""Part of others: for work on one thing."""
+ISA_SECTIONS = ("search", "brute")
+"""Measured at each instruction set, in processes of their own."""
 LONG_SECTIONS = ("network", "scale", "patchcore", "fit_large", "gpu")
 """Run on request only: they need other packages, gigabytes of disk, another environment, an hour, or a GPU."""
 
@@ -30,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         if reason is not None:
             print(f"SKIPPED: {reason}; nothing was measured on a GPU, and no file was written.")
             return 0
-    environment.relaunch(arguments, options.threads)
+    if options.isa is None and os.environ.get("INREACH_ISA", "auto") != "auto":
+        options.isa = os.environ["INREACH_ISA"]
+    environment.relaunch(arguments, options.threads, at_isa.only(options.isa))
     result = measure(options)
     folder = ROOT / "bench" / "results"
     json_path = options.json or folder / f"{_name(options)}.json"
@@ -52,9 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes and few rounds: about three minutes")
-    words = f"sections, separated by commas; also {', '.join(LONG_SECTIONS)} (default: %(default)s)"
+    more = ", ".join((*MORE_SECTIONS, *LONG_SECTIONS))
+    words = f"sections, separated by commas; also {more} (default: %(default)s)"
     add("--only", default=",".join(SECTIONS), help=words)
     add("--threads", type=int, help="threads of every contestant (default: each library's own)")
+    words = (
+        f"instruction sets at which {' and '.join(ISA_SECTIONS)} are measured, separated by commas, ours and the peers "
+        "limited alike; 'all' for all that the machine has (default: all; with --quick the widest and AVX2)"
+    )
+    add("--isa", help=words)
     add("--backbone", default="auto", help="backbone, see bench/README.md (default: auto)")
     words = "weights of --backbone: official, random or a file (default: official)"
     add("--weights", default="official", help=words)
@@ -80,7 +92,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All requested sections; a failed one is recorded and the others go on."""
     wanted = [name for name in options.only.split(",") if name]
-    every = (*SECTIONS, *LONG_SECTIONS)
+    every = (*SECTIONS, *MORE_SECTIONS, *LONG_SECTIONS)
     unknown = sorted(set(wanted) - set(every))
     if unknown:
         raise SystemExit(f"--only: unknown section {', '.join(unknown)}; give some of {', '.join(every)}")
@@ -88,6 +100,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         os.environ["INREACH_BENCH_SCRATCH"] = str(options.scratch.absolute())  # for the child processes
     begun = time.perf_counter()
     runs, work = _runs(options)
+    isas = at_isa.wanted(options.isa, quick=options.quick)
+    machines: dict[str, Any] = {}
+    for name in ISA_SECTIONS:
+        if isas:
+            runs[name] = (
+                at_isa.labelled(runs[name], isas[0])
+                if len(isas) == 1
+                else at_isa.each(name, isas, _passed_on(options), machines)
+            )
     sections = {name: _section(name, runs[name]) for name in every if name in wanted}
     return {
         "schema": records.SCHEMA,
@@ -101,6 +122,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "note": environment.BLAS_NOTE,
         },
         "machine": environment.describe_machine(),
+        "instruction_sets": machines,
         "versions": environment.versions(),
         "commit": environment.commit(),
         "sections": sections,
@@ -111,6 +133,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
     # Imported here: `relaunch` must run before an OpenBLAS is loaded.
     from . import (
         association,
+        brute,
         describe_cases,
         fit_large,
         gpu,
@@ -133,6 +156,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
     extra = ("--backbone", options.backbone, "--weights", options.weights, "--image-size", str(options.image_size))
     return {
         "search": lambda: search.run(work, quick=quick),
+        "brute": lambda: brute.run(quick=quick),
         "association": lambda: association.run(work, quick=quick),
         "describe": lambda: describe_cases.run(quick=quick),
         "whole": lambda: whole.run(work, quick=quick),
@@ -144,6 +168,14 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "gpu": lambda: gpu.run(work, quick=quick),
         "fit_large": lambda: fit_large.run(quick=quick, images=options.images, extra=extra),
     }, work
+
+
+def _passed_on(options: argparse.Namespace) -> list[str]:
+    """Options for the processes of single instruction sets."""
+    names = ("threads", "backbone", "weights", "image_size")
+    values = ((name, getattr(options, name)) for name in names)
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in values if value is not None]
+    return [*given, *(["--quick"] if options.quick else [])]
 
 
 def _section(name: str, run: Callable[[], list[records.Case]]) -> dict[str, Any]:

@@ -21,6 +21,23 @@ BLAS_NOTE = (
     "processor's widest instruction set, because an OpenBLAS older than the processor (faiss' wheel carries "
     "one) falls back to SSE2 kernels, several times slower, and would flatter us."
 )
+_FLAGS_AVX2 = {"avx2", "fma"}
+_FLAGS_AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
+# What keeps each peer to an instruction set of ours. Our "scalar" is compiled for SSE2, the least that x86-64 has; the
+# peers may use SSE4.2.
+_LIMITS = {
+    "scalar": ("Nehalem", "NONE", "default", "SSE41", "SSE4_2"),
+    "avx2": ("Haswell", "AVX2", "avx2", "AVX2", "AVX2"),
+    "avx512": ("SkylakeX", "AVX512", "avx512", "AVX512_CORE", "AVX512"),
+    "avx512vnni": ("SkylakeX", "AVX512", "avx512", "AVX512_CORE_VNNI", "AVX512"),
+}
+_LIMIT_VARIABLES = (
+    "OPENBLAS_CORETYPE",
+    "FAISS_SIMD_LEVEL",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
 _PACKAGES = (
     *("numpy", "scipy", "torch", "torchvision", "faiss-cpu", "scikit-learn", "scikit-image"),
     *("openvino", "onnxruntime"),
@@ -38,12 +55,29 @@ def cpu_fields() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def peer_environment(env: Mapping[str, str], flags: set[str], threads: int | None) -> dict[str, str]:
-    """The environment for the peers, made from ``env`` and the processor's feature ``flags``."""
+def instruction_sets() -> list[str]:
+    """Names of the instruction sets to which this machine can limit ours and the peers alike, the widest first."""
+    from inreach_fast import kernels
+
+    if "native" not in kernels.available_backends():
+        return []
+    from inreach_fast import _core
+
+    widest, *others = _core.isa_levels()
+    return [widest, *others] if widest in _LIMITS else [widest]
+
+
+def peer_environment(
+    env: Mapping[str, str], flags: set[str], threads: int | None, isa: str | None = None
+) -> dict[str, str]:
+    """The environment for the peers, made from ``env``, the processor's feature ``flags`` and a limit for all."""
     clean = {name: value for name, value in env.items() if not name.startswith("OPENBLAS_")}
-    if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= flags:
+    if isa is not None:
+        clean["INREACH_ISA"] = isa
+        clean |= dict(zip(_LIMIT_VARIABLES, _LIMITS.get(isa, ()), strict=False))
+    elif flags >= _FLAGS_AVX512:
         clean["OPENBLAS_CORETYPE"] = "SkylakeX"
-    elif {"avx2", "fma"} <= flags:
+    elif flags >= _FLAGS_AVX2:
         clean["OPENBLAS_CORETYPE"] = "Haswell"
     if threads is not None:
         # One number for all: our threads, torch's and faiss's OpenMP, and every OpenBLAS.
@@ -52,11 +86,11 @@ def peer_environment(env: Mapping[str, str], flags: set[str], threads: int | Non
     return clean
 
 
-def relaunch(arguments: list[str], threads: int | None) -> None:
+def relaunch(arguments: list[str], threads: int | None, isa: str | None = None) -> None:
     """Run the same command in `peer_environment`; returns if this process already has that environment."""
     if os.environ.get(RELAUNCHED):
         return
-    env = peer_environment(os.environ, set(cpu_fields().get("flags", "").split()), threads)
+    env = peer_environment(os.environ, set(cpu_fields().get("flags", "").split()), threads, isa)
     env[RELAUNCHED] = "1"
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "bench", *arguments], env)

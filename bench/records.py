@@ -106,8 +106,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         f"- machine: {machine['cpu']} (family/model {machine['cpu_family_model']}), {machine['cores']} cores, "
         f"{machine['memory_gb']} GB; threads: ours {ours.get('threads', '?')}, torch {machine['torch']['threads']}",
-        f"- instruction set: ours {ours.get('isa', 'none')}, torch {machine['torch']['cpu_capability']}, OpenBLAS "
-        + ", ".join(sorted({f"{p['version']} {p['kernel']}" for p in machine["thread_pools"] if p["kernel"]})),
+        f"- instruction set: {_instruction_set(machine)}",
+        *(f"- at {isa}: {_instruction_set(limited)}" for isa, limited in result.get("instruction_sets", {}).items()),
         "- versions: " + ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
         f"- commit: {commit.get('id', 'unknown')}" + (" with local changes" if commit.get("modified") else ""),
         f"- {'quick run, ' if result['settings']['quick'] else ''}{result['date']}, {result['seconds']:.0f} s; "
@@ -125,6 +125,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += _table(section["cases"])
         lines += [f"\n{note}" for note in section.get("notes", [])]
     return "\n".join(lines) + "\n"
+
+
+def _instruction_set(machine: Mapping[str, Any]) -> str:
+    blas = sorted({f"{p['version']} {p['kernel']}" for p in machine["thread_pools"] if p["kernel"]})
+    ours, torch = machine["inreach_fast"].get("isa", "none"), machine["torch"]["cpu_capability"]
+    return f"ours {ours}, torch {torch}, OpenBLAS {', '.join(blas)}"
 
 
 def _goals(sections: Mapping[str, Any]) -> list[str]:

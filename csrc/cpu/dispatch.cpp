@@ -16,7 +16,9 @@ namespace inreach {
     float sq_distance32(const float* a, const float* b, size_t dim);                                       \
     double standardize(const float* row, const double* centre, double scale, size_t dim, float* out);      \
     void dot_tile(const float* block, size_t depth, const float* rows, size_t stride, size_t count,        \
-                  size_t width, const float* init, bool add, float* out);                                  \
+                  const float* init, float* out);                                                          \
+    void dot_panels(const float* strips, const float* panels, size_t depth, size_t count, size_t width,    \
+                    const float* init, bool add, const float* limits, float* out, uint64_t* pass);         \
     uint64_t scan_block(const float* block, size_t depth, const float* row, float threshold,               \
                         const float* init, float* out);                                                    \
     void add_to_sums(const float* values, size_t count, double* sums);                                     \
@@ -53,9 +55,9 @@ INREACH_DECLARE_KERNELS(neon)
 
 #define INREACH_TABLE(isa)                                                                            \
     {                                                                                                 \
-        #isa, isa::sq_distance, isa::sq_distance32, isa::standardize, isa::dot_tile, isa::scan_block, \
-            isa::add_to_sums, isa::at_least, isa::code_distances, isa::quantize, isa::scan_codes,     \
-            isa::collect_in_reach, isa::map_rows, {                                                   \
+        #isa, isa::sq_distance, isa::sq_distance32, isa::standardize, isa::dot_tile, isa::dot_panels, \
+            isa::scan_block, isa::add_to_sums, isa::at_least, isa::code_distances, isa::quantize,     \
+            isa::scan_codes, isa::collect_in_reach, isa::map_rows, {                                  \
             isa::transpose, isa::sum_taps, isa::blend                                                 \
         }                                                                                             \
     }

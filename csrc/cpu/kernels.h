@@ -19,11 +19,16 @@ namespace inreach {
 // of row r of a block lies at block[d * kBlockRows + r].
 constexpr int kBlockRows = 64;
 
-// Rows that dot_tile takes at once: 6 x 64 sums fill the registers of AVX-512.
+// Rows that the tile kernels take at once: 6 x 64 sums fill the registers of AVX-512, 6 x 16 those of AVX2.
 constexpr int kTileRows = 6;
 
 // Rows that map_rows takes at once.
 constexpr int kMapRows = 6;
+
+// dot_panels takes both sides packed in the order in which it reads them, some values (its depth) of each row
+// at a time. Queries come in panels of kTileRows rows: value d of a panel's row r lies at [d * kTileRows +
+// r]. Rows of a bank come in strips of kStripRows: value d of a strip's row j lies at [d * kStripRows + j].
+constexpr int kStripRows = 16;
 
 // Low-precision codes come in groups of this many dimensions, each group with a step of its own.
 constexpr int kCodeGroup = 32;
@@ -72,12 +77,19 @@ struct KernelTable {
     // sum of their squares in float64, in any order: relative error <= dim * 2^-53.
     double (*standardize)(const float* row, const double* centre, double scale, size_t dim, float* out);
 
-    // FILTER. out[r * 64 + j] = start + sum over d of rows[r * stride + d] * block[d * 64 + j], for r < count
-    // <= kTileRows and j < width, rounded up to a multiple of 16; the rest is left as it is. start is out
-    // itself where `add` is set, else init[j] (0 where init is null). The sum runs over d in order, each term
-    // rounded at most twice: error <= gamma(depth + 1) * (|start| + sum |terms|).
+    // FILTER. out[r * 64 + j] = init[j] (0 where init is null) + sum over d of rows[r * stride + d] * block[d
+    // * 64
+    // + j], for r < count <= kTileRows and j < 64. The sum runs over d in order, each term rounded at most
+    // twice: error <= gamma(depth + 1) * (|init| + sum |terms|).
     void (*dot_tile)(const float* block, size_t depth, const float* rows, size_t stride, size_t count,
-                     size_t width, const float* init, bool add, float* out);
+                     const float* init, float* out);
+
+    // FILTER. The same, with the same bound, for packed strips and panels: count rows of the panels against
+    // width <= 64 rows of the strips. The sum starts at out itself where `add` is set, else at init[j]. The
+    // last strip is computed to its end; out has 64 columns. Where limits is not null, bit j of pass[r] tells
+    // whether out[r * 64 + j] >= limits[r], and out need not be written where no bit is set.
+    void (*dot_panels)(const float* strips, const float* panels, size_t depth, size_t count, size_t width,
+                       const float* init, bool add, const float* limits, float* out, uint64_t* pass);
 
     // FILTER. One row against one block: out[j] as in dot_tile (sums in up to four parts), and a bit set for
     // each j with out[j] >= threshold. Same error bound with gamma(depth + 4).

@@ -24,7 +24,9 @@ from small_networks import normed_backbone  # noqa: E402
 from bench import (  # noqa: E402
     approximate,
     association,
+    at_isa,
     baseline,
+    brute,
     environment,
     exact,
     network,
@@ -115,6 +117,56 @@ def test_peers_keep_their_own_blas_and_get_the_widest_kernel() -> None:
     assert environment.peer_environment({}, set(), 2)["OMP_NUM_THREADS"] == "2"
 
 
+def test_peers_are_limited_with_ours() -> None:
+    wide = {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}
+    limited = environment.peer_environment({"OPENBLAS_NUM_THREADS": "9"}, wide, 1, "avx2")
+    assert limited["INREACH_ISA"] == "avx2"
+    assert (limited["OPENBLAS_CORETYPE"], limited["FAISS_SIMD_LEVEL"]) == ("Haswell", "AVX2")
+    assert (limited["ATEN_CPU_CAPABILITY"], limited["OPENBLAS_NUM_THREADS"]) == ("avx2", "1")
+    assert environment.peer_environment({}, wide, None, "scalar")["FAISS_SIMD_LEVEL"] == "NONE"
+    assert environment.peer_environment({}, set(), None, "neon") == {"INREACH_ISA": "neon"}
+
+
+def test_instruction_sets_to_measure_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "instruction_sets", lambda: ["avx512", "avx2", "scalar"])
+    assert at_isa.wanted(None, quick=False) == at_isa.wanted("all", quick=True) == ["avx512", "avx2", "scalar"]
+    assert at_isa.wanted(None, quick=True) == ["avx512", "avx2"]
+    assert at_isa.wanted("scalar,avx2", quick=True) == ["scalar", "avx2"]
+    assert (at_isa.only("avx2"), at_isa.only("all"), at_isa.only("avx2,scalar"), at_isa.only(None)) == (
+        "avx2",
+        *[None] * 3,
+    )
+    with pytest.raises(SystemExit, match="this machine has no neon; give some of avx512, avx2, scalar"):
+        at_isa.wanted("avx2,neon", quick=False)
+
+
+def test_cases_of_each_instruction_set_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def child(options: list[str]) -> dict[str, Any]:
+        assert options[:3] + options[4:] == ["--only", "brute", "--isa", "--quick"]
+        run = at_isa.labelled(lambda: [{"name": "nearest"}], options[3])
+        return {"machine": {"of": options[3]}, "sections": {"brute": {"cases": run()}}}
+
+    monkeypatch.setattr(at_isa, "_child", child)
+    machines: dict[str, Any] = {}
+    cases = at_isa.each("brute", ["avx2", "scalar"], ["--quick"], machines)()
+    assert [(case["name"], case["isa"]) for case in cases] == [("nearest, avx2", "avx2"), ("nearest, scalar", "scalar")]
+    assert machines == {"avx2": {"of": "avx2"}, "scalar": {"of": "scalar"}}
+
+
+def test_a_process_that_fails_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"bench --no-such-option ended with exit code 2"):
+        at_isa._child(["--no-such-option"])
+
+
+@needs_faiss
+def test_brute_force_has_its_goal_and_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    (case,) = brute.run(quick=True, sizes=((20, 70, 9),))
+    _check_timed(case)
+    assert [goal["goal"] for goal in case["goals"]] == [f"1x {peers.FAISS}"]
+    assert "20 of 20" in case["checks"].values()
+
+
 def test_recall_takes_equally_near_rows_for_right() -> None:
     bank = np.array([[0, 0], [3, 4], [3, -4], [9, 9]], dtype=np.float32)
     queries = np.array([[3, 0], [9, 8], [0, 1], [1, 0]], dtype=np.float32)
@@ -180,7 +232,7 @@ def test_search_cases_have_the_schema_and_right_answers(monkeypatch: pytest.Monk
     noise = search.nearest_case(query, bank, data=search.RANDOM, quick=True, scratch=tmp_path)
     features = search.nearest_case(query, bank, data="features", quick=True, scratch=tmp_path)
     assert not list(set(noise["seconds"]) & {panorama.NAME, approximate.HNSW, approximate.IVF})
-    assert [goal["goal"] for goal in noise["goals"]] == [f"0.95x {peers.FAISS}"]
+    assert [goal["goal"] for goal in noise["goals"]] == [f"1x {peers.FAISS}"]
     assert {approximate.HNSW, approximate.IVF} <= set(features["seconds"])
     assert all(peer["recall"] >= 0.99 for peer in features["peers"].values())
     for case in (noise, features, search.mutual_case(query, bank, data="random", quick=True)):
@@ -283,6 +335,7 @@ def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
         "seconds": 1.0,
         "settings": {"quick": True, "features": "random", "note": environment.BLAS_NOTE},
         "machine": environment.describe_machine(),
+        "instruction_sets": {"avx2": {**environment.describe_machine(), "inreach_fast": {"isa": "avx2"}}},
         "versions": environment.versions(),
         "commit": environment.commit(),
         "sections": {
@@ -299,6 +352,7 @@ def test_results_are_written_as_json_and_markdown(tmp_path: Path) -> None:
     assert "1.1 GB" in text
     assert "| nearest | random | 2x peer: 3x | yes |" in text
     assert "| fit | random | peak under 1 GB: 1.1 GB | **no** |" in text
+    assert "- at avx2: ours avx2, torch " in text
     assert "absent" not in text
     assert "Did not run: ValueError" in text
     assert str(ROOT) not in text

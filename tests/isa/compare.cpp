@@ -23,6 +23,7 @@ using inreach::gamma32;
 using inreach::kBlockRows;
 using inreach::kCodeGroup;
 using inreach::KernelTable;
+using inreach::kStripRows;
 using inreach::kTileRows;
 
 std::mt19937 generator(7);
@@ -104,25 +105,20 @@ void compare_tiles(const KernelTable& one) {
         const auto block = normal(depth * kBlockRows), rows = normal(kTileRows * stride),
                    init = normal(kBlockRows);
         for (size_t count = 1; count <= static_cast<size_t>(kTileRows); ++count)
-            for (const int start : {0, 1, 2}) {  // nothing, init, what out holds
+            for (const bool start : {false, true}) {
                 const auto held = normal(kTileRows * kBlockRows);
                 auto out = held;
-                // Full, and of every number of columns of registers in turn.
-                const size_t width = start == 2 ? kBlockRows : (count + depth) * 11 % kBlockRows + 1;
-                const size_t columns = (width + 15) / 16 * 16;
-                one.dot_tile(block.data(), depth, rows.data(), stride, count, width,
-                             start == 1 ? init.data() : nullptr, start == 2, out.data());
+                one.dot_tile(block.data(), depth, rows.data(), stride, count, start ? init.data() : nullptr,
+                             out.data());
                 for (size_t r = 0; r < static_cast<size_t>(kTileRows); ++r)
                     for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
                         const size_t at = r * kBlockRows + j;
-                        if (r >= count || j >= columns) {
-                            expect(out[at] == held[at], "dot_tile: writes past its rows or columns");
+                        if (r >= count) {
+                            expect(out[at] == held[at], "dot_tile: writes past its rows");
                             continue;
                         }
                         const Dot dot = exact_dot(block.data(), depth, rows.data() + r * stride, j,
-                                                  start == 0   ? 0.0
-                                                  : start == 1 ? init[j]
-                                                               : held[at]);
+                                                  start ? init[j] : 0.0);
                         expect(std::abs(out[at] - dot.value) <= gamma32(depth + 1) * dot.size,
                                "dot_tile: rounding bound, depth " + std::to_string(depth));
                     }
@@ -138,6 +134,66 @@ void compare_tiles(const KernelTable& one) {
             expect(((bits >> j) & 1) == (out[j] >= threshold), "scan_block: bits");
         }
     }
+}
+
+// Rows in panels or strips, as kernels.h lays them out; rows that fill up the last one are infinite, so that
+// none of them can be taken in unseen.
+std::vector<float> packed(const std::vector<float>& rows, size_t depth, size_t count, size_t together) {
+    std::vector<float> out((count + together - 1) / together * together * depth, INFINITY);
+    for (size_t r = 0; r < count; ++r)
+        for (size_t d = 0; d < depth; ++d)
+            out[(r / together * depth + d) * together + r % together] = rows[r * depth + d];
+    return out;
+}
+
+enum class Start { kNothing, kInit, kHeld };
+
+void compare_panels(const KernelTable& one, size_t depth, size_t count, size_t width, Start start,
+                    bool limited) {
+    constexpr uint64_t kUntouched = 0x5555;
+    const auto rows = normal(count * depth), columns = normal(width * depth), init = normal(kBlockRows),
+               held = normal(count * kBlockRows);
+    const auto panels = packed(rows, depth, count, kTileRows),
+               strips = packed(columns, depth, width, kStripRows);
+    std::vector<float> limits(count);  // that nearly all, some, hardly any reach
+    for (size_t r = 0; r < count; ++r)
+        limits[r] = std::sqrt(static_cast<float>(depth)) * std::vector<float>{-3.0f, 1.0f, 3.5f}[r % 3];
+    std::vector<uint64_t> pass(count + 1, kUntouched);
+    auto out = held;
+    one.dot_panels(strips.data(), panels.data(), depth, count, width,
+                   start == Start::kInit ? init.data() : nullptr, start == Start::kHeld,
+                   limited ? limits.data() : nullptr, out.data(), pass.data());
+    expect(pass[limited ? count : 0] == kUntouched, "dot_panels: bits that nobody asked for");
+    for (size_t r = 0; r < count; ++r)
+        for (size_t j = 0; j < static_cast<size_t>(kBlockRows); ++j) {
+            const size_t at = r * kBlockRows + j;
+            if (j >= (width + kStripRows - 1) / kStripRows * kStripRows)
+                expect(out[at] == held[at], "dot_panels: writes past its strips");
+            if (j >= width) continue;
+            double sum = start == Start::kInit ? init[j] : start == Start::kHeld ? held[at] : 0.0;
+            double size = std::abs(sum);
+            for (size_t d = 0; d < depth; ++d) {
+                const double term = static_cast<double>(rows[r * depth + d]) * columns[j * depth + d];
+                sum += term;
+                size += std::abs(term);
+            }
+            const double bound = gamma32(depth + 1) * size;
+            const bool passes = limited && ((pass[r] >> j) & 1) != 0;
+            if (!limited || passes)
+                expect(std::abs(out[at] - sum) <= bound,
+                       "dot_panels: rounding bound, depth " + std::to_string(depth));
+            if (passes) expect(out[at] >= limits[r], "dot_panels: passes below its limit");
+            if (limited && !passes) expect(sum - bound < limits[r], "dot_panels: ruled out above its limit");
+        }
+}
+
+void compare_panels(const KernelTable& one) {
+    for (const size_t depth : {1, 2, 17, 32, 128})
+        for (const size_t count : {1, 2, 3, 4, 5, 6, 20})
+            for (const size_t width : {1, 16, 17, 40, 61, 64})
+                for (const Start start : {Start::kNothing, Start::kInit, Start::kHeld})
+                    for (const bool limited : {false, true})
+                        compare_panels(one, depth, count, width, start, limited);
 }
 
 void compare_add_to_sums(const KernelTable& one, const KernelTable& scalar) {
@@ -483,6 +539,7 @@ int main(int argc, char** argv) {
         compare_sq_distance32(one, scalar);
         compare_standardize(one, scalar);
         compare_tiles(one);
+        compare_panels(one);
         compare_add_to_sums(one, scalar);
         compare_at_least(one, scalar);
         compare_code_distances(one);

@@ -29,6 +29,31 @@ inline void transpose_block(const float* src, ptrdiff_t src_stride, float* dst, 
     }
 }
 
+// A 4 x 4 block, for as few rows as a panel has.
+inline void transpose_quarter(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride) {
+    __m128 r[4];
+    for (int i = 0; i < 4; ++i) r[i] = _mm_loadu_ps(src + i * src_stride);
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+    for (int i = 0; i < 4; ++i) _mm_storeu_ps(dst + i * dst_stride, r[i]);
+}
+
+using Block = void (*)(const float*, ptrdiff_t, float*, ptrdiff_t);
+
+// In blocks of kSide rows and columns, along the rows of src, which are far apart. The last block overlaps
+// the one before it instead of being cut.
+template <size_t kSide, Block kBlock>
+inline void transpose_in(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride,
+                         size_t rows, size_t columns) {
+    for (size_t r = 0; r < rows; r += kSide) {
+        const size_t r0 = r + kSide <= rows ? r : rows - kSide;
+        for (size_t c = 0; c < columns; c += kSide) {
+            const size_t c0 = c + kSide <= columns ? c : columns - kSide;
+            kBlock(src + static_cast<ptrdiff_t>(r0) * src_stride + c0, src_stride,
+                   dst + static_cast<ptrdiff_t>(c0) * dst_stride + r0, dst_stride);
+        }
+    }
+}
+
 template <int kVectors>
 inline void sum_taps_block(const float* src, const int32_t* offset, const float* weight, size_t taps,
                            bool resume, float* dst) {
@@ -55,23 +80,14 @@ inline void sum_taps_block(const float* src, const int32_t* offset, const float*
 
 void transpose(const float* src, ptrdiff_t src_stride, float* dst, ptrdiff_t dst_stride, size_t rows,
                size_t columns) {
-    if (rows < 8 || columns < 8) {
-        for (size_t c = 0; c < columns; ++c)
-            for (size_t r = 0; r < rows; ++r)
-                dst[static_cast<ptrdiff_t>(c) * dst_stride + static_cast<ptrdiff_t>(r)] =
-                    src[static_cast<ptrdiff_t>(r) * src_stride + static_cast<ptrdiff_t>(c)];
-        return;
-    }
-    // Along the rows of src, which are far apart. The last block overlaps the one before it instead of being
-    // cut.
-    for (size_t r = 0; r < rows; r += 8) {
-        const size_t r0 = r + 8 <= rows ? r : rows - 8;
-        for (size_t c = 0; c < columns; c += 8) {
-            const size_t c0 = c + 8 <= columns ? c : columns - 8;
-            transpose_block(src + static_cast<ptrdiff_t>(r0) * src_stride + c0, src_stride,
-                            dst + static_cast<ptrdiff_t>(c0) * dst_stride + r0, dst_stride);
-        }
-    }
+    if (rows >= 8 && columns >= 8)
+        return transpose_in<8, transpose_block>(src, src_stride, dst, dst_stride, rows, columns);
+    if (rows >= 4 && columns >= 4)
+        return transpose_in<4, transpose_quarter>(src, src_stride, dst, dst_stride, rows, columns);
+    for (size_t c = 0; c < columns; ++c)
+        for (size_t r = 0; r < rows; ++r)
+            dst[static_cast<ptrdiff_t>(c) * dst_stride + static_cast<ptrdiff_t>(r)] =
+                src[static_cast<ptrdiff_t>(r) * src_stride + static_cast<ptrdiff_t>(c)];
 }
 
 void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,

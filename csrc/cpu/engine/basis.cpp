@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "dispatch.h"
+#include "engine/panels.h"
 #include "engine/require.h"
 #include "engine/rounding.h"
 
@@ -41,17 +42,22 @@ Basis::Basis(Frame frame, size_t dim, size_t rank, const float* directions, doub
         std::all_of(directions, directions + rank * dim, [](float value) { return std::isfinite(value); }),
         "Basis: a direction is not finite");
     for (size_t b = 0; b < rank_ / kBlockRows; ++b)
-        for (size_t d = 0; d < dim; ++d)
+        for (size_t d = 0; d < dim; ++d) {
+            const size_t chunk = d / kChunk * kChunk, depth = std::min(kChunk, dim - chunk);
+            float* const strips = packed_.data() + (b * dim + chunk) * kBlockRows + (d - chunk) * kStripRows;
             for (size_t j = 0; j < kBlockRows; ++j) {
                 const size_t r = b * kBlockRows + j;
-                packed_[(b * dim + d) * kBlockRows + j] = r < rank ? directions[r * dim + d] : 0.0f;
+                strips[j / kStripRows * depth * kStripRows + j % kStripRows] =
+                    r < rank ? directions[r * dim + d] : 0.0f;
             }
+        }
 }
 
 void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width, float* coordinates,
                     RowFrame* frames) const {
     const KernelTable& table = kernels();
-    AlignedArray<float> standard(kTile * dim_);
+    Panels panels(kTile, dim_, kChunk);
+    AlignedArray<float> scratch(kTileRows * dim_), parts(kTile * kBlockRows);
     AlignedArray<double> sums(kTile * kBlockRows);
     // A chain and its first product; the sum of chains in float64, and its rounding to float32.
     const double chain = gamma32(kChunk + 2);
@@ -59,27 +65,18 @@ void Basis::project(const RowSet& rows, size_t first, size_t count, size_t width
         const size_t tile_rows = std::min(kTile, count - tile);
         double sq_norm[kTile];
         bool usable[kTile];
-        for (size_t r = 0; r < tile_rows; ++r) {
-            float* const s = standard.data() + r * dim_;
-            sq_norm[r] = frame_.standardize(rows.row(first + tile + r), s);
-            usable[r] = sq_norm[r] < kUsableNorm * kUsableNorm;
-            if (!usable[r]) std::fill(s, s + dim_, 0.0f);
-        }
+        for (size_t r = 0; r < tile_rows; r += kTileRows)
+            panels.set(r, frame_, rows, first + tile + r, std::min<size_t>(kTileRows, tile_rows - r),
+                       sq_norm + r, usable + r, scratch.data());
         for (size_t b = 0; b < width / kBlockRows; ++b) {
             for (size_t d = 0; d < dim_; d += kChunk) {
-                const size_t depth = std::min(kChunk, dim_ - d);
-                const float* block = packed_.data() + (b * dim_ + d) * kBlockRows;
-                for (size_t r = 0; r < tile_rows; r += kTileRows) {
-                    const size_t group = std::min<size_t>(kTileRows, tile_rows - r);
-                    float part[kTileRows * kBlockRows];
-                    table.dot_tile(block, depth, standard.data() + r * dim_ + d, dim_, group, kBlockRows,
-                                   nullptr, false, part);
-                    double* sum = sums.data() + r * kBlockRows;
-                    if (d == 0)
-                        std::copy(part, part + group * kBlockRows, sum);
-                    else
-                        table.add_to_sums(part, group * kBlockRows, sum);
-                }
+                table.dot_panels(packed_.data() + (b * dim_ + d) * kBlockRows, panels.at(0, d),
+                                 panels.depth(d), tile_rows, kBlockRows, nullptr, false, nullptr,
+                                 parts.data(), nullptr);
+                if (d == 0)
+                    std::copy(parts.data(), parts.data() + tile_rows * kBlockRows, sums.data());
+                else
+                    table.add_to_sums(parts.data(), tile_rows * kBlockRows, sums.data());
             }
             for (size_t r = 0; r < tile_rows; ++r)
                 std::copy(sums.data() + r * kBlockRows, sums.data() + (r + 1) * kBlockRows,

@@ -72,7 +72,7 @@ class Basis {
     size_t dim_, rank_;
     bool spans_all_;
     double defect_, lipschitz_;
-    AlignedArray<float> packed_;  // rank / 64 blocks of dim x 64
+    AlignedArray<float> packed_;  // rank / 64 blocks of dim x 64 values, as dot_panels takes them
 };
 
 }  // namespace inreach

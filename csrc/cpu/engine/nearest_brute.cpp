@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "engine/aligned.h"
 #include "engine/frame.h"
 #include "engine/mapped.h"
+#include "engine/panels.h"
 #include "engine/require.h"
 #include "engine/rounding.h"
 #include "engine/threads.h"
@@ -24,37 +26,33 @@
 namespace inreach {
 namespace {
 
-// Dimensions a pass: 128 x 64 floats of the bank (32 KiB) stay in the first-level cache.
+// Dimensions a pass: a strip of them (8 KiB) and the panels that go by stay in the first-level cache.
 constexpr size_t kDepth = 128;
-// Queries of a task at most: their dot products with a block (384 KiB) stay in the second-level cache.
-constexpr size_t kQueryChunk = 1536;
-// Bank rows of a task at least, where the bank is split.
-constexpr size_t kBankChunk = 64 * kBlockRows;
-static_assert(kQueryChunk % kTileRows == 0, "chunks are whole tiles");
+// Queries that meet a block of the bank one pass after the other: their panels of a pass (96 KiB) and their
+// dot products (48 KiB) stay in the second-level cache.
+constexpr size_t kQueryRows = 192;
+// Panels of a task at most, in bytes: every block of the bank reads them all, from the last-level cache.
+constexpr size_t kPanelBytes = size_t{8} << 20;
+static_assert(kQueryRows % kTileRows == 0, "all but the last are whole panels");
+static_assert(kBlockRows % kStripRows == 0, "blocks are whole strips");
 
-// A set in the frame: rows in float32, their norms, and which of them float32 cannot hold.
-struct Standardized {
-    AlignedArray<float> values;
+// Queries in the frame: packed, their norms, and which of them float32 cannot hold.
+struct PackedQueries {
+    PackedQueries(const Frame& frame, const RowSet& rows)
+        : panels(rows.count, rows.dim, kDepth), sq_norm(rows.count), usable(new bool[rows.count]) {
+        constexpr size_t kRows = 8 * kTileRows;  // a task
+        parallel_for((rows.count + kRows - 1) / kRows, [&](size_t task) {
+            AlignedArray<float> scratch(kTileRows * rows.dim);
+            for (size_t r = task * kRows; r < std::min(rows.count, (task + 1) * kRows); r += kTileRows)
+                panels.set(r, frame, rows, r, std::min<size_t>(kTileRows, rows.count - r), sq_norm.data() + r,
+                           usable.get() + r, scratch.data());
+        });
+    }
+
+    Panels panels;
     std::vector<double> sq_norm;
-    std::vector<char> usable;
+    std::unique_ptr<bool[]> usable;
 };
-
-Standardized standardize(const Frame& frame, const RowSet& rows) {
-    Standardized result;
-    result.values = AlignedArray<float>(rows.count * rows.dim);
-    result.sq_norm.resize(rows.count);
-    result.usable.resize(rows.count);
-    constexpr size_t kRows = 64;
-    parallel_for((rows.count + kRows - 1) / kRows, [&](size_t task) {
-        for (size_t r = task * kRows; r < std::min(rows.count, (task + 1) * kRows); ++r) {
-            float* out = result.values.data() + r * rows.dim;
-            result.sq_norm[r] = frame.standardize(rows.row(r), out);
-            result.usable[r] = result.sq_norm[r] < kUsableNorm * kUsableNorm;
-            if (!result.usable[r]) std::fill(out, out + rows.dim, 0.0f);
-        }
-    });
-    return result;
-}
 
 // What rounding can do to q.x - |x|^2 / 2, summed in float32 along the longest chain, and to one comparison.
 class Rounding {
@@ -84,8 +82,9 @@ struct CandidatePair {
 // `candidates` and few are left to decide; for k > 1 every pair that passes is decided at once.
 class TileSearch {
   public:
-    TileSearch(const Frame& frame, const RowSet& queries, const RowSet& bank, const Standardized& q, size_t k,
-               size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers, Answer* column_answers)
+    TileSearch(const Frame& frame, const RowSet& queries, const RowSet& bank, const PackedQueries& q,
+               size_t k, size_t q0, size_t q1, size_t b0, size_t b1, Answer* row_answers,
+               Answer* column_answers)
         : frame_(frame),
           table_(kernels()),
           queries_(queries),
@@ -101,26 +100,37 @@ class TileSearch {
           column_answers_(column_answers),
           rounding_(queries.dim),
           row_reach_(q1 - q0, kFar),
+          row_limit_(q1 - q0),
           column_reach_(column_answers ? b1 - b0 : 0, kFar) {
-        for (size_t i = q0; i < q1; ++i)
+        for (size_t i = q0; i < q1; ++i) {
+            all_usable_ = all_usable_ && q.usable[i];
             if (q.usable[i]) largest_query_ = std::max(largest_query_, q.sq_norm[i]);
+        }
         largest_query_ = std::sqrt(largest_query_);
     }
 
     // Returns the number of pairs decided in float64.
     uint64_t run() {
-        const size_t dim = queries_.dim, count = q1_ - q0_;
-        AlignedArray<float> standard(kBlockRows * dim), packed(dim * kBlockRows), dots(count * kBlockRows);
+        const size_t dim = queries_.dim;
+        AlignedArray<float> standard(kStripRows * dim), strips(kBlockRows * dim),
+            dots(kQueryRows * kBlockRows);
+        std::fill(dots.data(), dots.data() + dots.size(), 0.0f);
+        uint64_t pass[kQueryRows];
         for (size_t b = b0_; b < b1_; b += kBlockRows) {
-            stop_point();
-            const Block block = load(b, standard.data(), packed.data());
-            for (size_t d = 0; d < dim; d += kDepth)
-                for (size_t i = 0; i < count; i += kTileRows)
-                    table_.dot_tile(packed.data() + d * kBlockRows, std::min(kDepth, dim - d),
-                                    q_.values.data() + (q0_ + i) * dim + d, dim,
-                                    std::min<size_t>(kTileRows, count - i), block.width, block.start, d > 0,
-                                    dots.data() + i * kBlockRows);
-            compare(block, dots.data());
+            const Block block = load(b, standard.data(), strips.data());
+            keep_limits(block);
+            for (size_t q = q0_; q < q1_; q += kQueryRows) {
+                stop_point();
+                const size_t count = std::min(kQueryRows, q1_ - q);
+                for (size_t d = 0; d < dim; d += kDepth) {
+                    // Of one direction, the last pass tells the pairs apart by itself.
+                    const bool last = d + kDepth >= dim && column_answers_ == nullptr;
+                    table_.dot_panels(strips.data() + d * kBlockRows, q_.panels.at(q, d), q_.panels.depth(d),
+                                      count, block.width, block.start, d > 0,
+                                      last ? row_limit_.data() + (q - q0_) : nullptr, dots.data(), pass);
+                }
+                compare(block, q, count, dots.data(), pass);
+            }
             if (candidates_.size() > kMaxCandidates) decide_candidates();
             if ((b - b0_) / kBlockRows % 256 == 255) limit_resident(bank_);
         }
@@ -141,7 +151,7 @@ class TileSearch {
         double largest;
     };
 
-    Block load(size_t first, float* standard, float* packed) const {
+    Block load(size_t first, float* standard, float* strips) const {
         Block block;
         block.first = first;
         block.width = std::min<size_t>(kBlockRows, b1_ - first);
@@ -149,29 +159,42 @@ class TileSearch {
         block.unusable = 0;
         block.largest = 0.0;
         const size_t dim = bank_.dim;
-        for (size_t j = 0; j < kBlockRows; ++j) {
-            float* s = standard + j * dim;
-            double sq = 0.0;
-            bool counted = j < block.width;
-            if (counted) {
-                sq = frame_.standardize(bank_.row(first + j), s);
-                if (!(sq < kUsableNorm * kUsableNorm)) block.unusable |= uint64_t{1} << j, counted = false;
+        for (size_t strip = 0; strip < block.width; strip += kStripRows) {
+            for (size_t j = strip; j < strip + kStripRows; ++j) {
+                float* s = standard + (j - strip) * dim;
+                double sq = 0.0;
+                bool counted = j < block.width;
+                if (counted) {
+                    sq = frame_.standardize(bank_.row(first + j), s);
+                    if (!(sq < kUsableNorm * kUsableNorm))
+                        block.unusable |= uint64_t{1} << j, counted = false;
+                }
+                if (!counted) std::fill(s, s + dim, 0.0f), sq = 0.0;
+                block.norm[j] = std::sqrt(sq);
+                block.largest = std::max(block.largest, block.norm[j]);
+                // Absent rows, and those that float32 cannot hold, never pass by their value.
+                block.start[j] = counted ? static_cast<float>(-0.5 * sq) : -1e37f;
             }
-            if (!counted) std::fill(s, s + dim, 0.0f), sq = 0.0;
-            block.norm[j] = std::sqrt(sq);
-            block.largest = std::max(block.largest, block.norm[j]);
-            // Absent rows, and those that float32 cannot hold, never pass by their value.
-            block.start[j] = counted ? static_cast<float>(-0.5 * sq) : -1e37f;
+            for (size_t d = 0; d < dim; d += kDepth)
+                table_.describe.transpose(standard + d, static_cast<ptrdiff_t>(dim),
+                                          strips + d * kBlockRows + strip * q_.panels.depth(d), kStripRows,
+                                          kStripRows, q_.panels.depth(d));
         }
-        table_.describe.transpose(standard, static_cast<ptrdiff_t>(dim), packed, kBlockRows, kBlockRows, dim);
         return block;
     }
 
+    // Row limits hold for bank rows of up to longest_, which follows the blocks but not every small change.
+    void keep_limits(const Block& block) {
+        if (block.largest <= longest_ && longest_ <= 2.0 * block.largest) return;
+        longest_ = 1.05 * block.largest;
+        for (size_t i = 0; i < row_limit_.size(); ++i) limit_row(i);
+    }
+
     // Limits on dot - |x|^2/2 (rows) and dot - |x|^2/2 - |q|^2/2 (columns) below which a pair is ruled out.
-    float row_limit(size_t i, const Block& block) const {
-        const double norm = std::sqrt(q_.sq_norm[q0_ + i]);
-        const double reach = row_reach_[i] + frame_.error(norm) + frame_.error(block.largest);
-        return round_down(0.5 * (q_.sq_norm[q0_ + i] - reach * reach) - rounding_.slack(norm, block.largest));
+    void limit_row(size_t i) {
+        const double sq_norm = q_.sq_norm[q0_ + i], norm = std::sqrt(sq_norm);
+        const double reach = row_reach_[i] + frame_.error(norm) + frame_.error(longest_);
+        row_limit_[i] = round_down(0.5 * (sq_norm - reach * reach) - rounding_.slack(norm, longest_));
     }
     float column_limit(size_t j, const Block& block) const {
         const double reach =
@@ -179,38 +202,43 @@ class TileSearch {
         return round_down(-0.5 * reach * reach - 1.5 * rounding_.slack(block.norm[j], largest_query_));
     }
 
-    void compare(const Block& block, const float* dots) {
+    void reach_row(size_t i, double reach) {
+        if (!(reach < row_reach_[i])) return;
+        row_reach_[i] = reach;
+        limit_row(i);
+    }
+
+    // Queries first to first + count - 1 against a block. pass: the pairs at or above their row's limit, for
+    // one direction; for both, dots tell.
+    void compare(const Block& block, size_t first, size_t count, const float* dots, const uint64_t* pass) {
         static constexpr float kZero[kBlockRows] = {};
-        const bool columns = column_answers_ != nullptr;
+        const bool columns = column_answers_ != nullptr, plain = all_usable_ && block.unusable == 0;
         float column_limits[kBlockRows];
         std::fill(column_limits, column_limits + kBlockRows, std::numeric_limits<float>::max());
         if (columns)
             for (size_t j = 0; j < block.width; ++j) column_limits[j] = column_limit(j, block);
-        for (size_t i = 0; i < q1_ - q0_; ++i) {
-            const size_t query = q0_ + i;
-            const float* dot = dots + i * kBlockRows;
-            if (!q_.usable[query]) {
-                stop_point();
-                for (size_t j = 0; j < block.width; ++j) decide(query, block.first + j);
-                continue;
-            }
-            if (block.unusable != 0) stop_point();
-            for (uint64_t rest = block.unusable; rest; rest &= rest - 1)
-                decide(query, block.first + static_cast<size_t>(__builtin_ctzll(rest)));
+        for (size_t n = 0; n < count; ++n) {
+            const size_t query = first + n, i = query - q0_;
+            const float* dot = dots + n * kBlockRows;
+            if (!plain && !decide_unusable(block, query)) continue;
             const float column_shift = columns ? round_down(0.5 * q_.sq_norm[query]) : 0.0f;
-            const auto pairs_that_pass = [&] {
-                uint64_t pass = table_.at_least(dot, kZero, row_limit(i, block));
-                if (columns) pass |= table_.at_least(dot, column_limits, column_shift);
-                return pass & block.present & ~block.unusable;
+            uint64_t passing = columns ? ~uint64_t{0} : pass[n];
+            const auto narrow = [&] {
+                uint64_t now = table_.at_least(dot, kZero, row_limit_[i]);
+                if (columns) now |= table_.at_least(dot, column_limits, column_shift);
+                passing &= now;
             };
-            uint64_t passing = pairs_that_pass();
+            if (columns) narrow();
+            passing &= block.present & ~block.unusable;
+            if (passing == 0) continue;
             if (k_ == 1 && __builtin_popcountll(passing) > kManyPass) {
                 // Nothing is known of this query yet: its likely nearest row first leaves few of the others.
                 const size_t j = greatest(dot, passing);
                 if (!same_group(query, block.first + j)) {
                     wait(i, j, block, dot[j]);
                     if (columns) column_limits[j] = column_limit(j, block);
-                    passing = pairs_that_pass() & ~(uint64_t{1} << j);
+                    narrow();
+                    passing &= ~(uint64_t{1} << j);
                 }
             }
             for (; passing; passing &= passing - 1) {
@@ -218,13 +246,22 @@ class TileSearch {
                 const size_t row = block.first + j;
                 if (same_group(query, row)) continue;
                 if (k_ > 1) {
-                    if (dot[j] >= row_limit(i, block)) decide(query, row);
+                    if (dot[j] >= row_limit_[i]) decide(query, row);
                     continue;
                 }
                 wait(i, j, block, dot[j]);
                 if (columns) column_limits[j] = column_limit(j, block);
             }
         }
+    }
+
+    // Decides the pairs that float32 cannot hold; whether others are left.
+    bool decide_unusable(const Block& block, size_t query) {
+        const uint64_t rows = q_.usable[query] ? block.unusable : block.present;
+        if (rows != 0) stop_point();
+        for (uint64_t rest = rows; rest; rest &= rest - 1)
+            decide(query, block.first + static_cast<size_t>(__builtin_ctzll(rest)));
+        return q_.usable[query];
     }
 
     bool same_group(size_t query, size_t row) const {
@@ -251,7 +288,7 @@ class TileSearch {
         double high = std::sqrt(std::max(0.0, sq + slack)) * (1.0 + kDecisionSlack) + errors;
         if (bank_.floor != nullptr) high = std::max(high, scaled_root(bank_.floor[block.first + j]));
         bool keep = low <= row_reach_[i];
-        row_reach_[i] = std::min(row_reach_[i], high);
+        reach_row(i, high);
         if (column_answers_ != nullptr) {
             double& reach = column_reach_[block.first - b0_ + j];
             keep = keep || low <= reach;
@@ -285,11 +322,10 @@ class TileSearch {
         ++decided_;
         const double distance = scaled_root(sq);
         answers.offer({sq, static_cast<int64_t>(row)});
-        double& reach = row_reach_[query - q0_];
         if (k_ == 1)
-            reach = std::min(reach, distance);
+            reach_row(query - q0_, distance);
         else if (!std::isinf(answers.limit()))
-            reach = std::min(reach, scaled_root(answers.limit()));
+            reach_row(query - q0_, scaled_root(answers.limit()));
         if (column_answers_ != nullptr) {
             TopK(column_answers_ + (row - b0_), 1).offer({sq, static_cast<int64_t>(query)});
             column_reach_[row - b0_] = std::min(column_reach_[row - b0_], distance);
@@ -299,34 +335,60 @@ class TileSearch {
     const Frame& frame_;
     const KernelTable& table_;
     const RowSet &queries_, &bank_;
-    const Standardized& q_;
+    const PackedQueries& q_;
     const size_t k_;
     const bool grouped_;
     const size_t q0_, q1_, b0_, b1_;
     Answer* const row_answers_;
     Answer* const column_answers_;
     const Rounding rounding_;
-    double largest_query_ = 0.0;
+    bool all_usable_ = true;
+    double largest_query_ = 0.0, longest_ = -1.0;
     // Scaled distances that the nearest pair of a query, or of a bank row, is known not to exceed.
-    std::vector<double> row_reach_, column_reach_;
+    std::vector<double> row_reach_;
+    std::vector<float> row_limit_;
+    std::vector<double> column_reach_;
     std::vector<CandidatePair> candidates_;
     uint64_t decided_ = 0;
 };
 
 struct Chunks {
     size_t queries, bank;
+
+    size_t across(size_t all_queries) const { return (all_queries + queries - 1) / queries; }
+    size_t tasks(size_t all_queries, size_t all_bank) const {
+        return across(all_queries) * ((all_bank + bank - 1) / bank);
+    }
 };
 
-// Large query chunks share the packing of the bank; with few queries the bank is split instead.
-Chunks plan_chunks(size_t queries, size_t bank) {
+// A part of n in whole units.
+size_t whole_chunk(size_t n, size_t parts, size_t unit) {
+    return ((n + parts - 1) / parts + unit - 1) / unit * unit;
+}
+
+// The chunks that the threads should be done with first. A task costs, in multiply-adds of dot_panels, its
+// pairs, the packing of its bank rows, and the first guesses and last decisions of its queries; and threads
+// never end together.
+Chunks plan_chunks(size_t queries, size_t bank, size_t dim) {
+    constexpr double kPack = 48.0, kBegin = 32768.0, kDecide = 48.0;
     const size_t threads = static_cast<size_t>(num_threads());
-    const size_t per_thread = (queries + threads - 1) / threads;
-    const size_t tiles = (std::min(per_thread, kQueryChunk) + kTileRows - 1) / kTileRows;
-    Chunks chunks{std::max<size_t>(1, tiles) * kTileRows, bank};
-    const size_t query_tasks = (queries + chunks.queries - 1) / chunks.queries;
-    if (query_tasks < threads || query_tasks % threads != 0)
-        chunks.bank = std::max(kBankChunk, (bank / (4 * threads) + kBlockRows - 1) / kBlockRows * kBlockRows);
-    return chunks;
+    const double apart = threads > 1 ? 0.1 : 0.0;  // of a task
+    Chunks best{};
+    double least = std::numeric_limits<double>::infinity();
+    const size_t most = std::max<size_t>(kQueryRows, kPanelBytes / (dim * sizeof(float)));
+    size_t across = (queries + most - 1) / most;
+    for (int halvings = 0; halvings < 5; ++halvings, across *= 2)
+        for (const size_t tasks : {threads, 2 * threads, 4 * threads}) {
+            const size_t along = (tasks + across - 1) / across;
+            const Chunks chunks{whole_chunk(queries, across, kTileRows),
+                                whole_chunk(bank, along, kBlockRows)};
+            const double rounds = static_cast<double>((chunks.tasks(queries, bank) + threads - 1) / threads);
+            const double q = static_cast<double>(chunks.queries), b = static_cast<double>(chunks.bank);
+            const double d = static_cast<double>(dim);
+            const double cost = (rounds + apart) * (q * b * d + b * d * kPack + q * (kBegin + kDecide * d));
+            if (cost < least) least = cost, best = chunks;
+        }
+    return best;
 }
 
 SearchCounts run_all(const RowSet& queries, const RowSet& bank, size_t k, std::vector<Answer>& rows,
@@ -339,13 +401,12 @@ SearchCounts run_all(const RowSet& queries, const RowSet& bank, size_t k, std::v
     counts.brute_force = true;
     if (counts.pairs == 0) return counts;
     const Frame frame = Frame::of(bank, queries);
-    const Standardized q = standardize(frame, queries);
-    const Chunks chunks = plan_chunks(queries.count, bank.count);
-    const size_t query_tasks = (queries.count + chunks.queries - 1) / chunks.queries;
-    const size_t bank_tasks = (bank.count + chunks.bank - 1) / chunks.bank;
+    const PackedQueries q(frame, queries);
+    const Chunks chunks = plan_chunks(queries.count, bank.count, queries.dim);
+    const size_t query_tasks = chunks.across(queries.count);
     std::atomic<uint64_t> decided{0};
     std::mutex merging;
-    parallel_for(query_tasks * bank_tasks, [&](size_t t) {
+    parallel_for(chunks.tasks(queries.count, bank.count), [&](size_t t) {
         const size_t q0 = t % query_tasks * chunks.queries, q1 = std::min(queries.count, q0 + chunks.queries);
         const size_t b0 = t / query_tasks * chunks.bank, b1 = std::min(bank.count, b0 + chunks.bank);
         std::vector<Answer> own_rows((q1 - q0) * k), own_columns(columns ? b1 - b0 : 0);

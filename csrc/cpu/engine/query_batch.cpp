@@ -17,8 +17,8 @@ void head_of(const SearchContext& context, size_t query, float* out) {
 void branch_dots(const SearchContext& context, size_t block, const float* heads, size_t count, float* out) {
     for (size_t i = 0; i < count; i += kTileRows)
         context.table.dot_tile(context.index.branch_centres(block), kBallDepth, heads + i * kBallDepth,
-                               kBallDepth, std::min<size_t>(kTileRows, count - i), kBlockRows,
-                               context.index.branch_starts(block), false, out + i * kBlockRows);
+                               kBallDepth, std::min<size_t>(kTileRows, count - i),
+                               context.index.branch_starts(block), out + i * kBlockRows);
 }
 
 }  // namespace

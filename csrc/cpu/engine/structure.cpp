@@ -34,8 +34,8 @@ double participation(const RowSet& rows, size_t sample) {
         for (size_t i = 0; i < padded; i += kTileRows) {
             float dots[kTileRows * kBlockRows];
             const size_t tile = std::min<size_t>(kTileRows, padded - i);
-            kernels().dot_tile(packed.data(), rows.dim, values.data() + i * rows.dim, rows.dim, tile,
-                               kBlockRows, nullptr, false, dots);
+            kernels().dot_tile(packed.data(), rows.dim, values.data() + i * rows.dim, rows.dim, tile, nullptr,
+                               dots);
             for (size_t r = 0; r < tile; ++r)
                 for (size_t j = 0; j < kBlockRows; ++j) {
                     const double dot = dots[r * kBlockRows + j];
