@@ -14,7 +14,7 @@ from typing import Any
 from . import ROOT, environment, records
 
 SECTIONS = ("search", "association", "describe", "whole", "memory")
-LONG_SECTIONS = ("network", "scale", "patchcore", "fit_large", "gpu")
+LONG_SECTIONS = ("network", "latency", "scale", "patchcore", "fit_large", "gpu")
 """Run on request only: they need other packages, gigabytes of disk, another environment, an hour, or a GPU."""
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="scale: keep the file of descriptors for the next run")
     add("--sizes", type=_numbers, help="scale: sizes of the bank, separated by commas (default: all)")
     add("--anomalib-python", type=Path, help="patchcore: Python of an environment with anomalib")
-    add("--images", type=int, help="fit_large: number of images (default: 4000)")
+    add("--images", type=int, help="fit_large, latency: number of training images (default: 4000, 128)")
     words = "cuda runs only the section gpu, on the current GPU (default: cpu)"
     add("--device", choices=("cpu", "cuda"), default="cpu", help=words)
     add("--json", type=Path, help="file for the raw figures (default: bench/results/full.json, or quick.json)")
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[records.Case]]], Any]:
     # Imported here: `relaunch` must run before an OpenBLAS is loaded.
-    from . import association, describe_cases, fit_large, gpu, memory, network, patchcore, scale, search, whole
+    from . import association, describe_cases, fit_large, gpu, latency, memory, network, patchcore, scale, search, whole
     from .workload import Workload
 
     if options.threads is not None:
@@ -126,6 +126,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "whole": lambda: whole.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
         "network": lambda: network.run(work, quick=quick, threads=options.threads),
+        "latency": lambda: latency.run(work, quick=quick, images=options.images),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
         "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
         "gpu": lambda: gpu.run(work, quick=quick),
