@@ -103,8 +103,8 @@ class Prediction:
         values = {name: getattr(self, name) for name in _VALUES}
         one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
         scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
-        whole = {"rotation": float(np.asarray(self.rotation)[i]), "runtime": self.runtime, "_explainer": self._explainer}
-        return Prediction(**{**one, **scalars, **whole})
+        scalars["rotation"] = float(np.asarray(self.rotation)[i])
+        return Prediction(**{**one, **scalars}, runtime=self.runtime, _explainer=self._explainer)
 
     def explain(self, most: int = 5, *, threshold: float | None = None) -> Explanation:
         """Why the image was scored as it was: its worst regions, and the training images that are nearest to them.
