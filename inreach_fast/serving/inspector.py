@@ -65,7 +65,8 @@ class Inspection:
 
     def row(self) -> dict[str, Any]:
         """The fields that `inreach predict` prints, JSON-able: file, score, threshold, is_anomalous, seconds, and with
-        a threshold or a budget score_lower, score_upper, certain, complete; of a bad image file, error, kind.
+        a threshold or a budget score_lower, score_upper, certain, complete; runtime, if it is another than the fit's;
+        of a bad image file, error, kind.
         """
         if self.prediction is None:
             return {"file": self.name, "error": str(self.error) or "failed", "kind": type(self.error).__name__}
@@ -81,6 +82,8 @@ class Inspection:
             certain = low > self.threshold or high <= self.threshold
             complete = bool(self.prediction.complete)
             row |= {"score_lower": low, "score_upper": high, "certain": certain, "complete": complete}
+        if self.prediction.runtime is not None:
+            row["runtime"] = self.prediction.runtime
         return row
 
     @property
