@@ -29,8 +29,9 @@ from scipy.ndimage import gaussian_filter1d
 from .. import kernels
 from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
+from ..kernels.band import Band
 from ..kernels.distance import exact_sq_distance
-from ..kernels.smoothing import Band, smooth
+from ..kernels.smoothing import smooth
 
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
