@@ -35,6 +35,10 @@ class ImageError(DataError):
     """A file is unreadable, truncated or not an image; replace it, or skip such files with ``skip_bad``."""
 
 
+class RegionError(DataError):
+    """A region lies outside of its image, is empty, or is a mask of another size; give one in the image's frame."""
+
+
 class MixedSizesError(DataError):
     """Arrays that must have the same size or dtype do not; bring them to one."""
 
@@ -173,6 +177,10 @@ class RefitNeededError(GrowthError):
 
 class DescriptorsNeededError(GrowthError):
     """Descriptors of images that the threshold is chosen from are no longer available; give them."""
+
+
+class FeedbackError(InReachError, RuntimeError):
+    """The model takes no feedback: its score is no distance, or it is one of descriptors; the message says which."""
 
 
 class NotFittedError(InReachError, RuntimeError, AttributeError):

@@ -29,7 +29,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int],
     (errors.ParameterError, USAGE),
     (errors.DataError, DATA),
     (errors.SpoolError, OUTPUT),
-    ((errors.GrowthError, errors.ModelFileError, errors.NotFittedError), MODEL),
+    ((errors.GrowthError, errors.FeedbackError, errors.ModelFileError, errors.NotFittedError), MODEL),
     ((errors.BackboneError, errors.BackendError, errors.ExecutorError), BACKEND),
     ((MemoryError, OSError), DATA),
 )

@@ -29,6 +29,9 @@ _COMMANDS = {
     "evaluate": "run the paper's protocol on labelled data",
     "compress": "make a smaller model with bounded distances",
     "threshold": "show or set a model's threshold",
+    "accept": "make a region of an image nominal: a false alarm",
+    "reject": "make what is like a region of an image anomalous: a missed defect",
+    "feedback": "list or undo what was accepted and rejected",
     "info": "show what a model file holds",
     "backends": "list the kernel backends of this machine",
 }

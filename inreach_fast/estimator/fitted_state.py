@@ -17,8 +17,10 @@ from ..images.alignment import Alignment
 from ..method.arrangement import EVERY, ORDERS, Arrangement
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
+from ..method.feedback import Feedback
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
+from .feedback_parts import feedback_arrays, feedback_from_parts, feedback_to_json
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
@@ -44,6 +46,7 @@ class FittedState:
     alignment: Alignment | None  # None unless images are rotated
     growth: GrowthState | None  # None if the model is final or compressed
     from_descriptors: bool
+    feedback: tuple[Feedback, ...] = ()  # in the order in which it was given
     references: list[Reference | None] | None = None  # to the descriptors of each image while the caller keeps them
 
     @classmethod
@@ -99,6 +102,9 @@ class FittedState:
             "alignment": None if alignment is None else alignment.to_json(),
             "report": self.report.counts,  # without the seconds, which differ from run to run
         }
+        if self.feedback:
+            meta["feedback"] = [feedback_to_json(entry) for entry in self.feedback]
+            arrays.update(feedback_arrays(self.feedback, final=final))
         if self.arrangement.order != EVERY:
             arrays["image_places"] = self.arrangement.place
             meta["image_order"] = self.arrangement.order
@@ -151,6 +157,7 @@ class FittedState:
             alignment=None if alignment is None else Alignment.from_parts(_parts(arrays, "alignment."), alignment),
             growth=GrowthState.from_arrays(growth, arrangement, seed_places, places, len(nominal)) if growth else None,
             from_descriptors=meta["backbone"] is None,
+            feedback=feedback_from_parts(meta.get("feedback", ()), _parts(arrays, "feedback."), nominal, grid),
         )
 
 

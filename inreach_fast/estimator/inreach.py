@@ -19,6 +19,7 @@ from ..array_types import DoubleArray, FloatArray, IndexArray, UInt8Array
 from ..errors import (
     BackboneMismatchError,
     DescriptorsNeededError,
+    FeedbackError,
     FinalModelError,
     GrowthError,
     ModelCorruptError,
@@ -42,10 +43,12 @@ from ..images.reading import is_single_image
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
+from ..method.feedback import ACCEPT, REJECT, Feedback, FeedbackBanks
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
 from ..parameters import Parameters, real_number
 from ..predict.bounded_search import Limits
+from ..predict.feedback import give, give_again
 from ..predict.prediction import Prediction, Predictor, stacked
 from ..progress import Progress, no_progress
 from ..storage import model_file
@@ -92,6 +95,7 @@ class InReaCh:
         grid_: (h, w) patches of an image. positions_: bool, whether position channels are in use.
         transpose_score_: float, in squared 8-bit units (NaN after `fit_descriptors`).
         rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
+        feedback_: tuple of `Feedback`, what was accepted and rejected, in its order.
         threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from;
             threshold_images_: int64, their images.
 
@@ -113,6 +117,7 @@ class InReaCh:
     rotations_: DoubleArray | None
     threshold_scores_: FloatArray
     threshold_images_: IndexArray
+    feedback_: tuple[Feedback, ...]
 
     def __init__(
         self,
@@ -330,7 +335,8 @@ class InReaCh:
     def _refit(self, names: list[str], load: Callable[[int], UInt8Array], progress: Progress | None) -> Self:
         """Fits network inputs again, which need neither resizing nor cropping."""
         context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
-        return self._fit_images(context, ImageSource(names, load))
+        before = self._fitted(), self._threshold
+        return self._fit_images(context, ImageSource(names, load))._give_again(*before)
 
     def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
         """The estimator's settings with the ``arguments`` of a call, which override ``geometry``."""
@@ -504,7 +510,8 @@ class InReaCh:
     def _grown(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
         """Takes what was made of this model and of other images."""
         check_unchanged(self.nominal_.patches)
-        return self._take(FittedState.of_fit(result, described))
+        before = self._fitted(), self._threshold
+        return self._take(FittedState.of_fit(result, described))._give_again(*before)
 
     def _growable(self, call: str, *, descriptors: bool | None = None) -> tuple[FittedState, GrowthState]:
         """What growing needs, checked; ``descriptors``: the kind of model that ``call`` is for, None: either."""
@@ -563,6 +570,80 @@ class InReaCh:
         other._prepare_to_predict()
         other._spool = None
         return other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
+
+    # ---------------------------------------------------------------------------------------------------- feedback
+
+    def accept(self, image: Any, region: Any = None) -> Feedback:
+        """Makes the patches of a region nominal: it was a false alarm.
+
+        They join the nominal patches with a confirmation distance of 0, exactly as if they had been there from the
+        start (`method.feedback`). Every patch that the region touches is accepted. The threshold stays.
+
+        Args:
+            image: one image, as `predict` takes it.
+            region: (x, y, width, height) in pixels of that image, or a mask of its size (an array (H, W), not 0 inside,
+                or an image file); None: the whole image.
+
+        Returns:
+            `Feedback`; its ``number`` undoes it (`undo_feedback`), and ``feedback_`` lists all.
+
+        Raises:
+            NotFittedError; RegionError: the region does not lie within the image, or the model inspects none of it;
+            ImageError; FeedbackError: a model of descriptors, or a ``score`` that is no distance.
+        """
+        return self._give(ACCEPT, image, region)
+
+    def reject(self, image: Any, region: Any = None) -> Feedback:
+        """Makes what is like a region anomalous: it was a missed defect.
+
+        Of the region those patches count whose score is at least half of its greatest. A patch is raised if it is
+        nearer to one of them than to every nominal patch; the region seen again exceeds ``threshold_``. Other patches
+        keep their scores, to the bit, and the threshold stays. `method.feedback` has the rule.
+
+        Args, returns, raises: as `accept`.
+        """
+        return self._give(REJECT, image, region)
+
+    def undo_feedback(self, number: int) -> Feedback:
+        """Takes one feedback back and returns it; the others stay as they are.
+
+        Raises:
+            NotFittedError. ParameterError: there is no feedback of this number.
+        """
+        state = self._fitted()
+        found = [entry for entry in state.feedback if entry.number == number and not isinstance(number, bool)]
+        if not found:
+            numbers = ", ".join(str(entry.number) for entry in state.feedback) or "none"
+            raise ParameterError(f"number: no feedback {number!r}; there is {numbers} (feedback_, inreach feedback)")
+        left = tuple(entry for entry in state.feedback if entry is not found[0])
+        self._take(replace(state, feedback=left), self._threshold)
+        return found[0]
+
+    def _give(self, kind: str, image: Any, region: Any) -> Feedback:
+        state, score = self._fitted(), self.parameters.score
+        if state.from_descriptors:
+            raise FeedbackError(f"{kind}: the model was fitted on descriptors and sees no images; fit images instead")
+        if score not in ("nearest", "reachability"):
+            raise FeedbackError(
+                f'{kind}: score="{score}" is no distance to nominal patches; fit with score="nearest" or "reachability"'
+            )
+        number = 1 + max((entry.number for entry in state.feedback), default=0)
+        return self._append(give(self._ready(images=True), kind, number, image, region))
+
+    def _append(self, entry: Feedback) -> Feedback:
+        state = self._fitted()
+        self._take(replace(state, feedback=(*state.feedback, entry)), self._threshold)
+        return entry
+
+    def _give_again(self, before: FittedState, threshold: float) -> Self:
+        """Gives the feedback of an earlier state to this one; if it cannot be, the earlier one is back."""
+        try:
+            for entry in before.feedback:
+                self._append(give_again(self._ready(images=True), entry))
+        except BaseException:
+            self._take(before, threshold)
+            raise
+        return self
 
     # -------------------------------------------------------------------------------------------------- predicting
 
@@ -658,7 +739,7 @@ class InReaCh:
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
         """Scores each training image against the nominal patches of the *other* images (leave-one-image-out).
 
-        Copies of an image have its score: they are left out together.
+        Copies of an image have its score: they are left out together. What was accepted or rejected does not count.
 
         Args:
             images: the training images in the order of the fit (after `fit_descriptors`: the (N, P, D)
@@ -683,10 +764,10 @@ class InReaCh:
         rows_of = training_rows(
             state, images, self.pixel_rule, self.geometry, lambda x: predictor.describe(x, "float32")
         )
-        out = np.empty(len(first), dtype=np.float32)
+        out, scorer = np.empty(len(first), dtype=np.float32), predictor.without_feedback
         for i, number in enumerate(first.tolist()):
             rows = rows_of(number)
-            out[i] = leave_one_out_score(predictor.scorer, self.nominal_, rows, number, self.grid_, self.parameters)
+            out[i] = leave_one_out_score(scorer, self.nominal_, rows, number, self.grid_, self.parameters)
             progress("score", i + 1, len(first))
         return out[place]
 
@@ -709,7 +790,7 @@ class InReaCh:
         predictor = self._ready(images=True)
         (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
         number = int(self.originals_[number])
-        scorer = scorer_without(predictor.scorer, self.nominal_, number, rows, self.parameters)
+        scorer = scorer_without(predictor.without_feedback, self.nominal_, number, rows, self.parameters)
         values, _ = scorer.patch_scores(rows, leave_out=number)
         smoothed = predictor.map(values)
         return self.map_to_original(rotate_map_back(smoothed, degrees), (image.shape[0], image.shape[1]))
@@ -758,19 +839,22 @@ class InReaCh:
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
                 "score_descriptors the descriptors of the image"
             )
-        made_of = (state, p, nominal, self._network, self._describer, self._precision)
+        threshold = self._threshold if state.feedback else None
+        made_of = (state, p, nominal, self._network, self._describer, self._precision, threshold)
         with self._lock:
             # Compared by identity: `id` of a deleted object may be another's.
             if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
                 self._predictor = None  # frees the old one's GPU memory first
                 patches = state.grid[0] * state.grid[1]
                 positions = position_channels(state.grid, p.position_weight) if state.positions else None
+                feedback, backend = FeedbackBanks.of(state.feedback, self._threshold), kernels.backend_of(p)
+                excluded = None if feedback is None else feedback.excluded(nominal.bank, backend)
                 channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
                 self._predictor = (
                     made_of,
                     Predictor(
                         nominal=nominal,
-                        scorer=Scorer(nominal.bank, channels, p.score, p.distance, kernels.backend_of(p)),
+                        scorer=Scorer(nominal.bank, channels, p.score, p.distance, backend, excluded),
                         describer=self._describer,
                         precision=self._precision,
                         geometry=self.geometry,
@@ -778,6 +862,7 @@ class InReaCh:
                         grid=state.grid,
                         space=DescriptorSpace(state.projection, positions),
                         parameters=p,
+                        feedback=feedback,
                     ),
                 )
             predictor = self._predictor[1]

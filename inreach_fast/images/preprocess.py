@@ -36,7 +36,7 @@ class Geometry:
             resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
             image = np.asarray(resized)
         if self.crop is not None:
-            top, left = self._crop_corner(image.shape[:2])
+            top, left = self.corner(image.shape[:2])
             image = image[top : top + self.crop[0], left : left + self.crop[1]]
         return np.ascontiguousarray(image)
 
@@ -50,7 +50,7 @@ class Geometry:
         inside = self.crop or frame
         if values.shape != inside:
             raise DataError(f"values: expected the network's input size {inside}, got shape {values.shape}")
-        top, left = self._crop_corner(frame) if self.crop else (0, 0)
+        top, left = self.corner(frame)
         rows, row_weight, rows_in = _linear_positions(height, frame[0], top, inside[0])
         cols, col_weight, cols_in = _linear_positions(width, frame[1], left, inside[1])
         source = values.astype(np.float32, copy=False)
@@ -62,8 +62,10 @@ class Geometry:
         out[:, ~cols_in] = np.nan
         return out
 
-    def _crop_corner(self, size: tuple[int, ...]) -> Size:
-        assert self.crop is not None
+    def corner(self, size: tuple[int, ...]) -> Size:
+        """(top, left) of the crop in a resized image of ``size``; DataError if that is smaller than the crop."""
+        if self.crop is None:
+            return 0, 0
         if self.crop[0] > size[0] or self.crop[1] > size[1]:
             raise DataError(f"image: size {tuple(size)} is smaller than the crop {self.crop}; set resize")
         # rounded as in torchvision's CenterCrop

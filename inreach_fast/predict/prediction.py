@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
+from ..method.feedback import FeedbackBanks
 from ..method.nominal_model import NominalModel
-from ..method.scoring import Scorer, anomaly_map, image_score
+from ..method.scoring import MapFrame, Scorer, image_score
 from ..parameters import Parameters
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .stream import in_stream
@@ -54,6 +55,8 @@ class Prediction:
             nearest patch found so far).
         patch_scores_lower: float32 (h, w): lower bound of each patch's score, equal to ``patch_scores`` if proven.
         counts: `kernels.SearchCounts` of the search, for a batch a tuple of them.
+        feedback: int64 (h, w): number of the feedback (`InReaCh.accept`, `InReaCh.reject`) that a patch's score is due
+            to, 0 for none; None if the model has no feedback.
     """
 
     score: Any
@@ -69,6 +72,7 @@ class Prediction:
     complete: Any = None
     patch_scores_lower: Any = None
     counts: Any = None
+    feedback: Any = None
 
     def __post_init__(self) -> None:
         proven = np.ones(len(self), dtype=bool) if self.is_batch else True
@@ -102,7 +106,7 @@ def stacked(done: list[Prediction]) -> Prediction:
     values: dict[str, Any] = {}
     for name in (f.name for f in fields(Prediction)):
         parts = [getattr(one, name) for one in done]
-        if name in ("original_size", "counts"):
+        if parts[0] is None or name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
         else:
             values[name] = np.stack(parts)
@@ -134,16 +138,29 @@ class Predictor:
     grid: tuple[int, int]  # (h, w) patches of an image
     space: DescriptorSpace
     parameters: Parameters
+    feedback: FeedbackBanks | None = None
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
     @cached_property
+    def frame(self) -> MapFrame:
+        """Where the patches of an image lie, and their map."""
+        return MapFrame(self.grid, self.parameters.image_size, self.parameters.smoothing_sigma)
+
+    @property
+    def without_feedback(self) -> Scorer:
+        """The scorer by the nominal patches alone, all of them."""
+        return replace(self.scorer, bank=self.nominal.bank, excluded=None)
+
+    @cached_property
     def gpu(self) -> GpuSlots | None:
-        """Network, search and map on one GPU, if both the network and the kernels are on it and the score is the
-        squared distance; else None.
+        """Network, search and map on one GPU, if both the network and the kernels are on it, the score is the squared
+        distance and there is no feedback; else None.
         """
         p, backend = self.parameters, self.scorer.backend
         on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
         if not on_gpu or p.score != "nearest" or p.distance != "squared_l2" or self.space.projection is not None:
+            return None
+        if self.feedback is not None:
             return None
         from .gpu.inference import GpuModel
         from .gpu.slots import open_slots
@@ -216,24 +233,38 @@ class Predictor:
 
     def map(self, values: FloatArray) -> FloatArray:
         """The anomaly map, float32 (H, W), of P patch scores."""
-        return anomaly_map(values.reshape(self.grid), self.parameters.image_size, self.parameters.smoothing_sigma)
+        return self.frame.map(values)
 
     def score(
         self, rows: FloatArray, limits: Limits, threshold: float, begun: float, one: NetworkInput | None = None
     ) -> Prediction:
         """The prediction for an image's descriptors, (P, D); ``one``: the image, if descriptors were not given."""
-        scorer, p = self.scorer, self.parameters
+        scorer = self.scorer
+        judged = None if self.feedback is None else self.feedback.of_image(rows, scorer.backend)
         if limits != Limits() and scorer.is_distance:
             deadline = None if limits.budget is None else begun + limits.budget
-            search = BoundedSearch(self.nominal, scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
+            search = BoundedSearch(self.nominal, scorer, rows, self.frame, judged, self.speed)
             found = search.run(limits.threshold, deadline)
         else:
             searched = kernels.nearest(rows, scorer.bank, backend=scorer.backend)
-            values = scorer.scores_of(rows, searched)
+            by = None
+            if judged is None:
+                values = scorer.scores_of(rows, searched)
+            else:
+                values, by = judged.scores(searched.sq_distance, scorer.of_squared)
             smoothed = self.map(values)
             score = image_score(smoothed)
-            found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
+            found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts, by)
         return self._prediction(found, threshold, one)
+
+    def values(self, rows: FloatArray) -> FloatArray:
+        """Scores of an image's patches, (P, D), without what was rejected: float32 (P,)."""
+        scorer = self.scorer
+        found = kernels.nearest(rows, scorer.bank, backend=scorer.backend)
+        if self.feedback is None:
+            return scorer.scores_of(rows, found)
+        judged = replace(self.feedback, rejected=()).of_image(rows, scorer.backend)
+        return judged.scores(found.sq_distance, scorer.of_squared)[0]
 
     def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
         values, score = found.patch_scores, found.score
@@ -247,16 +278,17 @@ class Predictor:
             score=high,
             is_anomalous=high > threshold,
             anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
-            patch_scores=found.upper.reshape(self.grid),
-            nearest=found.nearest.reshape(self.grid),
+            patch_scores=self.frame.on_grid(found.upper),
+            nearest=self.frame.on_grid(found.nearest, -1),
             rotation=float(degrees),
             original_size=None if one is None else one.size,
             score_lower=low,
             score_upper=high,
             certain=low > threshold or high <= threshold,
             complete=found.complete,
-            patch_scores_lower=found.lower.reshape(self.grid),
+            patch_scores_lower=self.frame.on_grid(found.lower),
             counts=found.counts,
+            feedback=None if found.feedback is None else self.frame.on_grid(found.feedback, 0),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...estimator import InReaCh
 from ...storage import model_file
 from ..console import Console, format_number, format_table
+from .feedback import as_record
 
 DESCRIPTION = """Shows what a model file holds: backbone, parameters, counts and threshold. The whole file is checked;
 the backbone is not loaded."""
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             "positions": model.positions_,
             "transpose_score": model.transpose_score_,
             "aligned": aligned,
+            "feedback": [as_record(entry) for entry in model.feedback_],
             "report": model.report_.as_dict(),
         }
     )
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "can grow": f"yes, and holds {held} for it" if model.can_grow else "no",
         "positions": "embedded" if model.positions_ else "not embedded",
         "aligned": "yes" if aligned else "no",
+        "feedback": f"{len(model.feedback_)} regions" if model.feedback_ else "none",
     }
     plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in parameters.items()}
     counts = {name: v for name, v in model.report_.counts.items() if not isinstance(v, (list, tuple, dict))}

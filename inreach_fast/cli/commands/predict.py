@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import DataError, ImageError
 from ...estimator import InReaCh
 from ...images.reading import read_image
@@ -19,9 +21,9 @@ from ..outputs import OutputNames, require_folders, write_array
 from ..pictures import Inspected, inspection_picture
 
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
-the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
---budget-ms the line also has score_lower and score_upper, which bound the full search's score, certain (the verdict is
-proven) and complete (the score is)."""
+the names of the files written; if the model has feedback, also the numbers of what scores are due to. A file that
+--skip-bad skips has a line with `error` instead. With --threshold or --budget-ms the line also has score_lower and
+score_upper, which bound the full search's score, certain (the verdict is proven) and complete (the score is)."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "is_anomalous": score > threshold,
             "seconds": round(seconds, 4),
         }
+        if prediction.feedback is not None:
+            row["feedback"] = [number for number in np.unique(prediction.feedback).tolist() if number]
         if limited:
             row |= {
                 "score_lower": float(prediction.score_lower),
