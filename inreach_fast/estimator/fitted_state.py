@@ -20,6 +20,8 @@ from ..method.descriptors import check_grid
 from ..method.feedback import Feedback
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
+from ..method.scoring import frame_of
+from ..parameters import Parameters
 from .feedback_parts import feedback_arrays, feedback_from_parts, feedback_to_json
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
@@ -141,7 +143,7 @@ class FittedState:
         if arrangement.order not in ORDERS or not arrangement.is_valid(len(names)):
             raise ValueError("the images' places")
         seed_places = np.sort(arrangement.place[seed_images])
-        places = grid[0] * grid[1]
+        places = frame_of(Parameters.from_dict(meta["parameters"]), grid).count
         return cls(
             nominal=nominal,
             grid=grid,

@@ -38,11 +38,12 @@ from ..fit.report import FitReport
 from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
 from ..images.pixels import PixelRule
-from ..images.preprocess import Geometry
+from ..images.preprocess import Geometry, geometry_of
 from ..images.reading import is_single_image
+from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..memory import check_unchanged, machine_memory, parse_bytes
-from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
+from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid
 from ..method.feedback import ACCEPT, REJECT, Feedback, FeedbackBanks
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
@@ -136,6 +137,8 @@ class InReaCh:
         self._network = NetworkHolder(network)
         if backbone is not None:
             parameters["backbone"] = backbone if network is None else network.name
+        if parameters.get("roi") is not None:
+            parameters["roi"] = roi_text(parameters["roi"])
         self.parameters = Parameters.from_preset(preset, **parameters)
         self._state: FittedState | None = None
         self._scratch: Path | None = None
@@ -195,8 +198,7 @@ class InReaCh:
     @property
     def geometry(self) -> Geometry:
         """How an image becomes the network's input."""
-        p = self.parameters
-        return Geometry(p.image_size, None) if p.resize is None else Geometry(p.resize, p.image_size)
+        return geometry_of(self.parameters)
 
     @property
     def pixel_rule(self) -> PixelRule:
@@ -300,6 +302,9 @@ class InReaCh:
         with report.stage("read"):
             array = check_descriptors(x)
         shape = check_grid(grid, array.shape[1])
+        for name in ("roi", "tile"):
+            if getattr(self.parameters, name) is not None:
+                raise ParameterError(f"{name}: descriptors are taken as they are; leave {name} out, or fit images")
         state = self._fit_rows(array, shape, progress, seeds=seeds, report=report)
         return self._take(replace(state, references=references(x, len(array))))
 
@@ -788,7 +793,9 @@ class InReaCh:
         """
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
-        (rows,) = predictor.describe(rotate(self.geometry.apply(image), degrees)[None], "float32")
+        (rows,) = predictor.describe(
+            rotate(self.geometry.apply(image, self.image_names_[number]), degrees)[None], "float32"
+        )
         number = int(self.originals_[number])
         scorer = scorer_without(predictor.without_feedback, self.nominal_, number, rows, self.parameters)
         values, _ = scorer.patch_scores(rows, leave_out=number)
@@ -846,7 +853,6 @@ class InReaCh:
             if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
                 self._predictor = None  # frees the old one's GPU memory first
                 patches = state.grid[0] * state.grid[1]
-                positions = position_channels(state.grid, p.position_weight) if state.positions else None
                 feedback, backend = FeedbackBanks.of(state.feedback, self._threshold), kernels.backend_of(p)
                 excluded = None if feedback is None else feedback.excluded(nominal.bank, backend)
                 channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
@@ -860,7 +866,7 @@ class InReaCh:
                         geometry=self.geometry,
                         alignment=state.alignment,
                         grid=state.grid,
-                        space=DescriptorSpace(state.projection, positions),
+                        space=DescriptorSpace.of(p, state.grid, state.projection, positions=state.positions),
                         parameters=p,
                         feedback=feedback,
                     ),

@@ -76,6 +76,8 @@ class CachedDescriber(Describer):
         fingerprint = f"{self.backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}"
         if p.grid_stride != 1:
             fingerprint += f"|grid_stride={p.grid_stride}"
+        if p.tile is not None:
+            fingerprint += f"|tile={p.tile},{p.tile_overlap},{p.image_size}"
         return self._cache.described(batch, super().__call__, fingerprint)
 
 

@@ -12,7 +12,7 @@ from ..errors import ImageError
 from ..images.alignment import Alignment, align_images, rotate
 from ..images.source import ImageSource
 from ..method.arrangement import Arrangement
-from ..method.descriptors import DescriptorSpace, position_channels
+from ..method.descriptors import DescriptorSpace
 from ..method.near_copies import near_copies
 from ..method.projection import Projection
 from ..parameters import Parameters
@@ -71,8 +71,7 @@ class FitData:
 
     def space(self, grid: tuple[int, int], p: Parameters) -> DescriptorSpace:
         """What becomes of the describer's rows."""
-        channels = position_channels(grid, p.position_weight) if self.positions else None
-        return DescriptorSpace(self.projection, channels)
+        return DescriptorSpace.of(p, grid, self.projection, positions=self.positions)
 
     def finished(self) -> FitData:
         """The same with its inputs in one array: the store is no longer used."""
@@ -106,14 +105,14 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
         The numbers of the images that could be read, and the names of those that could not be (``skip_bad``).
 
     Raises:
-        ImageError: an image cannot be read. SpoolWriteError.
+        ImageError: an image cannot be read. RegionError: the region of interest does not fit it. SpoolWriteError.
     """
     used: list[int] = []
     skipped: list[str] = []
     with context.report.stage("read"):
         for i in range(len(source)):
             try:
-                image = context.geometry.apply(source.load(i))
+                image = context.geometry.apply(source.load(i), source.names[i])
             except ImageError:
                 if not context.skip_bad:
                     raise

@@ -13,24 +13,32 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..array_types import BoolArray, FloatArray, IndexArray, UInt8Array
-from ..errors import DataError
+from ..errors import DataError, RegionError
+from ..parameters import Parameters
+from .roi import RegionOfInterest
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize, then crop the centre; either may be None."""
+    """Paint over what is outside of the region of interest, resize, then crop the centre; each may be None."""
 
     resize: Size | None = (224, 224)  # of the resized image, whatever its aspect ratio
     crop: Size | None = None  # of the centre that is kept
+    roi: RegionOfInterest | None = None
 
-    def apply(self, image: UInt8Array) -> UInt8Array:
+    def apply(self, image: UInt8Array, name: str = "image") -> UInt8Array:
         """Bring an image, uint8 (H, W, 3), to the network's input size, uint8 (h, w, 3), C-contiguous.
 
         Resampling is Pillow's bilinear filter, widened when shrinking, as in torchvision's `Resize` of a PIL image.
-        DataError if the image is smaller than the crop.
+        What is outside of the region of interest is painted over first, so that nothing there has any effect.
+
+        Raises:
+            DataError: the image is smaller than the crop. RegionError: as `RegionOfInterest.mask`; ``name`` is in it.
         """
+        if self.roi is not None:
+            image = self.roi.paint(image, name)
         if self.resize is not None and image.shape[:2] != self.resize:
             height, width = self.resize
             resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
@@ -70,6 +78,32 @@ class Geometry:
             raise DataError(f"image: size {tuple(size)} is smaller than the crop {self.crop}; set resize")
         # rounded as in torchvision's CenterCrop
         return round((size[0] - self.crop[0]) / 2), round((size[1] - self.crop[1]) / 2)
+
+
+def geometry_of(p: Parameters) -> Geometry:
+    """The geometry of a model's images."""
+    roi = None if p.roi is None else RegionOfInterest(p.roi)
+    return Geometry(p.input_size, None, roi) if p.resize is None else Geometry(p.resize, p.image_size, roi)
+
+
+def roi_cells(p: Parameters, grid: Size) -> IndexArray | None:
+    """The patches of a grid (h, w) that lie in the region of interest by half of their pixels at least; None: all.
+
+    int64 (n,), ascending. RegionError if there is none.
+    """
+    if p.roi is None:
+        return None
+    geometry = geometry_of(p)
+    frame = geometry.resize or p.input_size
+    (top, left), (height, width) = geometry.corner(frame), p.input_size
+    inside = RegionOfInterest(p.roi).raster(frame)[top : top + height, left : left + width]
+    place = (np.arange(height) * grid[0] // height)[:, None] * grid[1] + np.arange(width) * grid[1] // width
+    count = grid[0] * grid[1]
+    share = np.bincount(place[inside], minlength=count) * 2 >= np.bincount(place.ravel(), minlength=count)
+    cells = np.flatnonzero(share)
+    if not len(cells):
+        raise RegionError(f"roi: covers no patch of the {grid[0]} x {grid[1]} of an image; give a larger region")
+    return cells
 
 
 def _linear_positions(

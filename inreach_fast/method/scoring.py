@@ -29,7 +29,9 @@ from scipy.ndimage import gaussian_filter1d
 from .. import kernels
 from ..array_types import Array, BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
+from ..images.preprocess import roi_cells
 from ..kernels.distance import exact_sq_distance
+from ..parameters import Parameters
 
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
@@ -175,6 +177,11 @@ class MapFrame:
     smoothing_sigma: float
     cells: IndexArray | None = None
 
+    @property
+    def count(self) -> int:
+        """n."""
+        return self.grid[0] * self.grid[1] if self.cells is None else len(self.cells)
+
     def on_grid(self, values: Array, empty: float = np.nan) -> Array:
         """(n,) values as (h, w), with ``empty`` at the places that have no patch."""
         if self.cells is None:
@@ -222,6 +229,12 @@ class MapFrame:
         full = self.on_grid(np.ones(len(self.cells)), 0.0)
         inside = anomaly_map(full, self.size, 0.0) > 0
         return inside, np.where(inside, anomaly_map(full, self.size, self.smoothing_sigma), np.float32(1.0))
+
+
+@lru_cache(maxsize=8)
+def frame_of(p: Parameters, grid: tuple[int, int]) -> MapFrame:
+    """The frame of the images of a fit with a grid (h, w)."""
+    return MapFrame(grid, p.input_size, p.smoothing_sigma, roi_cells(p, grid))
 
 
 def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], smoothing_sigma: float) -> FloatArray:

@@ -119,7 +119,8 @@ class BoundedSearch:
         begun = time.perf_counter()
         bank, backend = self.scorer.bank, self.scorer.backend
         displaced = partial(self.nominal.displaced, grid=self.frame.grid)
-        first = grid_bounds(self.rows, self.frame.grid, bank, displaced=displaced, backend=backend)
+        places = self.frame.cells
+        first = grid_bounds(self.rows, self.frame.grid, bank, places=places, displaced=displaced, backend=backend)
         every = np.arange(len(self.rows))
         upper, by = self._scores(first.sq_upper, every)
         lower, _ = self._scores(first.sq_lower, every)

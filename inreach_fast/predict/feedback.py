@@ -30,7 +30,7 @@ def give(predictor: Predictor, kind: str, number: int, image: Any, region: Any) 
     size = (int(array.shape[0]), int(array.shape[1]))
     mask, box = region_mask(region, size)
     seen = seen_mask(mask, predictor.geometry)
-    return _feedback(predictor, kind, number, name, size, box, predictor.geometry.apply(array), seen)
+    return _feedback(predictor, kind, number, name, size, box, predictor.geometry.apply(array, name), seen)
 
 
 def give_again(predictor: Predictor, entry: Feedback) -> Feedback:

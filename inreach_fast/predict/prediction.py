@@ -22,7 +22,7 @@ from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
 from ..method.feedback import FeedbackBanks
 from ..method.nominal_model import NominalModel
-from ..method.scoring import MapFrame, Scorer, image_score
+from ..method.scoring import MapFrame, Scorer, frame_of, image_score
 from ..parameters import Parameters
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .stream import in_stream
@@ -39,11 +39,13 @@ class Prediction:
     Attributes:
         score: float, or float32 (B,): the map's maximum (ALGORITHM section 6).
         is_anomalous: bool, or bool (B,): whether ``score`` exceeds the threshold.
-        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W = ``image_size``), rotated
-            back if the image was aligned. `InReaCh.map_to_original` brings it to the frame of the original picture.
-        patch_scores: float32 (h, w): score of each patch, in the frame of the network's (aligned: rotated) input.
+        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W = ``image_size``, or all
+            tiles), rotated back if the image was aligned; NaN outside of the region of interest.
+            `InReaCh.map_to_original` brings it to the frame of the original picture.
+        patch_scores: float32 (h, w): score of each patch, in the frame of the network's (aligned: rotated) input; NaN
+            outside of the region of interest.
         nearest: int64 (h, w): the nearest nominal patch, a row of `NominalModel.patches`; its ``image_index`` and
-            ``patch_index`` tell where it was seen.
+            ``patch_index`` tell where it was seen. -1 outside of the region of interest.
         rotation: float, or float64 (B,): degrees by which alignment rotated the image; 0.0 without alignment.
         original_size: (height, width) in pixels of the picture as given, for a batch a tuple of them; None if
             descriptors were scored.
@@ -144,7 +146,7 @@ class Predictor:
     @cached_property
     def frame(self) -> MapFrame:
         """Where the patches of an image lie, and their map."""
-        return MapFrame(self.grid, self.parameters.image_size, self.parameters.smoothing_sigma)
+        return frame_of(self.parameters, self.grid)
 
     @property
     def without_feedback(self) -> Scorer:
@@ -154,13 +156,13 @@ class Predictor:
     @cached_property
     def gpu(self) -> GpuSlots | None:
         """Network, search and map on one GPU, if both the network and the kernels are on it, the score is the squared
-        distance and there is no feedback; else None.
+        distance, and there is no feedback, region of interest or tile; else None.
         """
         p, backend = self.parameters, self.scorer.backend
         on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
         if not on_gpu or p.score != "nearest" or p.distance != "squared_l2" or self.space.projection is not None:
             return None
-        if self.feedback is not None:
+        if self.feedback is not None or p.roi is not None or p.tile is not None:
             return None
         from .gpu.inference import GpuModel
         from .gpu.slots import open_slots
@@ -222,7 +224,7 @@ class Predictor:
     def read(self, name: str, image: Any) -> NetworkInput:
         """An image in any form that `as_image` takes, as the network sees it."""
         array = as_image(image, name, PixelRule(self.parameters.bit_depth, self.parameters.max_pixels))
-        pixels, degrees = self.geometry.apply(array), 0
+        pixels, degrees = self.geometry.apply(array, name), 0
         if self.alignment is not None:
             pixels, degrees = self.alignment.apply(pixels)
         return NetworkInput(name, pixels, degrees, (int(array.shape[0]), int(array.shape[1])))

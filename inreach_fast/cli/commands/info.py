@@ -68,10 +68,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "aligned": "yes" if aligned else "no",
         "feedback": f"{len(model.feedback_)} regions" if model.feedback_ else "none",
     }
-    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in parameters.items()}
+    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else _short(str(v)) for name, v in parameters.items()}
     counts = {name: v for name, v in model.report_.counts.items() if not isinstance(v, (list, tuple, dict))}
     console.result(format_table(["model", ""], list(rows.items())))
     console.result("\n" + format_table(["parameter", "value"], list(plain.items())))
     console.result("\n" + format_table(["count", "value"], list(counts.items())))
     for warning in model.report_.counts.get("warnings", ()):
         console.result(f"\nwarning: {warning}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
