@@ -187,6 +187,14 @@ class NotFittedError(InReachError, RuntimeError, AttributeError):
     """The model is not fitted; call `fit` or `load` first."""
 
 
+class NotPicklableError(InReachError, TypeError):
+    """A model cannot be pickled, because its network cannot be rebuilt; use ``save`` and `InReaCh.load`."""
+
+
+class IntegrationError(InReachError, ImportError):
+    """A library that an integration needs is missing, or of a version that it does not know; install another one."""
+
+
 class PixelRangeWarning(UserWarning):
     """16-bit samples use a small part of their range; give ``bit_depth`` if the camera has fewer bits."""
 

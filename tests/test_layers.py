@@ -22,7 +22,7 @@ PACKAGE = Path(inreach_fast.__file__).parent
 LAYERS = (
     ("cli",),
     ("",),  # the package itself: the public API
-    ("evaluation",),
+    ("evaluation", "integrations"),
     ("estimator",),
     ("fit", "predict"),
     ("executors",),
@@ -41,10 +41,10 @@ FLOOR = 1
 OPTIONAL = frozenset(
     {
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
-        *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
+        *("safetensors", "tifffile", "fcntl", "anomalib", "lightning", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
-MOST_ENTRIES = 22
+MOST_ENTRIES = 23
 BUILT = frozenset({".so", ".pyd", ".fatbin"})
 
 

@@ -53,7 +53,7 @@ def feedback_from_parts(
     )
     if not fits:
         raise ValueError("the feedback's arrays do not fit together")
-    found = []
+    found: list[Feedback] = []
     for i, (entry, stop) in enumerate(zip(scalars, ends.tolist(), strict=True)):
         part = slice(stop - int(entry["patches"]), stop)
         number, peak, kind = int(entry["number"]), float(entry["peak"]), str(entry["kind"])

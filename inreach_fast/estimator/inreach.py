@@ -55,6 +55,7 @@ from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
 from ..storage.workspace import Budget, Workspace
+from . import pickling
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
 from .training_rows import checked_rows, every_row, referenced, references, training_rows
@@ -160,7 +161,36 @@ class InReaCh:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("InReaCh is neither pickled nor copied; save(path) writes it, and InReaCh.load(path) reads it")
+        """Pickles hold the bytes of the model's file (`pickling`): data, no program."""
+        state, settings = self._state, pickling.settings_of(self)
+        network = self._network.described(self.parameters, needed=state is not None and not state.from_descriptors)
+        pickling.check_network(network)
+        if state is None:
+            return pickling.unfitted, (type(self), self.parameters.as_dict(), network, settings)
+        return pickling.from_bytes, (type(self), pickling.file_bytes(self._twin().save), settings)
+
+    def __copy__(self) -> Self:
+        return self._twin()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._twin()
+
+    def _twin(self) -> Self:
+        """A model that changes on its own; it shares the network and the arrays, which nobody writes to."""
+        other = type(self)()
+        other.__dict__.update(self.__dict__)
+        other._network = self._network.copy()
+        other._prepare_to_predict()
+        other._spool = None
+        return other
+
+    @classmethod
+    def _unfitted(cls, parameters: dict[str, Any], network: dict[str, Any] | None) -> Self:
+        self = cls()
+        self.parameters = Parameters.from_dict(parameters)
+        if network is not None:
+            self._network = NetworkHolder.from_json(network, Path(), None, None, self.parameters.backbone)
+        return self
 
     def __repr__(self) -> str:
         state = "not fitted" if self._state is None else f"{len(self.nominal_)} nominal patches"
@@ -570,11 +600,7 @@ class InReaCh:
         assert nominal.compression is not None
         report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
         report.seconds.update(self.report_.seconds)
-        other = type(self)()
-        other.__dict__.update(self.__dict__)
-        other._prepare_to_predict()
-        other._spool = None
-        return other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
+        return self._twin()._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
 
     # ---------------------------------------------------------------------------------------------------- feedback
 

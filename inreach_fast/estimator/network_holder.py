@@ -59,6 +59,16 @@ class NetworkHolder:
         spec = self._spec or self.get(parameters).spec
         return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
 
+    def described(self, parameters: Parameters, *, needed: bool) -> dict[str, Any] | None:
+        """As `to_json`; None if the network is not ``needed`` and follows from the parameters alone."""
+        return self.to_json(parameters) if needed or self._backbone is not None or self._spec is not None else None
+
+    def copy(self) -> NetworkHolder:
+        """A holder of the same network, of its own."""
+        other = NetworkHolder(self._backbone)
+        other._spec, other._fingerprint, other._folder = self._spec, self._fingerprint, self._folder
+        return other
+
     def release(self) -> None:
         """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
         if self._backbone is None:

@@ -12,7 +12,6 @@ import numpy as np
 from ..array_types import Array, BoolArray
 from ..errors import ImageError, RegionError
 from .pixels import DEFAULT_RULE, PixelRule, Samples, upright
-from .preprocess import Geometry
 from .reading import is_array, read_samples
 
 _LOSSY: Final = frozenset({".jpg", ".jpeg", ".jfif", ".webp", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"})
@@ -126,19 +125,3 @@ def _box(region: Any, name: str) -> Box:
         raise wrong
     x, y, w, h = (int(value) for value in values)
     return x, y, w, h
-
-
-def seen_mask(mask: BoolArray, geometry: Geometry) -> BoolArray:
-    """A mask of an image, bool (H, W), in the frame of its network input: pixels of which it marks any part.
-
-    False everywhere if the region was cropped away.
-    """
-    frame = geometry.resize or mask.shape
-    top, left = geometry.corner(frame)
-    height, width = geometry.crop or frame
-    for side, start, count in ((frame[0], top, height), (frame[1], left, width)):  # down, then across
-        pixel, old = np.arange(start, start + count), len(mask)
-        total = np.zeros((old + 1, mask.shape[1]), np.int64)
-        np.cumsum(mask, axis=0, out=total[1:])
-        mask = (total[-(-(pixel + 1) * old // side)] > total[pixel * old // side]).T
-    return np.ascontiguousarray(mask)

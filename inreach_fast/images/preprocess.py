@@ -70,6 +70,20 @@ class Geometry:
         out[:, ~cols_in] = np.nan
         return out
 
+    def seen(self, mask: BoolArray) -> BoolArray:
+        """A mask of an image, bool (H, W), in the frame of its network input (h, w): pixels of which it marks any part.
+
+        False everywhere if what it marks was cropped away.
+        """
+        frame = self.resize or (int(mask.shape[0]), int(mask.shape[1]))
+        (top, left), (height, width) = self.corner(frame), self.crop or frame
+        for side, start, count in ((frame[0], top, height), (frame[1], left, width)):  # down, then across
+            pixel, old = np.arange(start, start + count), len(mask)
+            total = np.zeros((old + 1, mask.shape[1]), np.int64)
+            np.cumsum(mask, axis=0, out=total[1:])
+            mask = (total[-(-(pixel + 1) * old // side)] > total[pixel * old // side]).T
+        return np.ascontiguousarray(mask)
+
     def corner(self, size: tuple[int, ...]) -> Size:
         """(top, left) of the crop in a resized image of ``size``; DataError if that is smaller than the crop."""
         if self.crop is None:

@@ -10,7 +10,7 @@ import numpy as np
 from ..array_types import BoolArray, UInt8Array
 from ..errors import RegionError
 from ..images.alignment import rotate_mask
-from ..images.masks import Box, region_mask, seen_mask
+from ..images.masks import Box, region_mask
 from ..images.pixels import PixelRule
 from ..images.reading import as_image
 from ..method.descriptors import all_finite, bad_features
@@ -29,7 +29,7 @@ def give(predictor: Predictor, kind: str, number: int, image: Any, region: Any) 
     array = as_image(image, name, PixelRule(p.bit_depth, p.max_pixels))
     size = (int(array.shape[0]), int(array.shape[1]))
     mask, box = region_mask(region, size)
-    seen = seen_mask(mask, predictor.geometry)
+    seen = predictor.geometry.seen(mask)
     return _feedback(predictor, kind, number, name, size, box, predictor.geometry.apply(array, name), seen)
 
 
