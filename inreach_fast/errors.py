@@ -199,5 +199,9 @@ class PixelRangeWarning(UserWarning):
     """16-bit samples use a small part of their range; give ``bit_depth`` if the camera has fewer bits."""
 
 
+class IntegrationWarning(UserWarning):
+    """A library has another version than the one that its integration was tested with."""
+
+
 class PassedOverWarning(UserWarning):
     """Entries of a folder are no images, or lie in sub-folders, and are passed over."""
