@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from descriptor_sets import shared_patches
 from small_fits import Pixels, estimator, pictures, saved, tiny_backbone
 
 from inreach_fast import InReaCh
+from inreach_fast.backbones import Backbone
 from inreach_fast.errors import ParameterError, RegionError
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -167,7 +169,11 @@ def test_where_there_can_be_no_region() -> None:
 
 def test_tiles_of_a_network_without_context_give_the_scores_of_the_whole(kind: str) -> None:
     """The first level sees 4 x 4 pixels and no border."""
-    common = {**KINDS[kind], "depth": ("a",), "neighbourhood": 1, "dim": 16, "pca_dim": None}
+    torch.manual_seed(0)
+    module = torch.nn.Sequential()
+    module.add_module("a", torch.nn.Conv2d(3, 16, 4, stride=4))
+    network = Backbone.from_module(module, levels=["a"], name="flat")
+    common = {**KINDS[kind], "backbone": network, "neighbourhood": 1, "dim": 16, "pca_dim": None}
     images = pictures(8, size=(90, 100))
     tiled = estimator(**common, tile=(2, 3), tile_overlap=8).fit(images)
     whole = estimator(**common, image_size=(56, 80)).fit(images)
@@ -181,24 +187,24 @@ def test_tiles_of_a_network_without_context_give_the_scores_of_the_whole(kind: s
 
 
 def test_a_small_defect_is_found_in_a_large_image(kind: str, tmp_path: Path) -> None:
-    images = pictures(8, size=(120, 120))
-    model = estimator(**KINDS[kind], tile=4, tile_overlap=16).fit(images)
-    bad = pictures(1, size=(120, 120), seed=5)[0]
-    bad[70:76, 40:46] = 255
+    images = pictures(5, size=(90, 110))
+    model = estimator(**KINDS[kind], tile=(2, 3), tile_overlap=16).fit(images)
+    bad = pictures(1, size=(90, 110), seed=5)[0]
+    bad[50:57, 40:47] = 255
     found = model.predict(bad)
     view = model.map_to_original(found.anomaly_map, found.original_size)
     row, column = np.unravel_index(np.argmax(view), view.shape)
-    assert 66 <= row <= 80
-    assert 36 <= column <= 50
+    assert 45 <= row <= 62
+    assert 35 <= column <= 52
     saved(model, tmp_path)
     again = InReaCh.load(tmp_path / "saved", backbone=tiny_backbone())
     np.testing.assert_array_equal(again.predict(bad).anomaly_map, found.anomaly_map)
-    assert again.plan(images).patches == 20 * 20
+    assert again.plan(images).patches == again.grid_[0] * again.grid_[1] == 12 * 16
     seeds = None if kind == "all" else model.seed_images_
-    whole = estimator(**KINDS[kind], tile=4, tile_overlap=16).fit([*images, bad], seeds=seeds)
+    whole = estimator(**KINDS[kind], tile=(2, 3), tile_overlap=16).fit([*images, bad], seeds=seeds)
     assert saved(again.partial_fit([bad]), tmp_path) == saved(whole, tmp_path)
-    again.accept(bad, (70, 40, 6, 6))
-    assert [float(x) for x in again.training_scores([*images, bad])] == again.training_scores().tolist()
+    again.accept(bad, (40, 50, 6, 6))
+    assert again.predict(bad).score < found.score
 
 
 def test_tiles_with_a_region() -> None:
@@ -206,7 +212,7 @@ def test_tiles_with_a_region() -> None:
     model = estimator(**KINDS["all"], tile=2, tile_overlap=8, roi=region).fit(pictures(8, size=(70, 64)))
     found = model.predict(pictures(1, size=(70, 64), seed=3)[0])
     assert found.patch_scores.shape == (14, 14)
-    assert np.isfinite(found.patch_scores).sum() in (49, 64)
+    assert np.isfinite(found.patch_scores).sum() == 8 * 8 - 4  # of the corners a quarter lies inside
 
 
 @pytest.mark.parametrize(

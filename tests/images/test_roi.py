@@ -68,6 +68,7 @@ def test_a_patch_counts_if_half_of_it_is_inside() -> None:
     assert cells is not None
     assert cells.tolist() == [0, 1, 5, 6, 10, 11, 15, 16, 20, 21]
     assert roi_cells(Parameters(), (5, 5)) is None
+    mask[:, 11:] = False
     cropped = Parameters(image_size=(20, 20), resize=(40, 40), roi=roi_text(mask))  # columns 10 to 30 of 40
     with pytest.raises(RegionError, match="covers no patch of the 5 x 5"):
         roi_cells(cropped, (5, 5))
