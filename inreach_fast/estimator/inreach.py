@@ -39,7 +39,7 @@ from ..fit.result import FitResult
 from ..images.alignment import rotate, rotate_map_back
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry, geometry_of
-from ..images.reading import is_single_image
+from ..images.reading import is_single_image, plain
 from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..memory import check_unchanged, machine_memory, parse_bytes
@@ -759,6 +759,7 @@ class InReaCh:
         """
         begun = time.perf_counter()
         limits, decision = self._limits(threshold, budget_ms)
+        x = plain(x)
         single = np.ndim(x) == 2
         array = checked_rows(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x, self._fitted())
         predictor = self._ready()

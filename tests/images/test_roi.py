@@ -72,7 +72,7 @@ def test_a_patch_counts_if_half_of_it_is_inside() -> None:
     cropped = Parameters(image_size=(20, 20), resize=(40, 40), roi=roi_text(mask))  # columns 10 to 30 of 40
     with pytest.raises(RegionError, match="covers no patch of the 5 x 5"):
         roi_cells(cropped, (5, 5))
-    assert geometry_of(p).roi == RegionOfInterest(roi_text(mask))
+    assert geometry_of(cropped).roi == RegionOfInterest(roi_text(mask))
 
 
 @pytest.mark.parametrize(
