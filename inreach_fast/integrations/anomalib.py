@@ -56,7 +56,7 @@ def check_version(version: str) -> None:
 check_version(str(anomalib.__version__))
 
 
-class InReaChTorchModel(torch.nn.Module):  # type: ignore[misc]
+class InReaChTorchModel(torch.nn.Module):
     """The model as a torch module: it collects images while it trains, and scores them afterwards.
 
     Args:
