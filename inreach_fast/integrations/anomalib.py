@@ -13,20 +13,17 @@ model's file in place of weights: data, no program.
 
 from __future__ import annotations
 
-import re
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import IntegrationError, IntegrationWarning, NotFittedError
+from ..errors import IntegrationError, NotFittedError
 from ..estimator import InReaCh
 from ..estimator.pickling import file_bytes
-
-_NEEDED = "inreach_fast.integrations.anomalib: needs anomalib 2.7; pip install 'inreach_fast[anomalib]'"
+from .versions import check_version
 
 try:
     import anomalib
@@ -39,21 +36,13 @@ try:
     from anomalib.visualization import Visualizer
     from torchvision.transforms.v2 import Compose, Resize
 except ImportError as error:
-    raise IntegrationError(f"{_NEEDED} ({error})", name="anomalib") from error
+    raise IntegrationError(
+        f"inreach_fast.integrations.anomalib: needs anomalib 2.7 ({error}); pip install 'inreach_fast[anomalib]'",
+        name="anomalib",
+    ) from error
 
 
-def check_version(version: str) -> None:
-    """Raises IntegrationError for anomalib before 2.0 and from 3.0 on; warns of one that was not tested."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    major, minor = (int(part) for part in found.groups()) if found else (0, 0)
-    if major != 2:
-        raise IntegrationError(f"{_NEEDED}; this is anomalib {version}", name="anomalib")
-    if minor != 7:
-        text = f"anomalib {version}: the integration was tested with 2.7; install that if something goes wrong"
-        warnings.warn(text, IntegrationWarning, stacklevel=2)
-
-
-check_version(str(anomalib.__version__))
+check_version("anomalib", str(anomalib.__version__), "2.7")
 
 
 class InReaChTorchModel(torch.nn.Module):
