@@ -31,7 +31,8 @@ def test_versions_are_compared() -> None:
 def test_a_missing_library_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"inreach_fast.integrations.{library}"
     monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, library, None)
+    for module in (library, f"{library}.base"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(IntegrationError, match=rf"needs .*pip install 'inreach_fast\[{library}\]'") as caught:
         import_module(name)
     assert caught.value.name == library
