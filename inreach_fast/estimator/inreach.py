@@ -301,7 +301,8 @@ class InReaCh:
             progress: called as progress(stage, done, total).
 
         Raises:
-            EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
+            EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical), RegionError
+            (an image without the proportions of ``roi``),
             NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
             BackboneError, WeightsError; ExecutorError and its subclasses (lost workers, lost cluster);
             SpoolError and its subclasses: another configuration, changed images, in use, altered, unfinished and not
@@ -699,7 +700,7 @@ class InReaCh:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
 
         Raises:
-            NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
+            NotFittedError, ImageError, RegionError (as `fit`), BackboneMismatchError (another backbone, or a model of
                 `fit_descriptors`), NonFiniteError (the network's features), ModelChangedError (the loaded file was
                 overwritten), ForkError (as `prepare`). ParameterError: a threshold that
                 is not a finite number, a budget that is not above 0, or a budget with a ``score`` other than
