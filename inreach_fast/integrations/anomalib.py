@@ -123,11 +123,18 @@ class InReaChPostProcessor(PostProcessor):  # type: ignore[misc]
         self.take_threshold(pl_module)
 
     def take_threshold(self, module: Any) -> None:
-        """Makes the model's threshold that of images and pixels."""
+        """Makes the model's threshold that of images and pixels, in a range of 0 to twice that if no other is known."""
         threshold = module.model.threshold
-        if threshold is not None:
-            self._image_threshold.fill_(threshold)
-            self._pixel_threshold.fill_(threshold)
+        if threshold is None:
+            return
+        for limit, low, high in (
+            (self._image_threshold, self.image_min, self.image_max),
+            (self._pixel_threshold, self.pixel_min, self.pixel_max),
+        ):
+            limit.fill_(threshold)
+            if bool(low.isnan() | high.isnan()):
+                low.fill_(0.0)
+                high.fill_(2 * threshold or 1.0)
 
 
 class InReaChModule(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]

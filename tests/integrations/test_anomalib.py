@@ -128,6 +128,20 @@ def test_a_checkpoint_holds_the_model(root: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(again.eval().model(batch), model.model(batch))
 
 
+def test_without_validation_images_the_models_threshold_is_one_half(root: Path) -> None:
+    images = [np.asarray(Image.open(path)) for path in sorted((root / "part").rglob("train/good/*.png"))]
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+    model = module(root).train()
+    model.model(batch)
+    model.fit()
+    model.eval()
+    model.post_processor.on_test_start(None, model)
+    found = model(batch)
+    assert found.pred_label.tolist() == model.model.inreach.predict(images).is_anomalous.tolist()
+    assert ((found.pred_score > 0.5) == found.pred_label).all()
+    assert found.anomaly_map.shape == (8, 1, SIDE, SIDE)
+
+
 def test_predictions_have_labels_by_the_models_threshold(root: Path, tmp_path: Path) -> None:
     model, run, datamodule = module(root), engine(tmp_path), folder_data(root)
     run.fit(model, datamodule=datamodule)

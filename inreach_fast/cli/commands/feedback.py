@@ -22,7 +22,12 @@ _KINDS = {"accept": "accepted", "reject": "rejected"}
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add = parser.add_argument
-    add("--undo", type=options.positive_int, metavar="ID", help="take back the feedback of this number (default: list all)")
+    add(
+        "--undo",
+        type=options.positive_int,
+        metavar="ID",
+        help="take back the feedback of this number (default: list all)",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
