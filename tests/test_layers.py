@@ -47,7 +47,7 @@ OPTIONAL = frozenset(
         *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
-MOST_ENTRIES = 23
+MOST_ENTRIES = 24
 BUILT = frozenset({".so", ".pyd", ".fatbin"})
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
-from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
+from ..array_types import Array, BoolArray, DoubleArray, FloatArray, IndexArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 
 
@@ -152,7 +152,12 @@ def pro_curve(
 
 
 def nominal_precision_recall(
-    image_index: ArrayLike, patch_index: ArrayLike, masks: Sequence[ArrayLike | None], grid: tuple[int, int]
+    image_index: ArrayLike,
+    patch_index: ArrayLike,
+    masks: Sequence[ArrayLike | None],
+    grid: tuple[int, int],
+    *,
+    cells: IndexArray | None = None,
 ) -> NominalFigures:
     """Precision and recall of the extracted nominal patches (paper, section 4.3; ALGORITHM section 7).
 
@@ -162,7 +167,7 @@ def nominal_precision_recall(
     Args:
         image_index, patch_index: int (n,), training image and patch of each extracted nominal patch.
         masks: (H, W) for each training image at the network's input resolution, non-zero is defect; None is good.
-        grid: rows and columns of patches.
+        grid: rows and columns of patches. cells: int64, the places of the grid that have a patch; None: all.
 
     Raises:
         ParameterError: an index outside the training set. MixedSizesError: indices of different lengths.
@@ -174,15 +179,17 @@ def nominal_precision_recall(
     for name, values, end in (("image_index", images, len(masks)), ("patch_index", patches, h * w)):
         if values.size and (values.min() < 0 or values.max() >= end):
             raise ParameterError(f"{name}: values must be in 0..{end - 1}, got {values.min()}..{values.max()}")
-    nominal = np.ones((len(masks), h * w), dtype=bool)
+    inspected = np.arange(h * w) if cells is None else cells
+    nominal = np.zeros((len(masks), h * w), dtype=bool)
+    nominal[:, inspected] = True
     for place, mask in enumerate(masks):
         if mask is not None:
-            nominal[place] = ~defect_cells(mask, grid).ravel()
+            nominal[place] &= ~defect_cells(mask, grid).ravel()
     taken = np.zeros_like(nominal)
     taken[images.astype(np.int64), patches.astype(np.int64)] = True
     extracted, hit, true = int(taken.sum()), int((taken & nominal).sum()), int(nominal.sum())
     precision, recall = hit / extracted if extracted else None, hit / true if true else None
-    return NominalFigures(precision, recall, extracted, hit, true, nominal.size)
+    return NominalFigures(precision, recall, extracted, hit, true, len(masks) * len(inspected))
 
 
 def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> BoolArray:

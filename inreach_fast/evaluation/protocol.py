@@ -25,7 +25,7 @@ from ..images.alignment import rotate, rotate_mask
 from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import read_image
-from ..method.scoring import anomaly_map
+from ..method.scoring import anomaly_map, frame_of
 from ..progress import Progress, no_progress
 from . import metrics
 from .audit_figures import AuditFigures, audit_figures
@@ -299,7 +299,8 @@ def _nominal_figures(model: InReaCh, samples: Sequence[Sample]) -> metrics.Nomin
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]), model.pixel_rule)
         for place, sample in enumerate(samples)
     ]
-    found = metrics.nominal_precision_recall(*_extracted(model), masks, model.grid_)
+    cells = frame_of(model.parameters, model.grid_).cells
+    found = metrics.nominal_precision_recall(*_extracted(model), masks, model.grid_, cells=cells)
     if any(sample.defective and mask is None for sample, mask in zip(samples, masks, strict=True)):
         return found._replace(precision=None, recall=None, extracted_true=None, true_nominal=None)
     return found

@@ -460,13 +460,18 @@ def test_only_what_the_region_of_interest_holds_is_evaluated(root, backbone):
     """The defects are in rows and columns 8 to 19; cells are 4 pixels wide."""
     inside = np.zeros((32, 32), dtype=bool)
     inside[4:28, 4:24] = True
-    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": inside}, backbone=backbone)
+    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": inside}, backbone=backbone, details=True)
     assert found.with_overlap.pixel_auroc > 0.6
     assert 0 < found.with_overlap.pro <= 1
+    rates, overlaps = found.details.pro
+    assert (rates[-1], overlaps[-1]) == (1, pytest.approx(1))
+    assert found.nominal.patches == 30 * found.counts["train"]  # 6 x 5 cells of the grid
+    assert np.isnan(found.details.cases["clearest defects"][0].anomaly_map).any()
     outside = np.zeros((32, 32), dtype=bool)
     outside[:, 20:] = True
-    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": outside}, backbone=backbone)
+    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": outside}, backbone=backbone, details=True)
     assert found.with_overlap.pixel_auroc is None
+    assert found.details.pro is None
     assert any("no test image has a defective pixel where the network sees it" in words for words in found.remarks)
 
 

@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import ParameterError
 from ...estimator import InReaCh
 from ...images.reading import read_image
+from ...method.scoring import frame_of
 from ...parameters import Parameters
 from .. import options
 from ..console import Console, format_number, format_table
@@ -177,7 +176,7 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
     places = {"rank": "score" if by == "score" else "rejected_share"}
     if model.parameters.association != "all":
         places = {"rejected_rank": "rejected_share", **places}
-        patches = model.report_["patches"] // len(np.unique(model.originals_))
+        patches = frame_of(model.parameters, model.grid_).count
         rejected = patches - model.nominal_.counts_by_image(model.n_images_)[model.originals_]
         for row, count in zip(rows, rejected.tolist(), strict=True):
             row |= {
