@@ -18,7 +18,7 @@ MORE_SECTIONS = ("brute",)
 """Part of others: for work on one thing."""
 ISA_SECTIONS = ("search", "brute")
 """Measured at each instruction set, in processes of their own."""
-LONG_SECTIONS = ("network", "scale", "patchcore", "fit_large", "gpu")
+LONG_SECTIONS = ("network", "latency", "scale", "patchcore", "fit_large", "gpu")
 """Run on request only: they need other packages, gigabytes of disk, another environment, an hour, or a GPU."""
 
 
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="scale: keep the file of descriptors for the next run")
     add("--sizes", type=_numbers, help="scale: sizes of the bank, separated by commas (default: all)")
     add("--anomalib-python", type=Path, help="patchcore: Python of an environment with anomalib")
-    add("--images", type=int, help="fit_large: number of images (default: 4000)")
+    add("--images", type=int, help="fit_large, latency: number of training images (default: 4000, 128)")
     words = "cuda runs only the section gpu, on the current GPU (default: cpu)"
     add("--device", choices=("cpu", "cuda"), default="cpu", help=words)
     add("--json", type=Path, help="file for the raw figures (default: bench/results/full.json, or quick.json)")
@@ -137,6 +137,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         describe_cases,
         fit_large,
         gpu,
+        latency,
         memory,
         network,
         patchcore,
@@ -163,6 +164,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "predict_parts": lambda: predict_parts.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
         "network": lambda: network.run(options.image_size, quick=quick, threads=options.threads),
+        "latency": lambda: latency.run(work, quick=quick, images=options.images),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
         "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
         "gpu": lambda: gpu.run(work, quick=quick),

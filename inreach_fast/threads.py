@@ -1,8 +1,11 @@
-"""Number of threads of the kernels, and torch's threads after a fork."""
+"""Number of threads of the kernels, one number for kernels and torch, and torch's threads after a fork."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import ForkError, ParameterError
@@ -28,12 +31,16 @@ def set_num_threads(n: int) -> None:
         ParameterError: not a whole number from 1 to 1024.
     """
     global _kept
-    count: Any = n
-    if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= int(count) <= _MAX_THREADS:
-        raise ParameterError(f"set_num_threads: expected a whole number from 1 to {_MAX_THREADS}, got {n!r}")
-    _kept = int(count)
+    _kept = check_threads("set_num_threads", n)
     if _core is not None:
         _core.set_num_threads(_kept)
+
+
+def check_threads(name: str, n: Any) -> int:
+    """``n`` as a number of threads; ParameterError, which begins with ``name``, if it is none."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= int(n) <= _MAX_THREADS:
+        raise ParameterError(f"{name}: expected a whole number from 1 to {_MAX_THREADS}, got {n!r}")
+    return int(n)
 
 
 def get_num_threads() -> int:
@@ -57,6 +64,23 @@ def get_num_threads() -> int:
             raise ParameterError(f"{_VARIABLE}: expected a whole number from 1 to {_MAX_THREADS}, got {text!r}")
         _kept = int(text)
     return _kept
+
+
+@contextmanager
+def thread_limit(n: int) -> Iterator[None]:
+    """Within it, what this thread calls uses at most ``n`` threads, in the kernels and in torch (if it is imported)."""
+    torch = sys.modules.get("torch")
+    of_torch = None if torch is None else torch.get_num_threads()
+    of_kernels = None if _core is None else _core.limit_threads(n)
+    try:
+        if of_torch not in (None, n):
+            torch.set_num_threads(n)  # type: ignore[union-attr]
+        yield
+    finally:
+        if of_kernels is not None:
+            _core.limit_threads(of_kernels)
+        if of_torch not in (None, n):
+            torch.set_num_threads(of_torch)  # type: ignore[union-attr]
 
 
 def before_torch(threads: int) -> None:

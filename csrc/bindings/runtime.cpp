@@ -58,6 +58,7 @@ void bind_runtime(py::module_& module) {
     });
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("n"));
+    module.def("limit_threads", &limit_threads, py::arg("n"));
     module.def("isa_levels", &isa_levels);
     module.def("isa", [] { return std::string(kernels().name); });
     module.def("set_isa", &set_isa, py::arg("name"));

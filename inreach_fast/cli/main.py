@@ -70,7 +70,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             add("--json", action="store_true", help="print the result as JSON on stdout, and nothing else there")
             words = "show progress on stderr (default: if stderr is a terminal)"
             add("--progress", action=argparse.BooleanOptionalAction).help = words  # without Python's own default
-            add("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+            words = """CPU threads, or "auto": measured on the machine as it is, by commands that predict (default: all
+                cores)"""
+            add("--threads", type=_threads, metavar="N|auto", help=words)
             words = "folder for exported networks (default: $INREACH_NETWORK_CACHE, or the user's cache folder)"
             add("--network-cache", metavar="DIR", help=words)
             add("--debug", action="store_true", help="show the traceback of an error")
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else exit_codes.USAGE
     console = Console(quiet=args.quiet, json_output=args.json, progress=args.progress)
     try:
-        _set_threads(args.threads)
+        if args.threads != "auto":
+            _set_threads(args.threads)
         if args.network_cache is not None:
             os.environ["INREACH_NETWORK_CACHE"] = args.network_cache  # workers inherit it
         with console.log_notes(), console.warning_notes():
@@ -108,6 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_codes.code_of(error)
     finally:
         console.progress.close()
+
+
+def _threads(text: str) -> int | str:
+    """argparse type: a whole number, or `auto`."""
+    return text if text == "auto" else int(text)
 
 
 def _set_threads(threads: int | None) -> None:

@@ -5,6 +5,7 @@ A fit ends with this, and so does every change of a fitted model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -203,7 +204,10 @@ def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> fl
     distance = values.astype(np.float64)
     left = float((distance if p.distance == "squared_l2" else distance * distance).sum())
     centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    variance = float(np.square(centred, out=centred).sum(dtype=np.float64))
+    with np.errstate(over="ignore"):
+        variance = float(np.square(centred, out=centred).sum(dtype=np.float64))
+    if math.isinf(variance):  # float32 has no such squares
+        variance = float(np.square(rows - rows.mean(axis=0, dtype=np.float64), dtype=np.float64).sum())
     if variance == 0.0:
         return 0.0 if left == 0.0 else float("inf")
     return left / variance

@@ -6,20 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
+from .band import Band
 from .bank import Bank
 from .basis import Basis
 from .describe_arrays import describe_images
 from .describe_plan import Plan
 from .distance import exact_sq_distance
 from .results import AnsweredNearest, MutualNearest, Nearest, NearestBounds
-
-if TYPE_CHECKING:
-    from .smoothing import Band
 
 _SPREAD_BYTES = 32 << 20
 

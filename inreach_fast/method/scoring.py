@@ -30,8 +30,9 @@ from .. import kernels
 from ..array_types import Array, BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..images.preprocess import roi_cells
+from ..kernels.band import Band
 from ..kernels.distance import exact_sq_distance
-from ..kernels.smoothing import Band, smooth
+from ..kernels.smoothing import smooth
 from ..parameters import Parameters
 
 PATCHCORE_NEIGHBOURS = 9

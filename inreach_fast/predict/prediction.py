@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -27,6 +27,7 @@ from ..parameters import Parameters, real_number
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .explanation import Explainer, Explanation, TrainingEvidence
 from .stream import in_stream
+from .thread_choice import ThreadChoice
 
 if TYPE_CHECKING:
     from .gpu.inference import GpuScores
@@ -114,8 +115,12 @@ class Prediction:
         values = {name: getattr(self, name) for name in _VALUES}
         one = {name: None if value is None else value[i] for name, value in values.items() if name != "rotation"}
         scalars = {name: value.item() for name, value in one.items() if isinstance(value, np.generic)}
-        whole = {name: getattr(self, name) for name in ("runtime", "_explainer")}
-        return Prediction(**{**one, **scalars, **whole, "rotation": float(np.asarray(self.rotation)[i])})
+        whole = {
+            "rotation": float(np.asarray(self.rotation)[i]),
+            "runtime": self.runtime,
+            "_explainer": self._explainer,
+        }
+        return Prediction(**{**one, **scalars, **whole})
 
     def explain(self, most: int = 5, *, threshold: float | None = None) -> Explanation:
         """Why the image was scored as it was: its worst regions, and the training images that are nearest to them.
@@ -191,7 +196,12 @@ class Predictor:
     evidence: TrainingEvidence
     other_runtime: str | None = None  # of the network, if it is not the fit's
     feedback: FeedbackBanks | None = None
+    threads: ThreadChoice | None = None  # None: as many as kernels and torch have
     speed: SearchSpeed = field(default_factory=SearchSpeed)
+
+    def _at_work(self, count: int) -> AbstractContextManager[None]:
+        """Within it ``count`` images are described and scored."""
+        return nullcontext() if self.threads is None else self.threads.images(count)
 
     @cached_property
     def frame(self) -> MapFrame:
@@ -239,10 +249,11 @@ class Predictor:
                     with named_features(one.name):
                         done.append(self._from_gpu(next(scores), one, threshold))
             else:
-                described = self.describe(np.stack([one.pixels for one in inputs]))
-                for one, rows in zip(inputs, described, strict=True):
-                    with named_features(one.name):
-                        done.append(self.score(rows, limits, threshold, begun, one))
+                with self._at_work(len(inputs)):
+                    described = self.describe(np.stack([one.pixels for one in inputs]))
+                    for one, rows in zip(inputs, described, strict=True):
+                        with named_features(one.name):
+                            done.append(self.score(rows, limits, threshold, begun, one))
             begun = time.perf_counter()
         return done
 
@@ -256,9 +267,10 @@ class Predictor:
             if gpu is not None:
                 return one, gpu.start(one.pixels)
             begun = time.perf_counter()
-            (rows,) = self.describe(one.pixels[None])
-            with named_features(one.name):
-                return self.score(rows, limits, threshold, begun, one)
+            with self._at_work(1):
+                (rows,) = self.describe(one.pixels[None])
+                with named_features(one.name):
+                    return self.score(rows, limits, threshold, begun, one)
 
         def collect(started: Any) -> Prediction:
             if gpu is None:

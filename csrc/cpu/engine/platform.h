@@ -22,6 +22,15 @@ size_t resident_file_bytes();
 
 long process_id();
 
+// In a loop that waits for another thread: lets the core's other thread run, and saves power.
+inline void pause_processor() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
 // Processors that this process may run on, at least 1.
 int usable_processors();
 

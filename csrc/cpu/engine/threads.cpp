@@ -1,10 +1,12 @@
 #include "engine/threads.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -23,6 +25,8 @@ using Clock = std::chrono::steady_clock;
 // Between two calls of should_stop: a call that takes Python's lock costs some microseconds, up to 5 ms where
 // other threads of Python are busy.
 constexpr auto kAskEvery = std::chrono::milliseconds(50);
+// The jobs of one prediction follow each other within this time; waking a thread takes about as long.
+constexpr auto kSpin = std::chrono::microseconds(50);
 
 struct StopSignal {
     std::function<bool()> should_stop;
@@ -57,14 +61,33 @@ int default_threads() {
     return static_cast<int>(n);
 }
 
+// Looks for `found` for a short time, in which a sleeping thread would not even have woken up. Idle threads
+// sleep.
+template <typename Found>
+bool spin(const Found& found) {
+    static const bool alone = usable_processors() < 2;
+    if (found()) return true;
+    if (alone) return false;
+    const Clock::time_point end = Clock::now() + kSpin;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (found()) return true;
+            pause_processor();
+        }
+    } while (Clock::now() < end);
+    return false;
+}
+
 // One call of parallel_for: tasks are handed out by a counter, so that a slow thread takes fewer.
 struct Job {
     size_t n;
     const std::function<void(size_t)>* task;
     StopSignal* signal;
     std::atomic<size_t> next{0};
-    std::mutex error_mutex;
-    std::exception_ptr error;
+    std::mutex mutex{};
+    std::exception_ptr error{};
+    std::atomic<size_t> helpers{0};  // workers that have it, or that it is posted to
+    std::condition_variable done{};
 
     void work() {
         StopSignal* const outer = std::exchange(current_signal, signal);
@@ -75,86 +98,113 @@ struct Job {
             }
         } catch (...) {
             next.store(n);
-            const std::lock_guard<std::mutex> lock(error_mutex);
+            const std::lock_guard<std::mutex> lock(mutex);
             if (!error) error = std::current_exception();
         }
         current_signal = outer;
     }
+
+    // A worker's part. The job can be gone once `helpers` is 0 and the lock is released.
+    void help() {
+        work();
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (helpers.fetch_sub(1) == 1) done.notify_one();
+    }
+
+    void wait_for_helpers() {
+        const auto finished = [this] { return helpers.load() == 0; };
+        spin(finished);
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!finished()) {
+            if (signal == nullptr) {
+                done.wait(lock);
+            } else if (done.wait_for(lock, kAskEvery) == std::cv_status::timeout) {
+                lock.unlock();
+                signal->ask();
+                lock.lock();
+            }
+        }
+    }
+};
+
+// A thread that waits for jobs. Whoever posts one may take it back until the thread has begun it: on a busy
+// machine the thread may not run for milliseconds, and the job is done by then.
+class Worker {
+  public:
+    Worker() : thread_([this] { loop(); }) {}
+    ~Worker() {
+        closing_.store(true);
+        wake();
+        thread_.join();
+    }
+
+    void post(Job* job) {
+        job_.store(job);
+        wake();
+    }
+    // Whether the job was not begun, and never will be.
+    bool take_back(Job* job) { return job_.compare_exchange_strong(job, nullptr); }
+
+  private:
+    // Both sides first write and then read what the other writes, in sequentially consistent order: either
+    // the thread sees the job before it sleeps, or it is seen to sleep.
+    void wake() {
+        if (!asleep_.load()) return;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_one();
+    }
+
+    void loop() {
+        const auto called = [this] { return job_.load() != nullptr || closing_.load(); };
+        for (;;) {
+            if (!spin(called)) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                asleep_.store(true);
+                wake_.wait(lock, called);
+                asleep_.store(false);
+            }
+            if (closing_.load()) return;
+            if (Job* const job = job_.exchange(nullptr)) job->help();
+        }
+    }
+
+    std::atomic<Job*> job_{nullptr};
+    std::atomic<bool> asleep_{false}, closing_{false};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::thread thread_;  // the last: it uses the others
 };
 
 class Pool {
   public:
     explicit Pool(int threads) : size(threads) {
-        // Nothing but a thread's own start can fail once one runs: a vector that grew then could throw and
-        // destroy running threads.
         workers.reserve(static_cast<size_t>(threads) - 1);
         try {
-            for (int worker = 1; worker < threads; ++worker) workers.emplace_back([this] { loop(); });
+            for (int worker = 1; worker < threads; ++worker) workers.push_back(std::make_unique<Worker>());
         } catch (const std::system_error&) {
             // The system gives no more threads (a container's limit): those that started do the work.
         } catch (const std::bad_alloc&) {
         }
     }
 
-    ~Pool() {
-        {
-            const std::lock_guard<std::mutex> lock(mutex);
-            closing = true;
-        }
-        wake.notify_all();
-        for (std::thread& worker : workers) worker.join();
-    }
-
-    void run(Job& job) {
-        {
-            const std::lock_guard<std::mutex> lock(mutex);
-            current = &job;
-            ++round;
-            busy = workers.size();
-        }
-        wake.notify_all();
+    void run(Job& job, int threads) {
+        const size_t helpers = std::min({workers.size(), static_cast<size_t>(threads) - 1, job.n - 1});
+        job.helpers.store(helpers);
+        for (size_t i = 0; i < helpers; ++i) workers[i]->post(&job);
         job.work();
-        std::unique_lock<std::mutex> lock(mutex);
-        const auto finished = [this] { return busy == 0; };
-        if (job.signal == nullptr) {
-            done.wait(lock, finished);
-        } else {
-            while (!done.wait_for(lock, kAskEvery, finished)) {
-                lock.unlock();
-                job.signal->ask();
-                lock.lock();
-            }
-        }
-        current = nullptr;
+        for (size_t i = 0; i < helpers; ++i)
+            if (workers[i]->take_back(&job)) job.helpers.fetch_sub(1);
+        job.wait_for_helpers();
     }
 
     const int size;
 
   private:
-    void loop() {
-        size_t seen = 0;
-        std::unique_lock<std::mutex> lock(mutex);
-        for (;;) {
-            wake.wait(lock, [&] { return closing || round != seen; });
-            if (closing) return;
-            seen = round;
-            Job* job = current;
-            lock.unlock();
-            job->work();
-            lock.lock();
-            if (--busy == 0) done.notify_one();
-        }
-    }
-
-    std::mutex mutex;
-    std::condition_variable wake, done;
-    Job* current = nullptr;
-    size_t round = 0, busy = 0;
-    bool closing = false;
-    std::vector<std::thread> workers;
+    std::vector<std::unique_ptr<Worker>> workers;
 };
 
 std::atomic<int> wanted{0};
+thread_local int limit_here = 0;  // 0: none
 
 // Never destroyed: at process exit the system ends the threads, in whatever state the embedding program
 // leaves them. After fork the child holds only the forking thread; the parent's pool is lost to it, and it
@@ -182,7 +232,7 @@ class PoolLoan {
     PoolLoan(PoolHolder& owner, int threads) : owner_(owner) {
         if (owner.taken.exchange(true, std::memory_order_acquire)) return;
         try {
-            if (owner.pool != nullptr && owner.pool->size != threads)
+            if (owner.pool != nullptr && owner.pool->size < threads)
                 delete std::exchange(owner.pool, nullptr);
             if (owner.pool == nullptr) owner.pool = new Pool(threads);
         } catch (...) {
@@ -208,7 +258,7 @@ void run(Job& job) {
     const int threads = num_threads();
     if (threads > 1 && job.n > 1) {
         const PoolLoan loan(pool_holder(), threads);
-        if (loan.pool() != nullptr) return loan.pool()->run(job);
+        if (loan.pool() != nullptr) return loan.pool()->run(job, threads);
     }
     job.work();
 }
@@ -232,6 +282,7 @@ void stop_point() {
 }
 
 int num_threads() {
+    if (limit_here > 0) return limit_here;
     int n = wanted.load();
     if (n == 0) {
         n = default_threads();
@@ -239,6 +290,12 @@ int num_threads() {
         if (!wanted.compare_exchange_strong(expected, n)) n = expected;
     }
     return n;
+}
+
+int limit_threads(int n) {
+    if (n < 0 || n > kMaxThreads)
+        throw std::invalid_argument("limit_threads: expected 0 to 1024, got " + std::to_string(n));
+    return std::exchange(limit_here, n);
 }
 
 void set_num_threads(int n) {
@@ -249,7 +306,7 @@ void set_num_threads(int n) {
 
 void parallel_for(size_t n, const std::function<void(size_t)>& task) {
     if (n == 0) return;
-    Job job{n, &task, current_signal, {}, {}, {}};
+    Job job{n, &task, current_signal};
     run(job);
     if (job.error) std::rethrow_exception(job.error);
 }

@@ -17,6 +17,10 @@ struct BadThreadCount : std::invalid_argument {
 int num_threads();
 void set_num_threads(int n);
 
+// Threads that the operations of this thread may use, in place of that number; 0: no other number. Returns what
+// was set before.
+int limit_threads(int n);
+
 // Calls task(i) once for each i in [0, n), in no particular order. Tasks must write to places of their own:
 // results then cannot depend on the number of threads. A task's exception is rethrown here, and ends the
 // others between tasks. Safe to call from many threads and from within a task (a call that finds the pool

@@ -22,11 +22,11 @@ from ... import _core
 from ...array_types import Array, DoubleArray, FloatArray, IndexArray
 from ...errors import ParameterError
 from ..backend import Backend, both_ways, exact_bounds, with_answers
+from ..band import Band
 from ..bank import Bank
 from ..basis import Basis, sample_rows
 from ..describe_plan import Plan
 from ..results import AnsweredNearest, MutualNearest, Nearest, NearestBounds, SearchCounts
-from ..smoothing import Band
 from .index_files import build_in, write_to
 
 # Bases of banks that are searched many times: (most rows, rank, rows of the sample). More directions rule out more
