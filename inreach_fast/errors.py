@@ -35,6 +35,10 @@ class ImageError(DataError):
     """A file is unreadable, truncated or not an image; replace it, or skip such files with ``skip_bad``."""
 
 
+class RegionError(DataError):
+    """A region lies outside of its image, is empty, or is a mask of another size; give one in the image's frame."""
+
+
 class MixedSizesError(DataError):
     """Arrays that must have the same size or dtype do not; bring them to one."""
 
@@ -187,12 +191,28 @@ class DescriptorsNeededError(GrowthError):
     """Descriptors of images that the threshold is chosen from are no longer available; give them."""
 
 
+class FeedbackError(InReachError, RuntimeError):
+    """The model takes no feedback: its score is no distance, or it is one of descriptors; the message says which."""
+
+
 class NotFittedError(InReachError, RuntimeError, AttributeError):
     """The model is not fitted; call `fit` or `load` first."""
 
 
+class NotPicklableError(InReachError, TypeError):
+    """A model cannot be pickled, because its network cannot be rebuilt; use ``save`` and `InReaCh.load`."""
+
+
+class IntegrationError(InReachError, ImportError):
+    """A library that an integration needs is missing, or of a version that it does not know; install another one."""
+
+
 class PixelRangeWarning(UserWarning):
     """16-bit samples use a small part of their range; give ``bit_depth`` if the camera has fewer bits."""
+
+
+class IntegrationWarning(UserWarning):
+    """A library has another version than the one that its integration was tested with."""
 
 
 class PassedOverWarning(UserWarning):

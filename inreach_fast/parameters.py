@@ -58,6 +58,9 @@ _UNSAVED: Final[dict[str, Any]] = {
     "max_pixels": 178_956_970,
     "backbone_runtime": "auto",
     "thumbnails": False,
+    "roi": None,
+    "tile": None,
+    "tile_overlap": 32,
 }
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
@@ -85,6 +88,7 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "max_pixels": (1, 2**40),
     "neighbourhood": (1, 15),
     "grid_stride": (1, 64),
+    "tile_overlap": (0, 8192),
     "pca_dim": (1, 65536),
     "witnesses": (1, 1_000_000),
     "bank_images": (2, 1_000_000_000),
@@ -130,6 +134,12 @@ class Parameters:
         resize: (height, width) that an image is resized to before the centre is cropped to ``image_size``;
             None resizes straight to ``image_size`` and crops nothing. Where a preset has a resize, another
             ``image_size`` scales it in proportion, so that the same part of the image is seen.
+        roi: region of interest: what lies outside is painted over in every image, and neither learnt nor scored. An
+            image file or array (H, W), not 0 inside, with the proportions of the images; or a polygon of (x, y) in
+            shares of width and height. It is kept as a text (`images.roi`). A patch counts if half of it lies inside.
+        tile: (rows, columns) of overlapping tiles of ``image_size`` that an image is resized to and cut into; one
+            number means as many of each; None: one tile. `images.tiles` says how they are put together.
+        tile_overlap: pixels that neighbouring tiles share, at most half of ``image_size``.
         bit_depth: bits in use of samples stored in more than 8: "auto", which takes what the file's format says (a
             16-bit PNG: 16), or 8, 10, 12, 14 or 16 for cameras that use the lower bits of 16-bit files.
             `images.pixels` has the whole conversion.
@@ -182,6 +192,9 @@ class Parameters:
     pca_dim: int | None = None
     image_size: tuple[int, int] = (224, 224)
     resize: tuple[int, int] | None = None
+    roi: str | None = None
+    tile: tuple[int, int] | None = None
+    tile_overlap: int = 32
     bit_depth: int | str = "auto"
     max_pixels: int = 178_956_970
     normalisation: str | None = None
@@ -245,6 +258,29 @@ class Parameters:
                     f"resize: {self.resize} is smaller than image_size {self.image_size}, which is cropped "
                     "from it; give a larger resize, or None to crop nothing"
                 )
+        if self.tile is not None:
+            given["tile"] = _tile(self.tile)
+            if self.resize is not None:
+                raise ParameterError("tile: an image is resized to its tiles, and nothing is cropped; set resize=None")
+            if 2 * self.tile_overlap > min(self.image_size):
+                raise ParameterError(
+                    f"tile_overlap: expected at most half of image_size {self.image_size}, got {self.tile_overlap}"
+                )
+        if self.roi is not None and not (isinstance(self.roi, str) and self.roi.startswith(("mask:", "polygon:"))):
+            raise ParameterError(f"roi: expected a region as `images.roi.roi_text` gives it, got {self.roi!r}")
+        if self.roi is not None and self.align != "never":
+            raise ParameterError('roi: images that are rotated into alignment have no common region; set align="never"')
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of what an image is resized (and cropped) to: ``image_size``, or all tiles together."""
+        if self.tile is None:
+            return self.image_size
+        h, w = (
+            n * (side - self.tile_overlap) + self.tile_overlap
+            for n, side in zip(self.tile, self.image_size, strict=True)
+        )
+        return h, w
 
     @classmethod
     def from_preset(cls, preset: str = "default", **changes: Any) -> Parameters:
@@ -338,6 +374,14 @@ def _size(name: str, value: Any) -> tuple[int, int]:
             f"{name}: expected whole numbers of pixels from {_LEAST_SIDE} to {_GREATEST_SIDE}, got {value!r}"
         ) from None
     return h, w
+
+
+def _tile(value: Any) -> tuple[int, int]:
+    counts = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(counts) != 2:
+        raise ParameterError(f"tile: expected one number of tiles or (rows, columns), got {value!r}")
+    rows, columns = (_whole("tile", count, 1, 256) for count in counts)
+    return rows, columns
 
 
 def _bit_depth(value: Any) -> int | str:

@@ -22,7 +22,7 @@ PACKAGE = Path(inreach_fast.__file__).parent
 LAYERS = (
     ("cli",),
     ("",),  # the package itself: the public API
-    ("evaluation", "serving"),
+    ("evaluation", "integrations", "serving"),
     ("estimator",),
     ("fit", "predict"),
     ("executors",),
@@ -43,10 +43,11 @@ OPTIONAL = frozenset(
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
         *("fastapi", "uvicorn"),
         *("openvino", "onnx", "onnxruntime"),
+        *("anomalib", "lightning"),
         *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
-MOST_ENTRIES = 23
+MOST_ENTRIES = 24
 BUILT = frozenset({".so", ".pyd", ".fatbin"})
 
 

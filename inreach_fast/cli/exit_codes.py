@@ -29,7 +29,13 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int],
     (errors.ParameterError, USAGE),
     (errors.DataError, DATA),
     (errors.SpoolError, OUTPUT),
-    ((errors.GrowthError, errors.ModelFileError, errors.NotFittedError, errors.ExplanationError), MODEL),
+    (
+        (
+            *(errors.GrowthError, errors.FeedbackError, errors.ModelFileError),
+            *(errors.NotFittedError, errors.ExplanationError),
+        ),
+        MODEL,
+    ),
     ((errors.BackboneError, errors.BackendError, errors.ExecutorError), BACKEND),
     ((MemoryError, OSError), DATA),
 )

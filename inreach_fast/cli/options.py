@@ -49,6 +49,19 @@ def size(text: str) -> int | tuple[int, int]:
     return int(first) if second is None else (int(first), int(second))
 
 
+def whole_from_0(text: str) -> int:
+    """argparse type: a whole number of at least 0."""
+    return 0 if text.strip() == "0" else positive_int(text)
+
+
+def tile(text: str) -> int | tuple[int, int]:
+    """argparse type: `3` or `ROWSxCOLUMNS`."""
+    try:
+        return size(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tiles; give 3 or ROWSxCOLUMNS, as 2x3") from None
+
+
 def depth(text: str) -> int | str | tuple[str, ...]:
     """argparse type: `13`, `PC`, `reference` or level names `layer1.2,layer2.3`."""
     text = text.strip()
@@ -120,6 +133,14 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
             size,
             "N|HxW",
         ),
+        "roi": (
+            "part of the images that is learnt and scored: a mask, white inside, or a polygon in shares of width and "
+            "height",
+            str,
+            "FILE|X,Y;X,Y;X,Y...",
+        ),
+        "tile": ("tiles of --image-size that an image is cut into", tile, "N|ROWSxCOLUMNS"),
+        "tile_overlap": ("pixels that neighbouring tiles share", whole_from_0, "N"),
         "bit_depth": ("bits in use in 16-bit images: 8, 10, 12, 14, 16, or auto (the format's)", _bit_depth, "N"),
         "max_pixels": ("pixels of the largest image that is read", positive_int, "N"),
         "backbone": (f"network: {_BACKBONES}", str, "NAME"),
@@ -144,6 +165,8 @@ _DEFAULT_WORDS = {
     "pca_dim": "none",
     "resize": "not cropped",
     "normalisation": "the network's own",
+    "roi": "the whole image",
+    "tile": "one",
 }
 
 

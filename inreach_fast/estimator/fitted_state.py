@@ -17,9 +17,13 @@ from ..images.alignment import Alignment
 from ..method.arrangement import EVERY, ORDERS, Arrangement
 from ..method.compression import Compression
 from ..method.descriptors import check_grid
+from ..method.feedback import Feedback
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
+from ..method.scoring import frame_of
+from ..parameters import Parameters
 from ..storage.thumbnails import Thumbnails
+from .feedback_parts import feedback_arrays, feedback_from_parts, feedback_to_json
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
 
@@ -51,6 +55,7 @@ class FittedState:
     from_descriptors: bool
     runtime: str | None = None  # what computed the network in the fit (`backbones.runtimes`); None: descriptors
     runtime_version: str | None = None  # of its package; None: not recorded
+    feedback: tuple[Feedback, ...] = ()  # in the order in which it was given
     references: list[Reference | None] | None = None  # to the descriptors of each image while the caller keeps them
 
     @classmethod
@@ -120,6 +125,9 @@ class FittedState:
             "alignment": None if alignment is None else alignment.to_json(),
             "report": self.report.counts,  # without the seconds, which differ from run to run
         }
+        if self.feedback:
+            meta["feedback"] = [feedback_to_json(entry) for entry in self.feedback]
+            arrays.update(feedback_arrays(self.feedback, final=final))
         if self.arrangement.order != EVERY:
             arrays["image_places"] = self.arrangement.place
             meta["image_order"] = self.arrangement.order
@@ -156,7 +164,7 @@ class FittedState:
         if arrangement.order not in ORDERS or not arrangement.is_valid(len(names)):
             raise ValueError("the images' places")
         seed_places = np.sort(arrangement.place[seed_images])
-        places = grid[0] * grid[1]
+        places = frame_of(Parameters.from_dict(meta["parameters"]), grid).count
         return cls(
             nominal=nominal,
             grid=grid,
@@ -175,6 +183,7 @@ class FittedState:
             from_descriptors=meta["backbone"] is None,
             runtime=None if meta["backbone"] is None else str(meta["backbone"].get("runtime", UNRECORDED)),
             runtime_version=None if meta["backbone"] is None else meta["backbone"].get("runtime_version"),
+            feedback=feedback_from_parts(meta.get("feedback", ()), _parts(arrays, "feedback."), nominal, grid),
         )
 
 

@@ -19,6 +19,7 @@ from ..array_types import DoubleArray, FloatArray, IndexArray, UInt8Array
 from ..errors import (
     BackboneMismatchError,
     DescriptorsNeededError,
+    FeedbackError,
     FinalModelError,
     GrowthError,
     ModelCorruptError,
@@ -37,16 +38,19 @@ from ..fit.report import FitReport
 from ..fit.result import FitResult
 from ..images.alignment import rotate
 from ..images.pixels import PixelRule
-from ..images.preprocess import Geometry
-from ..images.reading import is_single_image
+from ..images.preprocess import Geometry, geometry_of
+from ..images.reading import is_single_image, plain
+from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..memory import check_unchanged, machine_memory, parse_bytes
-from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid, position_channels
+from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid
+from ..method.feedback import ACCEPT, REJECT, Feedback, FeedbackBanks
 from ..method.nominal_model import NominalModel
 from ..method.scoring import Scorer
 from ..parameters import Parameters, real_number
 from ..predict.bounded_search import Limits
 from ..predict.explanation import TrainingEvidence
+from ..predict.feedback import give, give_again
 from ..predict.prediction import NetworkInput, Prediction, Predictor, stacked
 from ..predict.thread_choice import ThreadChoice
 from ..progress import Progress, no_progress
@@ -55,6 +59,7 @@ from ..storage.spool import Spool
 from ..storage.thumbnails import Thumbnails
 from ..storage.workspace import Budget, Workspace
 from ..threads import check_threads, get_num_threads
+from . import pickling
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
 from .training_rows import checked_rows, every_row, referenced, references, training_rows
@@ -96,6 +101,7 @@ class InReaCh:
         grid_: (h, w) patches of an image. positions_: bool, whether position channels are in use.
         transpose_score_: float, in squared 8-bit units (NaN after `fit_descriptors`).
         rotations_: None, or float64 (N,) degrees by which alignment rotated each training image.
+        feedback_: tuple of `Feedback`, what was accepted and rejected, in its order.
         threshold_scores_: float32, the leave-one-image-out scores that the threshold was chosen from;
             threshold_images_: int64, their images.
         thumbnails_: `storage.thumbnails.Thumbnails`, small pictures and the sizes of the training images; None after
@@ -120,6 +126,7 @@ class InReaCh:
     threshold_scores_: FloatArray
     threshold_images_: IndexArray
     thumbnails_: Thumbnails | None
+    feedback_: tuple[Feedback, ...]
 
     def __init__(
         self,
@@ -138,6 +145,8 @@ class InReaCh:
         self._network = NetworkHolder(network)
         if backbone is not None:
             parameters["backbone"] = backbone if network is None else network.name
+        if parameters.get("roi") is not None:
+            parameters["roi"] = roi_text(parameters["roi"])
         self.parameters = Parameters.from_preset(preset, **parameters)
         self._state: FittedState | None = None
         self._scratch: Path | None = None
@@ -160,7 +169,37 @@ class InReaCh:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("InReaCh is neither pickled nor copied; save(path) writes it, and InReaCh.load(path) reads it")
+        """Pickles hold the bytes of the model's file (`pickling`): data, no program."""
+        state, settings = self._state, pickling.settings_of(self)
+        needed = state is not None and not state.from_descriptors
+        network = self._network.described(self.parameters, self.fitted_runtime, needed=needed)
+        pickling.check_network(network)
+        if state is None:
+            return pickling.unfitted, (type(self), self.parameters.as_dict(), network, settings)
+        return pickling.from_bytes, (type(self), pickling.file_bytes(self._twin().save), settings)
+
+    def __copy__(self) -> Self:
+        return self._twin()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._twin()
+
+    def _twin(self) -> Self:
+        """A model that changes on its own; it shares the network and the arrays, which nobody writes to."""
+        other = type(self)()
+        other.__dict__.update(self.__dict__)
+        other._network = self._network.copy()
+        other._prepare_to_predict()
+        other._spool = None
+        return other
+
+    @classmethod
+    def _unfitted(cls, parameters: dict[str, Any], network: dict[str, Any] | None) -> Self:
+        self = cls()
+        self.parameters = Parameters.from_dict(parameters)
+        if network is not None:
+            self._network = NetworkHolder.from_json(network, Path(), None, None, self.parameters.backbone)
+        return self
 
     def __repr__(self) -> str:
         state = "not fitted" if self._state is None else f"{len(self.nominal_)} nominal patches"
@@ -198,7 +237,7 @@ class InReaCh:
     @property
     def geometry(self) -> Geometry:
         """How an image becomes the network's input."""
-        return Geometry.of(self.parameters.image_size, self.parameters.resize)
+        return geometry_of(self.parameters)
 
     @property
     def pixel_rule(self) -> PixelRule:
@@ -296,7 +335,8 @@ class InReaCh:
             progress: called as progress(stage, done, total).
 
         Raises:
-            EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical),
+            EmptyFolderError, TooFewImagesError, ImageError, DegenerateDataError (all images identical), RegionError
+            (an image without the proportions of ``roi``),
             NonFiniteError (the network's features), NoChannelsError; ParameterError (seeds), MemoryLimitError;
             BackboneError, WeightsError; ExecutorError and its subclasses (lost workers, lost cluster);
             SpoolError and its subclasses: another configuration, changed images, in use, altered, unfinished and not
@@ -327,6 +367,9 @@ class InReaCh:
         with report.stage("read"):
             array = check_descriptors(x)
         shape = check_grid(grid, array.shape[1])
+        for name in ("roi", "tile"):
+            if getattr(self.parameters, name) is not None:
+                raise ParameterError(f"{name}: descriptors are taken as they are; leave {name} out, or fit images")
         state = self._fit_rows(array, shape, progress, seeds=seeds, report=report)
         return self._take(replace(state, references=references(x, len(array))))
 
@@ -364,7 +407,8 @@ class InReaCh:
     ) -> Self:
         """Fits network inputs again, which need neither resizing nor cropping; ``sizes``: of the original images."""
         context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
-        return self._fit_images(context, ImageSource(names, load, sizes))
+        before = self._fitted(), self._threshold
+        return self._fit_images(context, ImageSource(names, load, sizes))._give_again(*before)
 
     def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
         """The estimator's settings with the ``arguments`` of a call, which override ``geometry``."""
@@ -538,7 +582,8 @@ class InReaCh:
     def _grown(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
         """Takes what was made of this model and of other images."""
         check_unchanged(self.nominal_.patches)
-        return self._taken(result, described)
+        before = self._fitted(), self._threshold
+        return self._taken(result, described)._give_again(*before)
 
     def _taken(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
         state = FittedState.of_fit(result, described)
@@ -604,11 +649,87 @@ class InReaCh:
         assert nominal.compression is not None
         report = FitReport({**self.report_.counts, "compression": nominal.compression.as_dict()})
         report.seconds.update(self.report_.seconds)
-        other = type(self)()
-        other.__dict__.update(self.__dict__)
-        other._prepare_to_predict()
-        other._spool = None
-        return other._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
+        return self._twin()._take(replace(state, nominal=nominal, report=report, growth=None), self.threshold_)
+
+    # ---------------------------------------------------------------------------------------------------- feedback
+
+    def accept(self, image: Any, region: Any = None) -> Feedback:
+        """Makes the patches of a region nominal: it was a false alarm.
+
+        They join the nominal patches with a confirmation distance of 0, exactly as if they had been there from the
+        start (`method.feedback`). Every patch that the region touches is accepted. The threshold stays.
+
+        Args:
+            image: one image, as `predict` takes it.
+            region: (x, y, width, height) in pixels of that image, or a mask of its size (an array (H, W), not 0 inside,
+                or an image file); None: the whole image.
+
+        Returns:
+            `Feedback`; its ``number`` undoes it (`undo_feedback`), and ``feedback_`` lists all.
+
+        Raises:
+            NotFittedError; RegionError: the region does not lie within the image, or the model inspects none of it;
+            ImageError; FeedbackError: a model of descriptors, a ``score`` that is no distance, or another runtime than
+            the fit's.
+        """
+        return self._give(ACCEPT, image, region)
+
+    def reject(self, image: Any, region: Any = None) -> Feedback:
+        """Makes what is like a region anomalous: it was a missed defect.
+
+        Of the region those patches count whose score is at least half of its greatest. A patch is raised if it is
+        nearer to one of them than to every nominal patch; the region seen again exceeds ``threshold_``. Other patches
+        keep their scores, to the bit, and the threshold stays. `method.feedback` has the rule.
+
+        Args, returns, raises: as `accept`.
+        """
+        return self._give(REJECT, image, region)
+
+    def undo_feedback(self, number: int) -> Feedback:
+        """Takes one feedback back and returns it; the others stay as they are.
+
+        Raises:
+            NotFittedError. ParameterError: there is no feedback of this number.
+        """
+        state = self._fitted()
+        found = [entry for entry in state.feedback if entry.number == number and not isinstance(number, bool)]
+        if not found:
+            numbers = ", ".join(str(entry.number) for entry in state.feedback) or "none"
+            raise ParameterError(f"number: no feedback {number!r}; there is {numbers} (feedback_, inreach feedback)")
+        left = tuple(entry for entry in state.feedback if entry is not found[0])
+        self._take(replace(state, feedback=left), self._threshold)
+        return found[0]
+
+    def _give(self, kind: str, image: Any, region: Any) -> Feedback:
+        state, score = self._fitted(), self.parameters.score
+        if state.from_descriptors:
+            raise FeedbackError(f"{kind}: the model was fitted on descriptors and sees no images; fit images instead")
+        if score not in ("nearest", "reachability"):
+            raise FeedbackError(
+                f'{kind}: score="{score}" is no distance to nominal patches; fit with score="nearest" or "reachability"'
+            )
+        if self._other_runtime is not None:
+            raise FeedbackError(
+                f"{kind}: the model was fitted with the runtime {self.fitted_runtime!r}, and this is "
+                f'{self._other_runtime!r}; set backbone_runtime="auto"'
+            )
+        number = 1 + max((entry.number for entry in state.feedback), default=0)
+        return self._append(give(self._ready(images=True), kind, number, image, region))
+
+    def _append(self, entry: Feedback) -> Feedback:
+        state = self._fitted()
+        self._take(replace(state, feedback=(*state.feedback, entry)), self._threshold)
+        return entry
+
+    def _give_again(self, before: FittedState, threshold: float) -> Self:
+        """Gives the feedback of an earlier state to this one; if it cannot be, the earlier one is back."""
+        try:
+            for entry in before.feedback:
+                self._append(give_again(self._ready(images=True), entry))
+        except BaseException:
+            self._take(before, threshold)
+            raise
+        return self
 
     # -------------------------------------------------------------------------------------------------- predicting
 
@@ -633,7 +754,7 @@ class InReaCh:
             `Prediction`, of scalars and one map for one image, of arrays with a leading B for a batch.
 
         Raises:
-            NotFittedError, ImageError, BackboneMismatchError (another backbone, or a model of
+            NotFittedError, ImageError, RegionError (as `fit`), BackboneMismatchError (another backbone, or a model of
                 `fit_descriptors`), NonFiniteError (the network's features), ModelChangedError (the loaded file was
                 overwritten), ForkError (as `prepare`). ParameterError: a threshold that
                 is not a finite number, a budget that is not above 0, or a budget with a ``score`` other than
@@ -693,6 +814,7 @@ class InReaCh:
         """
         begun = time.perf_counter()
         limits, decision = self._limits(threshold, budget_ms)
+        x = plain(x)
         single = np.ndim(x) == 2
         array = checked_rows(x[None] if isinstance(x, np.ndarray) and single else [x] if single else x, self._fitted())
         predictor = self._ready()
@@ -704,7 +826,7 @@ class InReaCh:
     def training_scores(self, images: Any = None, *, progress: Progress | None = None) -> FloatArray:
         """Scores each training image against the nominal patches of the *other* images (leave-one-image-out).
 
-        Copies of an image have its score: they are left out together.
+        Copies of an image have its score: they are left out together. What was accepted or rejected does not count.
 
         Args:
             images: the training images in the order of the fit (after `fit_descriptors`: the (N, P, D)
@@ -729,10 +851,10 @@ class InReaCh:
         rows_of = training_rows(
             state, images, self.pixel_rule, self.geometry, lambda x: predictor.describe(x, "float32")
         )
-        out = np.empty(len(first), dtype=np.float32)
+        out, scorer = np.empty(len(first), dtype=np.float32), predictor.without_feedback
         for i, number in enumerate(first.tolist()):
             rows = rows_of(number)
-            out[i] = leave_one_out_score(predictor.scorer, self.nominal_, rows, number, self.grid_, self.parameters)
+            out[i] = leave_one_out_score(scorer, self.nominal_, rows, number, self.grid_, self.parameters)
             progress("score", i + 1, len(first))
         return out[place]
 
@@ -765,12 +887,11 @@ class InReaCh:
         """
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
         predictor = self._ready(images=True)
-        one = NetworkInput(
-            self.image_names_[number], rotate(self.geometry.apply(image), degrees), degrees, image.shape[:2]
-        )
+        name = self.image_names_[number]
+        one = NetworkInput(name, rotate(self.geometry.apply(image, name), degrees), degrees, image.shape[:2])
         (rows,) = predictor.describe(one.pixels[None], "float32")
         number = int(self.originals_[number])
-        scorer = scorer_without(predictor.scorer, self.nominal_, number, rows, self.parameters)
+        scorer = scorer_without(predictor.without_feedback, self.nominal_, number, rows, self.parameters)
         return predictor.scored(one, *scorer.patch_scores(rows, leave_out=number), self.threshold_)
 
     def prepare(self, threads: int | str | None = None) -> Self:
@@ -797,7 +918,7 @@ class InReaCh:
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         if threads == "auto" and self._threads is not None:
             predictor = self._ready(images=True)
-            noise = np.random.default_rng(0).integers(0, 256, (1, *self.parameters.image_size, 3), np.uint8)
+            noise = np.random.default_rng(0).integers(0, 256, (1, *self.parameters.input_size, 3), np.uint8)
 
             def work() -> FloatArray:
                 (rows,) = predictor.describe(noise)
@@ -847,28 +968,31 @@ class InReaCh:
                 "predict: the model was fitted on descriptors of the caller's own backbone; give "
                 "score_descriptors the descriptors of the image"
             )
-        made_of = (state, p, nominal, self._network, self._describer, self._precision, self._threads)
+        threshold = self._threshold if state.feedback else None
+        made_of = (state, p, nominal, self._network, self._describer, self._precision, self._threads, threshold)
         with self._lock:
             # Compared by identity: `id` of a deleted object may be another's.
             if self._predictor is None or any(a is not b for a, b in zip(self._predictor[0], made_of, strict=True)):
                 self._predictor = None  # frees the old one's GPU memory first
                 patches = state.grid[0] * state.grid[1]
-                positions = position_channels(state.grid, p.position_weight) if state.positions else None
+                feedback, backend = FeedbackBanks.of(state.feedback, self._threshold), kernels.backend_of(p)
+                excluded = None if feedback is None else feedback.excluded(nominal.bank, backend)
                 channels = lambda: nominal.channel_seed_image * patches + nominal.channel_seed_patch  # noqa: E731
-                scorer = Scorer(nominal.bank, channels, p.score, p.distance, kernels.backend_of(p))
+                scorer = Scorer(nominal.bank, channels, p.score, p.distance, backend)
                 self._predictor = (
                     made_of,
                     Predictor(
                         nominal=nominal,
-                        scorer=scorer,
+                        scorer=replace(scorer, excluded=excluded),
                         describer=self._describer,
                         precision=self._precision,
                         geometry=self.geometry,
                         alignment=state.alignment,
                         grid=state.grid,
-                        space=DescriptorSpace(state.projection, positions),
+                        space=DescriptorSpace.of(p, state.grid, state.projection, positions=state.positions),
                         parameters=p,
                         other_runtime=self._other_runtime,
+                        feedback=feedback,
                         evidence=TrainingEvidence(
                             nominal=nominal,
                             scorer=scorer,

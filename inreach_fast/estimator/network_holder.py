@@ -79,9 +79,22 @@ class NetworkHolder:
 
     def to_json(self, parameters: Parameters, fitted: str | None) -> dict[str, Any]:
         """What a model file keeps of the network; ``fitted`` as in `get`."""
-        fingerprint = self._fingerprint or self.get(parameters, fitted).fingerprint
-        spec = self._spec or self.get(parameters, fitted).spec
+        # A network that was given is described without a runtime, which would be made first.
+        fingerprint = self._fingerprint or (self._given or self.get(parameters, fitted)).fingerprint
+        spec = self._spec or (self._given or self.get(parameters, fitted)).spec
         return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
+
+    def described(self, parameters: Parameters, fitted: str | None, *, needed: bool) -> dict[str, Any] | None:
+        """As `to_json`; None if the network is not ``needed`` and follows from the parameters alone."""
+        return self.to_json(parameters, fitted) if needed or self._given or self._spec else None
+
+    def copy(self) -> NetworkHolder:
+        """A holder of the same network, of its own; what was loaded or exported is not made again."""
+        other = NetworkHolder(self._given)
+        with self._lock:
+            other._made, other._chosen = dict(self._made), self._chosen
+        other._spec, other._fingerprint, other._folder = self._spec, self._fingerprint, self._folder
+        return other
 
     def version(self, runtime: str) -> str:
         """The version of the package that computes the runtime here."""

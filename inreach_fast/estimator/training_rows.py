@@ -98,4 +98,4 @@ def _training_inputs(
         if not all(name in place for name in state.image_names):
             raise ParameterError(f"images: the fit had {state.n_images} images, got {len(source)}; give the same ones")
         used = [place[name] for name in state.image_names]
-    return lambda i: geometry.apply(source.load(used[i]))
+    return lambda i: geometry.apply(source.load(used[i]), source.names[used[i]])

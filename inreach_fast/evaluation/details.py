@@ -85,7 +85,9 @@ def class_details(
     """
     labels = np.array([sample.defective for sample in samples])
     known = [mask for mask in masks if mask is not None]
-    has_pixels = len(known) == len(masks) and any(mask.any() for mask in known) and not all(m.all() for m in known)
+    inspected = [~np.isnan(one) for one in maps]
+    seen = [mask[where] for mask, where in zip(known, inspected, strict=False)]
+    has_pixels = len(known) == len(masks) and any(mask.any() for mask in seen) and not all(m.all() for m in seen)
     kinds = [kind_of(sample) for sample in samples]
 
     def of_kind(kind: str) -> KindFigures:
@@ -104,7 +106,7 @@ def class_details(
     return ClassDetails(
         threshold=threshold,
         roc=metrics.roc_curve(labels, scores) if labels.any() and not labels.all() else None,
-        pro=metrics.pro_curve(known, maps) if has_pixels else None,
+        pro=metrics.pro_curve(known, maps, inspected=inspected) if has_pixels else None,
         kinds=tuple(of_kind(kind) for kind in sorted(dict.fromkeys(kinds))),
         cases={
             "missed most": chosen(rising, True),

@@ -77,6 +77,8 @@ class CachedDescriber(Describer):
         fingerprint = f"{backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}|runtime={backbone.runtime}"
         if p.grid_stride != 1:
             fingerprint += f"|grid_stride={p.grid_stride}"
+        if p.tile is not None:
+            fingerprint += f"|tile={p.tile},{p.tile_overlap},{p.image_size}"
         return self._cache.described(batch, super().__call__, fingerprint)
 
 

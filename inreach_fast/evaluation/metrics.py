@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
-from ..array_types import Array, BoolArray, DoubleArray, FloatArray, Int32Array
+from ..array_types import Array, BoolArray, DoubleArray, FloatArray, IndexArray, Int32Array
 from ..errors import DataError, MixedSizesError, NonFiniteError, ParameterError
 
 
@@ -81,7 +81,13 @@ def best_f1(labels: ArrayLike, scores: ArrayLike) -> BestF1:
     return BestF1(float(f1[best]), float(thresholds[best]))
 
 
-def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array, *, limit: float = 0.3) -> float:
+def aupro(
+    masks: Sequence[ArrayLike] | Array,
+    maps: Sequence[ArrayLike] | Array,
+    *,
+    limit: float = 0.3,
+    inspected: Sequence[BoolArray] | None = None,
+) -> float:
     """PRO: area under the per-region-overlap curve up to a false-positive rate, divided by that rate (0 to 1).
 
     A region is an 8-connected component of one image's mask, as in the MVTec AD evaluation. All regions have the same
@@ -90,6 +96,7 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
 
     Args:
         masks: n ground-truth masks (H, W), non-zero is defect. maps: n anomaly maps (H, W) of the same sizes.
+        inspected: n masks (H, W) of the pixels that count; None: all.
         limit: the false-positive rate, above 0 and at most 1; 0.3 as for MVTec AD (Bergmann et al.).
 
     Raises:
@@ -98,10 +105,15 @@ def aupro(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array,
     """
     if not 0.0 < limit <= 1.0:
         raise ParameterError(f"limit: must be above 0 and at most 1, got {limit!r}")
-    return _area_up_to(*pro_curve(masks, maps), limit) / limit
+    return _area_up_to(*pro_curve(masks, maps, inspected=inspected), limit) / limit
 
 
-def pro_curve(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Array) -> tuple[DoubleArray, DoubleArray]:
+def pro_curve(
+    masks: Sequence[ArrayLike] | Array,
+    maps: Sequence[ArrayLike] | Array,
+    *,
+    inspected: Sequence[BoolArray] | None = None,
+) -> tuple[DoubleArray, DoubleArray]:
     """The curve under which `aupro` is the area: false-positive rates, ascending from 0, and per-region overlaps.
 
     Arguments and errors as for `aupro`.
@@ -113,13 +125,14 @@ def pro_curve(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Ar
     n_regions = 0
     for place, (mask_like, map_like) in enumerate(zip(masks, maps, strict=True)):
         mask, score = np.asarray(mask_like) != 0, np.asarray(map_like)
+        counts = np.ones(score.shape, dtype=bool) if inspected is None else inspected[place]
         if mask.ndim != 2 or mask.shape != score.shape:
             shapes = f"masks[{place}] is {mask.shape} and maps[{place}] is {score.shape}"
             raise MixedSizesError(f"{shapes}; both must be one (H,W)")
-        _check_finite(score, f"maps[{place}]")
-        components, count = label(mask, structure=np.ones((3, 3)))
-        regions.append(np.where(mask, components + n_regions, 0).astype(np.int32).ravel())
-        scores.append(score.ravel())
+        _check_finite(score if inspected is None else score[counts], f"maps[{place}]")
+        components, count = label(mask & counts, structure=np.ones((3, 3)))
+        regions.append(np.where(components > 0, components + n_regions, 0).astype(np.int32)[counts])
+        scores.append(score[counts])
         n_regions += int(count)
     if n_regions == 0:
         raise DataError("masks: no defect pixel in any mask; PRO needs at least one defective region")
@@ -139,7 +152,12 @@ def pro_curve(masks: Sequence[ArrayLike] | Array, maps: Sequence[ArrayLike] | Ar
 
 
 def nominal_precision_recall(
-    image_index: ArrayLike, patch_index: ArrayLike, masks: Sequence[ArrayLike | None], grid: tuple[int, int]
+    image_index: ArrayLike,
+    patch_index: ArrayLike,
+    masks: Sequence[ArrayLike | None],
+    grid: tuple[int, int],
+    *,
+    cells: IndexArray | None = None,
 ) -> NominalFigures:
     """Precision and recall of the extracted nominal patches (paper, section 4.3; ALGORITHM section 7).
 
@@ -149,7 +167,7 @@ def nominal_precision_recall(
     Args:
         image_index, patch_index: int (n,), training image and patch of each extracted nominal patch.
         masks: (H, W) for each training image at the network's input resolution, non-zero is defect; None is good.
-        grid: rows and columns of patches.
+        grid: rows and columns of patches. cells: int64, the places of the grid that have a patch; None: all.
 
     Raises:
         ParameterError: an index outside the training set. MixedSizesError: indices of different lengths.
@@ -161,15 +179,17 @@ def nominal_precision_recall(
     for name, values, end in (("image_index", images, len(masks)), ("patch_index", patches, h * w)):
         if values.size and (values.min() < 0 or values.max() >= end):
             raise ParameterError(f"{name}: values must be in 0..{end - 1}, got {values.min()}..{values.max()}")
-    nominal = np.ones((len(masks), h * w), dtype=bool)
+    inspected = np.arange(h * w) if cells is None else cells
+    nominal = np.zeros((len(masks), h * w), dtype=bool)
+    nominal[:, inspected] = True
     for place, mask in enumerate(masks):
         if mask is not None:
-            nominal[place] = ~defect_cells(mask, grid).ravel()
+            nominal[place] &= ~defect_cells(mask, grid).ravel()
     taken = np.zeros_like(nominal)
     taken[images.astype(np.int64), patches.astype(np.int64)] = True
     extracted, hit, true = int(taken.sum()), int((taken & nominal).sum()), int(nominal.sum())
     precision, recall = hit / extracted if extracted else None, hit / true if true else None
-    return NominalFigures(precision, recall, extracted, hit, true, nominal.size)
+    return NominalFigures(precision, recall, extracted, hit, true, len(masks) * len(inspected))
 
 
 def defect_cells(mask: ArrayLike, grid: tuple[int, int]) -> BoolArray:

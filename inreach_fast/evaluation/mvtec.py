@@ -27,13 +27,11 @@ import numpy as np
 from ..array_types import BoolArray
 from ..errors import DataError, EmptyFolderError, ImageError, ParameterError
 from ..images.folders import images_of, is_hidden, read_folder
-from ..images.pixels import DEFAULT_RULE, PixelRule, upright
-from ..images.reading import read_samples
+from ..images.masks import read_mask_file
+from ..images.pixels import DEFAULT_RULE, PixelRule
 from .supplement import corruption_list
 
 Layout = Literal["mvtec", "folder"]
-
-_LOSSY = frozenset({".jpg", ".jpeg", ".jfif", ".webp", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"})
 
 
 @dataclass(frozen=True)
@@ -137,37 +135,14 @@ def make_training_set(dataset: Dataset, *, corrupt: int = 0, shuffle: int | None
 def read_mask(sample: Sample, rule: PixelRule = DEFAULT_RULE) -> BoolArray | None:
     """The sample's ground truth: bool (H, W), True is defect; None without a mask. Raises ImageError.
 
-    Of a mask of two values, or palette colours, the lighter one is defect, whatever the two are. Of other masks every
-    pixel that is not black is (MVTec LOCO and VisA number the kinds of defects); in a format that loses, such as JPEG,
-    every pixel of more than half of the greatest value. Transparent pixels are black; EXIF's orientation is applied.
+    `images.masks.read_mask_file` says which pixels of a file are marked.
     """
     if sample.mask_path is None:
         return None
     try:
-        samples = read_samples(sample.mask_path, rule)
+        return read_mask_file(sample.mask_path, rule)
     except ImageError as error:
         raise ImageError(f"{error} (it is the mask of {sample.path.name})") from error
-    # 8-bit grey levels would lose a mask of 0 and 1 in 16 bits.
-    values = samples.values.astype(np.float64)
-    colours = values.shape[2] - (values.shape[2] in (2, 4))
-    level = values[:, :, :colours].sum(axis=2)
-    if values.shape[2] > colours:
-        alpha = values[:, :, colours]
-        if not level.any() and alpha.min() != alpha.max():
-            raise ImageError(
-                f"{sample.mask_path}: the mask is black, and only its transparency differs; save it in black and white"
-            )
-        level = level * (alpha > 0)
-    if not np.isfinite(level).all():
-        raise ImageError(f"{sample.mask_path}: the mask has values that are not finite; save it in black and white")
-    low, high = level.min(), level.max()
-    if low != high and ((level == low) | (level == high)).all():
-        mask = level == high
-    elif sample.mask_path.suffix.lower() in _LOSSY:
-        mask = level > high / 2
-    else:
-        mask = level != 0
-    return np.ascontiguousarray(upright(mask, samples.orientation))
 
 
 def with_masks_read(

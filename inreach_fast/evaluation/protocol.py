@@ -25,7 +25,7 @@ from ..images.alignment import rotate, rotate_mask
 from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import read_image
-from ..method.scoring import anomaly_map
+from ..method.scoring import anomaly_map, frame_of
 from ..progress import Progress, no_progress
 from . import metrics
 from .audit_figures import AuditFigures, audit_figures
@@ -244,16 +244,20 @@ def figures(
 ) -> Figures:
     """All figures over test images: labels and scores (n,), n masks and maps (H, W); `keep`, bool (n,), selects.
 
-    Without a defective image's mask, None, the figures of pixels are not defined.
+    Without a defective image's mask, None, the figures of pixels are not defined. Pixels whose map is NaN do not count.
     """
     if keep is not None:
         labels, scores = labels[keep], scores[keep]
         masks, maps = list(compress(masks, keep)), list(compress(maps, keep))
     image = _ranking("image", labels, scores)
     known = [mask for mask in masks if mask is not None]
-    truth = _flat(known if len(known) == len(masks) else [], bool)
-    pixel = _ranking("pixel", truth, _flat(maps, np.float32))
-    pro = metrics.aupro(known, maps) if pixel["pixel_auroc"] is not None else None
+    truth, values = _flat(known if len(known) == len(masks) else [], bool), _flat(maps, np.float32)
+    inspected = None
+    if np.isnan(values).any():  # outside of the region of interest
+        inspected = [~np.isnan(one) for one in maps]
+        truth, values = truth[~np.isnan(values)] if len(truth) else truth, values[~np.isnan(values)]
+    pixel = _ranking("pixel", truth, values)
+    pro = metrics.aupro(known, maps, inspected=inspected) if pixel["pixel_auroc"] is not None else None
     return Figures(images=len(labels), defective=int(labels.sum()), pro=pro, **image, **pixel)
 
 
@@ -295,7 +299,8 @@ def _nominal_figures(model: InReaCh, samples: Sequence[Sample]) -> metrics.Nomin
         network_mask(sample, geometry, 0 if angles is None else int(angles[place]), model.pixel_rule)
         for place, sample in enumerate(samples)
     ]
-    found = metrics.nominal_precision_recall(*_extracted(model), masks, model.grid_)
+    cells = frame_of(model.parameters, model.grid_).cells
+    found = metrics.nominal_precision_recall(*_extracted(model), masks, model.grid_, cells=cells)
     if any(sample.defective and mask is None for sample, mask in zip(samples, masks, strict=True)):
         return found._replace(precision=None, recall=None, extracted_true=None, true_nominal=None)
     return found
@@ -372,6 +377,8 @@ def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress
         mask = network_mask(sample, model.geometry, degrees, model.pixel_rule)
         if mask is None and not sample.defective:
             mask = np.zeros(values.shape, dtype=bool)
+        if mask is not None and model.parameters.roi is not None:
+            mask = mask & ~np.isnan(values)
         found.samples.append(sample)
         found.maps.append(np.asarray(values, dtype=np.float32))
         found.masks.append(mask)

@@ -31,7 +31,9 @@ def describe_seeds(
         if out is None:
             grid = describer.grid(len(raw))
             projected = p.pca_dim is not None and p.pca_dim < raw.shape[1]
-            space = DescriptorSpace() if projected else training.space(grid, p)
+            space = training.space(grid, p)
+            if projected:
+                space = DescriptorSpace(cells=space.cells)
         rows = space(raw)
         if out is None:
             out = np.empty((len(seed_images), *rows.shape), np.float32)
@@ -41,7 +43,7 @@ def describe_seeds(
     if projected:
         assert p.pca_dim is not None
         training = replace(training, projection=Projection.fit(out.reshape(-1, out.shape[2]), p.pca_dim))
-        space = training.space(grid, p)
+        space = replace(training.space(grid, p), cells=None)  # of the rows of the region of interest
         out = np.stack([space(raw) for raw in out])
     return out, grid, training
 

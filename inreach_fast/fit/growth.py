@@ -122,7 +122,7 @@ def _stored(context: FitContext, current: FitResult, numbers: Sequence[int], mor
     """Inputs of images of the model, with room for more."""
     kept = current.growth.inputs
     assert kept is not None
-    inputs = InputStore(context.workspace, context.parameters.image_size, len(numbers) + more)
+    inputs = InputStore(context.workspace, context.parameters.input_size, len(numbers) + more)
     sizes = sizes_of(current)
     for number in numbers:
         height, width = sizes[number].tolist()

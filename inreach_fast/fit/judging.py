@@ -13,6 +13,7 @@ from ..array_types import DoubleArray, FloatArray, IndexArray
 from ..method.arrangement import copies
 from ..method.evidence import anomalous_share, evidence_threshold, expected_false_alarms
 from ..method.nominal_model import NominalModel
+from ..method.scoring import frame_of
 from ..method.threshold import robust_threshold
 from ..parameters import Parameters
 from .reading import FitData
@@ -65,7 +66,7 @@ def judge(
         (the median, or None) and warnings; with threshold_rule="evidence" also anomalous_share (estimate, low, high,
         level) and expected_false_alarms.
     """
-    patches = grid[0] * grid[1]
+    patches = frame_of(p, grid).count
     threshold = threshold_of(scores, p)
     above = sampled[np.argsort(-scores, kind="stable")][: int(np.count_nonzero(scores.astype(np.float64) > threshold))]
     copied, near = copies(training.arrangement, training.names), training.near_copies(sampled[:_MOST_COMPARED])

@@ -52,4 +52,5 @@ def check_limit_for_images(context: FitContext, n_images: int) -> None:
     if context.explicit_limit:
         p = context.parameters
         _, h, w = context.describer.backbone.level_shapes(*p.image_size)[0]
-        check_limit(context, context.seed_count(n_images), h * w, p.dim + 2, n_images)
+        tiles = 1 if p.tile is None else p.tile[0] * p.tile[1]
+        check_limit(context, context.seed_count(n_images), tiles * h * w, p.dim + 2, n_images)

@@ -5,6 +5,7 @@ A fit ends with this, and so does every change of a fitted model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from ..kernels import backend_of
 from ..memory import mapped_file, mapped_runs, release_pages
 from ..method.channels import ChannelFilters, MemberRows, Members, Selection, every_member, select_members
 from ..method.nominal_model import NominalModel
-from ..method.scoring import Scorer, anomaly_map, image_score
+from ..method.scoring import MapFrame, Scorer, frame_of, image_score
 from ..method.threshold import sample_images
 from ..parameters import Parameters
 from ..storage.partition import partition
@@ -62,7 +63,8 @@ def build_model(
         patches, others = partition(rows, selection.nominal, context.workspace, context.progress)
         report.counts.update(selection.counts)
         context.progress("filter", 1, 1)
-    nominal = _nominal_model(members, selection, patches, first)
+    frame = frame_of(p, grid)
+    nominal = _nominal_model(members, selection, patches, first, frame)
     with report.stage("index"):
         context.progress("index", 0, 1)
         _build_index(context, nominal)
@@ -83,7 +85,7 @@ def build_model(
             number = int(first[image])
             other = scorer_without(scorer, nominal, number, of_image, p)
             values = leave_one_out_values(other, of_image, number, passing)
-            scores[k] = image_score(anomaly_map(values.reshape(grid), p.image_size, p.smoothing_sigma))
+            scores[k] = image_score(frame.map(values))
             unexplained[k] = unexplained_share(of_image, values, p)
             context.progress("threshold", k + 1, len(sampled))
         report.counts.update(judge(training, nominal, grid, sampled, scores, unexplained, p, report.counts))
@@ -133,14 +135,16 @@ def _selection(context: FitContext, members: Members, rows: MemberRows) -> Selec
     return selection
 
 
-def _nominal_model(members: Members, selection: Selection, patches: FloatArray, first: IndexArray) -> NominalModel:
+def _nominal_model(
+    members: Members, selection: Selection, patches: FloatArray, first: IndexArray, frame: MapFrame
+) -> NominalModel:
     """The model, with the number of the first image at each place, ``first``, int64 (M,)."""
     channel, where = selection.channel[selection.nominal], np.flatnonzero(selection.nominal)
-    image, patch = first[members.image[where]], members.patch[where].astype(np.int64)
+    image, patch = first[members.image[where]], frame.places(members.patch[where].astype(np.int64))
     if not len(members.seed_images):  # witnesses will take the place of channels
         return NominalModel(patches, image, patch, channel, channel)
     seeds = first[members.seed_images[channel // members.patches]]
-    return NominalModel(patches, image, patch, seeds, channel % members.patches)
+    return NominalModel(patches, image, patch, seeds, frame.places(channel % members.patches))
 
 
 def _build_index(context: FitContext, nominal: NominalModel) -> None:
@@ -176,7 +180,7 @@ def leave_one_out_score(
     """Score of a training image, (P, D) descriptors, against the nominal patches of the other images."""
     scorer = scorer_without(scorer, nominal, image, rows, parameters)
     values = leave_one_out_values(scorer, rows, image)
-    return image_score(anomaly_map(values.reshape(grid), parameters.image_size, parameters.smoothing_sigma))
+    return image_score(frame_of(parameters, grid).map(values))
 
 
 def leave_one_out_values(scorer: Scorer, rows: FloatArray, image: int, passing: Sequence[Array] = ()) -> FloatArray:

@@ -49,7 +49,7 @@ def fit_images(context: FitContext, source: ImageSource) -> FitResult:
     check_limit_for_images(context, len(source))
     workspace.begin(lambda: configuration(context))
 
-    inputs = InputStore(workspace, p.image_size, len(source))
+    inputs = InputStore(workspace, p.input_size, len(source))
     used, skipped = read_images(context, source, inputs)
     names, digests = [source.names[i] for i in used], inputs.digests
     report.counts.update(skipped=len(skipped), skipped_names=skipped)

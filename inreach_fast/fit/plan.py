@@ -21,14 +21,14 @@ from ..array_types import Array, FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError, NoChannelsError
 from ..executors import LocalExecutor, ProcessExecutor, RayExecutor
 from ..images.alignment import rotate
-from ..images.preprocess import Geometry
+from ..images.preprocess import geometry_of
 from ..images.source import ImageSource
 from ..kernels import Bank, backend_of, nearest
 from ..kernels.registry import cpu_backend
 from ..memory import format_bytes
 from ..method.association import Associator, ImageMembers, given_seeds, members_of
 from ..method.channels import ChannelFilters, Members, select_members
-from ..method.descriptors import DescriptorSpace, described_rows, in_memory, position_channels
+from ..method.descriptors import DescriptorSpace, described_rows, in_memory
 from ..method.projection import SAMPLE_IMAGES, Projection
 from ..parameters import Parameters
 from ..progress import no_progress
@@ -307,7 +307,7 @@ def _plan(
     growing = new < images
     process, patches = measured.process, len(measured.first)
     index, index_seconds, search_seconds = sample.index(nominal, measured.first, backend_of(p))
-    inputs = images * p.image_size[0] * p.image_size[1] * 3
+    inputs = images * p.input_size[0] * p.input_size[1] * 3
     rows, nominal_rows, rest_rows = members * row_bytes, nominal * row_bytes, rest * row_bytes
     on_disk = rows > budget.members
     workers, at_once = _workers(context.executor)
@@ -410,10 +410,10 @@ class _Measurement:
         for number in numbers:
             image = _load(source, number)
             self.sizes.append((int(image.shape[0]), int(image.shape[1])))
-            inputs.append(context.geometry.apply(image))
+            inputs.append(context.geometry.apply(image, source.names[number]))
         read = time.perf_counter()
         p = context.parameters
-        geometry = Geometry.of(p.image_size, p.resize)
+        geometry = geometry_of(p)
         files = [len(thumbnail(image, geometry, size)) for image, size in zip(inputs, self.sizes, strict=True)]
         self.thumbnail = float(np.mean(files)) + 8  # and where it ends
         thumbed = time.perf_counter()
@@ -458,11 +458,13 @@ class _Measurement:
 
     def _space_of(self, rows: FloatArray) -> DescriptorSpace:
         p, projection = self._context.parameters, self._projection
+        grid = self._context.describer.grid(len(rows))
+        space = DescriptorSpace.of(p, grid, projection, positions=self._positions)
         if projection is None and p.pca_dim is not None and p.pca_dim < rows.shape[1]:
             some = [rows, *(self._raw(place) for place in range(1, min(self.count, _OF_PROJECTION)))]
-            projection = Projection.fit(np.concatenate(some), p.pca_dim)
-        grid = self._context.describer.grid(len(rows))
-        return DescriptorSpace(projection, position_channels(grid, p.position_weight) if self._positions else None)
+            select = DescriptorSpace(cells=space.cells)
+            space = replace(space, projection=Projection.fit(np.concatenate(list(map(select, some))), p.pca_dim))
+        return space
 
 
 def _load(source: ImageSource, number: int) -> UInt8Array:

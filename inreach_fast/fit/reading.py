@@ -10,10 +10,10 @@ import numpy as np
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import ImageError
 from ..images.alignment import Alignment, align_images, rotate
-from ..images.preprocess import Geometry
+from ..images.preprocess import geometry_of
 from ..images.source import ImageSource
 from ..method.arrangement import Arrangement
-from ..method.descriptors import DescriptorSpace, position_channels
+from ..method.descriptors import DescriptorSpace
 from ..method.near_copies import near_copies
 from ..method.projection import Projection
 from ..parameters import Parameters
@@ -75,8 +75,7 @@ class FitData:
 
     def space(self, grid: tuple[int, int], p: Parameters) -> DescriptorSpace:
         """What becomes of the describer's rows."""
-        channels = position_channels(grid, p.position_weight) if self.positions else None
-        return DescriptorSpace(self.projection, channels)
+        return DescriptorSpace.of(p, grid, self.projection, positions=self.positions)
 
     def finished(self) -> FitData:
         """The same with its inputs in one array: the store is no longer used."""
@@ -86,7 +85,7 @@ class FitData:
         """Small pictures of the images, where the parameters ask for them; call `finished` before."""
         if not p.thumbnails or self.sizes is None or not isinstance(self.inputs, np.ndarray):
             return None
-        return Thumbnails.of_inputs(self.inputs, self.sizes, Geometry.of(p.image_size, p.resize))
+        return Thumbnails.of_inputs(self.inputs, self.sizes, geometry_of(p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
         The numbers of the images that could be read, and the names of those that could not be (``skip_bad``).
 
     Raises:
-        ImageError: an image cannot be read. SpoolWriteError.
+        ImageError: an image cannot be read. RegionError: the region of interest does not fit it. SpoolWriteError.
     """
     used: list[int] = []
     skipped: list[str] = []
@@ -124,7 +123,7 @@ def read_images(context: FitContext, source: ImageSource, inputs: InputStore) ->
         for i in range(len(source)):
             try:
                 loaded = source.load(i)
-                image = context.geometry.apply(loaded)
+                image = context.geometry.apply(loaded, source.names[i])
             except ImageError:
                 if not context.skip_bad:
                     raise

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..array_types import Array, UInt8Array
 from ..errors import ImageError
+from ..kernels.gpu.devices.interop import library_of, lives_on_gpu
 from .decoding import IMAGE_SUFFIXES, REMEDY, decode_file, decode_picture
 from .folders import is_special, list_images, natural_key
 from .pixels import DEFAULT_RULE, PixelRule, Samples, channels_last, is_channels, to_pixels
@@ -88,6 +89,7 @@ def as_image(item: Any, name: str = "image", rule: PixelRule = DEFAULT_RULE) -> 
     if isinstance(item, (str, os.PathLike)):
         return read_image(item, rule)
     try:
+        item = plain(item)
         if _is_picture(item):
             return _writable(to_pixels(decode_picture(item, name, rule), name, rule))
         file = _as_file(item, name)
@@ -132,6 +134,16 @@ def is_array(item: Any) -> bool:
     return is_tensor or isinstance(item, np.ndarray)
 
 
+def plain(item: Any) -> Any:
+    """Another library's array with ``__dlpack__`` as a NumPy array (copied from a GPU); anything else as it is."""
+    if isinstance(item, np.ndarray) or hasattr(item, "detach") or not hasattr(item, "__dlpack__"):
+        return item
+    if lives_on_gpu(item):
+        library = library_of(item)
+        return library.to_host(library.adopt(item))
+    return np.from_dlpack(item)
+
+
 def is_item(value: Any) -> bool:
     """Whether it looks like an image, or like an item of a Dataset with one; text does not, which may be a label."""
     return isinstance(value, (tuple, list, Mapping, os.PathLike)) or _is_image_in_memory(value)
@@ -142,6 +154,7 @@ def is_single_image(images: Any) -> bool:
 
     Arrays and tensors: (H, W), (H, W, C) with 1 to 4 channels, (1, H, W) and (3, H, W).
     """
+    images = plain(images)
     if isinstance(images, (str, os.PathLike)):
         return not os.path.isdir(images)
     if isinstance(images, Mapping):

@@ -17,7 +17,7 @@ from ..array_types import IndexArray, UInt8Array
 from ..errors import EmptyFolderError, ImageError, InReachError, MixedSizesError, ParameterError, PassedOverWarning
 from .folders import images_of
 from .pixels import DEFAULT_RULE, PixelRule
-from .reading import IMAGE_KEY, as_image, image_part, is_array, is_item, is_single_image
+from .reading import IMAGE_KEY, as_image, image_part, is_array, is_item, is_single_image, plain
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def open_images(images: Any, name: str = "images", rule: PixelRule = DEFAULT_RUL
 
     A folder's files that are passed over are reported by a `PassedOverWarning`.
     """
+    images = plain(images)
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
         if os.path.isfile(path):

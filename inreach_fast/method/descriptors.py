@@ -11,6 +11,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import FloatArray, IndexArray, UInt8Array
 from ..errors import MixedSizesError, NonFiniteError, ParameterError
+from ..images.preprocess import roi_cells
+from ..images.tiles import Tiles
 from ..kernels.bank import as_float32
 from ..parameters import Parameters
 from .projection import Projection
@@ -85,6 +87,17 @@ class Describer:
         return rows if kernels.is_gpu_name(self._backend) else in_memory(rows)
 
     def _rows(self, image: UInt8Array, precision: str) -> Any:
+        p = self.parameters
+        if p.tile is None:
+            return self._rows_of_tile(image, precision)
+        tiles, of_tile = Tiles(p.image_size, p.tile, p.tile_overlap), self._grid_of_tile()
+        return tiles.described(image, lambda part: in_memory(self._rows_of_tile(part, precision)), of_tile)
+
+    def _grid_of_tile(self) -> tuple[int, int]:
+        p = self.parameters
+        return grid_of(self.backbone.level_shapes(*p.image_size)[0], p)
+
+    def _rows_of_tile(self, image: UInt8Array, precision: str) -> Any:
         p, backbone = self.parameters, self.backbone
         one, backend = image[None], self._backend
         levels = backbone.extract(one) if precision == "float32" else backbone.extract(one, precision=precision)
@@ -94,14 +107,19 @@ class Describer:
         return kernels.describe(levels, grid=(h, w), dim=p.dim, neighbourhood=p.neighbourhood, backend=backend)[0]
 
     def grid(self, patches: int) -> tuple[int, int]:
-        """The grid (h, w) of ``patches`` patches: the network's input size divided by the first level's stride."""
+        """The grid (h, w) of ``patches`` patches: the network's input size divided by the first level's stride.
+
+        With tiles the grid of all together.
+        """
         p = self.parameters
+        if p.tile is not None:
+            return Tiles(p.image_size, p.tile, p.tile_overlap).grid(self._grid_of_tile())
         height, width = p.image_size
         for stride in (1, 2, 4, 8, 16, 32, 64):
             h, w = grid_of((-(-height // stride), -(-width // stride)), p)
             if h * w == patches:
                 return h, w
-        return grid_of(self.backbone.level_shapes(height, width)[0], p)
+        return self._grid_of_tile()
 
 
 def grid_of(level: Sequence[int], p: Parameters) -> tuple[int, int]:
@@ -117,11 +135,15 @@ def in_memory(rows: Any, numbers: IndexArray | slice = slice(None)) -> FloatArra
     """``rows[numbers]`` in the CPU's memory; rows on a GPU are selected before they are copied."""
     if isinstance(rows, np.ndarray):
         return rows[numbers]
-    import torch
-
-    chosen = numbers if isinstance(numbers, slice) else torch.from_numpy(numbers).to(rows.device)
+    chosen = numbers if isinstance(numbers, slice) else _torch_index(numbers, rows)
     found: FloatArray = rows[chosen].cpu().numpy()
     return found
+
+
+def _torch_index(numbers: IndexArray, rows: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(numbers).to(rows.device)
 
 
 def position_channels(grid: tuple[int, int], weight: float) -> FloatArray:
@@ -138,13 +160,28 @@ class DescriptorSpace:
     Attributes:
         projection: to principal components; None: the rows stay as they are.
         positions: float32 (P, 2), position channels that are appended, or None.
+        cells: int64 (P,), the patches that count, those in the region of interest; None: all.
     """
 
     projection: Projection | None = None
     positions: FloatArray | None = None
+    cells: IndexArray | None = None
+
+    @classmethod
+    def of(
+        cls, p: Parameters, grid: tuple[int, int], projection: Projection | None, *, positions: bool
+    ) -> DescriptorSpace:
+        """The space of a fit with a grid (h, w); ``positions``: whether it has position channels."""
+        cells = roi_cells(p, grid)
+        channels = position_channels(grid, p.position_weight) if positions else None
+        if channels is not None and cells is not None:
+            channels = channels[cells]
+        return cls(projection, channels, cells)
 
     def __call__(self, rows: Any) -> Any:
-        """(P, dim) descriptors, perhaps on a GPU, in this space; those of a projection are in the CPU's memory."""
+        """An image's descriptors, perhaps on a GPU, in this space; those of a projection are in the CPU's memory."""
+        if self.cells is not None:
+            rows = rows[self.cells if isinstance(rows, np.ndarray) else _torch_index(self.cells, rows)]
         if self.projection is not None:
             rows = self.projection(rows)
         if self.positions is None:

@@ -48,12 +48,13 @@ def check_witnesses(images: int, witnesses: int) -> None:
 
 
 def confirm(
-    rows: FloatArray, image: int, bank: kernels.Bank, witnesses: int = 1, backend: str = "auto"
+    rows: FloatArray, image: int | IndexArray, bank: kernels.Bank, witnesses: int = 1, backend: str = "auto"
 ) -> Confirmation:
     """How far the other images confirm an image's patches.
 
     Args:
-        rows: (P, D) float32, the image's descriptors. image: its number among the bank's groups.
+        rows: (P, D) float32, the image's descriptors. image: its number among the bank's groups; or that of each row,
+            int64 (P,).
         bank: the patches of all images, grouped by image; its floor is ignored.
         witnesses: k.
     """
@@ -62,10 +63,10 @@ def confirm(
     found = Confirmation(
         np.full(len(rows), np.inf, np.float32), np.full(len(rows), -1, np.int64), np.full(len(rows), np.inf, np.float32)
     )
+    own = np.broadcast_to(np.asarray(image, dtype=np.int64), len(rows))
     left, asked = np.arange(len(rows)), min(len(bank), _NEIGHBOURS * (witnesses + 1))
     while len(left):
-        group = np.full(len(left), image, dtype=np.int64)
-        near = kernels.nearest(rows[left], bank, k=asked, query_group=group, backend=backend)
+        near = kernels.nearest(rows[left], bank, k=asked, query_group=own[left], backend=backend)
         index, sq_distance = (a.reshape(len(left), asked) for a in (near.index, near.sq_distance))
         places = _first_of_images(np.where(index >= 0, bank.groups[index], -1), witnesses + 1)
         for place, distance in ((places[:, -2], found.distance), (places[:, -1], found.following)):

@@ -27,11 +27,13 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
 from .. import kernels
-from ..array_types import DoubleArray, FloatArray, IndexArray
+from ..array_types import Array, BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
+from ..images.preprocess import roi_cells
 from ..kernels.band import Band
 from ..kernels.distance import exact_sq_distance
 from ..kernels.smoothing import smooth
+from ..parameters import Parameters
 
 PATCHCORE_NEIGHBOURS = 9
 VARIANCE_SHARE = 0.01
@@ -46,6 +48,7 @@ class Scorer:
         bank: nominal patches, with their images as groups; their floor counts for "reachability" alone.
         channel: returns int64 (n,), a number for each bank row that is equal within a channel.
         score, distance, backend: as in `Parameters`.
+        excluded: int64, bank rows that count for nothing; None: none. For a score that ``is_distance``.
     """
 
     bank: kernels.Bank
@@ -53,6 +56,7 @@ class Scorer:
     score: str = "nearest"
     distance: str = "squared_l2"
     backend: str = "auto"
+    excluded: IndexArray | None = None
 
     def __post_init__(self) -> None:
         if self.score not in ("nearest", "mahalanobis", "patchcore", "reachability"):
@@ -62,6 +66,10 @@ class Scorer:
                 object.__setattr__(self, "bank", self.bank.with_floor(None))
         elif self.bank.floor is None:
             raise ParameterError('score: "reachability" needs a model that was fitted with association="all"')
+        if self.excluded is not None and len(self.excluded):
+            floor = np.zeros(len(self.bank), np.float32) if self.bank.floor is None else np.array(self.bank.floor)
+            floor[self.excluded] = np.inf
+            object.__setattr__(self, "bank", self.bank.with_floor(floor))
 
     @property
     def is_distance(self) -> bool:
@@ -157,6 +165,80 @@ class Scorer:
         return np.asarray(self.bank.rows[numbers if index is None else index[numbers]])
 
 
+@dataclass(frozen=True, eq=False)
+class MapFrame:
+    """The way from the scores of an image's n patches to its map.
+
+    Attributes:
+        grid: (h, w) of the patches. size: (H, W) of the map. smoothing_sigma: of its Gaussian filter, in pixels.
+        cells: int64 (n,), ascending: the places of the grid, ``row * w + col``, that have a patch; None: all.
+    """
+
+    grid: tuple[int, int]
+    size: tuple[int, int]
+    smoothing_sigma: float
+    cells: IndexArray | None = None
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return self.grid[0] * self.grid[1] if self.cells is None else len(self.cells)
+
+    def on_grid(self, values: Array, empty: float = np.nan) -> Array:
+        """(n,) values as (h, w), with ``empty`` at the places that have no patch."""
+        if self.cells is None:
+            return values.reshape(self.grid)
+        full = np.full(self.grid[0] * self.grid[1], empty, dtype=values.dtype)
+        full[self.cells] = values
+        return full.reshape(self.grid)
+
+    def places(self, patches: IndexArray) -> IndexArray:
+        """The places on the grid of some of the n patches, int64."""
+        return patches if self.cells is None else self.cells[patches]
+
+    def touched(self, mask: BoolArray) -> BoolArray:
+        """The patches that have a pixel of a mask (H, W), bool (n,)."""
+        down, right = np.nonzero(mask)
+        found = np.zeros(self.grid, dtype=bool)
+        found[down * self.grid[0] // self.size[0], right * self.grid[1] // self.size[1]] = True
+        return found.ravel() if self.cells is None else found.ravel()[self.cells]
+
+    def map(self, values: npt.NDArray[np.floating]) -> FloatArray:
+        """`anomaly_map` of (n,) scores, float32 (H, W).
+
+        Where places of the grid have no patch, a pixel is the mean of the patches that there are, by their weights in
+        the filter; pixels of empty places are NaN.
+        """
+        if self.cells is None:
+            return anomaly_map(values.reshape(self.grid), self.size, self.smoothing_sigma)
+        inside, weight = self._inside
+        smoothed = anomaly_map(self.on_grid(values, 0.0), self.size, self.smoothing_sigma)
+        return np.where(inside, smoothed / weight, np.float32(np.nan))
+
+    def back_projection(self, pixels: DoubleArray) -> DoubleArray:
+        """The weighted sum of (H, W) pixels for each patch, (n,): the transpose of `map`."""
+        if self.cells is None:
+            return back_projection(pixels, self.grid, self.smoothing_sigma).ravel()
+        inside, weight = self._inside
+        return back_projection(np.where(inside, pixels / weight, 0.0), self.grid, self.smoothing_sigma).ravel()[
+            self.cells
+        ]
+
+    @cached_property
+    def _inside(self) -> tuple[BoolArray, FloatArray]:
+        """Pixels of the places that have a patch, bool (H, W), and the sum of the filter's weights there."""
+        assert self.cells is not None
+        full = self.on_grid(np.ones(len(self.cells)), 0.0)
+        inside = anomaly_map(full, self.size, 0.0) > 0
+        return inside, np.where(inside, anomaly_map(full, self.size, self.smoothing_sigma), np.float32(1.0))
+
+
+@lru_cache(maxsize=8)
+def frame_of(p: Parameters, grid: tuple[int, int]) -> MapFrame:
+    """The frame of the images of a fit with a grid (h, w)."""
+    return MapFrame(grid, p.input_size, p.smoothing_sigma, roi_cells(p, grid))
+
+
 def anomaly_map(patch_scores: npt.NDArray[np.floating], size: tuple[int, int], smoothing_sigma: float) -> FloatArray:
     """Nearest upsampling of (h, w) patch scores to ``size`` = (H, W), then a Gaussian filter; float32.
 
@@ -199,5 +281,6 @@ def axis_operator(n: int, cells: int, sigma: float) -> Band:
 
 
 def image_score(smoothed: npt.NDArray[np.floating]) -> float:
-    """An image's score: the greatest value of its smoothed map."""
-    return float(smoothed.max())
+    """An image's score: the greatest value of its smoothed map; NaN, where nothing was inspected, does not count."""
+    greatest = float(smoothed.max())
+    return greatest if greatest == greatest else float(np.nanmax(smoothed))

@@ -20,8 +20,9 @@ from .. import kernels
 from ..array_types import BoolArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..kernels import SearchCounts
+from ..method.feedback import ImageFeedback
 from ..method.nominal_model import NominalModel
-from ..method.scoring import Scorer, anomaly_map, back_projection, image_score
+from ..method.scoring import MapFrame, Scorer, image_score
 from .grid_bounds import grid_bounds
 
 FIRST_ROUND = 128
@@ -97,6 +98,7 @@ class BoundedScores:
     score_upper: float
     complete: bool  # every patch was searched: upper, nearest and map are those of plain `predict`, to the bit
     counts: SearchCounts | None
+    feedback: IndexArray | None = None  # (P,), the feedback that each score is due to, 0 for none; None without any
 
 
 @dataclass
@@ -106,9 +108,8 @@ class BoundedSearch:
     nominal: NominalModel
     scorer: Scorer  # whose score ``is_distance``
     rows: FloatArray  # (P, D), the image's descriptors
-    grid: tuple[int, int]  # (h, w), h * w = P
-    size: tuple[int, int]  # of the map
-    smoothing_sigma: float
+    frame: MapFrame  # of the P patches
+    feedback: ImageFeedback | None = None
     speed: SearchSpeed = field(default_factory=SearchSpeed)  # of earlier images
 
     def run(self, threshold: float | None = None, deadline: float | None = None) -> BoundedScores:
@@ -116,11 +117,13 @@ class BoundedSearch:
         patch was searched. The first search, of every ninth patch, is always done.
         """
         begun = time.perf_counter()
-        scorer, bank, backend = self.scorer, self.scorer.bank, self.scorer.backend
-        displaced = partial(self.nominal.displaced, grid=self.grid)
-        first = grid_bounds(self.rows, self.grid, bank, displaced=displaced, backend=backend)
-        upper = scorer.of_squared(first.sq_upper).copy()
-        lower = scorer.of_squared(first.sq_lower).copy()
+        bank, backend = self.scorer.bank, self.scorer.backend
+        displaced = partial(self.nominal.displaced, grid=self.frame.grid)
+        places = self.frame.cells
+        first = grid_bounds(self.rows, self.frame.grid, bank, places=places, displaced=displaced, backend=backend)
+        every = np.arange(len(self.rows))
+        upper, by = self._scores(first.sq_upper, every)
+        lower, _ = self._scores(first.sq_lower, every)
         nearest, unknown, counts = first.index, ~first.searched, first.counts
         self.speed.searched(int(first.searched.sum()), time.perf_counter() - begun)
         size = FIRST_ROUND
@@ -143,23 +146,31 @@ class BoundedSearch:
                 size = min(size, affordable)
             chosen = order[:size]
             found = kernels.nearest(self.rows[chosen], bank, hint=nearest[chosen], backend=backend)
-            upper[chosen] = lower[chosen] = scorer.of_squared(found.sq_distance)
+            upper[chosen], by[chosen] = self._scores(found.sq_distance, chosen)
+            lower[chosen] = upper[chosen]
             nearest[chosen] = found.index
             unknown[chosen] = False
             counts = replace(counts + found.counts, pairs=counts.pairs)  # rounds look at the first search's pairs again
             self.speed.searched(len(chosen), time.perf_counter() - now)
             size *= 2
-        return BoundedScores(upper, lower, nearest, upper_map, low, high, complete, counts)
+        due_to = None if self.feedback is None else by
+        return BoundedScores(upper, lower, nearest, upper_map, low, high, complete, counts, due_to)
+
+    def _scores(self, squared: FloatArray, at: IndexArray) -> tuple[FloatArray, IndexArray]:
+        """Scores of the patches ``at`` from (bounds of) their squared distances, and what feedback they are due to."""
+        if self.feedback is None:
+            return np.array(self.scorer.of_squared(squared)), np.zeros(len(at), np.int64)
+        return self.feedback.scores(squared, self.scorer.of_squared, at)
 
     def _map(self, values: FloatArray) -> FloatArray:
-        return anomaly_map(values.reshape(self.grid), self.size, self.smoothing_sigma)
+        return self.frame.map(values)
 
     def _order(
         self, upper: FloatArray, lower: FloatArray, unknown: BoolArray, upper_map: FloatArray, decided: float
     ) -> IndexArray:
         """The unknown patches by descending priority, ties in the order of the grid."""
-        excess = np.maximum(upper_map.astype(np.float64) - decided, 0.0)
-        weight = back_projection(excess, self.grid, self.smoothing_sigma).ravel()
+        excess = np.maximum(np.nan_to_num(upper_map.astype(np.float64), nan=-np.inf) - decided, 0.0)
+        weight = self.frame.back_projection(excess)
         with np.errstate(invalid="ignore", over="ignore"):  # infinity less infinity has no priority
             length = upper - lower
             priority = np.where(length > 0, weight * length, 0.0)

@@ -93,7 +93,7 @@ def disagreement(
             other, other_rows = _described(model, name, image)
             verdicts += int(full.is_anomalous != other.is_anomalous)
             nearest += int(np.count_nonzero(full.nearest != other.nearest))
-            patches += full.nearest.size
+            patches += int(np.count_nonzero(~np.isnan(full.patch_scores)))
             score_change = max(score_change, _relative(other.score - full.score, full.score))
             patch_change = max(patch_change, _largest(other.patch_scores, full.patch_scores))
             feature_change = max(feature_change, _largest(other_rows, rows))
@@ -124,7 +124,8 @@ def _described(model: Any, name: str, image: Any) -> tuple[Any, Any]:
 
 
 def _largest(found: Any, expected: Any) -> float:
-    return _relative(float(np.max(np.abs(found - expected))), float(np.max(np.abs(expected))))
+    # NaN: outside of the region of interest.
+    return _relative(float(np.nanmax(np.abs(found - expected))), float(np.nanmax(np.abs(expected))))
 
 
 def _relative(difference: float, whole: float) -> float:

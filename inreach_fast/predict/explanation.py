@@ -88,6 +88,7 @@ class Region:
         place: (row, column) in the grid of its patch of the highest score. patch_box: `Box` of that patch.
         distance: that patch's score: its distance to ``nearest``, or with score="reachability" ``confirmation``, if
             that is greater. Squared unless distance="l2".
+        feedback: number of the feedback (`InReaCh.accept`, `InReaCh.reject`) that the score is due to instead; 0: none.
         nearest: the nearest nominal patch; None if there is none (leave-one-image-out of an only image).
         confirmation: the confirmation distance of ``nearest``, in the same unit; None for a model of channels.
         confirmed_by: the patches of other images that confirm ``nearest``: with association="all" its witness,
@@ -95,7 +96,8 @@ class Region:
         usual: median of what is usual there, in the same unit, and quantile: the share of it that is not greater than
             ``distance``. With association="all" it is the confirmation distances of the training images' patches at
             this place and the places beside it; otherwise, how far each member of the channel is from the nearest
-            member of another image. None if the score is no distance, or if there is nothing to compare with.
+            member of another image. None if the score is no distance or due to feedback, or if there is nothing to
+            compare with.
     """
 
     score: float
@@ -106,6 +108,7 @@ class Region:
     place: tuple[int, int]
     patch_box: Box
     distance: float
+    feedback: int
     nearest: TrainingPatch | None
     confirmation: float | None
     confirmed_by: tuple[TrainingPatch, ...]
@@ -248,6 +251,7 @@ class Explainer:
         nearest: IndexArray,
         rotation: float,
         original_size: tuple[int, int] | None,
+        feedback: IndexArray | None,
         most: int,
     ) -> Explanation:
         """The explanation of one image; the arguments are those of `Prediction`, ``most``: as for its `explain`."""
@@ -270,6 +274,7 @@ class Explainer:
                     above,
                     patch,
                     float(values[patch]),
+                    0 if feedback is None else int(feedback.ravel()[patch]),
                     int(nearest.ravel()[patch]),
                     degrees,
                     original_size,
@@ -295,6 +300,7 @@ class Explainer:
         above: bool,
         patch: int,
         distance: float,
+        feedback: int,
         row: int,
         degrees: int,
         original_size: tuple[int, int] | None,
@@ -320,6 +326,7 @@ class Explainer:
             place=place,
             patch_box=whole_box(own, size),
             distance=distance,
+            feedback=feedback,
             nearest=None,
             confirmation=None,
             confirmed_by=(),
@@ -328,7 +335,8 @@ class Explainer:
         )
         if row < 0:
             return region
-        nominal, usual = evidence.nominal, evidence.usual(row, place)
+        nominal = evidence.nominal
+        usual = np.empty(0, np.float32) if feedback else evidence.usual(row, place)
         confirmation = None
         if nominal.confirmation is not None:
             confirmation = float(evidence.scorer.of_squared(nominal.confirmation[row : row + 1])[0])

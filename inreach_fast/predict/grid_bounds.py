@@ -46,17 +46,22 @@ def grid_bounds(
     grid: tuple[int, int],
     bank: kernels.Bank,
     *,
+    places: IndexArray | None = None,
     displaced: Displaced | None = None,
     backend: str = "auto",
 ) -> GridBounds:
-    """Bounds for an image's patches: ``rows``, (P, D) float32 descriptors of a ``grid`` (h, w), h * w = P."""
-    cell = _cells(*grid)
+    """Bounds for an image's patches: ``rows``, (P, D) float32 descriptors at ``places`` of a ``grid`` (h, w).
+
+    ``places``: int64 (P,), ascending; None: P = h * w, all of them.
+    """
+    cell = _cells(*grid) if places is None else _cells_of(places, *grid)
+    place = np.arange(len(rows)) if places is None else places
     searched = cell == np.arange(len(rows))
-    places, rest = np.flatnonzero(searched), np.flatnonzero(~searched)
-    found = kernels.nearest(rows[places], bank, backend=backend)
+    first, rest = np.flatnonzero(searched), np.flatnonzero(~searched)
+    found = kernels.nearest(rows[first], bank, backend=backend)
     index = np.empty(len(rows), dtype=np.int64)
     upper, lower = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
-    index[places], upper[places], lower[places] = found.index, found.sq_distance, found.sq_distance
+    index[first], upper[first], lower[first] = found.index, found.sq_distance, found.sq_distance
     distances = 0
     if len(rest):
         at, near = rows[rest], cell[rest]
@@ -65,7 +70,8 @@ def grid_bounds(
         lower[rest] = _below(upper[near], _sq_above(at, rows[near]))
         distances = len(rest)
         if displaced is not None:
-            shifted = displaced(index[near], rest // grid[1] - near // grid[1], rest % grid[1] - near % grid[1])
+            (down, right), (from_down, from_right) = np.divmod(place[rest], grid[1]), np.divmod(place[near], grid[1])
+            shifted = displaced(index[near], down - from_down, right - from_right)
             have = np.flatnonzero(shifted >= 0)
             sq = _above(at[have], bank, shifted[have])
             better = sq < upper[rest[have]]
@@ -86,6 +92,15 @@ def _cells(h: int, w: int) -> IndexArray:
     cell = (middle(h)[:, None] * w + middle(w)[None, :]).ravel()
     cell.flags.writeable = False
     return cell
+
+
+def _cells_of(places: IndexArray, h: int, w: int) -> IndexArray:
+    """The same for the patches at some places: the searched one is in the middle, or the first that there is."""
+    middle = _cells(h, w)[places]
+    _, first, inverse = np.unique(middle, return_index=True, return_inverse=True)
+    inverse, exact = inverse.ravel(), np.flatnonzero(middle == places)
+    first[inverse[exact]] = exact
+    return first[inverse].astype(np.int64)
 
 
 def _rows(bank: kernels.Bank, numbers: IndexArray) -> FloatArray:

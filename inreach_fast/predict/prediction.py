@@ -20,8 +20,9 @@ from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import as_image
 from ..method.descriptors import Describer, DescriptorSpace, bad_features
+from ..method.feedback import FeedbackBanks
 from ..method.nominal_model import NominalModel
-from ..method.scoring import Scorer, anomaly_map, image_score
+from ..method.scoring import MapFrame, Scorer, frame_of, image_score
 from ..parameters import Parameters, real_number
 from .bounded_search import BoundedScores, BoundedSearch, Limits, SearchSpeed
 from .explanation import Explainer, Explanation, TrainingEvidence
@@ -40,11 +41,13 @@ class Prediction:
     Attributes:
         score: float, or float32 (B,): the map's maximum (ALGORITHM section 6).
         is_anomalous: bool, or bool (B,): whether ``score`` exceeds the threshold.
-        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W = ``image_size``), rotated
-            back if the image was aligned. `InReaCh.map_to_original` brings it to the frame of the original picture.
-        patch_scores: float32 (h, w): score of each patch, in the frame of the network's (aligned: rotated) input.
+        anomaly_map: float32 (H, W): smoothed map in the frame of the network's input (H, W = ``image_size``, or all
+            tiles), rotated back if the image was aligned; NaN outside of the region of interest.
+            `InReaCh.map_to_original` brings it to the frame of the original picture.
+        patch_scores: float32 (h, w): score of each patch, in the frame of the network's (aligned: rotated) input; NaN
+            outside of the region of interest.
         nearest: int64 (h, w): the nearest nominal patch, a row of `NominalModel.patches`; its ``image_index`` and
-            ``patch_index`` tell where it was seen.
+            ``patch_index`` tell where it was seen. -1 outside of the region of interest.
         rotation: float, or float64 (B,): degrees by which alignment rotated the image; 0.0 without alignment.
         original_size: (height, width) in pixels of the picture as given, for a batch a tuple of them; None if
             descriptors were scored.
@@ -58,6 +61,8 @@ class Prediction:
         counts: `kernels.SearchCounts` of the search, for a batch a tuple of them.
         runtime: name of what computed the network if it is another than in the fit, so that scores may differ in
             their last digits; None if it is the fit's.
+        feedback: int64 (h, w): number of the feedback (`InReaCh.accept`, `InReaCh.reject`) that a patch's score is due
+            to, 0 for none; None if the model has no feedback.
     """
 
     score: Any
@@ -74,6 +79,7 @@ class Prediction:
     patch_scores_lower: Any = None
     counts: Any = None
     runtime: str | None = None
+    feedback: Any = None
     _explainer: Explainer | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +97,11 @@ class Prediction:
     def is_batch(self) -> bool:
         """Whether the arrays have a leading axis for the images of a batch."""
         return self.anomaly_map.ndim == 3
+
+    @property
+    def due_to(self) -> list[int]:
+        """The numbers of the feedback that scores of patches are due to, ascending."""
+        return [] if self.feedback is None else [number for number in np.unique(self.feedback).tolist() if number]
 
     def __len__(self) -> int:
         return len(self.anomaly_map) if self.is_batch else 1
@@ -135,7 +146,7 @@ class Prediction:
             raise ExplanationError(
                 "explain: the prediction no longer has its model (it was pickled, or made by hand); predict again"
             )
-        names = ("score", "complete", "anomaly_map", "patch_scores", "nearest", "rotation", "original_size")
+        names = ("score", "complete", "anomaly_map", "patch_scores", "nearest", "rotation", "original_size", "feedback")
         limit = self._explainer.threshold if threshold is None else real_number("threshold", threshold, zero=True)
         explainer = replace(self._explainer, threshold=limit)
         return explainer.explain(**{name: getattr(self, name) for name in names}, most=most)
@@ -150,7 +161,7 @@ def stacked(done: list[Prediction]) -> Prediction:
     values: dict[str, Any] = {"runtime": done[0].runtime}
     for name in _VALUES:
         parts = [getattr(one, name) for one in done]
-        if name in ("original_size", "counts"):
+        if parts[0] is None or name in ("original_size", "counts"):
             values[name] = None if parts[0] is None else tuple(parts)
         else:
             values[name] = np.stack(parts)
@@ -184,6 +195,7 @@ class Predictor:
     parameters: Parameters
     evidence: TrainingEvidence
     other_runtime: str | None = None  # of the network, if it is not the fit's
+    feedback: FeedbackBanks | None = None
     threads: ThreadChoice | None = None  # None: as many as kernels and torch have
     speed: SearchSpeed = field(default_factory=SearchSpeed)
 
@@ -192,13 +204,25 @@ class Predictor:
         return nullcontext() if self.threads is None else self.threads.images(count)
 
     @cached_property
+    def frame(self) -> MapFrame:
+        """Where the patches of an image lie, and their map."""
+        return frame_of(self.parameters, self.grid)
+
+    @property
+    def without_feedback(self) -> Scorer:
+        """The scorer by the nominal patches alone, all of them."""
+        return self.evidence.scorer
+
+    @cached_property
     def gpu(self) -> GpuSlots | None:
-        """Network, search and map on one GPU, if both the network and the kernels are on it and the score is the
-        squared distance; else None.
+        """Network, search and map on one GPU, if both the network and the kernels are on it, the score is the squared
+        distance, and there is no feedback, region of interest or tile; else None.
         """
         p, backend = self.parameters, self.scorer.backend
         on_gpu = p.device.partition(":")[0] == "cuda" and kernels.is_gpu_name(backend)
         if not on_gpu or p.score != "nearest" or p.distance != "squared_l2" or self.space.projection is not None:
+            return None
+        if self.feedback is not None or p.roi is not None or p.tile is not None:
             return None
         from .gpu.inference import GpuModel
         from .gpu.slots import open_slots
@@ -262,7 +286,7 @@ class Predictor:
     def read(self, name: str, image: Any) -> NetworkInput:
         """An image in any form that `as_image` takes, as the network sees it."""
         array = as_image(image, name, PixelRule(self.parameters.bit_depth, self.parameters.max_pixels))
-        pixels, degrees = self.geometry.apply(array), 0
+        pixels, degrees = self.geometry.apply(array, name), 0
         if self.alignment is not None:
             pixels, degrees = self.alignment.apply(pixels)
         return NetworkInput(name, pixels, degrees, (int(array.shape[0]), int(array.shape[1])))
@@ -273,23 +297,28 @@ class Predictor:
 
     def map(self, values: FloatArray) -> FloatArray:
         """The anomaly map, float32 (H, W), of P patch scores."""
-        return anomaly_map(values.reshape(self.grid), self.parameters.image_size, self.parameters.smoothing_sigma)
+        return self.frame.map(values)
 
     def score(
         self, rows: FloatArray, limits: Limits, threshold: float, begun: float, one: NetworkInput | None = None
     ) -> Prediction:
         """The prediction for an image's descriptors, (P, D); ``one``: the image, if descriptors were not given."""
-        scorer, p = self.scorer, self.parameters
+        scorer = self.scorer
+        judged = None if self.feedback is None else self.feedback.of_image(rows, scorer.backend)
         if limits != Limits() and scorer.is_distance:
             deadline = None if limits.budget is None else begun + limits.budget
-            search = BoundedSearch(self.nominal, scorer, rows, self.grid, p.image_size, p.smoothing_sigma, self.speed)
+            search = BoundedSearch(self.nominal, scorer, rows, self.frame, judged, self.speed)
             found = search.run(limits.threshold, deadline)
         else:
             searched = kernels.nearest(rows, scorer.bank, backend=scorer.backend)
-            values = scorer.scores_of(rows, searched)
+            by = None
+            if judged is None:
+                values = scorer.scores_of(rows, searched)
+            else:
+                values, by = judged.scores(searched.sq_distance, scorer.of_squared)
             smoothed = self.map(values)
             score = image_score(smoothed)
-            found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts)
+            found = BoundedScores(values, values, searched.index, smoothed, score, score, True, searched.counts, by)
         return self._prediction(found, threshold, one)
 
     def scored(self, one: NetworkInput, values: FloatArray, nearest: IndexArray, threshold: float) -> Prediction:
@@ -298,6 +327,15 @@ class Predictor:
         score = image_score(smoothed)
         found = BoundedScores(values, values, nearest, smoothed, score, score, True, None)
         return self._prediction(found, threshold, one)
+
+    def values(self, rows: FloatArray) -> FloatArray:
+        """Scores of an image's patches, (P, D), without what was rejected: float32 (P,)."""
+        scorer = self.scorer
+        found = kernels.nearest(rows, scorer.bank, backend=scorer.backend)
+        if self.feedback is None:
+            return scorer.scores_of(rows, found)
+        judged = replace(self.feedback, rejected=()).of_image(rows, scorer.backend)
+        return judged.scores(found.sq_distance, scorer.of_squared)[0]
 
     def _from_gpu(self, found: GpuScores, one: NetworkInput, threshold: float) -> Prediction:
         values, score = found.patch_scores, found.score
@@ -311,17 +349,18 @@ class Predictor:
             score=high,
             is_anomalous=high > threshold,
             anomaly_map=rotate_map_back(smoothed, degrees) if degrees else smoothed,
-            patch_scores=found.upper.reshape(self.grid),
-            nearest=found.nearest.reshape(self.grid),
+            patch_scores=self.frame.on_grid(found.upper),
+            nearest=self.frame.on_grid(found.nearest, -1),
             rotation=float(degrees),
             original_size=None if one is None else one.size,
             score_lower=low,
             score_upper=high,
             certain=low > threshold or high <= threshold,
             complete=found.complete,
-            patch_scores_lower=found.lower.reshape(self.grid),
+            patch_scores_lower=self.frame.on_grid(found.lower),
             counts=found.counts,
             runtime=None if one is None else self.other_runtime,
+            feedback=None if found.feedback is None else self.frame.on_grid(found.feedback, 0),
             _explainer=Explainer(self.evidence, threshold),
         )
 

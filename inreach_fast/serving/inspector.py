@@ -64,9 +64,9 @@ class Inspection:
         return self.score > self.threshold
 
     def row(self) -> dict[str, Any]:
-        """The fields that `inreach predict` prints, JSON-able: file, score, threshold, is_anomalous, seconds, and with
-        a threshold or a budget score_lower, score_upper, certain, complete; runtime, if it is another than the fit's;
-        of a bad image file, error, kind.
+        """The fields that `inreach predict` prints, JSON-able: file, score, threshold, is_anomalous, seconds; feedback,
+        if the model has any; with a threshold or a budget score_lower, score_upper, certain, complete; runtime, if it
+        is another than the fit's; of a bad image file, error, kind.
         """
         if self.prediction is None:
             return {"file": self.name, "error": str(self.error) or "failed", "kind": type(self.error).__name__}
@@ -77,6 +77,8 @@ class Inspection:
             "is_anomalous": self.is_anomalous,
             "seconds": round(self.seconds, 4),
         }
+        if self.prediction.feedback is not None:
+            row["feedback"] = self.prediction.due_to
         if self.bounded:
             low, high = float(self.prediction.score_lower), float(self.prediction.score_upper)
             certain = low > self.threshold or high <= self.threshold
@@ -156,7 +158,7 @@ class Inspector:
         begun = time.perf_counter()
         with self._at_work():
             self.model.prepare()
-            grey = np.full((*self.model.parameters.image_size, 3), 128, np.uint8)
+            grey = np.full((*self.model.geometry.own_size, 3), 128, np.uint8)
             self.model.predict(grey, threshold=self._threshold, budget_ms=self._budget)
             with self._changed:
                 self.ready = not self._closed

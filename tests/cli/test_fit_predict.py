@@ -154,3 +154,49 @@ def test_info(run: Run, model: Path) -> None:
     assert "can grow    yes, and holds the training images" in words
     for word in ("efficientnet_lite2", "threshold", "assoc_depth", "nominal"):
         assert word in words
+
+
+def test_a_region_and_tiles(run: Run, training: Path, tmp_path: Path) -> None:
+    """Maps and overlays are in the image's frame, and empty outside of the region."""
+    mask = np.zeros((48, 48, 3), np.uint8)
+    mask[:, :24] = 255
+    region = save(tmp_path / "mask.png", mask)
+    path = tmp_path / "m.inreach"
+    tiles = ("--tile", "1x2", "--tile-overlap", "16", "--roi", region)
+    fitted = run("fit", training, "-o", path, "--json", *FAST, *tiles).json
+    assert fitted["parameters"]["tile"] == [1, 2]
+    assert fitted["parameters"]["roi"].startswith("mask:48x48:")
+    assert fitted["grid"][1] > fitted["grid"][0]
+    line = run("predict", path, training / "0.png", "--maps", tmp_path / "maps", "--overlays", tmp_path / "seen").lines[
+        0
+    ]
+    values = np.load(line["outputs"]["map_npy"])
+    assert values.shape == (48, 48)
+    assert np.isfinite(values[:, :20]).all()
+    assert np.isnan(values[:, 28:]).all()
+    assert Path(line["outputs"]["overlay"]).is_file()
+    assert len(run("info", path).out) < 10_000
+    plan = run("plan", training, "--json", *FAST, *tiles).json
+    assert plan["patches"] < fitted["grid"][0] * fitted["grid"][1]
+    ranked = run("audit", training, "--json", *FAST, *tiles, "--overlays", tmp_path / "audit", "--sort", "rejected")
+    assert ranked.code == 0, ranked.err
+    assert ranked.json["ranking"][0]["patches"] == plan["patches"]
+    polygon = run("fit", training, "-o", path, "--json", *FAST, "--roi", "0,0;0.5,0;0.5,1;0,1").json
+    assert polygon["parameters"]["roi"].startswith("polygon:")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--roi", "nowhere.png"), exit_codes.DATA, "nowhere.png: no such file"),
+        (("--roi", "0,0;3,0;3,3"), exit_codes.DATA, "roi: a polygon's x and y are shares"),
+        (("--tile", "0"), exit_codes.USAGE, "'0' is no number of tiles"),
+        (("--tile", "2", "--tile-overlap", "30"), exit_codes.USAGE, "tile_overlap: expected at most half"),
+    ],
+)
+def test_no_region_and_no_tiles(
+    run: Run, training: Path, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    result = run("fit", training, "-o", tmp_path / "m", *FAST, *options)
+    assert result.code == code
+    assert message in result.error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_cases import Run
+from cli_cases import FAST, Run
 
 from inreach_fast.cli import exit_codes
 from inreach_fast.cli.console import Console
@@ -48,6 +48,23 @@ def test_watch_once(run: Run, model: Path, training: Path, tmp_path: Path) -> No
     assert "inspected" not in names
     again = run("watch", model, folder, "--once", "--quiet", "--settle", 0, "--poll", 0.01)
     assert (again.code, again.out, again.err) == (0, "", "")
+
+
+def test_watch_a_region_of_interest_in_tiles_with_feedback(run: Run, training: Path, tmp_path: Path) -> None:
+    path, region = tmp_path / "m.inreach", ("--roi", "0.2,0.2;0.8,0.2;0.8,0.8", "--tile", "2", "--tile-overlap", "16")
+    assert run("fit", training, "-o", path, "--quiet", *FAST, *region).code == 0
+    assert run("accept", path, training / "5.png", "--region", "16,16,8,8").code == 0
+    expected = {Path(line["file"]).name: line for line in run("predict", path, training).lines}
+    settings = ("--once", "--settle", 0, "--poll", 0.01, "--out", tmp_path / "out", "--overlays", tmp_path / "pictures")
+    result = run("watch", path, training, *settings)
+    assert result.code == exit_codes.SUCCESS, result.err
+    assert len(result.lines) == 8
+    for row in result.lines:
+        assert {name: row[name] for name in ("score", "is_anomalous", "feedback")} == {
+            name: expected[row["file"]][name] for name in ("score", "is_anomalous", "feedback")
+        }
+        assert Path(row["outputs"]["overlay"]).is_file()
+    assert any(row["feedback"] == [1] for row in result.lines)
 
 
 def test_watch_options_that_cannot_work(run: Run, model: Path, training: Path, tmp_path: Path) -> None:

@@ -96,6 +96,40 @@ def test_coverage_is_the_share_of_images_that_others_confirm(model: Path, defaul
         np.testing.assert_allclose(audit.coverage(model).ravel(), want)
 
 
+def test_a_region_of_interest_and_tiles_on_the_page_of_an_audit(run: Run, training: Path, tmp_path: Path) -> None:
+    """The polygon is the rows and columns 8 to 40 of images of 48 x 48 pixels."""
+    report, corners = tmp_path / "report.html", "0.17,0.17;0.83,0.17;0.83,0.83;0.17,0.83"
+    region = ("--roi", corners, "--tile", "2x2", "--tile-overlap", "16")
+    result = run("audit", training, *FAST, *region, "--report", report, "--top", 2, "-o", tmp_path / "m", "--json")
+    assert result.code == 0, result.err
+    model = InReaCh.load(tmp_path / "m")
+    inside = audit.coverage(model)
+    assert inside.shape == model.grid_
+    assert 0 < np.isnan(inside).mean() < 1
+    np.testing.assert_array_equal(np.isnan(inside), np.isnan(model.predict(training / "0.png").patch_scores))
+    page, row = read(report), result.json["ranking"][0]
+    assert Path(row["file"]).name == "5.png"
+    assert "grey: outside of the region of interest" in page.source
+    assert f"{row['rejected_share']:.1%}" in page.source
+    # The defect is a block of the rows and columns 16 to 23.
+    region = model.training_prediction(5, picture(5, defect=True)).explain().regions[0]
+    for box in (region.box, region.patch_box):
+        assert (max(box.top, 16), max(box.left, 16)) < (min(box.bottom, 24), min(box.right, 24))
+    words = f"rows {region.patch_box.top} to {region.patch_box.bottom - 1}"
+    assert f"The worst patch: {words}" in page.all("article")[0].text
+
+
+def test_feedback_is_named_on_the_page(run: Run, default_model: Path, tmp_path: Path) -> None:
+    copy, bad = tmp_path / "m.inreach", save(tmp_path / "new.png", picture(40, defect=True))
+    result = run("reject", default_model, bad, "--region", "16,16,8,8", "-o", copy)
+    assert result.code == 0, result.err
+    line = run("predict", copy, bad, "--explain", tmp_path / "why").lines[0]
+    assert line["feedback"] == [1]
+    assert line["explanation"]["regions"][0]["feedback"] == 1
+    words = "because of feedback 1 (`inreach feedback` lists it)"
+    assert words in read(tmp_path / "why" / "new.html").all("article")[0].text
+
+
 def test_names_are_text_wherever_they_stand(run: Run, hostile: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     result = run("audit", hostile, *DEFAULT, "--report", report, "--top", 6, "-o", tmp_path / "m", "--json")

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import copy
 import gc
 import json
 import os
-import pickle
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -303,12 +301,6 @@ def test_an_attribute_of_the_fit_says_what_it_needs() -> None:
         assert not hasattr(InReaCh("channels"), name)
     with pytest.raises(AttributeError, match="absent_"):
         estimator().fit(pictures(6)).absent_  # noqa: B018
-
-
-def test_pickle_and_copy_say_what_to_do_instead() -> None:
-    for act in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match=r"InReaCh\.load"):
-            act(InReaCh("channels"))
 
 
 def test_bad_training_images(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from small_networks import normed_backbone, small_images, small_model, unfitted
 
 from inreach_fast import InReaCh, disagreement
 from inreach_fast.backbones import empty_network_cache
-from inreach_fast.errors import GrowthError, ParameterError, RuntimeUnavailableError
+from inreach_fast.errors import FeedbackError, GrowthError, NotPicklableError, ParameterError, RuntimeUnavailableError
 from inreach_fast.storage import model_file
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8) for i in range(4)]
@@ -206,3 +208,65 @@ def test_a_real_runtime_fits_and_predicts(
     told = disagreement(load(file), IMAGES, runtime=runtime)
     assert (told.runtime, told.own_runtime, told.verdicts) == (runtime, "torch", 0)
     assert told.largest_feature_change < 1e-5
+
+
+# ------------------------------------------------------------------------------------- copies, pickles, feedback
+
+
+def test_a_copy_keeps_its_runtime(model: InReaCh, fake: type[FakeNetwork]) -> None:
+    own = unfitted(normed_backbone(), backbone_runtime="openvino").fit(small_images())
+    assert (own.fitted_runtime, fake.exports) == ("openvino", 1)
+    for twin in (copy.copy(own), copy.deepcopy(own)):
+        assert (twin.fitted_runtime, twin.backbone_runtime) == ("openvino", "openvino")
+        assert twin.backbone is own.backbone  # not exported again
+        twin.backbone_runtime = "torch"
+        assert (twin.predict(IMAGES[0]).runtime, own.predict(IMAGES[0]).runtime) == ("torch", None)
+        assert own.backbone_runtime == "openvino"
+    assert fake.exports == 1
+    assert copy.copy(model).backbone_runtime == "torch"
+
+
+def test_a_pickle_keeps_its_runtime(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from small_networks import Normed\nfrom inreach_fast.backbones import IMAGENET, BackboneDefinition\n\n\n"
+        'def build():\n    return BackboneDefinition(Normed(), ("first", "second"), IMAGENET, "normed")\n'
+    )
+    own = unfitted(f"{tmp_path / 'net.py'}:build", backbone_runtime="torch-unfolded")
+    assert pickle.loads(pickle.dumps(own)).backbone_runtime == "torch-unfolded"
+    own.fit(small_images())
+    twin = pickle.loads(pickle.dumps(own))
+    assert (twin.fitted_runtime, twin.backbone.runtime) == ("torch-unfolded", "torch-unfolded")
+    assert twin.predict(IMAGES[0]).score == own.predict(IMAGES[0]).score
+
+
+def test_a_model_that_is_not_fitted_is_pickled_without_an_export(fake: type[FakeNetwork]) -> None:
+    with pytest.raises(NotPicklableError):  # its network is an object
+        pickle.dumps(unfitted(normed_backbone(), backbone_runtime="openvino"))
+    assert fake.exports == 0
+
+
+def test_feedback_is_given_by_the_runtime_of_the_fit(file: Path) -> None:
+    other = load(file, backbone_runtime="torch-unfolded")
+    with pytest.raises(FeedbackError, match='set backbone_runtime="auto"'):
+        other.accept(IMAGES[0])
+    other.backbone_runtime = "auto"
+    other.accept(IMAGES[0])
+    other.backbone_runtime = "torch-unfolded"
+    found = other.predict(IMAGES[0])
+    assert found.runtime == "torch-unfolded"
+    assert found.score < 1e-6 * load(file).predict(IMAGES[0]).score
+
+
+@pytest.mark.parametrize("association", ["seeds", "all"])
+def test_a_grown_model_has_its_runtime_its_feedback_and_the_sizes(association: str) -> None:
+    settings = {"association": association, "backbone_runtime": "torch-unfolded"}
+    model = unfitted(normed_backbone(), **settings).fit(small_images())
+    model.accept(IMAGES[0], (0, 0, 9, 9))
+    model.reject(IMAGES[1], (8, 8, 9, 9))
+    for act in (lambda: model.partial_fit(IMAGES[2:]), lambda: model.forget(0, refit=True)):
+        act()
+        assert (model.fitted_runtime, [entry.number for entry in model.feedback_]) == ("torch-unfolded", [1, 2])
+        assert model.predict(IMAGES[0]).due_to[0] == 1
+        assert model.predict(IMAGES[1]).is_anomalous
+        assert model.thumbnails_ is not None
+        assert (model.thumbnails_.sizes > 0).all()

@@ -164,6 +164,9 @@ def test_nominal_precision_recall_by_hand():
     got = metrics.nominal_precision_recall([0, 0, 1, 1, 1], [0, 3, 1, 2, 2], [None, mask], (2, 2))
     # Extracted, each once: (0,0) (0,3) (1,1) (1,2); of these (1,1) is the defect. True nominals: 7 of 8.
     assert got == metrics.NominalFigures(3 / 4, 3 / 7, 4, 3, 7, 8)
+    # Without the places 0 and 2: (0,3) (1,1) are extracted, of 3 true nominals.
+    inside = metrics.nominal_precision_recall([0, 1], [3, 1], [None, mask], (2, 2), cells=np.array([1, 3]))
+    assert inside == metrics.NominalFigures(1 / 2, 1 / 3, 2, 1, 3, 4)
 
 
 def test_nominal_figures_of_an_empty_model_have_no_precision():

@@ -454,3 +454,34 @@ def test_details_are_those_of_the_figures(root, backbone, result):
     assert [kind["kind"] for kind in got.as_dict()["kinds"]] == list(kinds)
     json.dumps(got.as_dict())
     assert "kinds" not in report._flat(got)
+
+
+def test_only_what_the_region_of_interest_holds_is_evaluated(root, backbone):
+    """The defects are in rows and columns 8 to 19; cells are 4 pixels wide."""
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[4:28, 4:24] = True
+    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": inside}, backbone=backbone, details=True)
+    assert found.with_overlap.pixel_auroc > 0.6
+    assert 0 < found.with_overlap.pro <= 1
+    rates, overlaps = found.details.pro
+    assert (rates[-1], overlaps[-1]) == (1, pytest.approx(1))
+    assert found.nominal.patches == 30 * found.counts["train"]  # 6 x 5 cells of the grid
+    assert np.isnan(found.details.cases["clearest defects"][0].anomaly_map).any()
+    outside = np.zeros((32, 32), dtype=bool)
+    outside[:, 20:] = True
+    found = evaluate_class(root, "bottle", parameters={**SMALL, "roi": outside}, backbone=backbone, details=True)
+    assert found.with_overlap.pixel_auroc is None
+    assert found.details.pro is None
+    assert any("no test image has a defective pixel where the network sees it" in words for words in found.remarks)
+
+
+def test_pixels_that_were_not_inspected_do_not_count():
+    random = np.random.default_rng(0)
+    labels, scores = np.array([True, False]), np.array([2.0, 1.0], np.float32)
+    masks = [np.zeros((6, 8), dtype=bool), np.zeros((6, 8), dtype=bool)]
+    masks[0][2:4, 1:3] = True
+    maps = [random.random((6, 8)).astype(np.float32) for _ in masks]
+    whole = figures(labels, scores, [mask[:, :5] for mask in masks], [one[:, :5] for one in maps])
+    for one in maps:
+        one[:, 5:] = np.nan
+    assert figures(labels, scores, masks, maps) == whole

@@ -47,3 +47,19 @@ def test_what_is_no_precision_is_told(model: InReaCh) -> None:
     with pytest.raises(errors.ParameterError, match="precision"):
         disagreement(model, _images(), "float8")
     assert model.precision == "float32"
+
+
+def test_what_is_outside_of_the_region_of_interest_does_not_count() -> None:
+    inside = np.zeros((32, 32), dtype=bool)
+    inside[8:24, 4:28] = True
+    model = small_model(roi=inside)
+    told = disagreement(model, _images(), "bfloat16")
+    full = model.predict(_images())
+    model.precision = "bfloat16"
+    half = model.predict(_images())
+    seen = ~np.isnan(full.patch_scores)
+    assert 0 < seen.mean() < 1
+    assert told.nearest == np.mean(half.nearest[seen] != full.nearest[seen])
+    change = [np.nanmax(abs(h - f)) / np.nanmax(f) for h, f in zip(half.patch_scores, full.patch_scores, strict=True)]
+    assert told.largest_patch_change == pytest.approx(max(change), rel=1e-5)
+    assert 0 < told.largest_patch_change < 0.2

@@ -317,3 +317,73 @@ def test_aligned_images_are_explained_in_their_own_frames() -> None:
         )
         top, left, bottom, right = region.nearest.box
         assert ((top + bottom) / 2 - 32, (left + right) / 2 - 32) == pytest.approx((y, x), abs=1.0)
+
+
+# -------------------------------------------------------------------------- feedback, regions of interest, tiles
+
+
+@pytest.mark.parametrize("settings", [{}, DEFAULT])
+def test_a_score_that_is_due_to_feedback_names_it(settings: dict[str, Any]) -> None:
+    model = estimator(**settings).fit(pictures())
+    bad = pictures(1, seed=20)[0]
+    bad[10:18, 12:20] = 255
+    before = model.predict(bad).explain(threshold=0.0).regions[0]
+    assert before.feedback == 0
+    model.accept(pictures(1, seed=21)[0])
+    model.threshold_ = 3 * model.predict(bad).score
+    model.reject(bad, (12, 10, 8, 8))
+    prediction = model.predict(bad)
+    for one in (prediction, model.predict([bad, bad])[1], model.predict(bad, threshold=model.threshold_)):
+        region = one.explain().regions[0]
+        assert region.is_above
+        assert region.feedback == 2
+        assert (region.usual, region.quantile) == (None, None)
+        assert region.nearest is not None  # among the nominal patches
+    reference_row = prediction.nearest[prediction.explain().regions[0].place]
+    assert prediction.explain().regions[0].nearest.image == model.nominal_.image_index[reference_row]
+    assert prediction.due_to[-1] == 2
+    assert pickle.loads(pickle.dumps(prediction)).due_to == prediction.due_to
+    json.dumps(prediction.explain().as_dict())
+    # Of a training image feedback does not count.
+    assert model.training_prediction(0, pictures()[0]).explain().regions[0].feedback == 0
+
+
+@pytest.mark.parametrize("settings", [{}, DEFAULT, {"resize": (40, 40)}])
+def test_a_region_of_interest_is_explained_in_the_frame_of_the_image(settings: dict[str, Any]) -> None:
+    roi = np.zeros((40, 36), dtype=bool)
+    roi[6:36, 5:32] = True
+    model = estimator(**{**settings, "roi": roi}).fit(pictures())
+    bad = pictures(1, seed=20)[0]
+    bad[:5], bad[18:26, 16:24] = 0, 255
+    prediction = model.predict(bad)
+    explanation = prediction.explain()
+    reference(model, prediction, explanation)
+    for region in (explanation.regions[0], model.training_prediction(3, bad).explain().regions[0]):
+        top, left, bottom, right = region.box
+        assert 6 <= top <= 18 < 26 <= bottom <= 36
+        assert 5 <= left <= 16 < 24 <= right <= 32
+        top, left, bottom, right = region.patch_box
+        assert max(top, 18) < min(bottom, 26)
+        assert max(left, 16) < min(right, 24)
+        assert region.nearest is not None
+        assert roi[region.nearest.box.top : region.nearest.box.bottom, region.nearest.box.left :].any()
+
+
+def test_tiles_are_explained_in_the_frame_of_the_image() -> None:
+    size = (80, 120)
+    model = estimator(**DEFAULT, tile=(2, 3), tile_overlap=8).fit(pictures(size=size))
+    bad = pictures(1, size=size, seed=20)[0]
+    bad[56:64, 96:108] = 255
+    prediction = model.predict(bad)
+    explanation = prediction.explain()
+    reference(model, prediction, explanation)
+    region = explanation.regions[0]
+    for box in (region.box, region.patch_box):
+        assert max(box.top, 56) < min(box.bottom, 64)
+        assert max(box.left, 96) < min(box.right, 108)
+    h, w = model.grid_
+    patch = region.nearest
+    assert patch is not None
+    assert patch.size == size
+    assert abs((patch.box.top + patch.box.bottom) / 2 - (patch.place[0] + 0.5) / h * 80) <= 1
+    assert abs((patch.box.left + patch.box.right) / 2 - (patch.place[1] + 0.5) / w * 120) <= 1

@@ -245,3 +245,21 @@ def test_models_that_cannot_inspect_are_refused_at_once() -> None:
     of_descriptors = InReaCh("channels", image_size=16, assoc_depth=2, min_channel_length=1, spread_filter=False)
     with pytest.raises(BackboneMismatchError):
         Inspector(of_descriptors.fit_descriptors(rows, (4, 4)))
+
+
+@pytest.mark.parametrize("settings", [{"roi": np.arange(1200).reshape(60, 20) > 300}, {"tile": 2, "tile_overlap": 8}])
+def test_regions_of_interest_tiles_and_feedback(settings: dict[str, Any]) -> None:
+    """The mask has not the proportions of the network's input, and images have to have its own."""
+    model = estimator(**settings).fit(pictures(size=(90, 30)))
+    image = pictures(1, size=(90, 30), seed=5)[0]
+    with Inspector(model) as inspector:
+        found = inspector.inspect(image, with_map=True)
+        assert found.score == model.predict(image).score
+        assert found.anomaly_map is not None
+        assert found.anomaly_map.shape == (90, 30)
+        assert np.isnan(found.anomaly_map).any() == ("roi" in settings)
+        assert "feedback" not in found.row()
+        model.accept(image, (10, 40, 8, 8))  # the inspector takes what the model learns
+        row = inspector.inspect(image).row()
+    assert row["feedback"] == [1]
+    assert json.loads(json.dumps(row))["score"] == model.predict(image).score

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import ParameterError
 from ...estimator import InReaCh
 from ...images.reading import read_image
+from ...method.scoring import frame_of
 from ...parameters import Parameters
 from .. import options
 from ..console import Console, format_number, format_table
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     require_writable(args.csv, args.json_file, args.output, args.report)
     require_folders(args.overlays, args.move_to)
     _check_target(args)
-    if args.sort == "rejected" and Parameters.from_preset(**options.parameters_of(args)).association == "all":
+    given = {name: value for name, value in options.parameters_of(args).items() if name != "roi"}
+    if args.sort == "rejected" and Parameters.from_preset(**given).association == "all":
         raise ParameterError(
             '--sort: "rejected" counts patches that joined no channel, and association="all" keeps every patch; give '
             "--preset channels, or sort by score"
@@ -174,7 +176,7 @@ def rank(model: InReaCh, by: str, console: Console) -> list[dict[str, Any]]:
     places = {"rank": "score" if by == "score" else "rejected_share"}
     if model.parameters.association != "all":
         places = {"rejected_rank": "rejected_share", **places}
-        patches = model.grid_[0] * model.grid_[1]
+        patches = frame_of(model.parameters, model.grid_).count
         rejected = patches - model.nominal_.counts_by_image(model.n_images_)[model.originals_]
         for row, count in zip(rows, rejected.tolist(), strict=True):
             row |= {

@@ -12,6 +12,7 @@ from ...parameters import CHOICES
 from ...predict.disagreement import Disagreement, disagreement
 from ...storage import model_file
 from ..console import Console, format_number, format_table
+from .feedback import as_record
 
 DESCRIPTION = """Shows what a model file holds: backbone, parameters, counts and threshold. The whole file is checked;
 the backbone is not loaded. With --compare it also scores images by another runtime, and says what that changes."""
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             "positions": model.positions_,
             "transpose_score": model.transpose_score_,
             "aligned": aligned,
+            "feedback": [as_record(entry) for entry in model.feedback_],
             "report": model.report_.as_dict(),
         }
     )
@@ -84,8 +86,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
         "thumbnails": "small pictures of the training images" if pictures else "none",
         "positions": "embedded" if model.positions_ else "not embedded",
         "aligned": "yes" if aligned else "no",
+        "feedback": f"{len(model.feedback_)} regions" if model.feedback_ else "none",
     }
-    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in parameters.items()}
+    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else _short(str(v)) for name, v in parameters.items()}
     counts = {name: v for name, v in model.report_.counts.items() if not isinstance(v, (list, tuple, dict))}
     console.result(format_table(["model", ""], list(rows.items())))
     console.result("\n" + format_table(["parameter", "value"], list(plain.items())))
@@ -101,3 +104,7 @@ def _compared(model: InReaCh, args: argparse.Namespace) -> Disagreement:
     paths = list_images(args.images, recursive=True)
     labels = [path.parent.name != "good" for path in paths]
     return disagreement(model, paths, runtime=args.compare, labels=labels if len(set(labels)) == 2 else None)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

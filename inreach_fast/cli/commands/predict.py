@@ -21,9 +21,10 @@ from ..pages.html import write_page
 from ..pictures import Inspected, inspection_picture
 
 DESCRIPTION = """Inspects images and prints one JSON line for each: file, score, threshold, is_anomalous, seconds, and
-the names of the files written. A file that --skip-bad skips has a line with `error` instead. With --threshold or
---budget-ms the line also has score_lower and score_upper, which bound the full search's score, certain (the verdict is
-proven) and complete (the score is). If another runtime than the fit's computes the network, the line names it."""
+the names of the files written; if the model has feedback, also the numbers of what scores are due to. A file that
+--skip-bad skips has a line with `error` instead. With --threshold or --budget-ms the line also has score_lower and
+score_upper, which bound the full search's score, certain (the verdict is proven) and complete (the score is). If
+another runtime than the fit's computes the network, the line names it."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "is_anomalous": score > threshold,
             "seconds": round(seconds, 4),
         }
+        if prediction.feedback is not None:
+            row["feedback"] = prediction.due_to
         if limited:
             row |= {
                 "score_lower": float(prediction.score_lower),

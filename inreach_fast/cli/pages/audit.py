@@ -14,6 +14,7 @@ from ...array_types import DoubleArray, UInt8Array
 from ...errors import ImageError
 from ...estimator import InReaCh
 from ...images.reading import read_image
+from ...method.scoring import frame_of
 from ...predict.explanation import Explanation
 from ...storage.thumbnails import Thumbnails
 from ..console import format_number
@@ -135,7 +136,7 @@ def warning_list(warnings: Iterable[str]) -> Html:
 
 def confirmed_shares(model: InReaCh) -> tuple[str, Callable[[int], str]]:
     """A column of the list: its head, and for an image's number what share of its patches nobody confirms."""
-    nominal, patches, originals = model.nominal_, int(np.prod(model.grid_)), model.originals_
+    nominal, patches, originals = model.nominal_, frame_of(model.parameters, model.grid_).count, model.originals_
     counts = nominal.counts_by_image(model.n_images_)
     if nominal.confirmation is None:
         return "patches rejected", lambda i: f"{1 - counts[originals[i]] / patches:.1%}"
@@ -149,11 +150,15 @@ def confirmed_shares(model: InReaCh) -> tuple[str, Callable[[int], str]]:
 
 
 def coverage(model: InReaCh) -> DoubleArray:
-    """For each place of the grid the share of the images whose patch there is confirmed by others, (h, w)."""
-    nominal, (h, w) = model.nominal_, model.grid_
+    """For each place of the grid the share of the images whose patch there is confirmed by others, (h, w).
+
+    NaN outside of the region of interest.
+    """
+    nominal, frame = model.nominal_, frame_of(model.parameters, model.grid_)
     kept = np.ones(len(nominal), dtype=bool) if nominal.confirmation is None else _confirmed(model)
     images = len(np.unique(model.originals_)) if nominal.confirmation is None else nominal.n_images
-    return np.asarray(np.bincount(nominal.patch_index[kept], minlength=h * w).reshape(h, w) / images)
+    counts = np.bincount(nominal.patch_index[kept], minlength=int(np.prod(frame.grid)))
+    return frame.on_grid(counts[frame.places(np.arange(frame.count))] / images)
 
 
 def _confirmed(model: InReaCh) -> Any:
@@ -166,11 +171,12 @@ def _confirmed(model: InReaCh) -> Any:
 
 def _coverage_words(model: InReaCh, confirmed: DoubleArray) -> str:
     how = "joined a channel" if model.nominal_.confirmation is None else "is confirmed by another within the threshold"
-    least, middle = confirmed.min(), np.median(confirmed)
+    least, middle = np.nanmin(confirmed), np.nanmedian(confirmed)
     h, w = confirmed.shape
+    grey = "; grey: outside of the region of interest" if np.isnan(confirmed).any() else ""
     return (
-        f"{h} x {w} places of an image. Bright: in all images the patch there {how}; black: in none. The least is "
-        f"{least:.0%} of the images, the median {middle:.0%}."
+        f"{h} x {w} places of an image. Bright: in all images the patch there {how}; black: in none{grey}. The least "
+        f"is {least:.0%} of the images, the median {middle:.0%}."
     )
 
 

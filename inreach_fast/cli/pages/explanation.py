@@ -70,6 +70,8 @@ def box_words(box: Box) -> str:
 def distance_words(region: Region) -> str:
     """How far a region's worst patch is from what is nominal, and what is usual there."""
     words = f"The patch scores {format_number(region.distance)}"
+    if region.feedback:
+        return f"{words} because of feedback {region.feedback} (`inreach feedback` lists it)."
     if region.confirmation is not None:
         words += f"; other images confirm the nearest one to {format_number(region.confirmation)}"
     if region.usual is None or region.quantile is None:
