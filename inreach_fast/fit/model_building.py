@@ -5,7 +5,6 @@ A fit ends with this, and so does every change of a fitted model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
