@@ -20,6 +20,8 @@ from .errors import ParameterError
 
 PATCHCORE_DEPTH: Final = "PC"
 REFERENCE_DEPTH: Final = "reference"
+UNFOLDED: Final = "torch-unfolded"
+"""The runtime of models that were saved before runtimes were recorded."""
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {
@@ -75,7 +77,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "distance": ("squared_l2", "l2"),
     "threshold_rule": ("evidence", "robust"),
     "normalisation": (None, "imagenet", "reference"),
-    "backbone_runtime": ("auto", "torch", "torch-unfolded", "openvino", "onnxruntime"),
+    "backbone_runtime": ("auto", "torch", UNFOLDED, "openvino", "onnxruntime"),
 }
 # name -> (least, greatest) whole number
 _WHOLE: Final[dict[str, tuple[int, int]]] = {

@@ -17,13 +17,14 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, InReachError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
+from ..parameters import UNFOLDED
 from ..threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .exported_network import ExportedNetwork
 from .hooked_network import HookedNetwork
 from .resnet import cut_resnet
-from .runtimes import UNFOLDED, network_by
+from .runtimes import network_by
 from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}

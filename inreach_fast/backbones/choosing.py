@@ -7,8 +7,9 @@ import os
 from typing import Final
 
 from ..errors import ParameterError, RuntimeUnavailableError, SaveError
+from ..parameters import UNFOLDED
 from .backbone import Backbone
-from .runtimes import RUNTIMES, TORCH, UNFOLDED, is_installed, version_of
+from .runtimes import RUNTIMES, TORCH, is_installed, version_of
 
 VARIABLE: Final = "INREACH_BACKBONE_RUNTIME"
 _log = logging.getLogger("inreach_fast")

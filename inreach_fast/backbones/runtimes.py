@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..errors import ParameterError, RuntimeUnavailableError
+from ..parameters import UNFOLDED
 from .exported_network import ExportedNetwork, largest_difference
 from .folding import folded
 from .hooked_network import HookedNetwork
@@ -25,7 +26,6 @@ from .onnx_network import OnnxNetwork
 from .openvino_network import OpenVinoNetwork
 
 TORCH: Final = "torch"
-UNFOLDED: Final = "torch-unfolded"
 _EXPORTED: Final[dict[str, type[ExportedNetwork]]] = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxNetwork}
 RUNTIMES: Final = (*_EXPORTED, TORCH, UNFOLDED)
 """The names, fastest first."""

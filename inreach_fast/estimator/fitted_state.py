@@ -21,14 +21,11 @@ from ..method.feedback import Feedback
 from ..method.nominal_model import NominalModel
 from ..method.projection import Projection
 from ..method.scoring import frame_of
-from ..parameters import Parameters
+from ..parameters import UNFOLDED, Parameters
 from ..storage.thumbnails import Thumbnails
 from .feedback_parts import feedback_arrays, feedback_from_parts, feedback_to_json
 
 _NOMINAL_ARRAYS = ("patches", "image_index", "patch_index", "channel_seed_image", "channel_seed_patch")
-
-# The runtime of a model that was saved before runtimes were recorded.
-UNRECORDED = "torch-unfolded"
 
 # An array of descriptors, as long as its owner keeps it, and the number of an image in it.
 Reference = tuple["weakref.ref[Any]", int]
@@ -78,7 +75,7 @@ class FittedState:
     @property
     def runtime_record(self) -> dict[str, Any]:
         """What a model file says of the runtime; nothing of one that older files do not name."""
-        if self.runtime in (None, UNRECORDED):
+        if self.runtime in (None, UNFOLDED):
             return {}
         return {"runtime": self.runtime, "runtime_version": self.runtime_version}
 
@@ -181,7 +178,7 @@ class FittedState:
             thumbnails=Thumbnails.from_arrays(thumbnails, len(names)) if thumbnails else None,
             growth=GrowthState.from_arrays(growth, arrangement, seed_places, places, len(nominal)) if growth else None,
             from_descriptors=meta["backbone"] is None,
-            runtime=None if meta["backbone"] is None else str(meta["backbone"].get("runtime", UNRECORDED)),
+            runtime=None if meta["backbone"] is None else str(meta["backbone"].get("runtime", UNFOLDED)),
             runtime_version=None if meta["backbone"] is None else meta["backbone"].get("runtime_version"),
             feedback=feedback_from_parts(meta.get("feedback", ()), _parts(arrays, "feedback."), nominal, grid),
         )

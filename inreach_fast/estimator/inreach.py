@@ -588,7 +588,7 @@ class InReaCh:
     def _taken(self, result: FitResult, described: list[Reference | None] | None = None) -> Self:
         state = FittedState.of_fit(result, described)
         if not state.from_descriptors:
-            runtime = self.backbone.runtime
+            runtime = self._describer.runtime
             state = replace(state, runtime=runtime, runtime_version=self._network.version(runtime))
         return self._take(state)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackboneMismatchError, ParameterError, RuntimeUnavailableError
-from ..parameters import Parameters
+from ..parameters import UNFOLDED, Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -121,6 +121,10 @@ class NetworkHolder:
             if name is not None and name in self._made:
                 return self._made[name]
             source = self._given or self._loaded(parameters)
+            if not hasattr(source, "with_runtime"):
+                if name not in (None, UNFOLDED):
+                    raise ParameterError(f"backbone_runtime: {type(source).__name__} has none to choose; leave it out")
+                return source
             if name is None:
                 made = by_fastest_runtime(source, size)
                 self._chosen = made.runtime

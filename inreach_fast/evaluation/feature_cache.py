@@ -73,8 +73,8 @@ class CachedDescriber(Describer):
     def __call__(self, batch: UInt8Array, precision: str = "float32") -> FloatArray:
         if precision != "float32":
             return super().__call__(batch, precision)
-        p, backbone = self.parameters, self.backbone
-        fingerprint = f"{backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}|runtime={backbone.runtime}"
+        p = self.parameters
+        fingerprint = f"{self.backbone.fingerprint}|dim={p.dim}|neighbourhood={p.neighbourhood}|runtime={self.runtime}"
         if p.grid_stride != 1:
             fingerprint += f"|grid_stride={p.grid_stride}"
         if p.tile is not None:

@@ -30,12 +30,12 @@ def configuration(context: FitContext) -> dict[str, Any]:
     """Everything that a spool's data depend on besides the images, as JSON."""
     import torch
 
-    seeds, backbone = context.seeds, context.describer.backbone
+    seeds, describer = context.seeds, context.describer
     parameters = {name: value for name, value in context.parameters.to_saved().items() if name not in _WITHOUT_EFFECT}
     return {
         **parameters,
-        "backbone_fingerprint": backbone.fingerprint,
-        "runtime": backbone.runtime,
+        "backbone_fingerprint": describer.backbone.fingerprint,
+        "runtime": describer.runtime,
         "seeds": None if seeds is None else [str(seed) for seed in np.atleast_1d(np.asarray(seeds, dtype=object))],
         "skip_bad": context.skip_bad,
         "torch": str(torch.__version__),

@@ -14,7 +14,7 @@ from ..errors import MixedSizesError, NonFiniteError, ParameterError
 from ..images.preprocess import roi_cells
 from ..images.tiles import Tiles
 from ..kernels.bank import as_float32
-from ..parameters import Parameters
+from ..parameters import UNFOLDED, Parameters
 from .projection import Projection
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class Describer:
     def backbone(self) -> Backbone:
         """The network; its first level's grid is the grid of the patches."""
         return self._backbone()
+
+    @property
+    def runtime(self) -> str:
+        """What computes the network; an object of the caller's that is no `Backbone` has no other than its own."""
+        return str(getattr(self.backbone, "runtime", UNFOLDED))
 
     @property
     def parameters(self) -> Parameters:

@@ -184,6 +184,28 @@ def test_disagreement_of_runtimes(model: InReaCh, caplog: pytest.LogCaptureFixtu
         disagreement(model, IMAGES, runtime="torch")
 
 
+class Plain:
+    """No `Backbone`, but with all that a fit needs of one."""
+
+    def __init__(self) -> None:
+        self._backbone = normed_backbone()
+        self.name, self.spec, self.device = "plain", {"rebuildable": False}, self._backbone.device
+        self.fingerprint, self.level_shapes = "f" * 64, self._backbone.level_shapes
+
+    def extract(self, batch: np.ndarray, *, precision: str = "float32") -> Any:
+        return self._backbone.extract(batch, precision=precision)
+
+
+def test_a_network_that_is_no_backbone_runs_as_it_is() -> None:
+    plain: Any = Plain()
+    model = small_model(plain)
+    assert model.backbone is plain
+    assert model.fitted_runtime == "torch-unfolded"
+    assert model.predict(IMAGES[0]).runtime is None
+    with pytest.raises(ParameterError, match="backbone_runtime: Plain has none to choose"):
+        small_model(plain, backbone_runtime="torch")
+
+
 def test_a_model_of_descriptors_has_no_runtime() -> None:
     model = InReaCh("channels", assoc_depth=2, min_channel_length=0).fit_descriptors(
         np.random.default_rng(0).random((4, 4, 8), dtype=np.float32), (2, 2)
