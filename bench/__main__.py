@@ -157,7 +157,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
     extra = ("--backbone", options.backbone, "--weights", options.weights, "--image-size", str(options.image_size))
     return {
         "search": lambda: search.run(work, quick=quick),
-        "brute": lambda: brute.run(quick=quick),
+        "brute": lambda: brute.run(quick=quick, threads=options.threads),
         "association": lambda: association.run(work, quick=quick),
         "describe": lambda: describe_cases.run(quick=quick),
         "whole": lambda: whole.run(work, quick=quick),

@@ -75,8 +75,8 @@ def run(work: Workload, *, quick: bool = False, images: int | None = None, round
 
 
 def frame_case(frame: Any, size: int, bank: Any, *, data: str, quick: bool = False) -> Case:
-    """Searches of a frame's patches, (m, D), ``size`` in a call: all of them, or 64 calls."""
-    calls = [frame[i : i + size] for i in range(0, min(len(frame), 64 * size), size)]
+    """Searches of a frame's patches, (m, D), ``size`` in a call: all of them, or 16 calls."""
+    calls = [frame[i : i + size] for i in range(0, min(len(frame), 16 * size), size)]
     prepared, flat = kernels.Bank(bank), peers.faiss_index(bank)
 
     def torch_calls() -> None:

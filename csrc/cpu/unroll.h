@@ -7,6 +7,8 @@
 
 #if defined(__clang__)
 #define INREACH_UNROLL _Pragma("unroll")
+#define INREACH_UNROLL_TWICE _Pragma("unroll 2")
 #else
 #define INREACH_UNROLL _Pragma("GCC unroll 32")
+#define INREACH_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif

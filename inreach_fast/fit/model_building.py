@@ -5,7 +5,6 @@ A fit ends with this, and so does every change of a fitted model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -203,11 +202,10 @@ def unexplained_share(rows: FloatArray, values: FloatArray, p: Parameters) -> fl
         return float("nan")
     distance = values.astype(np.float64)
     left = float((distance if p.distance == "squared_l2" else distance * distance).sum())
-    centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    with np.errstate(over="ignore"):
-        variance = float(np.square(centred, out=centred).sum(dtype=np.float64))
-    if math.isinf(variance):  # float32 has no such squares
-        variance = float(np.square(rows - rows.mean(axis=0, dtype=np.float64), dtype=np.float64).sum())
+    mean, variance = rows.mean(axis=0, dtype=np.float64), 0.0
+    for start in range(0, len(rows), 64):  # float64 copies of so many rows stay in the cache
+        centred = rows[start : start + 64] - mean
+        variance += float(np.square(centred, out=centred).sum())
     if variance == 0.0:
         return 0.0 if left == 0.0 else float("inf")
     return left / variance

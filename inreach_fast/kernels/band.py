@@ -1,4 +1,4 @@
-"""A banded linear map along one axis."""
+"""A banded linear map of one axis: what upsampling and a Gaussian filter are together."""
 
 from __future__ import annotations
 

@@ -77,6 +77,12 @@ def test_race_interleaves_and_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
+def test_race_takes_another_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REST", 0.0)
+    ticks = iter([1.0, 4.0, 10.0, 15.0])
+    assert timing.race({"a": int}, rounds=2, clock=lambda: next(ticks)) == {"a": [3.0, 5.0]}
+
+
 def test_race_finishes_a_round_and_stops_when_its_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_REST", 0.0)
     seconds = timing.race({"a": int, "b": int}, rounds=9, budget=-1.0)
@@ -161,8 +167,9 @@ def test_a_process_that_fails_is_named() -> None:
 @needs_faiss
 def test_brute_force_has_its_goal_and_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_REST", 0.0)
-    (case,) = brute.run(quick=True, sizes=((20, 70, 9),))
+    (case,) = brute.run(quick=True, threads=1, sizes=((20, 70, 9),))
     _check_timed(case)
+    assert case["name"] == "nearest, 20 x 70 x 9, CPU time"
     assert [goal["goal"] for goal in case["goals"]] == [f"1x {peers.FAISS}"]
     assert "20 of 20" in case["checks"].values()
 

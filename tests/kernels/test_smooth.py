@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from kernel_cases import Engine, fuzz, same_bits
 
-from inreach_fast.kernels.smoothing import Band, smooth
+from inreach_fast.kernels.band import Band
+from inreach_fast.kernels.smoothing import smooth
 
 pytestmark = pytest.mark.engines(routes="none", pruned=False)
 

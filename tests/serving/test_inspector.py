@@ -67,6 +67,8 @@ def test_a_saved_model_is_loaded(model: InReaCh, tmp_path: Path) -> None:
     loaded = InReaCh.load(tmp_path / "part.inreach", backbone=tiny_backbone())
     image = pictures(1, seed=6)[0]
     assert Inspector(loaded).inspect(image).score == model.predict(image).score
+    loaded.backbone_runtime = "torch-unfolded"
+    assert Inspector(loaded).inspect(image).row()["runtime"] == "torch-unfolded"
     with pytest.raises(ModelFileError):
         Inspector(tmp_path / "absent.inreach")
 

@@ -25,7 +25,7 @@ __attribute__((always_inline)) inline void start_at(Sums<kRows>& sum, const floa
 template <int kRows, int kColumnStep, int kRowStep>
 __attribute__((always_inline)) inline void multiply_add(const float* columns, const float* rows,
                                                         size_t stride, size_t depth, Sums<kRows>& sum) {
-#pragma GCC unroll 2
+    INREACH_UNROLL_TWICE
     for (size_t d = 0; d < depth; ++d, columns += kColumnStep, rows += kRowStep) {
         const __m256 b0 = _mm256_loadu_ps(columns);
         const __m256 b1 = _mm256_loadu_ps(columns + 8);

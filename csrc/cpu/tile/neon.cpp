@@ -1,5 +1,4 @@
-// 6 rows x 16 columns at a time: 24 sums of the 32 registers; four loads of columns and one or two of rows
-// for 24 multiply-adds.
+// 6 rows x 16 columns at a time: 24 sums of the 32 registers; five loads for 24 multiply-adds.
 #include <arm_neon.h>
 
 #include "kernels.h"
@@ -69,7 +68,7 @@ void panel_strip(const float* strip, const float* panel, size_t depth, const flo
         start_at<kRows>(sum, init);
     }
     // A panel's values of one d in two registers, not in six: with 24 sums and four columns they fit.
-#pragma GCC unroll 2
+    INREACH_UNROLL_TWICE
     for (size_t d = 0; d < depth; ++d) {
         const float32x4_t first = vld1q_f32(panel + d * kTileRows);
         const float32x2_t last = vld1_f32(panel + d * kTileRows + 4);
