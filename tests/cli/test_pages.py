@@ -121,8 +121,9 @@ def test_a_region_of_interest_and_tiles_on_the_page_of_an_audit(run: Run, traini
 
 def test_feedback_is_named_on_the_page(run: Run, default_model: Path, tmp_path: Path) -> None:
     copy, bad = tmp_path / "m.inreach", save(tmp_path / "new.png", picture(40, defect=True))
-    result = run("reject", default_model, bad, "--region", "16,16,8,8", "-o", copy)
-    assert result.code == 0, result.err
+    shutil.copy(default_model, copy)
+    assert run("threshold", copy, "1e6").code == 0
+    assert run("reject", copy, bad, "--region", "16,16,8,8").code == 0
     line = run("predict", copy, bad, "--explain", tmp_path / "why").lines[0]
     assert line["feedback"] == [1]
     assert line["explanation"]["regions"][0]["feedback"] == 1

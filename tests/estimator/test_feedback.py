@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,14 @@ KINDS: dict[str, dict[str, Any]] = {
 BOX = (12, 15, 9, 8)
 
 
-def fit(kind: str, images: list[Pixels] | None = None) -> InReaCh:
-    return estimator(**KINDS[kind]).fit(pictures() if images is None else images)
+@cache
+def fitted(kind: str) -> InReaCh:
+    return estimator(**KINDS[kind]).fit(pictures())
+
+
+def fit(kind: str) -> InReaCh:
+    """A model that may be changed."""
+    return copy(fitted(kind))
 
 
 def unusual(seed: int = 9) -> Pixels:

@@ -189,6 +189,14 @@ def test_predictions_do_not_depend_on_the_threads(model: InReaCh, threads: int |
         assert next(iter(stream)).score == expected.score
 
 
+def test_tiles_and_regions_of_interest_are_measured_whole() -> None:
+    roi = [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9)]
+    tiled = estimator(tile=2, tile_overlap=8, roi=roi).fit(pictures())
+    image = pictures(7)[6]
+    with thread_limit(1):
+        assert tiled.predict(image).score == tiled.prepare(threads="auto").predict(image).score
+
+
 @pytest.mark.parametrize("threads", [0, 1.5, "many", True, 1025])
 def test_a_wrong_number(model: InReaCh, threads: object) -> None:
     with pytest.raises(ParameterError, match="threads"):
