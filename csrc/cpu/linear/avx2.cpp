@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "unroll.h"
 
 namespace inreach {
 namespace avx2 {
@@ -13,28 +14,34 @@ void tile(const float* rows, size_t stride, const float* matrix, size_t width, s
     __m256 sum[kRows][kColumns];
     size_t t = 0;
     if (resume) {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] = _mm256_loadu_ps(out + static_cast<size_t>(r) * width + 8 * c);
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] = _mm256_loadu_ps(out + static_cast<size_t>(r) * width + 8 * c);
     } else {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] = _mm256_mul_ps(_mm256_set1_ps(rows[static_cast<size_t>(r) * stride]),
-                                          _mm256_loadu_ps(matrix + 8 * c));
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] = _mm256_mul_ps(_mm256_set1_ps(rows[static_cast<size_t>(r) * stride]),
+                                      _mm256_loadu_ps(matrix + 8 * c));
         t = 1;
     }
     for (; t < depth; ++t) {
         __m256 column[kColumns];
+        INREACH_UNROLL
         for (int c = 0; c < kColumns; ++c) column[c] = _mm256_loadu_ps(matrix + t * width + 8 * c);
+        INREACH_UNROLL
         for (int r = 0; r < kRows; ++r) {
             const __m256 value = _mm256_set1_ps(rows[static_cast<size_t>(r) * stride + t]);
+            INREACH_UNROLL
             for (int c = 0; c < kColumns; ++c)
                 sum[r][c] = _mm256_add_ps(sum[r][c], _mm256_mul_ps(value, column[c]));
         }
     }
-    for (int r = 0; r < kRows; ++r)
-        for (int c = 0; c < kColumns; ++c)
-            _mm256_storeu_ps(out + static_cast<size_t>(r) * width + 8 * c, sum[r][c]);
+    INREACH_UNROLL
+    for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+    for (int c = 0; c < kColumns; ++c)
+        _mm256_storeu_ps(out + static_cast<size_t>(r) * width + 8 * c, sum[r][c]);
 }
 
 template <int kRows>

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "unroll.h"
 
 namespace inreach {
 namespace avx512 {
@@ -13,28 +14,34 @@ void tile(const float* rows, size_t stride, const float* matrix, size_t width, s
     __m512 sum[kRows][kColumns];
     size_t t = 0;
     if (resume) {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] = _mm512_loadu_ps(out + static_cast<size_t>(r) * width + 16 * c);
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] = _mm512_loadu_ps(out + static_cast<size_t>(r) * width + 16 * c);
     } else {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] = _mm512_mul_ps(_mm512_set1_ps(rows[static_cast<size_t>(r) * stride]),
-                                          _mm512_loadu_ps(matrix + 16 * c));
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] = _mm512_mul_ps(_mm512_set1_ps(rows[static_cast<size_t>(r) * stride]),
+                                      _mm512_loadu_ps(matrix + 16 * c));
         t = 1;
     }
     for (; t < depth; ++t) {
         __m512 column[kColumns];
+        INREACH_UNROLL
         for (int c = 0; c < kColumns; ++c) column[c] = _mm512_loadu_ps(matrix + t * width + 16 * c);
+        INREACH_UNROLL
         for (int r = 0; r < kRows; ++r) {
             const __m512 value = _mm512_set1_ps(rows[static_cast<size_t>(r) * stride + t]);
+            INREACH_UNROLL
             for (int c = 0; c < kColumns; ++c)
                 sum[r][c] = _mm512_add_ps(sum[r][c], _mm512_mul_ps(value, column[c]));
         }
     }
-    for (int r = 0; r < kRows; ++r)
-        for (int c = 0; c < kColumns; ++c)
-            _mm512_storeu_ps(out + static_cast<size_t>(r) * width + 16 * c, sum[r][c]);
+    INREACH_UNROLL
+    for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+    for (int c = 0; c < kColumns; ++c)
+        _mm512_storeu_ps(out + static_cast<size_t>(r) * width + 16 * c, sum[r][c]);
 }
 
 template <int kRows>

@@ -2,6 +2,7 @@
 #include <arm_neon.h>
 
 #include "kernels.h"
+#include "unroll.h"
 
 namespace inreach {
 namespace neon {
@@ -13,26 +14,32 @@ void tile(const float* rows, size_t stride, const float* matrix, size_t width, s
     float32x4_t sum[kRows][kColumns];
     size_t t = 0;
     if (resume) {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] = vld1q_f32(out + static_cast<size_t>(r) * width + 4 * c);
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] = vld1q_f32(out + static_cast<size_t>(r) * width + 4 * c);
     } else {
-        for (int r = 0; r < kRows; ++r)
-            for (int c = 0; c < kColumns; ++c)
-                sum[r][c] =
-                    vmulq_f32(vdupq_n_f32(rows[static_cast<size_t>(r) * stride]), vld1q_f32(matrix + 4 * c));
+        INREACH_UNROLL
+        for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+            sum[r][c] =
+                vmulq_f32(vdupq_n_f32(rows[static_cast<size_t>(r) * stride]), vld1q_f32(matrix + 4 * c));
         t = 1;
     }
     for (; t < depth; ++t) {
         float32x4_t column[kColumns];
+        INREACH_UNROLL
         for (int c = 0; c < kColumns; ++c) column[c] = vld1q_f32(matrix + t * width + 4 * c);
+        INREACH_UNROLL
         for (int r = 0; r < kRows; ++r) {
             const float32x4_t value = vdupq_n_f32(rows[static_cast<size_t>(r) * stride + t]);
+            INREACH_UNROLL
             for (int c = 0; c < kColumns; ++c) sum[r][c] = vaddq_f32(sum[r][c], vmulq_f32(value, column[c]));
         }
     }
-    for (int r = 0; r < kRows; ++r)
-        for (int c = 0; c < kColumns; ++c) vst1q_f32(out + static_cast<size_t>(r) * width + 4 * c, sum[r][c]);
+    INREACH_UNROLL
+    for (int r = 0; r < kRows; ++r) INREACH_UNROLL
+    for (int c = 0; c < kColumns; ++c) vst1q_f32(out + static_cast<size_t>(r) * width + 4 * c, sum[r][c]);
 }
 
 template <int kRows>
