@@ -102,6 +102,7 @@ def test_watch_ends_when_it_is_asked_to(
     def then_ask(self: Console, value: Any) -> None:
         row(self, value)
         if value["file"] == "0.png":
+            assert signal.getsignal(number) != before  # it would end this process
             signal.raise_signal(number)
 
     monkeypatch.setattr(Console, "row", then_ask)
