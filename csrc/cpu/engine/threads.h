@@ -17,8 +17,8 @@ struct BadThreadCount : std::invalid_argument {
 int num_threads();
 void set_num_threads(int n);
 
-// Threads that the operations of this thread may use, in place of that number; 0: no other number. Returns what
-// was set before.
+// Threads that the operations of this thread may use, in place of that number; 0: no other number. Returns
+// what was set before.
 int limit_threads(int n);
 
 // Calls task(i) once for each i in [0, n), in no particular order. Tasks must write to places of their own:
