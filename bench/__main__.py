@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=_numbers, help="scale: sizes of the bank, separated by commas (default: all)")
     add("--anomalib-python", type=Path, help="patchcore: Python of an environment with anomalib")
     add("--images", type=int, help="fit_large, latency: number of training images (default: 4000, 128)")
+    add("--frames", type=int, help="latency: frames of each contestant and pace (default: 200)")
     words = "cuda runs only the section gpu, on the current GPU (default: cpu)"
     add("--device", choices=("cpu", "cuda"), default="cpu", help=words)
     add("--json", type=Path, help="file for the raw figures (default: bench/results/full.json, or quick.json)")
@@ -164,7 +165,7 @@ def _runs(options: argparse.Namespace) -> tuple[dict[str, Callable[[], list[reco
         "predict_parts": lambda: predict_parts.run(work, quick=quick),
         "memory": lambda: memory.run(quick=quick, extra=extra),
         "network": lambda: network.run(options.image_size, quick=quick, threads=options.threads),
-        "latency": lambda: latency.run(work, quick=quick, images=options.images),
+        "latency": lambda: latency.run(work, quick=quick, images=options.images, frames=options.frames),
         "scale": lambda: scale.run(work, quick=quick, keep=options.keep, sizes=options.sizes),
         "patchcore": lambda: patchcore.run(work, options.anomalib_python, quick=quick, threads=options.threads),
         "gpu": lambda: gpu.run(work, quick=quick),
