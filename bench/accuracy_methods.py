@@ -26,7 +26,7 @@ import torch
 
 from inreach_fast import kernels
 from inreach_fast.method.nominal_model import NominalModel
-from inreach_fast.progress import no_progress
+from inreach_fast.system.progress import no_progress
 
 Rows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]

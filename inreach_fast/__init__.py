@@ -16,7 +16,7 @@ from . import kernels
 from ._version import __version__
 from .errors import *  # noqa: F403
 from .kernels import get_gpu_memory_limit, set_gpu_memory_limit
-from .threads import get_num_threads, set_num_threads
+from .system.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .estimator import InReaCh

@@ -30,7 +30,7 @@ LAYERS = (
     ("method",),
     ("images", "backbones"),
     ("kernels",),
-    ("parameters", "threads", "memory", "errors", "array_types", "progress", "_version", "_core", "_cuda"),
+    ("parameters", "system", "errors", "array_types", "_version", "_core", "_cuda"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 # Within the last line modules may use each other.
@@ -47,7 +47,7 @@ OPTIONAL = frozenset(
         *("safetensors", "tifffile", "fcntl", "inreach_fast._core", "inreach_fast._cuda"),
     }
 )
-MOST_ENTRIES = 24
+MOST_ENTRIES = 22
 BUILT = frozenset({".so", ".pyd", ".fatbin"})
 
 
@@ -215,7 +215,7 @@ def test_an_import_that_goes_up_is_found(tmp_path: Path, module: str, source: st
 def test_imports_that_go_down_are_not(tmp_path: Path) -> None:
     found = made_up(
         tmp_path, kernels__a="from ..errors import e", fit__b="from .. import kernels\nfrom . import c", fit__c="",
-        errors="from .memory import m", memory="import os", cli__d="from ..fit.b import name",
+        errors="from .parameters import m", parameters="import os", cli__d="from ..fit.b import name",
     )  # fmt: skip
     assert crossed_layers(found, "p") == []
 

@@ -18,7 +18,7 @@ from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, InReachError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
 from ..parameters import UNFOLDED
-from ..threads import before_torch
+from ..system.threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .exported_network import ExportedNetwork

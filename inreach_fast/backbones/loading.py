@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import BackboneError, InReachError, ParameterError, WeightsError
-from ..threads import before_torch
+from ..system.threads import before_torch
 from .backbone import Backbone, cut_network
 from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
 from .efficientnet_lite import EFFICIENTNET_LITE2, efficientnet_lite2_definition, efficientnet_lite2_weights

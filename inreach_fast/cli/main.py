@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .._version import __version__
 from ..errors import InReachError, ParameterError
-from ..threads import set_num_threads
+from ..system.threads import set_num_threads
 from . import exit_codes
 from .console import Console
 

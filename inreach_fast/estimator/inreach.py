@@ -42,7 +42,6 @@ from ..images.preprocess import Geometry, geometry_of
 from ..images.reading import is_single_image, plain
 from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
-from ..memory import check_unchanged, machine_memory, parse_bytes
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid
 from ..method.feedback import ACCEPT, REJECT, Feedback, FeedbackBanks
 from ..method.nominal_model import NominalModel
@@ -53,12 +52,13 @@ from ..predict.explanation import TrainingEvidence
 from ..predict.feedback import give, give_again
 from ..predict.prediction import NetworkInput, Prediction, Predictor, stacked
 from ..predict.thread_choice import ThreadChoice
-from ..progress import Progress, no_progress
 from ..storage import model_file
 from ..storage.spool import Spool
 from ..storage.thumbnails import Thumbnails
 from ..storage.workspace import Budget, Workspace
-from ..threads import check_threads, get_num_threads
+from ..system.memory import check_unchanged, machine_memory, parse_bytes
+from ..system.progress import Progress, no_progress
+from ..system.threads import check_threads, get_num_threads
 from . import pickling
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone

@@ -26,7 +26,7 @@ from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import read_image
 from ..method.scoring import anomaly_map, frame_of
-from ..progress import Progress, no_progress
+from ..system.progress import Progress, no_progress
 from . import metrics
 from .audit_figures import AuditFigures, audit_figures
 from .details import ClassDetails, class_details

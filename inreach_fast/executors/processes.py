@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ExecutorError
-from ..threads import get_num_threads, set_num_threads
+from ..system.threads import get_num_threads, set_num_threads
 from .payload import PackedError, PackedTask, load_spec, pack_error, perform, spec_parts
 from .protocol import Result, Spec, Task
 from .scheduling import Pool, WorkerGone, run_on_pool

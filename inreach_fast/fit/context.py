@@ -15,8 +15,8 @@ from ..method.arrangement import Arrangement, choose_seeds
 from ..method.association import given_seeds
 from ..method.descriptors import Describer
 from ..parameters import Parameters
-from ..progress import Progress, no_progress
 from ..storage.workspace import Workspace
+from ..system.progress import Progress, no_progress
 from .report import FitReport
 
 

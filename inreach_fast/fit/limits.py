@@ -6,7 +6,7 @@ from typing import Final
 
 from ..array_types import UInt8Array
 from ..errors import DegenerateDataError, MemoryLimitError, TooFewImagesError
-from ..memory import format_bytes
+from ..system.memory import format_bytes
 from .context import FitContext
 
 NUMBERS_OF_MEMBER: Final = 100

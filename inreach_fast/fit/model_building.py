@@ -12,7 +12,6 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, IndexArray
 from ..kernels import backend_of
-from ..memory import mapped_file, mapped_runs, release_pages
 from ..method.channels import ChannelFilters, MemberRows, Members, Selection, every_member, select_members
 from ..method.nominal_model import NominalModel
 from ..method.scoring import MapFrame, Scorer, frame_of, image_score
@@ -21,6 +20,7 @@ from ..parameters import Parameters
 from ..storage.partition import partition
 from ..storage.row_log import RowLog
 from ..storage.rows import GatheredRows
+from ..system.memory import mapped_file, mapped_runs, release_pages
 from .context import FitContext
 from .growth_state import GrowthState
 from .judging import judge

@@ -25,16 +25,16 @@ from ..images.preprocess import geometry_of
 from ..images.source import ImageSource
 from ..kernels import Bank, backend_of, nearest
 from ..kernels.registry import cpu_backend
-from ..memory import format_bytes
 from ..method.association import Associator, ImageMembers, given_seeds, members_of
 from ..method.channels import ChannelFilters, Members, select_members
 from ..method.descriptors import DescriptorSpace, described_rows, in_memory
 from ..method.projection import SAMPLE_IMAGES, Projection
 from ..parameters import Parameters
-from ..progress import no_progress
 from ..storage.partition import BLOCK_BYTES
 from ..storage.thumbnails import thumbnail
 from ..storage.workspace import Budget
+from ..system.memory import format_bytes
+from ..system.progress import no_progress
 from .context import FitContext
 from .limits import NUMBERS_OF_MEMBER, check_enough, check_limit, check_limit_for_images
 from .reading import decide_positions

@@ -17,9 +17,9 @@ from ..method.descriptors import DescriptorSpace
 from ..method.near_copies import near_copies
 from ..method.projection import Projection
 from ..parameters import Parameters
-from ..progress import Progress
 from ..storage.inputs import InputStore
 from ..storage.thumbnails import Thumbnails
+from ..system.progress import Progress
 from .context import FitContext
 
 

@@ -26,7 +26,7 @@ from scipy import sparse
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray, UInt8Array
 from ..errors import TooFewImagesError
-from ..progress import Progress, no_progress
+from ..system.progress import Progress, no_progress
 
 _STEPS = 32  # sub-pixel positions on an axis; a tap's weight is a multiple of 1/_STEPS**2
 _ONE = _STEPS * _STEPS

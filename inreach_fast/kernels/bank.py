@@ -14,7 +14,7 @@ import numpy as np
 
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ParameterError
-from ..memory import mapped_file, release_pages
+from ..system.memory import mapped_file, release_pages
 from .basis import Basis
 from .gpu.devices.interop import library_of, lives_on_gpu
 from .gpu.rows import GpuRows, raise_nonfinite

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
-from ..memory import mapped_file, release_pages
+from ..system.memory import mapped_file, release_pages
 
 _OVERSAMPLING = 8
 _LEADING = 32

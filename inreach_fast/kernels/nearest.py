@@ -11,7 +11,7 @@ import numpy as np
 
 from ..array_types import IndexArray
 from ..errors import ParameterError
-from ..memory import check_unchanged
+from ..system.memory import check_unchanged
 from .backend import Backend, exact_bounds
 from .bank import Bank, as_hint, as_ids, check_same_dim
 from .gpu.arrays import Call, call_for, caller_for, to_gpu

@@ -63,7 +63,7 @@ from .. import kernels
 from ..array_types import BoolArray, DoubleArray, FloatArray, IndexArray
 from ..errors import ParameterError
 from ..kernels.distance import exact_sq_distance
-from ..progress import Progress
+from ..system.progress import Progress
 
 _BATCH = 2048
 # Kept patches are collected until there are this many, or this share of those in the bank; then it is built again.

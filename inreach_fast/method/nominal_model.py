@@ -13,8 +13,8 @@ import numpy as np
 from .. import kernels
 from ..array_types import Array, FloatArray, IndexArray
 from ..errors import DataError, MixedSizesError, ModelCorruptError, ParameterError
-from ..memory import check_unchanged, mapped_runs
-from ..progress import Progress
+from ..system.memory import check_unchanged, mapped_runs
+from ..system.progress import Progress
 from .compression import Compression, check_epsilon, check_size, cover, cover_of_size, nearest_kept, sum_above
 from .reachability import check_witnesses, confirm
 

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Final
 
 from ..array_types import Array
-from ..threads import thread_limit
+from ..system.threads import thread_limit
 
 _log = logging.getLogger("inreach_fast")
 

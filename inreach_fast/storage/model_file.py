@@ -37,7 +37,7 @@ import numpy as np
 
 from ..array_types import Array
 from ..errors import ModelChangedError, ModelCorruptError, ModelFileError, ModelVersionError, SaveError
-from ..memory import check_unchanged, release_pages, watch_file
+from ..system.memory import check_unchanged, release_pages, watch_file
 from .files import WINDOWS, disk_is_full, map_file, sync_folder, whole_file
 
 MAGIC: Final = b"INREACH\0"

@@ -17,7 +17,7 @@ import numpy as np
 from ..array_types import BoolArray, FloatArray
 from ..errors import SpoolCorruptError
 from ..method.channels import MemberRows
-from ..progress import Progress
+from ..system.progress import Progress
 from .files import map_file, write_at
 from .model_file import ARRAYS_AT
 from .row_log import RowLog

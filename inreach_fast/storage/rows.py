@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..array_types import BoolArray, FloatArray, IndexArray, UInt8Array
-from ..memory import release_pages
+from ..system.memory import release_pages
 from .row_log import RowLog
 
 

@@ -36,10 +36,10 @@ from ..errors import (
     SpoolMismatchError,
     SpoolWriteError,
 )
-from ..memory import mapped_file
 from ..method.association import ImageMembers
 from ..method.channels import FILTER_PARAMETERS, Members, Selection
 from ..parameters import Parameters
+from ..system.memory import mapped_file
 from .files import WINDOWS, byte_view, disk_is_full, read_into, remove_file, try_lock, write_all
 from .journal import Journal
 from .workspace import Budget, RecordedImages, Workspace, write_failure

@@ -17,7 +17,7 @@ from PIL import Image
 from ..array_types import Array, IndexArray, UInt8Array
 from ..errors import ModelCorruptError
 from ..images.preprocess import Geometry
-from ..memory import mapped_runs
+from ..system.memory import mapped_runs
 
 MOST_SIDE: Final = 96
 """Pixels of a thumbnail's longer side, at most."""

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, cast
 
 from ..array_types import Array, FloatArray, IndexArray, Int32Array, UInt8Array
 from ..errors import InReachError, SpoolWriteError
-from ..memory import format_bytes
 from ..method.association import ImageMembers
 from ..method.channels import Members, Selection
 from ..parameters import Parameters
+from ..system.memory import format_bytes
 from .files import disk_is_full, write_all
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inreach_fast.kernels.basis import sample_rows
-from inreach_fast.memory import release_pages
+from inreach_fast.system.memory import release_pages
 
 
 def resident_file_bytes() -> int:

@@ -15,7 +15,7 @@ from small_fits import estimator, pictures
 from inreach_fast import InReaCh, get_num_threads, set_num_threads
 from inreach_fast.errors import ParameterError
 from inreach_fast.predict.thread_choice import ThreadChoice, candidates
-from inreach_fast.threads import thread_limit
+from inreach_fast.system.threads import thread_limit
 
 
 class Machine:

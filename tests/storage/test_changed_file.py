@@ -16,7 +16,7 @@ from small_fits import estimator, pictures, tiny_backbone
 
 from inreach_fast import InReaCh, kernels
 from inreach_fast.errors import ModelChangedError, SaveError
-from inreach_fast.memory import mapped_file
+from inreach_fast.system.memory import mapped_file
 
 IMAGES = pictures(9)
 

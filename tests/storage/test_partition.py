@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_fits import estimator, pictures, saved
 
-from inreach_fast import InReaCh, kernels, memory
+from inreach_fast import InReaCh, kernels
 from inreach_fast.errors import SpoolCorruptError, SpoolWriteError
 from inreach_fast.fit import model_building
 from inreach_fast.method.scoring import Scorer
-from inreach_fast.progress import no_progress
 from inreach_fast.storage import partition
 from inreach_fast.storage.row_log import RowLog
 from inreach_fast.storage.rows import GatheredRows
 from inreach_fast.storage.spool import Spool
 from inreach_fast.storage.workspace import Budget, Workspace
+from inreach_fast.system import memory
+from inreach_fast.system.progress import no_progress
 
 IMAGES = pictures(10)
 SETTINGS: dict[str, Any] = {

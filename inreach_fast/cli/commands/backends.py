@@ -11,7 +11,7 @@ import numpy
 
 from ... import kernels
 from ..._version import __version__
-from ...threads import get_num_threads
+from ...system.threads import get_num_threads
 from ..console import Console, format_table
 
 DESCRIPTION = "Lists the kernel backends that this machine can run, fastest first, and what they run on."

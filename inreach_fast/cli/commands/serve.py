@@ -11,10 +11,10 @@ from PIL import Image
 
 from ...errors import BackendError
 from ...estimator import InReaCh
-from ...memory import parse_bytes
 from ...serving import Inspection, Inspector
 from ...serving.events import events_to
 from ...serving.signals import stop_on_signals
+from ...system.memory import parse_bytes
 from .. import options
 from ..console import Console
 from ..exit_codes import INTERRUPTED, SUCCESS

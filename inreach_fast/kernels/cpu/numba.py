@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ...array_types import DoubleArray, IndexArray
-from ...threads import get_num_threads
+from ...system.threads import get_num_threads
 from ..bank import Bank
 from . import numba_loops as loops
 from .float32_filter import FilterBackend, FilterFrame, framed_rows

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ...array_types import DoubleArray, FloatArray, IndexArray
-from ...threads import before_torch
+from ...system.threads import before_torch
 from ..bank import Bank
 from ..distance import exact_sq_distance
 from .float32_filter import STRETCH, FilterBackend, FilterFrame, framed_rows

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ....errors import GpuMemoryError
-from ....memory import format_bytes, parse_bytes
+from ....system.memory import format_bytes, parse_bytes
 
 _VARIABLE = "INREACH_GPU_MEMORY_LIMIT"
 

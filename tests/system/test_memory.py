@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inreach_fast.errors import ParameterError
-from inreach_fast.memory import format_bytes, machine_memory, mapped_file, parse_bytes, release_pages
+from inreach_fast.system.memory import format_bytes, machine_memory, mapped_file, parse_bytes, release_pages
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from .array_types import Array
-from .errors import ParameterError
+from ..array_types import Array
+from ..errors import ParameterError
 
 _AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE)
 # Assumed where neither the system nor a container says: the memory of a small machine.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import ForkError, ParameterError
+from ..errors import ForkError, ParameterError
 
 try:
-    from . import _core
+    from .. import _core
 except ImportError:
     _core = None  # type: ignore[assignment]
 
