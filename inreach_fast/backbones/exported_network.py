@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import BackboneError, ForkError, InReachError, ParameterError, RuntimeUnavailableError
+from ..system.interrupts import interrupts_kept
 from . import network_cache
 
 _REVISION = 1  # of what is written; another one leaves the cache's older entries unused
@@ -110,6 +111,7 @@ class ExportedNetwork:
         }
         try:
             with ExitStack() as stack:
+                stack.enter_context(interrupts_kept())
                 stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")  # exporters say which of torch's ways will go,
                 stack.enter_context(redirect_stdout(StringIO()))  # and print what they cannot take

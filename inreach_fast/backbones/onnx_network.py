@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import RuntimeUnavailableError
+from ..system.interrupts import interrupts_kept
 from .exported_network import ExportedNetwork, Levels
 
 _OPSET = 17
@@ -61,8 +62,9 @@ def _bind(bind: Any, name: str, values: torch.Tensor) -> None:
 
 def _packages() -> tuple[Any, Any]:
     try:
-        import onnx
-        import onnxruntime
+        with interrupts_kept():
+            import onnx
+            import onnxruntime
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"backbone_runtime: {error.name or 'onnxruntime'} is not installed; pip install 'inreach_fast[onnx]', or "

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import RuntimeUnavailableError
+from ..system.interrupts import interrupts_kept
 from .exported_network import ExportedNetwork, Levels
 
 _USAGE_DATA = "openvino_telemetry"
@@ -72,7 +73,8 @@ def _openvino() -> Any:
     try:
         if quiet:
             sys.modules[_USAGE_DATA] = None  # type: ignore[assignment]
-        import openvino
+        with interrupts_kept():
+            import openvino
     except ImportError:
         raise RuntimeUnavailableError(
             "backbone_runtime: openvino is not installed; pip install 'inreach_fast[openvino]', or choose "
