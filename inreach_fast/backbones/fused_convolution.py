@@ -74,8 +74,8 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
 class FusedConvolution(nn.Module):
     """``activation(norm(conv(x)) + other)``, with or without ``other``.
 
-    On a CPU in float32 oneDNN does it in one pass, with weights in the layout that it wants, which they take at the
-    first call. Anywhere else, and where ``plain`` is set (for an export), torch's own operations do.
+    On a CPU in float32 oneDNN does it in one pass, with weights in the layout that it wants for the number of threads.
+    Anywhere else, and where ``plain`` is set (for an export), torch's own operations do.
 
     Attributes:
         activation: "", "relu" or "relu6". plain: see above.
@@ -90,6 +90,9 @@ class FusedConvolution(nn.Module):
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
         self.activation, self.plain = "", False
+        # Number of threads -> the weights in oneDNN's layout. With the layout of another number, oneDNN would lay them
+        # out again in each call, which takes as long as the convolutions.
+        self._laid_out: dict[int, torch.Tensor] = {}
         self._stride, self._dilation, self._groups = list(conv.stride), list(conv.dilation), conv.groups
         self._kernel, self._same = conv.kernel_size, isinstance(conv, SamePaddingConv2d)
         self._padding = [int(n) for n in conv.padding]
@@ -100,11 +103,13 @@ class FusedConvolution(nn.Module):
             x, padding = same_padding(x, self._kernel, self._stride)
         if _ONEDNN is None or self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or _autocast():
             return self._by_torch(x, other, padding)
-        weight = self.weight
-        if weight.layout == torch.strided:
+        threads = torch.get_num_threads()
+        weight = self._laid_out.get(threads)
+        if weight is None:
             # Another thread may do the same at the same time; both get the same.
             sizes = padding, self._stride, self._dilation, self._groups, list(x.shape)
-            self.weight = weight = weight if _REORDER is None else _REORDER(weight, *sizes)
+            weight = self.weight if _REORDER is None else _REORDER(self.weight, *sizes)
+            self._laid_out[threads] = weight
         name, numbers = _ACTIVATIONS[self.activation]
         sizes_now = weight, self.bias, padding, self._stride, self._dilation, self._groups
         y: torch.Tensor
@@ -115,8 +120,7 @@ class FusedConvolution(nn.Module):
         return y
 
     def _by_torch(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> torch.Tensor:
-        weight = self.weight if self.weight.layout == torch.strided else self.weight.to_dense()
-        y = functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation, self._groups)
+        y = functional.conv2d(x, self.weight, self.bias, self._stride, padding, self._dilation, self._groups)
         if other is not None:
             y = y + other
         if self.activation == "relu":
@@ -124,10 +128,4 @@ class FusedConvolution(nn.Module):
         return functional.relu6(y, inplace=True) if self.activation == "relu6" else y
 
     def __getstate__(self) -> dict[str, Any]:
-        # oneDNN's layout is this process's own.
-        weight = self.weight
-        state = dict(self.__dict__)
-        if weight.layout != torch.strided:
-            dense = weight.to_dense().contiguous(memory_format=torch.channels_last)
-            state["_buffers"] = {**state["_buffers"], "weight": dense}
-        return state
+        return {**self.__dict__, "_laid_out": {}}  # oneDNN's layouts are this process's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -11,7 +12,7 @@ from small_networks import fill_norms, normed_backbone
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from inreach_fast.backbones import Backbone, load_backbone
+from inreach_fast.backbones import Backbone, fused_convolution, load_backbone
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.fused_convolution import FusedConvolution, folded_weights
 from inreach_fast.errors import BackboneError, ParameterError, RuntimeUnavailableError
@@ -186,3 +187,20 @@ def test_bad_runtimes() -> None:
     with pytest.raises(RuntimeUnavailableError, match="openvino computes on the CPU, not on cuda; choose"):
         plain.with_runtime("openvino")
     assert issubclass(RuntimeUnavailableError, BackboneError)
+
+
+@pytest.mark.skipif(fused_convolution._ONEDNN is None, reason="torch was built without oneDNN")
+def test_each_number_of_threads_has_a_layout_of_its_own() -> None:
+    conv = FusedConvolution(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8).eval())
+    x = torch.randn(1, 8, 16, 16).contiguous(memory_format=torch.channels_last)
+    before, seen = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            seen.add(torch.get_num_threads())
+            with torch.inference_mode():
+                conv(x)
+            assert conv._laid_out.keys() == seen
+    finally:
+        torch.set_num_threads(before)
+    assert copy.deepcopy(conv)._laid_out == {}
