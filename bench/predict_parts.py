@@ -44,6 +44,11 @@ class Recorded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
+    def with_runtime(self, *arguments: Any) -> Any:
+        """This one, by another runtime."""
+        self._network = self._network.with_runtime(*arguments)
+        return self
+
     def extract(self, *arguments: Any, **options: Any) -> Any:
         """The kept levels, or the network's."""
         return self._network.extract(*arguments, **options) if self.levels is None else self.levels
