@@ -231,6 +231,11 @@ def add_memory_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-limit", metavar="BYTES", help=words)
 
 
+def prediction_threads(args: argparse.Namespace) -> str | None:
+    """``threads`` of `InReaCh.prepare`: a number has been set for the whole process."""
+    return "auto" if args.threads == "auto" else None
+
+
 def add_model_overrides(parser: argparse.ArgumentParser, *, max_pixels: int | None = None) -> None:
     """Add the options that replace what a model file records; ``max_pixels``: a default in place of the model's."""
     add = parser.add_argument

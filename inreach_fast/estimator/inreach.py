@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ from ..storage.thumbnails import Thumbnails
 from ..storage.workspace import Budget, Workspace
 from ..system.memory import check_unchanged, machine_memory, parse_bytes
 from ..system.progress import Progress, no_progress
-from ..system.threads import check_threads, get_num_threads
+from ..system.threads import check_threads, get_num_threads, thread_limit
 from . import pickling
 from .fitted_state import FittedState, Reference
 from .network_holder import NetworkHolder, as_backbone
@@ -911,9 +911,11 @@ class InReaCh:
         if threads is not None:
             self._threads = self._thread_choice(threads)
         if not self._fitted().from_descriptors:
-            # By one image: a runtime exports the network then, and oneDNN lays out its weights.
+            # By one image, with the threads of predictions: a runtime opens the network for so many, and oneDNN lays
+            # out its weights for them.
             black = np.zeros((1, *self.parameters.image_size, 3), np.uint8)
-            self.backbone.extract(black, precision=self._precision)
+            with nullcontext() if self._threads is None else thread_limit(self._threads.number):
+                self.backbone.extract(black, precision=self._precision)
         bank, backend = self._ready().scorer.bank, kernels.backend_of(self.parameters)
         kernels.nearest(self.nominal_.patches[:1], bank, backend=backend)
         if threads == "auto" and self._threads is not None:

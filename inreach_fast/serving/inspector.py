@@ -109,6 +109,7 @@ class Inspector:
     Args:
         model: a fitted `InReaCh`, or the path of a saved one.
         threshold, budget_ms: as in `InReaCh.predict`: searches may end before every patch is proven.
+        threads: as in `InReaCh.prepare`.
         warm: load the network, prepare the search and inspect one grey image now, so that no image waits for it;
             otherwise `warm_up` does it, or the first image.
 
@@ -127,6 +128,7 @@ class Inspector:
         *,
         threshold: float | None = None,
         budget_ms: float | None = None,
+        threads: int | str | None = None,
         warm: bool = True,
     ) -> None:
         self.name = "model"
@@ -135,7 +137,7 @@ class Inspector:
         self.model: InReaCh = model
         self.latency = LatencyHistogram()
         self.ready = False
-        self._threshold, self._budget = threshold, budget_ms
+        self._threshold, self._budget, self._threads = threshold, budget_ms, threads
         self._bounded = Limits.of(threshold, budget_ms) != Limits()
         self._verdicts: Counter[bool] = Counter()
         self._errors: Counter[str] = Counter()
@@ -157,7 +159,7 @@ class Inspector:
         """
         begun = time.perf_counter()
         with self._at_work():
-            self.model.prepare()
+            self.model.prepare(self._threads)
             grey = np.full((*self.model.geometry.own_size, 3), 128, np.uint8)
             self.model.predict(grey, threshold=self._threshold, budget_ms=self._budget)
             with self._changed:

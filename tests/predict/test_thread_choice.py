@@ -13,6 +13,7 @@ import torch
 from small_fits import estimator, pictures
 
 from inreach_fast import InReaCh, get_num_threads, set_num_threads
+from inreach_fast.backbones import Backbone
 from inreach_fast.errors import ParameterError
 from inreach_fast.predict.thread_choice import ThreadChoice, candidates
 from inreach_fast.system.threads import thread_limit
@@ -195,6 +196,23 @@ def test_tiles_and_regions_of_interest_are_measured_whole() -> None:
     image = pictures(7)[6]
     with thread_limit(1):
         assert tiled.predict(image).score == tiled.prepare(threads="auto").predict(image).score
+
+
+def test_the_network_is_prepared_with_the_threads_of_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, extract, before = [], Backbone.extract, get_num_threads()
+
+    def spy(self: Backbone, *arguments: Any, **options: Any) -> Any:
+        used.append(get_num_threads())
+        return extract(self, *arguments, **options)
+
+    model = estimator().fit(pictures(6))
+    monkeypatch.setattr(Backbone, "extract", spy)
+    set_num_threads(3)
+    try:
+        model.prepare(threads=2).predict(pictures(1)[0])
+    finally:
+        set_num_threads(before)
+    assert used == [2, 2]
 
 
 @pytest.mark.parametrize("threads", [0, 1.5, "many", True, 1025])

@@ -56,9 +56,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     files = {path: _outputs(args, names, path) for path in paths}
     require_folders(args.maps, args.overlays, args.explain)
     model = InReaCh.load(args.model, **options.model_overrides(args))
-    if args.threads == "auto":
-        model.prepare(threads="auto")
-    model.prepare()  # before the first image's seconds count
+    model.prepare(options.prediction_threads(args))  # before the first image's seconds count
     threshold = float(model.threshold_ if args.threshold is None else args.threshold)
 
     begin = time.perf_counter()

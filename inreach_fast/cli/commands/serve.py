@@ -57,9 +57,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with stop_on_signals() as stop, events_to(level=logging.WARNING if args.quiet else logging.INFO):
         with listen(args.host, args.port) as bound:
             model = InReaCh.load(args.model, **options.model_overrides(args))
-            if args.threads == "auto":
-                model.prepare(threads="auto")
-            inspector = Inspector(model, threshold=args.threshold, budget_ms=args.budget_ms, warm=False)
+            threads = options.prediction_threads(args)
+            inspector = Inspector(
+                model, threshold=args.threshold, budget_ms=args.budget_ms, threads=threads, warm=False
+            )
             inspector.name = args.model.name
             run_service(inspector, bound, stop=stop, limits=limits, draw=_overlay)
         return INTERRUPTED if stop.interrupted else SUCCESS

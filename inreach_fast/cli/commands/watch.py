@@ -64,9 +64,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with stop_on_signals() as stop, events_to(level=level, without="inspected"), VerdictJournal(out) as journal:
         log_event("started", folder=str(folder), journal=str(journal.path), reported_before=len(journal.done))
         model = InReaCh.load(args.model, **options.model_overrides(args))
-        if args.threads == "auto":
-            model.prepare(threads="auto")
-        with Inspector(model, threshold=args.threshold, budget_ms=args.budget_ms) as inspector:
+        threads = options.prediction_threads(args)
+        with Inspector(model, threshold=args.threshold, budget_ms=args.budget_ms, threads=threads) as inspector:
             watch = Watch(
                 arrivals,
                 inspector,
