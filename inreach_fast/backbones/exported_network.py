@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
@@ -21,6 +21,7 @@ from torch import nn
 
 from ..errors import BackboneError, ForkError, InReachError, ParameterError, RuntimeUnavailableError
 from ..system.interrupts import interrupts_kept
+from ..system.threads import started_elsewhere
 from . import network_cache
 
 _REVISION = 1  # of what is written; another one leaves the cache's older entries unused
@@ -28,7 +29,6 @@ _REVISION = 1  # of what is written; another one leaves the cache's older entrie
 # differ by 1e-6 to 1e-5; a network that was exported wrongly by far more.
 _TOLERANCE = 1e-4
 _log = logging.getLogger("inreach_fast")
-_ran_in = 0  # the process in which a runtime has started threads; 0: none
 
 Levels = list[torch.Tensor]
 
@@ -44,7 +44,7 @@ class ChannelsLast(nn.Module):
         return tuple(level.permute(0, 2, 3, 1) for level in self.network(pixels.permute(0, 3, 1, 2)))
 
 
-class ExportedNetwork:
+class ExportedNetwork(ABC):
     """From a normalised float32 (B, 3, H, W) on the CPU to a list of levels, as the network that is exported.
 
     An export is made at the first input of a size, or taken from the cache, and its levels of one image are compared
@@ -70,17 +70,17 @@ class ExportedNetwork:
         self._lock = threading.Lock()
         self.versions()
 
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of what an export depends on. Raises RuntimeUnavailableError where something is not installed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, network: nn.Module, example: torch.Tensor, folder: Path) -> None:
         """Writes the export of a network of the form of `ChannelsLast`; OSError if the folder is to blame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, folder: Path, threads: int, precision: str) -> Callable[[torch.Tensor], Levels]:
         """What computes the levels of one (1, H, W, 3), as (1, h, w, C) in memory that is not written to later."""
-        raise NotImplementedError
 
     def __call__(self, x: torch.Tensor, precision: str = "float32") -> Levels:
         _before_run(self.runtime)
@@ -167,14 +167,11 @@ class ExportedNetwork:
 
 def _before_run(runtime: str) -> None:
     """Raises ForkError in a process that was forked after a runtime had started its threads, which are missing here."""
-    global _ran_in
-    here = os.getpid()
-    if _ran_in not in (0, here):
+    if process := started_elsewhere("runtimes"):
         raise ForkError(
-            f"backbone_runtime: this process was forked after a network had run in process {_ran_in}, and {runtime} "
+            f"backbone_runtime: this process was forked after a network had run in process {process}, and {runtime} "
             'would wait for its threads for ever; start processes with multiprocessing.get_context("spawn")'
         )
-    _ran_in = here
 
 
 def largest_difference(found: Levels, expected: Levels) -> float:

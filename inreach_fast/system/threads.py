@@ -17,7 +17,7 @@ except ImportError:
 
 _MAX_THREADS = 1024
 _VARIABLE = "INREACH_NUM_THREADS"
-_torch_ran_in = 0  # the process in which torch has started threads; 0: none
+_started_in: dict[str, int] = {}  # library -> the process in which it has started threads
 _kept = 0  # without the compiled extension: the number, 0 until it is asked for or set
 
 
@@ -83,6 +83,15 @@ def thread_limit(n: int) -> Iterator[None]:
             torch.set_num_threads(of_torch)  # type: ignore[union-attr]
 
 
+def started_elsewhere(library: str) -> int:
+    """To be called before ``library`` works with threads: the process that this one was forked from after it had
+    started them there, so that it would wait for threads that are missing here; else 0.
+    """
+    here = os.getpid()
+    process = _started_in.setdefault(library, here)
+    return 0 if process == here else process
+
+
 def before_torch(threads: int) -> None:
     """To be called before torch works on the CPU with ``threads`` threads.
 
@@ -91,14 +100,9 @@ def before_torch(threads: int) -> None:
     Raises:
         ForkError: this process was forked from one in which torch had worked with several threads.
     """
-    global _torch_ran_in
-    if threads < 2:
-        return
-    here = os.getpid()
-    if _torch_ran_in not in (0, here):
+    if threads >= 2 and (process := started_elsewhere("torch")):
         raise ForkError(
-            f"torch: this process was forked after torch had worked with several threads in process {_torch_ran_in}, "
+            f"torch: this process was forked after torch had worked with several threads in process {process}, "
             'and would wait for them for ever; start processes with multiprocessing.get_context("spawn"), or call '
             "torch.set_num_threads(1) before the fork or here"
         )
-    _torch_ran_in = here

@@ -19,18 +19,12 @@ from fake_runtime import FakeNetwork
 from small_networks import normed_backbone
 from torch import nn
 
-from inreach_fast.backbones import (
-    Backbone,
-    by_fastest_runtime,
-    exported_network,
-    load_backbone,
-    network_cache,
-    runtimes,
-)
+from inreach_fast.backbones import Backbone, by_fastest_runtime, load_backbone, network_cache, runtimes
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.onnx_network import OnnxNetwork
 from inreach_fast.backbones.openvino_network import OpenVinoNetwork
 from inreach_fast.errors import ForkError, ParameterError, RuntimeUnavailableError, SaveError
+from inreach_fast.system import threads
 
 BATCH = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), dtype=np.uint8)
 REAL = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
@@ -277,7 +271,7 @@ def test_an_export_with_other_features_is_refused(
 def test_a_forked_process_is_told(fake: type[FakeNetwork], monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = normed_backbone().with_runtime("openvino")
     backbone.extract(BATCH)
-    monkeypatch.setattr(exported_network, "_ran_in", exported_network._ran_in + 1)
+    monkeypatch.setitem(threads._started_in, "runtimes", threads._started_in["runtimes"] + 1)
     with pytest.raises(ForkError, match=r"forked after a network had run in process \d+.*get_context\(\"spawn\"\)"):
         backbone.extract(BATCH)
 
