@@ -42,10 +42,11 @@ class Recorded:
         self.levels: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        found = getattr(self._network, name)
+        return self._by_runtime if name == "with_runtime" else found
 
-    def with_runtime(self, *arguments: Any) -> Any:
-        """This one, by another runtime."""
+    def _by_runtime(self, *arguments: Any) -> Any:
+        """`Backbone.with_runtime`, where the network has it: this one, by another runtime."""
         self._network = self._network.with_runtime(*arguments)
         return self
 

@@ -166,7 +166,7 @@ class InReaCh:
             # NotFittedError is an AttributeError, after which Python asks here for a property too.
             if (name in InReaCh.__annotations__ or name == "threshold_") and self.__dict__.get("_state") is None:
                 raise NotFittedError(f"InReaCh: {name} is there after fit, fit_descriptors or InReaCh.load")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return object.__getattribute__(self, name)  # raises what a property raised, not that there is no such name
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickles hold the bytes of the model's file (`pickling`): data, no program."""

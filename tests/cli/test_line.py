@@ -7,8 +7,11 @@ import http.client
 import json
 import shutil
 import signal
+import subprocess
 import sys
-import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,6 @@ import pytest
 from cli_cases import FAST, Run
 
 from inreach_fast.cli import exit_codes
-from inreach_fast.cli.console import Console
 from inreach_fast.serving.signals import stop_on_signals
 
 
@@ -90,28 +92,47 @@ def test_one_watch_at_a_time(run: Run, model: Path, training: Path, tmp_path: Pa
     assert "another process" in result.err
 
 
-@pytest.mark.parametrize(
+# The signals go to processes of their own, as from a terminal or a service manager: what this test process does with
+# them, and what other tests left in it, has no say.
+ENDINGS = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, exit_codes.SUCCESS), (signal.SIGINT, exit_codes.INTERRUPTED)]
 )
-def test_watch_ends_when_it_is_asked_to(
-    run: Run, model: Path, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
-) -> None:
-    before = signal.getsignal(number)
-    row = Console.row
+posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signals")
 
-    def then_ask(self: Console, value: Any) -> None:
-        row(self, value)
-        if value["file"] == "0.png":
-            assert signal.getsignal(number) != before  # it would end this process
-            signal.raise_signal(number)
 
-    monkeypatch.setattr(Console, "row", then_ask)
-    result = run("watch", model, training, "--out", tmp_path / "out", "--poll", 0.01, "--settle", 0)
-    assert result.code == code
-    assert json.loads(result.err.splitlines()[-1])["event"] == "stopped"
-    assert result.lines == rows_of(tmp_path / "out")
-    assert "0.png" in [row["file"] for row in result.lines]
-    assert signal.getsignal(number) == before
+@contextlib.contextmanager
+def running(*arguments: object, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """`inreach` in a process of its own, its stderr in the file ``log``; killed if the block fails."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "inreach_fast.cli", *map(str, arguments)]
+    with (
+        log.open("w") as err,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def events_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@posix_signals
+@ENDINGS
+def test_watch_ends_when_it_is_asked_to(model: Path, training: Path, tmp_path: Path, number: int, code: int) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    with running("watch", model, training, "--out", out, "--poll", 0.01, "--settle", 0, log=log) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=120)
+    assert process.returncode == code, log.read_text()
+    assert [event["event"] for event in events_of(log)] == ["started", "ready", "closed", "stopped"]
+    rows = [json.loads(line) for line in (first + rest).splitlines()]
+    assert rows == rows_of(out)
+    assert 1 <= len(rows) <= 8
 
 
 def test_a_second_interrupt_does_not_wait() -> None:
@@ -125,42 +146,33 @@ def test_a_second_interrupt_does_not_wait() -> None:
         interrupt_twice()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, exit_codes.SUCCESS), (signal.SIGINT, exit_codes.INTERRUPTED)]
-)
+@posix_signals
+@ENDINGS
 def test_serve_answers_and_ends_when_it_is_asked_to(
-    run: Run, model: Path, training: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    run: Run, model: Path, training: Path, tmp_path: Path, number: int, code: int
 ) -> None:
     pytest.importorskip("fastapi", reason="FastAPI is not installed (extra [serve])")
-    from inreach_fast.serving import server
-
-    expected = run("predict", model, training / "5.png").lines[0]
-    listen, answers = server.listen, list[dict[str, Any]]()
-
-    def listen_and_be_asked(host: str, port: int) -> Any:
-        bound = listen(host, port)
-        threading.Thread(target=ask, args=bound.getsockname()).start()
-        return bound
-
-    def ask(host: str, port: int) -> None:
-        try:
-            while not answers or "score" not in answers[-1]:
-                with contextlib.suppress(OSError):
-                    connection = http.client.HTTPConnection(host, port, timeout=60)
-                    connection.request("POST", "/inspect?map=1", (training / "5.png").read_bytes())
-                    answers.append(json.loads(connection.getresponse().read()))
-                    connection.close()
-        finally:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(server, "listen", listen_and_be_asked)
-    result = run("serve", model, "--port", 0)
-    assert result.code == code
-    events = [json.loads(line) for line in result.err.splitlines()]
+    expected, log = run("predict", model, training / "5.png").lines[0], tmp_path / "log"
+    with running("serve", model, "--port", 0, log=log) as process:
+        while not log.read_text().endswith("\n"):  # it says where it listens
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        url = urllib.parse.urlsplit(events_of(log)[0]["url"])
+        answer: dict[str, Any] = {}
+        while "score" not in answer:  # at first it says that the model is being loaded
+            assert process.poll() is None, log.read_text()
+            connection = http.client.HTTPConnection(url.netloc, timeout=60)
+            with contextlib.closing(connection), contextlib.suppress(OSError):
+                connection.request("POST", "/inspect?map=1", (training / "5.png").read_bytes())
+                answer = json.loads(connection.getresponse().read())
+        process.send_signal(number)
+        process.communicate(timeout=120)
+    assert process.returncode == code, log.read_text()
+    events = events_of(log)
     assert [event["event"] for event in events] == ["listening", "ready", "inspected", "closed"]
-    assert events[0]["url"].startswith("http://127.0.0.1:")
-    assert (answers[-1]["score"], answers[-1]["is_anomalous"]) == (expected["score"], expected["is_anomalous"])
-    assert answers[-1]["map"].startswith("data:image/png;base64,")
+    assert url.hostname == "127.0.0.1"
+    assert (answer["score"], answer["is_anomalous"]) == (expected["score"], expected["is_anomalous"])
+    assert answer["map"].startswith("data:image/png;base64,")
 
 
 def test_serve_options_that_cannot_work(run: Run, model: Path, tmp_path: Path) -> None:

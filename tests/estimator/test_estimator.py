@@ -303,6 +303,15 @@ def test_an_attribute_of_the_fit_says_what_it_needs() -> None:
         estimator().fit(pictures(6)).absent_  # noqa: B018
 
 
+def test_an_attribute_error_within_a_property_is_told_as_it_is() -> None:
+    model = InReaCh()
+    model.__dict__["_network"] = object()
+    with pytest.raises(AttributeError, match="'object' object has no attribute 'get'"):
+        _ = model.backbone
+    with pytest.raises(AttributeError, match="'InReaCh' object has no attribute 'misspelt'"):
+        _ = model.misspelt  # type: ignore[attr-defined]
+
+
 def test_bad_training_images(tmp_path: Path) -> None:
     with pytest.raises(EmptyFolderError, match=str(tmp_path)):
         estimator().fit(tmp_path)
