@@ -102,6 +102,21 @@ def describe(
     out: _Floats,
 ) -> None: ...
 def linear_map(rows: _Floats, mean: _Floats, matrix: _Floats) -> _Floats: ...
+def winograd_tile(height: int, width: int, inputs: int, outputs: int) -> int: ...
+
+class Convolution:
+    def __init__(self, weight: _Floats, bias: _Floats, tile: int) -> None: ...
+    def __call__(
+        self,
+        images: _Floats,
+        pad_y: int,
+        pad_x: int,
+        other: _Floats | None,
+        activation: int,
+        threads: int,
+        team: int,
+    ) -> _Floats: ...
+
 def smooth(
     scores: npt.NDArray[np.float64],
     low: npt.NDArray[np.int32],

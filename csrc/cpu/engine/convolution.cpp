@@ -23,11 +23,14 @@ constexpr double kFewestTimes = 1.25;
 // Reading a weight from memory takes as long as so many multiplications with it.
 constexpr double kReading = 15.0;
 
-// Tiles of a block: a multiple of 14 rows of AVX-512, four of which keep the weights' reading small.
-// Transformed, a block has at most so many floats (2 MB: it stays in the second-level cache or close to it).
-constexpr size_t kBlockTiles = 56, kFewestTiles = 14, kBlockFloats = size_t{1} << 19;
-// Outputs whose sums are computed before they are transformed back, and the fewest that a task has.
-constexpr size_t kChunk = 128, kFewestOutputs = 64;
+// Tiles of a block: a multiple of 14, the rows that AVX-512 takes at once, and not fewer than those.
+constexpr size_t kMostTiles = 56, kFewestTiles = 14;
+// All weights are read once for each block, so that it should be large where they are many; and it should
+// stay in the second-level cache where they do: a transformed block has a quarter of their size, but from 640
+// KB to 2 MB.
+constexpr size_t kLeastFloats = 160 * 1024, kMostFloats = 512 * 1024;
+// Outputs whose sums are computed before they are transformed back; a task has at least as many.
+constexpr size_t kChunk = 64;
 // Distance of a transformed tile's rows beyond their channels: powers of two would meet in the same cache
 // lines.
 constexpr size_t kGap = 16;
@@ -62,14 +65,14 @@ struct Plan {
 };
 
 Plan make_plan(size_t tiles, size_t inputs, size_t outputs, int tile, size_t threads) {
-    const size_t floats = edge(tile) * edge(tile) * (whole_strips(inputs) + kGap);
-    const size_t most = std::clamp(kBlockFloats / floats, kFewestTiles, kBlockTiles);
+    const size_t values = edge(tile) * edge(tile), floats = values * (whole_strips(inputs) + kGap);
+    const size_t room = std::clamp(values * inputs * outputs / 4, kLeastFloats, kMostFloats);
+    const size_t most = std::clamp(room / floats, kFewestTiles, kMostTiles);
     size_t blocks = divide_up(tiles, most);
     if (blocks > 1 && threads > 1) blocks = divide_up(blocks, threads) * threads;  // equal shares
     const size_t most_blocks = divide_up(tiles, kFewestTiles);
     blocks = std::min(blocks, most_blocks);
-    const size_t part =
-        divide_up(outputs, std::min(divide_up(outputs, kFewestOutputs), divide_up(threads, blocks)));
+    const size_t part = divide_up(outputs, std::min(divide_up(outputs, kChunk), divide_up(threads, blocks)));
     const size_t part_outputs = divide_up(part, 2 * kStrip) * 2 * kStrip;
     const size_t parts = divide_up(outputs, part_outputs);
     if (blocks * parts < threads) blocks = std::min(divide_up(threads, parts), most_blocks);

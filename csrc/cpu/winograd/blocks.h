@@ -17,16 +17,16 @@ struct Tile2 {
 
     template <class Vector, class V>
     static inline void input(const V* d, V* t) {
-        t[0] = Vector::sub(d[0], d[2]);
+        t[0] = Vector::sub(d[2], d[0]);
         t[1] = Vector::add(d[1], d[2]);
         t[2] = Vector::sub(d[2], d[1]);
-        t[3] = Vector::sub(d[1], d[3]);
+        t[3] = Vector::sub(d[3], d[1]);
     }
 
     template <class Vector, class V>
     static inline void output(const V* m, V* y) {
         y[0] = Vector::add(Vector::add(m[0], m[1]), m[2]);
-        y[1] = Vector::sub(Vector::sub(m[1], m[2]), m[3]);
+        y[1] = Vector::add(Vector::sub(m[1], m[2]), m[3]);
     }
 };
 

@@ -12,7 +12,7 @@ void input_axis(int out, const float* d, float* t, int stride) {
     const auto in = [&](int i) { return d[i * stride]; };
     const auto to = [&](int i) -> float& { return t[i * stride]; };
     if (out == 2) {
-        const float t0 = in(0) - in(2), t1 = in(1) + in(2), t2 = in(2) - in(1), t3 = in(1) - in(3);
+        const float t0 = in(2) - in(0), t1 = in(1) + in(2), t2 = in(2) - in(1), t3 = in(3) - in(1);
         to(0) = t0, to(1) = t1, to(2) = t2, to(3) = t3;
         return;
     }
@@ -29,7 +29,7 @@ void output_axis(int out, const float* m, float* y, int stride) {
     const auto in = [&](int i) { return m[i * stride]; };
     const auto to = [&](int i) -> float& { return y[i * stride]; };
     if (out == 2) {
-        const float y0 = (in(0) + in(1)) + in(2), y1 = (in(1) - in(2)) - in(3);
+        const float y0 = (in(0) + in(1)) + in(2), y1 = (in(1) - in(2)) + in(3);
         to(0) = y0, to(1) = y1;
         return;
     }
