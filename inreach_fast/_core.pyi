@@ -107,14 +107,7 @@ def winograd_tile(height: int, width: int, inputs: int, outputs: int) -> int: ..
 class Convolution:
     def __init__(self, weight: _Floats, bias: _Floats, tile: int) -> None: ...
     def __call__(
-        self,
-        images: _Floats,
-        pad_y: int,
-        pad_x: int,
-        other: _Floats | None,
-        activation: int,
-        threads: int,
-        team: int,
+        self, images: _Floats, pad_y: int, pad_x: int, other: _Floats | None, activation: int, threads: int, team: int
     ) -> _Floats: ...
 
 def smooth(

@@ -77,8 +77,8 @@ class FusedConvolution(nn.Module):
     """``activation(norm(conv(x)) + other)``, with or without ``other``.
 
     On a CPU in float32 it is done in one pass: 3x3 convolutions with stride 1 by Winograd's algorithm where that is
-    faster (`kernels.convolution`), others by oneDNN, with weights in the layout that it wants for the number of threads.
-    Anywhere else, and where ``plain`` is set (for an export), torch's own operations do it.
+    faster (`kernels.convolution`), others by oneDNN, with weights in the layout that it wants for the number of
+    threads. Anywhere else, and where ``plain`` is set (for an export), torch's own operations do it.
 
     Attributes:
         activation: "", "relu" or "relu6". plain: see above. winograd: whether Winograd's algorithm may be used.
@@ -124,13 +124,16 @@ class FusedConvolution(nn.Module):
         if other is None:
             y = _ONEDNN(x, *sizes_now, name, numbers, "")
         else:
-            y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, name if name != "none" else None, numbers, None)
+            # After a sum oneDNN has no activation but ReLU.
+            y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, "relu" if name == "relu" else None, [], None)
+            if self.activation == "relu6":
+                y = functional.relu6(y, inplace=True)
         return y
 
     def _tile(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> int:
         """Side of the tiles by which to compute; 0 where Winograd's algorithm cannot or should not."""
         sizes = self._kernel, self._stride, self._dilation, self._groups
-        if sizes != ((3, 3), [1, 1], [1, 1], 1) or x.dim() != 4 or x.requires_grad or x.is_neg():
+        if sizes != ((3, 3), [1, 1], [1, 1], 1) or x.dim() != 4 or x.requires_grad:
             return 0
         outputs, inputs = self.weight.shape[:2]
         height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], padding, strict=True))

@@ -50,7 +50,9 @@ class Convolution3x3:
 
     def __init__(self, weight: Any, bias: Any, *, tile: int = 2) -> None:
         if _core is None:
-            raise BackendError("Convolution3x3: needs inreach_fast._core, which is not installed; install a wheel of it")
+            raise BackendError(
+                "Convolution3x3: needs inreach_fast._core, which is not installed; install a wheel of it"
+            )
         weight, bias = as_float32(weight, "weight", ndim=4), as_float32(bias, "bias", ndim=1)
         if weight.shape[2:] != (3, 3) or 0 in weight.shape:
             raise MixedSizesError(f"weight: expected (outputs, inputs, 3, 3), none of them 0, got {weight.shape}")
