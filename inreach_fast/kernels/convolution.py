@@ -50,9 +50,7 @@ class Convolution3x3:
 
     def __init__(self, weight: Any, bias: Any, *, tile: int = 2) -> None:
         if _core is None:
-            raise BackendError(
-                "Convolution3x3: needs inreach_fast._core, which is not installed; install a wheel of it"
-            )
+            raise BackendError("Convolution3x3: needs inreach_fast._core, which is missing; install a wheel of it")
         weight, bias = as_float32(weight, "weight", ndim=4), as_float32(bias, "bias", ndim=1)
         if weight.shape[2:] != (3, 3) or 0 in weight.shape:
             raise MixedSizesError(f"weight: expected (outputs, inputs, 3, 3), none of them 0, got {weight.shape}")
@@ -81,7 +79,8 @@ class Convolution3x3:
             other: None, or float32 of the result's shape.
             activation: "", "relu" or "relu6".
             threads: number of threads; None: as `set_num_threads` says.
-            team: address of a function that starts them (`inreach_fast.system.threads.torch_team`); 0: the engine's own.
+            team: address of the function that runs work on them (`inreach_fast.system.threads.torch_team`); 0: the
+                engine's own do it.
 
         Returns:
             float32 (n, height + 2 * padding[0] - 2, width + 2 * padding[1] - 2, outputs).
