@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "inreach/activation.h"
+
 namespace inreach {
 
 // Rows of a bank are laid out for the tile kernels in blocks of kBlockRows, dimension by dimension: value d
@@ -61,9 +63,6 @@ struct DescribeKernels {
     // dst[i] = (wa * a[i]) + (wb * b[i]).
     void (*blend)(const float* a, const float* b, float wa, float wb, float* dst, size_t n);
 };
-
-// What a convolution does at last: nothing, (0 > y ? 0 : y), or that and then (6 < y ? 6 : y). NaN stays.
-enum class Activation { kNone, kRelu, kRelu6 };
 
 // The inner loops of 3x3 convolutions by tiles, all EXACT: the operations of winograd/scalar.cpp in its order
 // (winograd/README.md). A tile of m x m outputs, m = 2 or 4, has n x n inputs, n = m + 2.

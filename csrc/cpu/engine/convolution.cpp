@@ -1,17 +1,18 @@
 #include "inreach/convolution.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <exception>
 #include <functional>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "dispatch.h"
 #include "engine/aligned.h"
 #include "engine/require.h"
 #include "engine/threads.h"
+#include "engine/winograd_weights.h"
 
 namespace inreach {
 namespace {
@@ -35,29 +36,17 @@ constexpr size_t kChunk = 64;
 // lines.
 constexpr size_t kGap = 16;
 
-constexpr size_t kStrip = kStripRows;
+// All tiles of all images, in their order.
+struct Tiles {
+    size_t edge, down, across, count;
 
-size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
-size_t whole_strips(size_t channels) { return divide_up(channels, kStrip) * kStrip; }
-
-size_t edge(int tile) { return static_cast<size_t>(tile) + 2; }
-
-// Rows of the weights' transform: values at the points of the polynomial of a row of weights, over the
-// product of the differences from the other points (infinity last).
-std::array<std::array<double, 3>, 6> weight_transform(int tile) {
-    std::array<std::array<double, 3>, 6> rows{};
-    const std::array<double, 5> points =
-        tile == 2 ? std::array<double, 5>{0, 1, -1, 0, 0} : std::array<double, 5>{0, 0.75, -0.75, 1.5, -1.5};
-    const size_t finite = edge(tile) - 1;
-    for (size_t i = 0; i < finite; ++i) {
-        double product = 1.0;
-        for (size_t j = 0; j < finite; ++j)
-            if (j != i) product *= points[i] - points[j];
-        rows[i] = {1.0 / product, points[i] / product, points[i] * points[i] / product};
+    struct Place {
+        size_t image, top, left;
+    };
+    Place operator[](size_t t) const {
+        return {t / (down * across), t / across % down * edge, t % across * edge};
     }
-    rows[finite] = {0.0, 0.0, 1.0};
-    return rows;
-}
+};
 
 // Work of one call: blocks of tiles, each with parts of the outputs.
 struct Plan {
@@ -65,7 +54,7 @@ struct Plan {
 };
 
 Plan make_plan(size_t tiles, size_t inputs, size_t outputs, int tile, size_t threads) {
-    const size_t values = edge(tile) * edge(tile), floats = values * (whole_strips(inputs) + kGap);
+    const size_t values = tile_edge(tile) * tile_edge(tile), floats = values * (whole_strips(inputs) + kGap);
     const size_t room = std::clamp(values * inputs * outputs / 4, kLeastFloats, kMostFloats);
     const size_t most = std::clamp(room / floats, kFewestTiles, kMostTiles);
     size_t blocks = divide_up(tiles, most);
@@ -79,18 +68,22 @@ Plan make_plan(size_t tiles, size_t inputs, size_t outputs, int tile, size_t thr
     return {blocks, parts, part_outputs};
 }
 
+class ThreadLimit {
+  public:
+    explicit ThreadLimit(int threads) : before_(limit_threads(threads)) {}
+    ~ThreadLimit() { limit_threads(before_); }
+    ThreadLimit(const ThreadLimit&) = delete;
+    ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+  private:
+    const int before_;
+};
+
 // Calls task(i) for each i < n on the threads of `team`.
 void run_tasks(size_t n, const Team& team, const std::function<void(size_t)>& task) {
     if (team.run == nullptr || team.threads <= 1 || n <= 1) {
-        const int before = limit_threads(team.threads);
-        try {
-            parallel_for(n, task);
-        } catch (...) {
-            limit_threads(before);
-            throw;
-        }
-        limit_threads(before);
-        return;
+        const ThreadLimit limit(team.threads);
+        return parallel_for(n, task);
     }
     struct Shared {
         size_t n;
@@ -146,35 +139,11 @@ struct Convolution::Packed {
 Convolution::Convolution(const float* weight, const float* bias, size_t inputs, size_t outputs, int tile) {
     require(inputs > 0 && outputs > 0, "convolution: inputs and outputs must be at least 1");
     require(tile == 2 || tile == 4, "convolution: tile must be 2 or 4");
-    const size_t n = edge(tile), padded = whole_strips(outputs);
+    const size_t n = tile_edge(tile), padded = whole_strips(outputs);
     auto packed = std::make_unique<Packed>(Packed{
         inputs, outputs, tile, AlignedArray<float>(n * n * padded * inputs), AlignedArray<float>(padded)});
     std::fill_n(std::copy_n(bias, outputs, packed->bias.data()), padded - outputs, 0.0f);
-    const auto transform = weight_transform(tile);
-    float* const strips = packed->strips.data();
-    parallel_for(padded / kStrip, [&](size_t s) {
-        const size_t some = std::min(kStrip, outputs - s * kStrip);
-        for (size_t c = 0; c < inputs; ++c) {
-            double given[9][kStrip] = {}, half[6][3][kStrip];
-            for (size_t o = 0; o < some; ++o)
-                for (size_t i = 0; i < 9; ++i)
-                    given[i][o] = static_cast<double>(weight[((s * kStrip + o) * inputs + c) * 9 + i]);
-            for (size_t y = 0; y < n; ++y)
-                for (size_t x = 0; x < 3; ++x)
-                    for (size_t o = 0; o < kStrip; ++o)
-                        half[y][x][o] = (transform[y][0] * given[x][o] + transform[y][1] * given[3 + x][o]) +
-                                        transform[y][2] * given[6 + x][o];
-            for (size_t y = 0; y < n; ++y)
-                for (size_t x = 0; x < n; ++x) {
-                    float* const to =
-                        strips + ((y * n + x) * padded / kStrip + s) * inputs * kStrip + c * kStrip;
-                    for (size_t o = 0; o < kStrip; ++o)
-                        to[o] = static_cast<float>(
-                            (transform[x][0] * half[y][0][o] + transform[x][1] * half[y][1][o]) +
-                            transform[x][2] * half[y][2][o]);
-                }
-        }
-    });
+    transform_weights(weight, inputs, outputs, tile, packed->strips.data());
     packed_ = std::move(packed);
 }
 
@@ -192,35 +161,32 @@ void Convolution::operator()(const Images& images, size_t pad_y, size_t pad_x, c
     const size_t m = static_cast<size_t>(packed_->tile), n = m + 2;
     const size_t out_height = height + 2 * pad_y - 2, out_width = width + 2 * pad_x - 2;
     const size_t down = divide_up(out_height, m), across = divide_up(out_width, m);
-    const size_t tiles = images.count * down * across;
-    if (tiles == 0) return;
-    const Plan plan = make_plan(tiles, inputs, outputs, packed_->tile, static_cast<size_t>(team.threads));
+    const Tiles tiles{m, down, across, images.count * down * across};
+    if (tiles.count == 0) return;
+    const Plan plan =
+        make_plan(tiles.count, inputs, outputs, packed_->tile, static_cast<size_t>(team.threads));
     const WinogradKernels& table = kernels().winograd;
     const auto input = m == 2 ? table.input2 : table.input4;
     const auto output = m == 2 ? table.output2 : table.output4;
-    const AlignedArray<float> nothing = [&] {
-        AlignedArray<float> zeros(inputs);
-        std::fill_n(zeros.data(), inputs, 0.0f);
-        return zeros;
-    }();
+    const std::vector<float> outside(inputs, 0.0f);
 
     run_tasks(plan.blocks * plan.parts, team, [&](size_t task) {
         const size_t block = task / plan.parts, part = task % plan.parts * plan.part_outputs;
-        const size_t first = tiles * block / plan.blocks, count = tiles * (block + 1) / plan.blocks - first;
+        const size_t first = tiles.count * block / plan.blocks;
+        const size_t count = tiles.count * (block + 1) / plan.blocks - first;
         const size_t stride = whole_strips(inputs) + kGap, step = count * stride;
         const size_t sum_stride = kChunk + kGap, sum_step = count * sum_stride;
         float* const transformed = scratch(n * n * (step + sum_step));
         float* const sums = transformed + n * n * step;
 
         for (size_t t = 0; t < count; ++t) {
-            const size_t at = first + t, image = at / (down * across);
-            const size_t top = at / across % down * m, left = at % across * m;
+            const auto [image, top, left] = tiles[first + t];
             const float* pixels[36];
             for (size_t i = 0; i < n * n; ++i) {
                 const size_t y = top + i / n - pad_y, x = left + i % n - pad_x;  // huge where outside
                 pixels[i] = y < height && x < width
                                 ? images.data + ((image * height + y) * width + x) * inputs
-                                : nothing.data();
+                                : outside.data();
             }
             input(pixels, inputs, transformed + t * stride, step);
         }
@@ -232,8 +198,7 @@ void Convolution::operator()(const Images& images, size_t pad_y, size_t pad_x, c
                                packed_->strips.data() + (i * padded + from) * inputs, inputs,
                                whole_strips(some), sums + i * sum_step, sum_stride);
             for (size_t t = 0; t < count; ++t) {
-                const size_t at = first + t, image = at / (down * across);
-                const size_t top = at / across % down * m, left = at % across * m;
+                const auto [image, top, left] = tiles[first + t];
                 float* pixels[16];
                 const float* others[16];
                 for (size_t i = 0; i < m * m; ++i) {

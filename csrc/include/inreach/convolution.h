@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <memory>
 
-namespace inreach {
+#include "inreach/activation.h"
 
-enum class Activation;
+namespace inreach {
 
 // Images (count, height, width, channels) in C order.
 struct Images {
@@ -34,11 +34,11 @@ class Convolution {
     size_t inputs() const;
     size_t outputs() const;
 
-    // out[n, y, x, o] = activation(sum of weight[o, c, i, j] * images[n, y + i - pad_y, x + j - pad_x, c] +
-    // bias[o]
-    // + other[n, y, x, o]), height + 2 * pad_y - 2 rows and width + 2 * pad_x - 2 columns, 0 outside of
-    // images. `other` may be null. The same bits on every instruction set, for any number of threads and in
-    // any batch; NaN and infinity spread within a tile.
+    // out[n, y, x, o] = activation(bias[o] + other[n, y, x, o] + the sum of weight[o, c, i, j] * images[n, y
+    // + i
+    // - pad_y, x + j - pad_x, c]): height + 2 * pad_y - 2 rows and width + 2 * pad_x - 2 columns; images are
+    // 0 outside. `other` may be null. The same bits on every instruction set, for any number of threads and
+    // in any batch; NaN and infinity spread within a tile.
     void operator()(const Images& images, size_t pad_y, size_t pad_x, const float* other,
                     Activation activation, const Team& team, float* out) const;
 
