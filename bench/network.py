@@ -19,6 +19,7 @@ from .timing import race
 
 EAGER = "torch layer by layer"
 DIRECT = "torch, direct convolutions"
+INT8 = "openvino, int8"
 # Each at least so many times as fast as `EAGER`.
 GOALS = {"torch": 1.35, "openvino": 1.5, "onnxruntime": 1.5}
 NETWORK = "wide_resnet50_2"
@@ -38,6 +39,8 @@ def run(
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     backbones = {name: eager.with_runtime(name, size) for name in RUNTIMES if name in GOALS and is_installed(name)}
     direct = _without_winograd(eager.with_runtime("torch", size))
+    if "openvino" in backbones and "INT8" in _capabilities():
+        backbones[INT8] = eager.quantized(image).with_runtime("openvino", size)
     own = threads or torch.get_num_threads()
     cases = []
     for count in sorted({1, own}):
@@ -57,7 +60,7 @@ def run(
                         {who: seconds[who] for who in (EAGER, *([DIRECT] if name == "torch" else []), name)},
                         data=f"one image, {size[0]} x {size[1]}",
                         ours=name,
-                        goals={EAGER: GOALS[name]},
+                        goals={EAGER: GOALS[name]} if name in GOALS else None,
                         checks={"greatest feature difference": off[name], "load before": f"{before:.2f}"},
                     )
                 )
@@ -71,6 +74,12 @@ def _without_winograd(backbone: Backbone) -> Backbone:
         if isinstance(module, FusedConvolution):
             module.winograd = False
     return backbone
+
+
+def _capabilities() -> list[str]:
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _difference(backbone: Any, eager: Any, image: Any) -> float:

@@ -107,7 +107,7 @@ class FusedConvolution(nn.Module):
         if self._same:
             x, padding = same_padding(x, self._kernel, self._stride)
         if _ONEDNN is None or self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or _autocast():
-            return self._by_torch(x, other, padding)
+            return self._by_torch(x, other, padding, self.weight)
         tile = self._tile(x, other, padding) if self.winograd else 0
         if tile:
             return self._by_winograd(x, other, padding, tile)
@@ -156,8 +156,17 @@ class FusedConvolution(nn.Module):
         )
         return torch.from_numpy(y).permute(0, 3, 1, 2)
 
-    def _by_torch(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> torch.Tensor:
-        y = functional.conv2d(x, self.weight, self.bias, self._stride, padding, self._dilation, self._groups)
+    def by_torch(self, x: torch.Tensor, other: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+        """The same by torch's own operations, with another ``weight``."""
+        padding = self._padding
+        if self._same:
+            x, padding = same_padding(x, self._kernel, self._stride)
+        return self._by_torch(x, other, padding, weight)
+
+    def _by_torch(
+        self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int], weight: torch.Tensor
+    ) -> torch.Tensor:
+        y = functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation, self._groups)
         if other is not None:
             y = y + other
         if self.activation == "relu":

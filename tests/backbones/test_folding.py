@@ -234,10 +234,10 @@ def test_3x3_by_winograd(size: tuple[int, int], padding: Any, activation: str, s
     conv = fused_3x3(padding=padding)
     conv.activation = activation
     x = 3 * torch.randn(2, 20, *size).contiguous(memory_format=torch.channels_last)
-    other = torch.randn_like(conv._by_torch(x, None, conv._padding)) if summed else None
+    other = torch.randn_like(conv.by_torch(x, None, conv.weight)) if summed else None
     with torch.inference_mode():
         y = conv(x, other)
-        wanted = conv._by_torch(x, other, conv._padding)
+        wanted = conv.by_torch(x, other, conv.weight)
         assert conv._by_tile
         assert y.is_contiguous(memory_format=torch.channels_last)
         assert largest_difference([y], [wanted]) < 1e-5
@@ -263,7 +263,7 @@ def test_other_convolutions_are_left_to_onednn(options: dict[str, Any]) -> None:
     fused = FusedConvolution(conv, norm)
     x = torch.randn(1, sizes["in"], 24, 40).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        assert largest_difference([fused(x)], [fused._by_torch(x, None, fused._padding)]) < 1e-5
+        assert largest_difference([fused(x)], [fused.by_torch(x, None, fused.weight)]) < 1e-5
     assert not fused._by_tile
 
 
@@ -278,7 +278,7 @@ def test_winograd_is_for_plain_float32_alone() -> None:
     conv.double()(x.double())
     conv.float()
     y = x.clone().requires_grad_()
-    conv._by_torch(y, None, [1, 1]).sum().backward()
+    conv.by_torch(y, None, conv.weight).sum().backward()
     assert not conv._by_tile
     with pytest.raises(RuntimeError):  # as torch says it
         conv(x[:, :10])
