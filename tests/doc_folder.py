@@ -30,7 +30,7 @@ _SIZE = (240, 240)
 
 @contextmanager
 def small_network(folder: Path) -> Iterator[None]:
-    """Every built-in backbone is `Small`, and descriptors are short; images keep their size.
+    """Every built-in backbone is `Small`, descriptors are short, and images are seen at 168 x 168.
 
     Executors are made, so that what names them is checked, and their work is done in this process.
     """
@@ -46,7 +46,7 @@ def small_network(folder: Path) -> Iterator[None]:
         executors.make_executor(executor, workers=workers)
         return executors.make_executor("local")
 
-    short = {"dim": 24, "assoc_depth": 3, "min_channel_length": 1}
+    short = {"dim": 24, "assoc_depth": 3, "min_channel_length": 1, "image_size": (168, 168)}
     names = {name: built_in(name) for name in loading._BUILT_IN}
     presets = {name: {**values, **short} for name, values in PRESETS.items()}
     presets["default"]["pca_dim"] = 6
@@ -62,7 +62,7 @@ def small_network(folder: Path) -> Iterator[None]:
 
 def fill(folder: Path) -> None:
     """Everything that the pages name. Needs `small_network`."""
-    for number in range(12):
+    for number in range(9):
         save(folder / "photos" / f"{number}.png", picture(number, _SIZE, defect=number in (3, 5)))
     for name, numbers in {"more": (20, 21), "new": (30, 31, 32), "camera": (40, 41), "test": (50, 51)}.items():
         for number in numbers:
@@ -127,6 +127,8 @@ def names(page: str) -> dict[str, Any]:
             "mean": rows(16),
             "matrix": rows(16, 4),
         }
+    if page == "docs/howto/threshold.md":
+        return {"images": ["a.png", "b.png", "new/30.png"], "is_anomalous": [False, True, False]}
     if page == "docs/integrations.md":
         dataset = TensorDataset(torch.rand(5, 3, *_SIZE))
         given = {
