@@ -66,9 +66,9 @@ def notebook_page(notebook: dict[str, Any]) -> str:
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "image/png" in data:
-                picture = "".join(data["image/png"]).replace("\n", "")
-                parts.append(f'<img alt="Output of the cell above" src="data:image/png;base64,{picture}">')
+            if "image/jpeg" in data:
+                picture = "".join(data["image/jpeg"]).replace("\n", "")
+                parts.append(f'<img alt="Output of the cell above" src="data:image/jpeg;base64,{picture}">')
             elif text := "".join(data.get("text/plain", output.get("text", ""))).rstrip():
                 parts.append(f"```text\n{text}\n```")
     parts.append("This page is a notebook: [notebook.ipynb](notebook.ipynb).")

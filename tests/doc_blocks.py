@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+NOTEBOOK = "docs/notebook.ipynb"
 _SHOWN = "<!-- not run: "
 
 
 def pages() -> list[str]:
-    """Every Markdown page, by its path in the repository."""
+    """Every Markdown page and the notebook, by its path in the repository."""
     folders = ("", "docs/", "docs/howto/", "bench/", "examples/cpp/", "csrc/", "csrc/**/")
     found = {path.relative_to(ROOT).as_posix() for folder in folders for path in ROOT.glob(f"{folder}*.md")}
-    return sorted(found)
+    return [*sorted(found), NOTEBOOK]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,11 @@ class Block:
 
 
 def blocks(page: str) -> list[Block]:
-    """The code blocks of a page, in order."""
+    """The code blocks of a page, in order; of a notebook the cells of code, whose line is their number."""
+    if page == NOTEBOOK:
+        cells = json.loads((ROOT / page).read_text(encoding="utf-8"))["cells"]
+        code = [(i, "".join(cell["source"])) for i, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
+        return [Block(page, number, "python", text + "\n", None) for number, text in code]
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     found, number, reason, in_list = [], 0, None, False
     while number < len(lines):
