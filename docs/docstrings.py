@@ -10,7 +10,7 @@ from typing import Any
 
 import griffe
 
-_SECTION = re.compile(r"(Args|Attributes|Raises):(\s+\S.*)?$")
+_SECTION = re.compile(r"(Args|Attributes|Raises)(?: \(.*\))?:(\s+\S.*)?$")
 _SEVERAL = re.compile(r"    (\*{0,2}\w+(?:, \*{0,2}\w+)+): (.*)$")
 
 
@@ -48,5 +48,5 @@ def readable(docstring: str) -> str:
             for name in several.group(1).split(", "):
                 found += [f"    {name}: {several.group(2)}", *rest]
             continue
-        found.append(line)
+        found.append("Attributes:" if line.startswith("Attributes (") and header else line)
     return "\n".join(found)

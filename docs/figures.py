@@ -1,6 +1,6 @@
 """The figures of algorithm.md, by matplotlib (extra [bench]).
 
-python docs/figures.py        (in the repository's root)
+``PYTHONPATH=. python docs/figures.py`` in the repository's root, after `make dev`.
 """
 
 from __future__ import annotations

@@ -1,28 +1,24 @@
 """The pictures of the tour: runs its commands with the real network, in a temporary folder, and shows what they give.
 
-python docs/pictures.py        (in the repository's root; needs the extra [offline], and Chromium for the pages)
+``PYTHONPATH=.:tests python docs/pictures.py`` in the repository's root, after `make dev`; with the extra [offline], and
+Chromium for the pages.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
-
 import chromium
-from doc_blocks import blocks, commands
+import numpy as np
+from doc_blocks import ROOT, blocks, commands
+from PIL import Image
 
 from inreach_fast.cli.main import main
 
 TARGET = ROOT / "docs" / "pictures"
-QUALITY = 82
+QUALITY = 80
 
 
 def run_tour() -> None:
@@ -81,7 +77,7 @@ def draw() -> None:
             save("photos.jpg", contact_sheet(Path("photos"), columns=8), 924)
             overlays = sorted(Path("out").rglob("*.png"))
             save("overlays.jpg", below_each_other([p for p in overlays if p.stem[:2] in ("03", "04")]), 720)
-            pages = {"audit.jpg": (Path("audit.html"), 1500), "explanation.jpg": (Path("why/04.html"), 1100)}
+            pages = {"audit.jpg": (Path("audit.html"), 1500), "explanation.jpg": (Path("why/04.html"), 1330)}
             if chromium.PROGRAM is not None:
                 screenshots(pages)
         finally:

@@ -1,6 +1,6 @@
 """Executes notebook.ipynb and writes it with its outputs (extra [docs]).
 
-python docs/run_notebook.py        (in the repository's root)
+``PYTHONPATH=$PWD python docs/run_notebook.py`` in the repository's root, after `make dev`.
 """
 
 from __future__ import annotations
