@@ -21,7 +21,14 @@ def executed() -> Any:
     """The notebook, executed in an empty folder; raises what a cell raises."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        client = NotebookClient(
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+        )
+        client.execute()
     notebook.metadata = {"kernelspec": LANGUAGE, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.metadata = {}
