@@ -69,6 +69,8 @@ def fill(folder: Path) -> None:
             save(folder / name / f"{number}.png", picture(number, _SIZE, defect=number % 2 == 1))
     for number, name in enumerate(("new", "flagged", "missed", "a", "b")):
         save(folder / f"{name}.png", picture(60 + number, _SIZE, defect=name != "a"))
+    shutil.copytree(folder / "photos", folder / "part" / "photos")
+    save(folder / "part" / "bad" / "0.png", picture(80, _SIZE, defect=True))
     mask = np.zeros(_SIZE, dtype=np.uint8)
     mask[20:220, 20:220] = 255
     Image.fromarray(mask).save(folder / "mask.png")
