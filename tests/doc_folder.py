@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from cli_cases import picture, save
 from PIL import Image
-from small_networks import Small
+from small_networks import Normed
 from torch.utils.data import TensorDataset
 
 from inreach_fast import executors
@@ -30,23 +30,23 @@ _SIZE = (240, 240)
 
 @contextmanager
 def small_network(folder: Path) -> Iterator[None]:
-    """Every built-in backbone is `Small`, descriptors are short, and images are seen at 168 x 168.
+    """Every built-in backbone is `Normed`, descriptors are short, and images are seen at 112 x 112.
 
     Executors are made, so that what names them is checked, and their work is done in this process.
     """
     from safetensors.torch import save_file
 
     weights = folder / "small.safetensors"
-    save_file(Small().state_dict(), weights)
+    save_file(Normed().state_dict(), weights)
 
     def built_in(name: str) -> Any:
-        return lambda: BackboneDefinition(Small(), ("first", "second"), IMAGENET, name), lambda: (weights, None)
+        return lambda: BackboneDefinition(Normed(), ("first", "second"), IMAGENET, name), lambda: (weights, None)
 
     def here(executor: Any, *, workers: int | None = None) -> Any:
         executors.make_executor(executor, workers=workers)
         return executors.make_executor("local")
 
-    short = {"dim": 24, "assoc_depth": 3, "min_channel_length": 1, "image_size": (168, 168)}
+    short = {"dim": 24, "assoc_depth": 3, "min_channel_length": 1, "image_size": (112, 112)}
     names = {name: built_in(name) for name in loading._BUILT_IN}
     presets = {name: {**values, **short} for name, values in PRESETS.items()}
     presets["default"]["pca_dim"] = 6
