@@ -126,8 +126,8 @@ class Parameters:
         device: torch device of the backbone; on "cuda" (or "cuda:1") the kernels run on the GPU as well (docs/gpu.md).
         backbone_runtime: what computes the backbone: "torch" (with folded BatchNorms), "openvino" or "onnxruntime"
             (extras [openvino] and [onnx]; on the CPU), or "torch-unfolded" (layer by layer, as earlier versions did).
-            Features differ in their last digits. "auto": what the model was fitted with; in a first fit the fastest
-            that is installed, or what the environment variable INREACH_BACKBONE_RUNTIME names.
+            Features differ in their last digits. "auto": what the model was fitted with; in a first fit what is
+            likely to be the fastest here, or what the environment variable INREACH_BACKBONE_RUNTIME names.
         quantization: "int8": the network's convolutions multiply 8-bit integers, in the fit and in predictions; their
             ranges are found on some of the training images. Several times as fast where the processor has such
             products, by OpenVINO on the CPU; features, scores and threshold are other ones. None: float32.

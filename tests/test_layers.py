@@ -38,6 +38,7 @@ FLOOR = 1
 
 # Packages that may be missing, or that take long to import: these may be imported inside a function, and so may
 # modules that bring one of them in.
+SLOW = ("scipy",)  # always there, and no part of what `import inreach_fast` loads
 OPTIONAL = frozenset(
     {
         *("torch", "torchvision", "timm", "ray", "cupy", "numba", "matplotlib", "sklearn", "skimage", "tqdm"),
@@ -144,9 +145,9 @@ def circle(imports: Iterable[Import], package: str) -> list[str]:
 
 
 def inside_functions(imports: Iterable[Import]) -> list[str]:
-    """Imports inside functions that bring in no optional package: neither themselves nor by what they import."""
+    """Imports inside functions without an optional or slow package, in themselves or in what they import."""
     imports = list(imports)
-    slow = set(OPTIONAL)
+    slow = {*OPTIONAL, *SLOW}
     while more := {x.module for x in imports if x.target in slow and not x.in_function} - slow:
         slow |= more
     return [str(x) for x in imports if x.in_function and x.target not in slow]

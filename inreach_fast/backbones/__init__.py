@@ -9,7 +9,7 @@ efficientnet_lite.py  EfficientNet-Lite2, whose weights are a package
 transformer.py        blocks of vision transformers as maps
 hooked_network.py     the levels of any module, by hooks
 runtimes.py           what computes a network: torch, OpenVINO, ONNX Runtime
-choosing.py           the fastest of them
+choosing.py           which of them a first fit takes
 folding.py            BatchNorms folded into convolutions, ReLUs and sums fused (fused_convolution.py)
 quantization.py       convolutions by 8-bit integers
 exported_network.py   a network by another runtime: openvino_network.py, onnx_network.py

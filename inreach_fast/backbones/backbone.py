@@ -22,6 +22,7 @@ from ..system.threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .exported_network import ExportedNetwork
+from .fused_convolution import winograd_share
 from .hooked_network import HookedNetwork
 from .quantization import Ranges, folded_to_quantize, input_ranges, quantized, ranges_from_json
 from .resnet import cut_resnet
@@ -234,6 +235,13 @@ class Backbone:
                     "(B, C, h, w)"
                 )
         return [output.to(torch.float32).contiguous(memory_format=torch.channels_last) for output in outputs]
+
+    def winograd_share(self, size: tuple[int, int]) -> float:
+        """Share of the multiplications for an input of a size that Winograd's algorithm does (runtime "torch")."""
+        if not isinstance(self._network, nn.Module) or self.device.type != "cpu":
+            return 0.0
+        before_torch(torch.get_num_threads())
+        return winograd_share(self._network, torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last))
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of each level for that input size, found by running a black image."""

@@ -12,13 +12,16 @@ from .backbone import Backbone
 from .runtimes import RUNTIMES, TORCH, is_installed, version_of
 
 VARIABLE: Final = "INREACH_BACKBONE_RUNTIME"
+# With so much of a network by Winograd's algorithm, which only the engine has, torch is the fastest (bench/network.py).
+_WINOGRAD_SHARE: Final = 1 / 3
 _log = logging.getLogger("inreach_fast")
 
 
 def by_fastest_runtime(backbone: Backbone, size: tuple[int, int]) -> Backbone:
-    """The backbone by the fastest runtime that is installed and can run it, or by $INREACH_BACKBONE_RUNTIME.
+    """The backbone by the runtime that is likely to be the fastest, or by $INREACH_BACKBONE_RUNTIME.
 
-    What cannot run it is logged with its reason, and the next one is taken; torch always can.
+    That is torch where much of the network is 3x3 convolutions, else the first of `RUNTIMES` that is installed. What
+    cannot run it is logged with its reason, and the next one is taken; torch always can.
 
     Args:
         backbone: as it was loaded; one that `with_runtime` made is returned as it is.
@@ -43,7 +46,10 @@ def by_fastest_runtime(backbone: Backbone, size: tuple[int, int]) -> Backbone:
             "quantization: int8 needs OpenVINO and the CPU; pip install 'inreach_fast[openvino]', leave quantization "
             'out, or choose backbone_runtime="torch", which emulates it and is slow'
         )
-    exported = [name for name in RUNTIMES if name not in (TORCH, UNFOLDED)] if backbone.device.type == "cpu" else []
+    by_torch = backbone.with_runtime(TORCH, size)
+    if backbone.device.type != "cpu" or by_torch.winograd_share(size) >= _WINOGRAD_SHARE:
+        return by_torch
+    exported = [name for name in RUNTIMES if name not in (TORCH, UNFOLDED)]
     for name in filter(is_installed, exported):
         try:
             made = backbone.with_runtime(name, size)
@@ -53,4 +59,4 @@ def by_fastest_runtime(backbone: Backbone, size: tuple[int, int]) -> Backbone:
             continue
         _log.info("backbone_runtime: %s %s computes %s", name, version_of(name), backbone.name)
         return made
-    return backbone.with_runtime(TORCH, size)
+    return by_torch

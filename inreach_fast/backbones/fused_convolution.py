@@ -73,6 +73,24 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
     return (weight * scale[:, None, None, None]).to(torch.float32), offset.to(torch.float32)
 
 
+def winograd_share(network: nn.Module, x: torch.Tensor) -> float:
+    """Share of a network's multiplications in convolutions that Winograd's algorithm does, for the input ``x``."""
+    counts = [0.0, 0.0]  # direct, by Winograd's algorithm
+
+    def count(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        by_tiles = isinstance(module, FusedConvolution) and bool(module.tile(*inputs))
+        counts[by_tiles] += float(module.weight[0].numel()) * output.numel()
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, FusedConvolution))]
+    try:
+        with torch.inference_mode():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts[1] / sum(counts) if any(counts) else 0.0
+
+
 class FusedConvolution(nn.Module):
     """``activation(norm(conv(x)) + other)``, with or without ``other``.
 
@@ -129,6 +147,13 @@ class FusedConvolution(nn.Module):
             if self.activation == "relu6":
                 y = functional.relu6(y, inplace=True)
         return y
+
+    def tile(self, x: torch.Tensor, other: torch.Tensor | None = None) -> int:
+        """Side of the tiles with which `forward` computes by Winograd's algorithm; 0 where it does not."""
+        padding = self._padding
+        if self._same:
+            x, padding = same_padding(x, self._kernel, self._stride)
+        return self._tile(x, other, padding) if self.winograd and not self.plain else 0
 
     def _tile(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> int:
         """Side of the tiles by which to compute; 0 where Winograd's algorithm cannot or should not."""

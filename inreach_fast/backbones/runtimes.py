@@ -29,7 +29,7 @@ from .quantization import is_quantized
 TORCH: Final = "torch"
 _EXPORTED: Final[dict[str, type[ExportedNetwork]]] = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxNetwork}
 RUNTIMES: Final = (*_EXPORTED, TORCH, UNFOLDED)
-"""The names, fastest first."""
+"""The names, in the order in which `choosing` tries them."""
 
 _PACKAGES: Final = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx")}
 _TOLERANCE = 1e-4  # of the features of an unknown network that is folded, relative to a level's greatest

@@ -154,7 +154,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "batch_size": ("number of images in a batch", positive_int, "N"),
         "thumbnails": ("keep small pictures of the training images in the model, for `predict --explain`",),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
-        "backbone_runtime": ("what computes the network; auto: the fastest that is installed, see `inreach runtimes`",),
+        "backbone_runtime": ("what computes the network; auto: what is likely the fastest, see `inreach runtimes`",),
         "quantization": ("int8: the network multiplies 8-bit integers, by OpenVINO; faster, and other scores",),
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
     },

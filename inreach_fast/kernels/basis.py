@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh, solve_triangular
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
 from ..system.memory import mapped_file, release_pages
@@ -122,6 +121,8 @@ def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
     number times float64's rounding, so after three passes only rounding is left. Linearly dependent columns have no
     such factor: for them by Householder's QR.
     """
+    from scipy.linalg import solve_triangular
+
     wide = columns.astype(np.float64)
     try:
         for _ in range(passes):
@@ -142,6 +143,8 @@ def principal_directions(scaled: FloatArray, rank: int, power_iterations: int = 
     count, dim = scaled.shape
     width = rank + _OVERSAMPLING
     if width * 2 >= dim:
+        from scipy.linalg import eigh
+
         # Only the vectors that are kept: a longer call, which no interrupt ends, for all of them.
         leading = (dim - rank, dim - 1)
         vectors = eigh(scaled.T @ scaled, subset_by_index=leading, overwrite_a=True, check_finite=False)[1]

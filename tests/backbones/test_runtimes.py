@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 import torch
 from fake_runtime import FakeNetwork
-from small_networks import normed_backbone
+from small_networks import fill_norms, normed_backbone
 from torch import nn
 
-from inreach_fast.backbones import Backbone, by_fastest_runtime, load_backbone, network_cache, runtimes
+from inreach_fast.backbones import Backbone, by_fastest_runtime, choosing, load_backbone, network_cache, runtimes
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.onnx_network import OnnxNetwork
 from inreach_fast.backbones.openvino_network import OpenVinoNetwork
 from inreach_fast.errors import ForkError, ParameterError, RuntimeUnavailableError, SaveError
+from inreach_fast.kernels.convolution import _core
 from inreach_fast.system import threads
 
 BATCH = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), dtype=np.uint8)
@@ -293,6 +294,26 @@ def test_auto_takes_the_fastest_and_says_so(
     monkeypatch.setenv("INREACH_BACKBONE_RUNTIME", "tensorrt")
     with pytest.raises(ParameterError, match=r"INREACH_BACKBONE_RUNTIME: .*'tensorrt'"):
         by_fastest_runtime(normed_backbone(), (32, 40))
+
+
+def test_auto_takes_torch_for_networks_of_winograds_algorithm(
+    fake: type[FakeNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INREACH_BACKBONE_RUNTIME")
+    layers = [nn.Conv2d(3, 32, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)]
+    network = fill_norms(nn.Sequential(*layers)).eval()
+    backbone = Backbone.from_module(network, ["4"], name="square")
+    by_torch = backbone.with_runtime("torch", (32, 40))
+    share = by_torch.winograd_share((32, 40))
+    if _core is None or _core.isa() == "scalar":
+        assert (share, by_fastest_runtime(backbone, (32, 40)).runtime) == (0.0, "openvino")
+        return
+    assert share == 32 * 9 / (32 * 9 + 3)
+    assert by_fastest_runtime(backbone, (32, 40)).runtime == "torch"
+    assert fake.exports == 0
+    assert backbone.winograd_share((32, 40)) == 0.0  # layer by layer
+    monkeypatch.setattr(choosing, "_WINOGRAD_SHARE", 1.0)
+    assert by_fastest_runtime(backbone, (32, 40)).runtime == "openvino"
 
 
 def test_auto_passes_over_what_cannot_run_the_network(

@@ -6,7 +6,7 @@ import argparse
 
 from ..console import Console, format_table
 
-DESCRIPTION = """Lists the runtimes that can compute the network (--backbone-runtime), fastest first, and the folder in
+DESCRIPTION = """Lists the runtimes that can compute the network (--backbone-runtime), and the folder in
 which networks are kept that were exported to one of them."""
 
 
