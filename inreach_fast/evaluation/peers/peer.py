@@ -1,0 +1,106 @@
+"""`Peer`: what a method has to offer to be evaluated beside InReaCh, on the same images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ...array_types import FloatArray, UInt8Array
+from ...errors import DataError, MixedSizesError
+from ...images.preprocess import Geometry
+from ...system.progress import Progress, no_progress
+from ..feature_cache import FeatureCache
+
+if TYPE_CHECKING:
+    from ...backbones import Backbone
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """What every peer is made from; each takes what it needs.
+
+    Attributes:
+        image_size: (height, width) of the images that it fits and scores, and of its maps.
+        backbone: returns the network, which is loaded at the first call; for methods with descriptors.
+        seed: of everything that the method draws. Equal seeds and images give equal scores on one machine.
+        threads: of torch while a network is trained; None: as they are.
+        folder: where a peer may keep what a later run takes up again (checkpoints). It may not exist yet, and other
+            peers, images and settings use the same one: a file's name has to depend on all that it was made of. None:
+            nothing is kept.
+        cache: of descriptors, or None.
+        backend: of the kernels, "auto" for the fastest.
+    """
+
+    image_size: tuple[int, int]
+    backbone: Callable[[], Backbone]
+    seed: int = 0
+    threads: int | None = None
+    folder: Path | None = None
+    cache: FeatureCache | None = None
+    backend: str = "auto"
+
+
+class Peer(ABC):
+    """A method of anomaly detection, as it was published; made by ``Peer(settings)``, fitted once.
+
+    Parameters of the paper are class attributes or keyword arguments of the constructor, with the paper's values.
+    """
+
+    def __init__(self, settings: PeerSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
+        """Learns from images, uint8 (H, W, 3) RGB of ``image_size`` each, at least one; `check_images` checks them.
+
+        ``progress`` is called as progress(stage, done, total).
+        """
+
+    @abstractmethod
+    def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
+        """The score of an image, uint8 (H, W, 3), and its map, float32 (H, W): greater is more anomalous, both finite.
+
+        The method's own upsampling and smoothing are in the map, and its own rule for images in the score.
+        """
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters in use by name, JSON types, for the result's record."""
+        return {}
+
+
+def check_images(images: Sequence[UInt8Array], settings: PeerSettings) -> None:
+    """Raises DataError if there are no images, or one is not uint8 (H, W, 3); MixedSizesError if its size is another.
+
+    The message names the first wrong image by its number.
+    """
+    if not len(images):
+        raise DataError("images: there is none; give at least one")
+    for number, image in enumerate(images):
+        check_image(image, settings, f"images[{number}]")
+
+
+def check_image(image: UInt8Array, settings: PeerSettings, name: str = "image") -> None:
+    """`check_images` for one image, which ``name`` names."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(f"{name}: expected uint8 (H, W, 3), got {got}; convert it to 8-bit RGB")
+    if image.shape[:2] != settings.image_size:
+        raise MixedSizesError(
+            f"{name}: has {image.shape[0]} x {image.shape[1]} pixels, and not image_size "
+            f"{settings.image_size[0]} x {settings.image_size[1]}; resize it"
+        )
+
+
+def upsampled(scores: FloatArray, size: tuple[int, int], sigma: float = 4.0) -> FloatArray:
+    """Patch scores (h, w) as a map, float32 (H, W): bilinear between the patches' centres, then a Gaussian filter.
+
+    PatchCore (section 3.3), PaDiM (section IV) and SPADE (section 4) all smooth with a sigma of 4 pixels.
+    """
+    bilinear = Geometry(resize=(scores.shape[0], scores.shape[1])).map_to_original(scores, size)
+    return np.asarray(gaussian_filter(bilinear, sigma), dtype=np.float32)
