@@ -36,6 +36,7 @@ from ...backbones.definition import IMAGENET
 from ...backbones.weights import hub_file, load_state, random_state, read_state
 from ...errors import NotFittedError, ParameterError, WeightsError
 from ...system.progress import Progress, no_progress
+from ...system.threads import before_torch
 from .density import GaussianDensity
 from .pasting import cut_paste, cut_paste_scar, varied
 from .peer import Peer, PeerSettings, check_image, check_images, upsampled
@@ -162,6 +163,7 @@ class CutPaste(Peer):
 
     def _features(self, image: UInt8Array) -> tuple[FloatArray, FloatArray]:
         """Pooled features (D,) and feature maps (D, h, w) of an image, float32."""
+        before_torch(torch.get_num_threads())
         with torch.inference_mode():
             maps = self.network.features(prepare_input(image[None], IMAGENET))[0]
             return maps.mean(dim=(1, 2)).numpy(), maps.numpy()

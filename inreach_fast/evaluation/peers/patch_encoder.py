@@ -64,7 +64,9 @@ class Encoder(nn.Module):
         Values are those of `small_patches` and `large_patches` within rounding, at a small part of their work: patches
         that overlap share their convolutions.
         """
-        every = self.small(image[None])
+        height, width = image.shape[1:]
+        # A patch's last row and column are read by no convolution, so that one more patch would fit into odd sizes.
+        every = self.small(image[None, :, : height // STEP * STEP, : width // STEP * STEP])
         step = small_stride // STEP
         small = every[0, :, ::step, ::step]
         joined = functional.conv2d(

@@ -25,6 +25,7 @@ from ...array_types import Array, DoubleArray, FloatArray, UInt8Array
 from ...backbones.weights import load_state, random_state
 from ...errors import NotFittedError, ParameterError
 from ...system.progress import Progress, no_progress
+from ...system.threads import before_torch
 from .patch_encoder import LARGE, SMALL, PatchNetworks
 from .patch_pairs import Corner, adjacent_pair, close_pair, noisy
 from .peer import Peer, PeerSettings, check_image, check_images
@@ -139,6 +140,7 @@ class PatchSVDD(Peer):
 
     def _embeddings(self, image: UInt8Array) -> dict[int, FloatArray]:
         """Embeddings (h, w, D), float32, of an image's patches of each size."""
+        before_torch(torch.get_num_threads())
         with torch.inference_mode():
             pixels = torch.from_numpy(self._input(image, self._mean)).permute(2, 0, 1).contiguous()
             small, large = self.networks.encoder.grids(pixels, STRIDES[SMALL], STRIDES[LARGE])
