@@ -41,7 +41,7 @@ class PatchCore(Peer):
         rows = self._describe.of_all(images, progress)
         rows = rows.reshape(-1, rows.shape[2])
         kept = coreset(rows, CORESET, seed=self.settings.seed, progress=progress)
-        self.memory = Memory(np.ascontiguousarray(rows[kept]), self.settings.backend)
+        self.memory = PatchMemory(np.ascontiguousarray(rows[kept]), self.settings.backend)
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
@@ -54,7 +54,7 @@ class PatchCore(Peer):
         return {"coreset": CORESET, "projected": PROJECTED, "neighbours": PATCHCORE_NEIGHBOURS}
 
 
-class Memory:
+class PatchMemory:
     """The patches that stay, and scores by them.
 
     Args:
@@ -79,7 +79,7 @@ class Memory:
 
 
 def coreset(rows: FloatArray, share: float, *, seed: int = 0, progress: Progress = no_progress) -> IndexArray:
-    """Greedy k-centre (farthest first) from row 0: the numbers of ``share`` of the rows (n, D), ascending, at least one.
+    """Greedy k-centre (farthest first) from row 0: the numbers of a ``share`` of rows (n, D), ascending, at least one.
 
     Rows of more than `PROJECTED` values are projected to so many by a random matrix of this seed, as in Algorithm 1.
     """

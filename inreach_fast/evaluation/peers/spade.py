@@ -68,4 +68,4 @@ class SPADE(Peer):
 
 def _pooled(rows: FloatArray) -> FloatArray:
     """The mean of an image's patches, float32 (C,)."""
-    return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(rows.mean(axis=0, dtype=np.float64), dtype=np.float32)

@@ -48,7 +48,7 @@ class Stages:
 
 
 class StageFeatures:
-    """Features of an image at the end of a backbone's first three stages, unchanged; kept in the cache, if there is one.
+    """Features of an image at the end of a backbone's first three stages, unchanged; kept in the cache if there is one.
 
     Attributes:
         shapes: (C, h, w) of each stage.
@@ -102,7 +102,7 @@ class StageDescriptors:
 
     def __call__(self, image: UInt8Array, name: str = "image") -> FloatArray:
         """Descriptors, float32 (h * w, dim), of an image uint8 (H, W, 3); errors as those of `StageFeatures`."""
-        rows = self._describe(image[None])[0]
+        rows: FloatArray = self._describe(image[None])[0]
         if not all_finite(rows):
             raise bad_features(name)
         return rows
