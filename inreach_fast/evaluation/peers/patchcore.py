@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from ... import kernels
 from ...array_types import FloatArray, IndexArray, UInt8Array
 from ...method.scoring import PATCHCORE_NEIGHBOURS, Scorer
 from ...system.progress import Progress, no_progress
-from ...system.threads import before_torch
 from .peer import Peer, PeerSettings, check_image, check_images, upsampled
 from .stages import StageDescriptors
 
@@ -20,6 +18,8 @@ CORESET: Final = 0.1
 """Share of the patches that stay (section 4.2, "PatchCore-10%")."""
 PROJECTED: Final = 128
 """Values of a patch after the random projection with which the coreset is chosen (section 3.2)."""
+_AHEAD: Final = 512
+_CHUNK: Final = 2048  # rows whose distances to the new ones fit into a cache
 
 
 class PatchCore(Peer):
@@ -82,25 +82,49 @@ def coreset(rows: FloatArray, share: float, *, seed: int = 0, progress: Progress
     """Greedy k-centre (farthest first) from row 0: the numbers of a ``share`` of rows (n, D), ascending, at least one.
 
     Rows of more than `PROJECTED` values are projected to so many by a random matrix of this seed, as in Algorithm 1.
+
+    The rows that are farthest now are chosen among themselves as long as one of them is farther than all others were,
+    since distances only fall. So many rows are chosen between two passes over all rows, and they are the same.
     """
-    before_torch(torch.get_num_threads())
-    x = torch.from_numpy(np.ascontiguousarray(rows))
-    if x.shape[1] > PROJECTED:
-        x = x @ torch.from_numpy(_projection(x.shape[1], seed))
-    norm = (x * x).sum(dim=1)
+    x = rows if rows.shape[1] <= PROJECTED else rows @ _projection(rows.shape[1], seed)
     wanted = max(1, round(share * len(x)))
-    chosen = np.empty(wanted, dtype=np.int64)
-    least = torch.full((len(x),), torch.inf)
-    at = 0
-    for place in range(wanted):
-        if place % 256 == 0:
-            progress("coreset", place, wanted)
-        chosen[place] = at
-        torch.minimum(least, norm + norm[at] - 2 * (x @ x[at]), out=least)
-        least[at] = -torch.inf  # rounding or copies must not choose it again
-        at = int(torch.argmax(least))
+    chosen = [0]
+    least = np.full(len(x), np.inf, dtype=np.float32)
+    _approach(least, x, chosen)
+    while len(chosen) < wanted:
+        progress("coreset", len(chosen), wanted)
+        order = np.argsort(-least, kind="stable")[: _AHEAD + 1]
+        others = least[order[-1]] if len(order) > _AHEAD else -np.inf
+        ahead = np.sort(order[:_AHEAD])
+        own, between = least[ahead], _sq_distances(x[ahead], x[ahead])
+        new: list[int] = []
+        while len(chosen) + len(new) < wanted:
+            at = int(np.argmax(own))
+            if new and own[at] <= others:
+                break
+            new.append(int(ahead[at]))
+            np.minimum(own, between[at], out=own)
+            own[at] = -np.inf
+        _approach(least, x, new)
+        chosen += new
     progress("coreset", wanted, wanted)
-    return np.sort(chosen)
+    return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _approach(least: FloatArray, x: FloatArray, new: list[int]) -> None:
+    """Lowers the squared distances ``least`` (n,) by those to the rows ``new``, which are never the farthest again."""
+    for first in range(0, len(x), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        np.minimum(least[part], _sq_distances(x[part], x[new]).min(axis=1), out=least[part])
+    least[new] = -np.inf
+
+
+def _sq_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    found = a @ b.T
+    found *= -2
+    found += (a * a).sum(axis=1)[:, None]
+    found += (b * b).sum(axis=1)
+    return found
 
 
 def _projection(dim: int, seed: int) -> FloatArray:
