@@ -12,7 +12,7 @@ import torch
 from ...array_types import FloatArray, UInt8Array
 from ...system.progress import Progress, no_progress
 from ...system.threads import before_torch
-from .peer import Peer, PeerSettings, check_image, check_images, upsampled
+from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampled
 from .stages import StageFeatures
 
 DIMENSIONS: Final = 550
@@ -42,6 +42,7 @@ class PaDiM(Peer):
         self.grid = h, w
         channels = sum(shape[0] for shape in self._features.shapes)
         count = min(DIMENSIONS if channels > 1024 else DIMENSIONS_SMALL, channels)
+        self.model: GaussianGrid | None = None
         self._drawn = np.sort(np.random.default_rng(settings.seed).permutation(channels)[:count])
 
     def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
@@ -55,8 +56,8 @@ class PaDiM(Peer):
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
-        distances = self.model.distances(self._patches(image, "image")).reshape(self.grid)
-        smooth = upsampled(distances, self.settings.image_size)
+        distances = fitted(self.model, self).distances(self._patches(image, "image"))
+        smooth = upsampled(distances.reshape(self.grid), self.settings.image_size)
         return float(smooth.max()), smooth
 
     def parameters(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ... import kernels
 from ...array_types import FloatArray, IndexArray, UInt8Array
 from ...method.scoring import PATCHCORE_NEIGHBOURS, Scorer
 from ...system.progress import Progress, no_progress
-from .peer import Peer, PeerSettings, check_image, check_images, upsampled
+from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampled
 from .stages import StageDescriptors
 
 CORESET: Final = 0.1
@@ -35,6 +35,7 @@ class PatchCore(Peer):
     def __init__(self, settings: PeerSettings) -> None:
         super().__init__(settings)
         self._describe = StageDescriptors(settings)
+        self.memory: PatchMemory | None = None
 
     def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
         check_images(images, self.settings)
@@ -45,10 +46,10 @@ class PatchCore(Peer):
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
-        rows = self._describe(image)
-        squared = self.memory.sq_distances(rows)
+        memory, rows = fitted(self.memory, self), self._describe(image)
+        squared = memory.sq_distances(rows)
         distances = np.sqrt(squared).reshape(self._describe.grid)
-        return self.memory.image_score(rows, squared), upsampled(distances, self.settings.image_size)
+        return memory.image_score(rows, squared), upsampled(distances, self.settings.image_size)
 
     def parameters(self) -> dict[str, Any]:
         return {"coreset": CORESET, "projected": PROJECTED, "neighbours": PATCHCORE_NEIGHBOURS}
@@ -120,7 +121,7 @@ def _approach(least: FloatArray, x: FloatArray, new: list[int]) -> None:
 
 
 def _sq_distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    found = a @ b.T
+    found: FloatArray = a @ b.T
     found *= -2
     found += (a * a).sum(axis=1)[:, None]
     found += (b * b).sum(axis=1)

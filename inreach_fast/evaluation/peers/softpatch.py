@@ -11,7 +11,7 @@ from ... import kernels
 from ...array_types import DoubleArray, FloatArray, UInt8Array
 from ...system.progress import Progress, no_progress
 from .patchcore import CORESET, coreset
-from .peer import Peer, PeerSettings, check_image, check_images, upsampled
+from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampled
 from .stages import StageDescriptors
 
 LOF_NEIGHBOURS: Final = 6
@@ -32,6 +32,7 @@ class SoftPatch(Peer):
     def __init__(self, settings: PeerSettings) -> None:
         super().__init__(settings)
         self._describe = StageDescriptors(settings)
+        self.memory: WeighedMemory | None = None
 
     def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
         check_images(images, self.settings)
@@ -40,7 +41,7 @@ class SoftPatch(Peer):
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
-        scores = self.memory.scores(self._describe(image))
+        scores = fitted(self.memory, self).scores(self._describe(image))
         return float(scores.max()), upsampled(scores.reshape(self._describe.grid), self.settings.image_size)
 
     def parameters(self) -> dict[str, Any]:

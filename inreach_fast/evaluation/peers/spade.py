@@ -10,7 +10,7 @@ import numpy as np
 from ... import kernels
 from ...array_types import FloatArray, IndexArray, UInt8Array
 from ...system.progress import Progress, no_progress
-from .peer import Peer, PeerSettings, check_image, check_images, upsampled
+from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampled
 from .stages import StageFeatures
 
 NEIGHBOURS: Final = 50
@@ -33,6 +33,8 @@ class SPADE(Peer):
     def __init__(self, settings: PeerSettings) -> None:
         super().__init__(settings)
         self._features = StageFeatures(settings)
+        self._rows: list[FloatArray] = []
+        self._images: kernels.Bank | None = None
 
     def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
         check_images(images, self.settings)
@@ -46,8 +48,9 @@ class SPADE(Peer):
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
+        trained = fitted(self._images, self)
         levels = self._features(image)
-        score, images = self._nearest_images(levels[-1])
+        score, images = self._nearest_images(trained, levels[-1])
         size = self.settings.image_size
         total = np.zeros(size, dtype=np.float64)
         for rows, own, (_, h, w) in zip(self._rows, levels, self._features.shapes, strict=True):
@@ -59,10 +62,10 @@ class SPADE(Peer):
     def parameters(self) -> dict[str, Any]:
         return {"neighbours": NEIGHBOURS}
 
-    def _nearest_images(self, rows: FloatArray) -> tuple[float, IndexArray]:
+    def _nearest_images(self, trained: kernels.Bank, rows: FloatArray) -> tuple[float, IndexArray]:
         """The image's score, and the numbers of the nearest training images, ascending."""
-        k = min(NEIGHBOURS, len(self._images))
-        found = kernels.nearest(_pooled(rows)[None], self._images, k=k, backend=self.settings.backend)
+        k = min(NEIGHBOURS, len(trained))
+        found = kernels.nearest(_pooled(rows)[None], trained, k=k, backend=self.settings.backend)
         return float(found.sq_distance.mean(dtype=np.float64)), np.sort(found.index.ravel())
 
 
