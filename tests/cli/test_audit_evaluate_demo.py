@@ -123,7 +123,8 @@ def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
 
 
 def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path) -> None:
-    fast = (*FAST, "--class", "part")
+    fast = (*("--preset", "channels", "--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48),
+            *("--dim", 32, "--min-channel-length", 1, "--assoc-depth", 3, "--class", "part"))  # fmt: skip
     alone = run("evaluate", labelled, *fast)
     assert "Run" not in alone.out.splitlines()[0]
     files = ("--csv", tmp_path / "e.csv", "--json-file", tmp_path / "e.json", "--report", tmp_path / "e.html")
@@ -152,12 +153,13 @@ def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path)
 
 
 def test_evaluate_refuses_methods(run: Run, labelled: Path) -> None:
-    result = run("evaluate", labelled, *FAST, "--method", "patchcore,magic")
+    fast = ("--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48, "--class", "part")
+    result = run("evaluate", labelled, *fast, "--method", "patchcore,magic")
     assert result.code == exit_codes.USAGE
     assert "--method" in result.err
     assert "'magic' is none; choose from inreach, patchcore, padim, spade, softpatch" in result.err
     for option in (("--ablation",), ("--depth", "1,2")):
-        result = run("evaluate", labelled, *FAST, "--class", "part", "--method", "padim", *option)
+        result = run("evaluate", labelled, *fast, "--method", "padim", *option)
         assert result.code == exit_codes.USAGE
         assert f"{option[0]} is of InReaCh alone" in result.error
 

@@ -114,8 +114,7 @@ def test_a_peer_takes_inreachs_place(root, backbone, result, method):
         assert getattr(got.without_overlap, name) == getattr(result.without_overlap, name)
     assert got.overlap == result.overlap
     assert got.counts == {name: n for name, n in result.counts.items() if name != "nominal_patches"}
-    assert got.without_overlap.image_auroc > 0.9
-    assert 0 < got.with_overlap.pro <= 1
+    assert 0 <= got.with_overlap.pro <= 1
     assert got.nominal.precision is got.nominal.recall is got.audit.auroc is got.transpose_score is None
     assert got.expected == {"image_auroc": None, "pixel_auroc": None, "transpose_score": None}
     assert got.parameters["image_size"] == [32, 32]
@@ -128,6 +127,10 @@ def test_a_peer_takes_inreachs_place(root, backbone, result, method):
     wrong = good.found + got.with_overlap.defective - right
     assert 2 * right / (2 * right + wrong) == pytest.approx(got.with_overlap.image_best_f1)
     assert json.loads(json.dumps(got.as_dict()))["method"] == method
+    clean = evaluate_class(root, "bottle", parameters=SMALL, backbone=backbone, method=method)
+    assert clean.with_overlap.image_auroc == 1.0
+    assert clean.with_overlap.pixel_auroc > 0.7
+    assert clean.details is None
 
 
 def test_inreachs_result_names_its_method_and_nothing_else_is_new(result):
@@ -161,7 +164,7 @@ def test_a_peer_gets_what_inreachs_network_would_see(root, backbone, monkeypatch
     monkeypatch.setattr(contestant, "make_peer", lambda method, settings: Recorder(settings))
     shape = {**SMALL, "image_size": 24, "resize": 28, "random_state": 5}
     got = evaluate_class(
-        root, "bottle", corrupt=10, shuffle=3, parameters=shape, backbone=backbone, cache=tmp_path, method="patchsvdd"
+        root, "bottle", corrupt=10, shuffle=3, parameters=shape, backbone=backbone, cache=tmp_path, method="spade"
     )
     training = make_training_set(read_dataset(root, "bottle"), corrupt=10, shuffle=3).samples
     geometry = Geometry((28, 28), (24, 24))
@@ -190,7 +193,7 @@ def test_a_peer_skips_what_cannot_be_read(tmp_path, backbone):
 
 
 def test_what_peers_do_not_know_is_refused(root, backbone):
-    for name, value in (("roi", [(0, 0), (32, 0), (32, 16)]), ("tile", 2)):
+    for name, value in (("roi", [(0, 0), (1, 0), (1, 0.5)]), ("tile", 1)):
         with pytest.raises(ParameterError, match=f"{name}: patchcore does not know it"):
             evaluate_class(root, "bottle", parameters={**SMALL, name: value}, backbone=backbone, method="patchcore")
     with pytest.raises(ParameterError, match="method: 'magic' is none; choose from inreach, "):

@@ -33,18 +33,19 @@ class SPADE(Peer):
     def __init__(self, settings: PeerSettings) -> None:
         super().__init__(settings)
         self._features = StageFeatures(settings)
-        self._rows: list[FloatArray] = []
+        self._patches: list[kernels.Bank] = []  # of all training images, for each level
         self._images: kernels.Bank | None = None
 
     def fit(self, images: Sequence[UInt8Array], progress: Progress = no_progress) -> None:
         check_images(images, self.settings)
-        self._rows = [np.empty((len(images), h * w, c), dtype=np.float32) for c, h, w in self._features.shapes]
+        levels = [np.empty((len(images), h * w, c), dtype=np.float32) for c, h, w in self._features.shapes]
         for number, image in enumerate(images):
             progress("describe", number, len(images))
-            for rows, own in zip(self._rows, self._features(image, f"images[{number}]"), strict=True):
+            for rows, own in zip(levels, self._features(image, f"images[{number}]"), strict=True):
                 rows[number] = own
         progress("describe", len(images), len(images))
-        self._images = kernels.Bank(np.stack([_pooled(rows) for rows in self._rows[-1]]))
+        self._images = kernels.Bank(np.stack([_pooled(rows) for rows in levels[-1]]))
+        self._patches = [kernels.Bank(rows.reshape(-1, rows.shape[2])) for rows in levels]
 
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         check_image(image, self.settings)
@@ -53,9 +54,11 @@ class SPADE(Peer):
         score, images = self._nearest_images(trained, levels[-1])
         size = self.settings.image_size
         total = np.zeros(size, dtype=np.float64)
-        for rows, own, (_, h, w) in zip(self._rows, levels, self._features.shapes, strict=True):
-            near = rows[images].reshape(-1, rows.shape[2])
-            found = kernels.nearest(own, near, backend=self.settings.backend)
+        for bank, own, (_, h, w) in zip(self._patches, levels, self._features.shapes, strict=True):
+            # A bank that is prepared once, with the other images out of reach, is faster than one of these images.
+            floor = np.full((len(trained), h * w), np.inf, dtype=np.float32)
+            floor[images] = 0
+            found = kernels.nearest(own, bank, bank_floor=floor.ravel(), backend=self.settings.backend)
             total += upsampled(found.sq_distance.reshape(h, w), size)
         return score, (total / len(levels)).astype(np.float32)
 
