@@ -35,7 +35,8 @@ PEERS: Final[dict[str, Entry]] = {
 """The peers by the names that ``--method`` takes."""
 
 INREACH: Final = "inreach"
-METHODS: Final = (INREACH, *PEERS)
+METHODS: Final[dict[str, str]] = {INREACH: "InReaCh"} | {name: peer.title for name, peer in PEERS.items()}
+"""All methods, and what tables call them."""
 
 
 def check_method(name: str) -> str:

@@ -6,19 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ...array_types import FloatArray, UInt8Array
-from ...errors import DataError, MixedSizesError
+from ...errors import DataError, MixedSizesError, NotFittedError
 from ...images.preprocess import Geometry
 from ...system.progress import Progress, no_progress
 from ..feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from ...backbones import Backbone
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,21 @@ class Peer(ABC):
         """The score of an image, uint8 (H, W, 3), and its map, float32 (H, W): greater is more anomalous, both finite.
 
         The method's own upsampling and smoothing are in the map, and its own rule for images in the score.
+
+        Raises:
+            NotFittedError: before `fit`. DataError, MixedSizesError: as `check_image`.
         """
 
     def parameters(self) -> dict[str, Any]:
         """The parameters in use by name, JSON types, for the result's record."""
         return {}
+
+
+def fitted(state: _T | None, peer: Peer) -> _T:
+    """What `fit` made of a peer; NotFittedError if that is None."""
+    if state is None:
+        raise NotFittedError(f"{type(peer).__name__}: is not fitted; call fit first")
+    return state
 
 
 def check_images(images: Sequence[UInt8Array], settings: PeerSettings) -> None:
