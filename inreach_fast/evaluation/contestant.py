@@ -91,7 +91,9 @@ class PeerContestant(Contestant):
         ParameterError: no such method, or a parameter that peers do not know (roi, tile).
     """
 
-    def __init__(self, method: str, model: InReaCh, cache: FeatureCache | None) -> None:
+    def __init__(
+        self, method: str, model: InReaCh, cache: FeatureCache | None, training_steps: int | None = None
+    ) -> None:
         super().__init__(model)
         p = model.parameters
         for name in ("roi", "tile"):
@@ -104,6 +106,7 @@ class PeerContestant(Contestant):
                 image_size=p.image_size,
                 backbone=self._shared_backbone,
                 seed=p.random_state,
+                training_steps=training_steps,
                 folder=None if cache is None else cache.folder / "peers",
                 cache=cache,
                 backend=p.backend,

@@ -123,6 +123,7 @@ def evaluate_class(
     table2_column: str | None = PROPOSED,
     details: bool = False,
     method: str = INREACH,
+    training_steps: int | None = None,
 ) -> ClassResult:
     """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
@@ -137,6 +138,8 @@ def evaluate_class(
         label: see `ClassResult`; a peer's name if it is empty.
         method: "inreach", or a peer that takes its place (`evaluation.peers`): it gets the same images, network and
             seed, and of the parameters only those that all methods share.
+        training_steps: updates of the weights of peers that train a network, at least 1; None: as many as in their
+            papers. Checkpoints are kept beside the cache, if there is one, and a later run continues from them.
         details: also return curves and cases, for a report; some more seconds, and all training images are scored.
         table2_column: the column of the supplement's Table 2 with which the pixel AUROC is compared.
 
@@ -158,7 +161,11 @@ def evaluate_class(
     model = InReaCh(preset=preset, **chosen)
     if cache is not None:
         cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    contestant = PeerContestant(method, model, cache) if is_peer else InReaChContestant(model, cache)
+    contestant: Contestant
+    if is_peer:
+        contestant = PeerContestant(method, model, cache, training_steps)
+    else:
+        contestant = InReaChContestant(model, cache)
     rule = model.pixel_rule
     train, remarks = with_masks_read(training.samples, rule, skip_bad=skip_bad)
     test, test_remarks = with_masks_read(dataset.test, rule, skip_bad=skip_bad)

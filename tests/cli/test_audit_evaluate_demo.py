@@ -152,6 +152,25 @@ def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path)
     assert own == other
 
 
+def test_evaluate_trains_peers_as_long_as_it_is_told(run: Run, labelled: Path, tmp_path: Path) -> None:
+    small = ("--image-size", 32, "--resize", 32, "--class", "part", "--method", "cutpaste")
+    once = ("--training-steps", 1, "--cache", tmp_path / "cache", "--json")
+    results, written = [], []
+    for _ in range(2):  # the second time with the trained network of the first
+        result = run("evaluate", labelled, *small, *once)
+        assert result.code == 0, result.err
+        results.append(result.json[0])
+        (checkpoint,) = (tmp_path / "cache" / "peers").iterdir()
+        written.append(checkpoint.stat().st_mtime_ns)
+    assert [one["parameters"]["steps"] for one in results] == [1, 1]
+    assert results[0]["with_overlap"] == results[1]["with_overlap"]
+    assert written[0] == written[1]
+    assert run("evaluate", labelled, *small, "--training-steps", 0).code == exit_codes.USAGE
+    result = run("evaluate", labelled, "--image-size", 16, "--class", "part", "--method", "cutpaste")
+    assert result.code == exit_codes.USAGE
+    assert "image_size: 16 x 16 is too small for CutPaste's network; give at least 32 x 32" in result.error
+
+
 def test_evaluate_refuses_methods(run: Run, labelled: Path) -> None:
     fast = ("--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48, "--class", "part")
     result = run("evaluate", labelled, *fast, "--method", "patchcore,magic")

@@ -23,7 +23,7 @@ from inreach_fast.evaluation.peers.training import Schedule, train
 
 SIDE = 32
 SEEDS = range(40)
-SMALL = {"steps": 3, "images_a_step": 2, "head": (8,)}
+SMALL = {"images_a_step": 2, "head": (8,)}
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -144,7 +144,8 @@ def settings(**changed) -> PeerSettings:
     def none():
         raise AssertionError("no backbone is needed")
 
-    return PeerSettings(**({"image_size": (SIDE, SIDE), "backbone": none, "threads": 1} | changed))
+    small = {"image_size": (SIDE, SIDE), "backbone": none, "threads": 1, "training_steps": 3}
+    return PeerSettings(**(small | changed))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def fitted():
 
 
 def test_the_defaults_are_the_papers():
-    peer = make_peer("cutpaste", settings(image_size=(256, 256)))
+    peer = make_peer("cutpaste", settings(image_size=(256, 256), training_steps=None))
     assert peer.parameters() == {
         "steps": 256 * 256,
         "images_a_step": 32,
@@ -225,7 +226,7 @@ def test_a_killed_training_gives_the_same_scores(tmp_path, fitted):
 
 
 def test_another_seed_is_another_training():
-    peers = [CutPaste(settings(seed=seed), **(SMALL | {"steps": 1})) for seed in (0, 0, 1)]
+    peers = [CutPaste(settings(seed=seed, training_steps=1), **SMALL) for seed in (0, 0, 1)]
     for peer in peers:
         peer.fit(patterned_images(2, SIDE))
     assert peers[0].losses == peers[1].losses != peers[2].losses
@@ -238,7 +239,7 @@ def test_making_one_draws_nothing_from_torchs_generator():
 
 
 def test_one_training_image():
-    peer = CutPaste(settings(), **(SMALL | {"steps": 1}))
+    peer = CutPaste(settings(training_steps=1), **SMALL)
     stages = []
     (image,) = patterned_images(1, SIDE)
     peer.fit([image], lambda *told: stages.append(told))

@@ -18,14 +18,15 @@ from inreach_fast.evaluation.peers.training import Schedule, train
 
 SIDE = 80
 TINY = {"width": 2, "dim": 6}
-SMALL = TINY | {"steps": 3, "batch": 2}
+SMALL = TINY | {"batch": 2}
 
 
 def settings(**changed) -> PeerSettings:
     def none():
         raise AssertionError("no backbone is needed")
 
-    return PeerSettings(**({"image_size": (SIDE, SIDE), "backbone": none, "threads": 1} | changed))
+    small = {"image_size": (SIDE, SIDE), "backbone": none, "threads": 1, "training_steps": 3}
+    return PeerSettings(**(small | changed))
 
 
 # -------------------------------------------------------------------------------------------------------- pairs
@@ -131,7 +132,7 @@ def fitted():
 
 
 def test_the_defaults_are_the_papers():
-    peer = make_peer("patchsvdd", settings(image_size=(256, 256)))
+    peer = make_peer("patchsvdd", settings(image_size=(256, 256), training_steps=None))
     assert peer.parameters() == {
         "steps": None, "batch": 64, "learning_rate": 1e-4, "svdd_weight": 1e-3, "dim": 64, "width": 32,
     }  # fmt: skip
@@ -146,7 +147,7 @@ def test_300_epochs_draw_every_image_30000_times(monkeypatch):
         return []
 
     monkeypatch.setattr("inreach_fast.evaluation.peers.patchsvdd.train", no_training)
-    peer = PatchSVDD(settings(), **TINY)
+    peer = PatchSVDD(settings(training_steps=None), **TINY)
     peer.fit(patterned_images(3, SIDE))
     assert asked == [300 * math.ceil(3 * 100 / 64)]
     assert peer.parameters()["steps"] == asked[0]
@@ -223,7 +224,7 @@ def test_a_killed_training_gives_the_same_scores(tmp_path, fitted):
 
 
 def test_another_seed_is_another_training():
-    peers = [PatchSVDD(settings(seed=seed), **(SMALL | {"steps": 1})) for seed in (0, 0, 1)]
+    peers = [PatchSVDD(settings(seed=seed, training_steps=1), **SMALL) for seed in (0, 0, 1)]
     for peer in peers:
         peer.fit(patterned_images(2, SIDE))
     assert peers[0].losses == peers[1].losses != peers[2].losses
@@ -236,7 +237,7 @@ def test_making_one_draws_nothing_from_torchs_generator():
 
 
 def test_one_training_image_of_one_patch():
-    peer = PatchSVDD(settings(image_size=(64, 64)), **(SMALL | {"steps": 1}))
+    peer = PatchSVDD(settings(image_size=(64, 64), training_steps=1), **SMALL)
     stages = []
     (image,) = patterned_images(1, 64)
     peer.fit([image], lambda *told: stages.append(told))

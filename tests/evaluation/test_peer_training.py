@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from inreach_fast.errors import SaveError, TrainingError
+from inreach_fast.errors import ParameterError, SaveError, TrainingError
+from inreach_fast.evaluation.peers import PeerSettings
 from inreach_fast.evaluation.peers.training import Schedule, cosine, drawn_images, step_generator, train
 
 STEPS, EVERY = 9, 2
@@ -191,6 +192,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
 def test_a_loss_that_is_not_finite():
     with pytest.raises(TrainingError, match=r"tiny: the loss of step \d+ is (nan|inf); train with a lower"):
         trained(None, learning_rate=lambda step: 1e30)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3"])
+def test_a_number_of_steps_that_is_none(steps):
+    with pytest.raises(ParameterError, match="training_steps: expected a whole number of at least 1, got"):
+        PeerSettings((32, 32), lambda: None, training_steps=steps)
 
 
 def test_threads_and_generators_are_those_of_before():

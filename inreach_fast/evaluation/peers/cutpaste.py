@@ -34,14 +34,15 @@ from ...array_types import FloatArray, UInt8Array
 from ...backbones.backbone import prepare_input
 from ...backbones.definition import IMAGENET
 from ...backbones.weights import hub_file, load_state, random_state, read_state
-from ...errors import NotFittedError, ParameterError, WeightsError
+from ...errors import ParameterError, WeightsError
 from ...system.progress import Progress, no_progress
 from ...system.threads import before_torch
 from .density import GaussianDensity
 from .pasting import cut_paste, cut_paste_scar, varied
-from .peer import Peer, PeerSettings, check_image, check_images, upsampled
+from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampled
 from .training import Schedule, cosine, drawn_images, step_generator, train
 
+STEPS: Final = 256 * 256
 _LEAST_SIDE: Final = 32  # the network halves its input five times
 _CLASSES: Final = 3
 _log = logging.getLogger("inreach_fast")
@@ -51,8 +52,8 @@ class CutPaste(Peer):
     """CutPaste, 3-way.
 
     Args:
-        settings: ``image_size`` of at least 32 x 32 (the paper: 256 x 256), ``seed``, ``threads``, ``folder``.
-        steps: updates of the weights.
+        settings: ``image_size`` of at least 32 x 32 (the paper: 256 x 256), ``seed``, ``threads``, ``training_steps``
+            (the paper: 65,536), ``folder``.
         images_a_step: training images of a step.
         learning_rate, momentum, weight_decay: of SGD; the rate is that of the first step.
         head: widths of the projection head.
@@ -68,7 +69,6 @@ class CutPaste(Peer):
         self,
         settings: PeerSettings,
         *,
-        steps: int = 65_536,
         images_a_step: int = 32,
         learning_rate: float = 0.03,
         momentum: float = 0.9,
@@ -84,7 +84,8 @@ class CutPaste(Peer):
                 f"image_size: {height} x {width} is too small for CutPaste's network; give at least "
                 f"{_LEAST_SIDE} x {_LEAST_SIDE}"
             )
-        self.steps, self.images_a_step, self.checkpoint_every = steps, images_a_step, checkpoint_every
+        self.steps = STEPS if settings.training_steps is None else settings.training_steps
+        self.images_a_step, self.checkpoint_every = images_a_step, checkpoint_every
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.head = tuple(head)
         with torch.device("meta"):  # draws nothing from torch's own generator
@@ -129,12 +130,11 @@ class CutPaste(Peer):
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         """The Mahalanobis distance of the image's features, and the map of GradCAM."""
         check_image(image, self.settings)
-        if self.density is None:
-            raise NotFittedError("CutPaste: not fitted; call fit first")
+        density = fitted(self.density, self)
         embedding, maps = self._features(image)
-        weights = self.density.gradient(embedding) / maps[0].size
+        weights = density.gradient(embedding) / maps[0].size
         contribution = np.maximum(np.tensordot(weights, maps, axes=1), 0).astype(np.float32)
-        return float(self.density.distances(embedding[None])[0]), upsampled(contribution, self.settings.image_size)
+        return float(density.distances(embedding[None])[0]), upsampled(contribution, self.settings.image_size)
 
     def _load(self, weights: str) -> str:
         """Loads the features' initial weights; returns what they are."""

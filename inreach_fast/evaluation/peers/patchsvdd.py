@@ -23,12 +23,12 @@ from torch.nn import functional
 from ... import kernels
 from ...array_types import Array, DoubleArray, FloatArray, UInt8Array
 from ...backbones.weights import load_state, random_state
-from ...errors import NotFittedError, ParameterError
+from ...errors import ParameterError
 from ...system.progress import Progress, no_progress
 from ...system.threads import before_torch
 from .patch_encoder import LARGE, SMALL, PatchNetworks
 from .patch_pairs import Corner, adjacent_pair, close_pair, noisy
-from .peer import Peer, PeerSettings, check_image, check_images
+from .peer import Peer, PeerSettings, check_image, check_images, fitted
 from .training import Schedule, drawn_images, step_generator, train
 
 STRIDES: Final = {SMALL: 4, LARGE: 16}
@@ -40,9 +40,8 @@ class PatchSVDD(Peer):
     """PatchSVDD with two sizes of patches.
 
     Args:
-        settings: ``image_size`` of at least 64 x 64 (the paper: 256 x 256), ``seed``, ``threads``, ``folder``,
-            ``backend``.
-        steps: updates of the weights; None: those of 300 epochs.
+        settings: ``image_size`` of at least 64 x 64 (the paper: 256 x 256), ``seed``, ``threads``, ``training_steps``
+            (the paper: those of 300 epochs), ``folder``, ``backend``.
         batch: pairs of patches of each of the four kinds in a step.
         learning_rate: of Adam.
         svdd_weight: lambda, the weight of SVDD' beside the positions' loss.
@@ -58,7 +57,6 @@ class PatchSVDD(Peer):
         self,
         settings: PeerSettings,
         *,
-        steps: int | None = None,
         batch: int = 64,
         learning_rate: float = 1e-4,
         svdd_weight: float = 1e-3,
@@ -72,12 +70,12 @@ class PatchSVDD(Peer):
             raise ParameterError(
                 f"image_size: {height} x {wide} is smaller than a patch of PatchSVDD; give at least {LARGE} x {LARGE}"
             )
-        self.steps, self.batch, self.checkpoint_every = steps, batch, checkpoint_every
+        self.steps, self.batch, self.checkpoint_every = settings.training_steps, batch, checkpoint_every
         self.learning_rate, self.svdd_weight, self.dim, self.width = learning_rate, svdd_weight, dim, width
         with torch.device("meta"):  # draws nothing from torch's own generator
             self.networks = PatchNetworks(dim, width)
         load_state(self.networks, random_state(self.networks, settings.seed), "random weights")
-        self.banks: dict[int, kernels.Bank] = {}
+        self.banks: dict[int, kernels.Bank] | None = None
         self.losses: list[float] = []
         self._mean: FloatArray = np.zeros((*settings.image_size, 3), np.float32)
 
@@ -116,11 +114,10 @@ class PatchSVDD(Peer):
     def predict(self, image: UInt8Array) -> tuple[float, FloatArray]:
         """The map of both sizes multiplied, and its greatest value."""
         check_image(image, self.settings)
-        if not self.banks:
-            raise NotFittedError("PatchSVDD: not fitted; call fit first")
+        banks = fitted(self.banks, self)
         product = np.ones(self.settings.image_size)
         for size, grid in self._embeddings(image).items():
-            product *= spread(self._distances(grid, self.banks[size]), self.settings.image_size, size, STRIDES[size])
+            product *= spread(self._distances(grid, banks[size]), self.settings.image_size, size, STRIDES[size])
         values = product.astype(np.float32)
         return float(values.max()), values
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ...array_types import FloatArray, UInt8Array
-from ...errors import DataError, MixedSizesError, NotFittedError
+from ...errors import DataError, MixedSizesError, NotFittedError, ParameterError
 from ...images.preprocess import Geometry
 from ...system.progress import Progress, no_progress
 from ..feature_cache import FeatureCache
@@ -32,6 +32,7 @@ class PeerSettings:
         backbone: returns the network, which is loaded at the first call; for methods with descriptors.
         seed: of everything that the method draws. Equal seeds and images give equal scores on one machine.
         threads: of torch while a network is trained; None: as they are.
+        training_steps: updates of the weights where a network is trained, at least 1; None: as many as in the paper.
         folder: where a peer may keep what a later run takes up again (checkpoints). It may not exist yet, and other
             peers, images and settings use the same one: a file's name has to depend on all that it was made of. None:
             nothing is kept.
@@ -43,9 +44,15 @@ class PeerSettings:
     backbone: Callable[[], Backbone]
     seed: int = 0
     threads: int | None = None
+    training_steps: int | None = None
     folder: Path | None = None
     cache: FeatureCache | None = None
     backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        steps = self.training_steps
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+            raise ParameterError(f"training_steps: expected a whole number of at least 1, got {steps!r}")
 
 
 class Peer(ABC):

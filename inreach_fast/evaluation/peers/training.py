@@ -6,7 +6,8 @@ else, as safetensors with a sha256; what continues from it ends with the bits of
 
 **Bits.** With one thread, equal seeds, settings and images give equal weights on one machine and version of torch. With
 several threads torch promises nothing: the weights were the same from run to run with an equal number of threads
-wherever we looked, and were others with another number.
+wherever we looked, and were others with another number. A checkpoint may be continued with another number; it ends with
+the bits of neither.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def train(
     checkpoint = None
     if schedule.folder is not None:
         checkpoint = _Checkpoint(schedule.folder, schedule.name, training_key(network, images, schedule))
+    elif schedule.steps > schedule.every:
+        _log.info("%s: without a folder (--cache) a training that is interrupted begins anew", schedule.name)
     threads = torch.get_num_threads() if schedule.threads is None else schedule.threads
     before_torch(threads)
     losses: list[float] = []
