@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cli_cases import DEFAULT, FAST, Run
+from page_checks import checked
 from PIL import Image
 
 from inreach_fast.backbones import efficientnet_lite
@@ -140,6 +141,7 @@ def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path)
     with open(tmp_path / "e.csv", newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["inreach", "patchcore", "padim"]
     page = (tmp_path / "e.html").read_text()
+    checked(page)
     for words in ("part, InReaCh, 0 corruptions", "part, PatchCore, 0 corruptions", "part, PaDiM, 0 corruptions"):
         assert f">{words}</h2>" in page
     assert page.count("at the best F1 on these images: the method chooses none") == 2

@@ -193,9 +193,9 @@ def test_a_peer_skips_what_cannot_be_read(tmp_path, backbone):
 
 
 def test_what_peers_do_not_know_is_refused(root, backbone):
-    for name, value in (("roi", [(0, 0), (1, 0), (1, 0.5)]), ("tile", 1)):
-        with pytest.raises(ParameterError, match=f"{name}: patchcore does not know it"):
-            evaluate_class(root, "bottle", parameters={**SMALL, name: value}, backbone=backbone, method="patchcore")
+    for changes in ({"roi": [(0, 0), (1, 0), (1, 0.5)]}, {"tile": 2, "tile_overlap": 8}):
+        with pytest.raises(ParameterError, match=f"{next(iter(changes))}: patchcore does not know it"):
+            evaluate_class(root, "bottle", parameters=SMALL | changes, backbone=backbone, method="patchcore")
     with pytest.raises(ParameterError, match="method: 'magic' is none; choose from inreach, "):
         evaluate_class(root, "absent", method="magic")
 

@@ -16,9 +16,9 @@ from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampl
 from .stages import StageFeatures
 
 DIMENSIONS: Final = 550
-"""Values of a patch that are drawn for WideResNet50-2, of 1792 (section IV-C)."""
+"""Values of a patch that are drawn for WideResNet50-2, of 1792 (its PaDiM-WR50-Rd550)."""
 DIMENSIONS_SMALL: Final = 100
-"""The same for ResNet18, of 448, and here for every network with at most 1024."""
+"""The same for ResNet18, of 448 (PaDiM-R18-Rd100), and here for every network with at most 1024."""
 REGULARISATION: Final = 0.01
 """Added to each variance (section III-B, epsilon)."""
 _BLOCK: Final = 64  # places whose covariances are computed at a time
@@ -28,7 +28,7 @@ class PaDiM(Peer):
     """A Gaussian at each place of the grid, and the Mahalanobis distance to it.
 
     A patch is the features of layer1, layer2 and layer3 at its place, on the grid of layer1 (section III-A), of which
-    550 values are drawn by the seed (100 for small networks; section IV-C). The covariance is regularised by 0.01
+    550 values are drawn by the seed (100 for small networks). The covariance is regularised by 0.01
     (section III-B). The map is smoothed with sigma 4, and its greatest value is the image's score (section III-C).
 
     Memory: of N images, P places and d values, with m the smaller one of N and d, P * m * (d + m) * 4 bytes stay; of

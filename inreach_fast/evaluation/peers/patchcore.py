@@ -15,7 +15,7 @@ from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampl
 from .stages import StageDescriptors
 
 CORESET: Final = 0.1
-"""Share of the patches that stay (section 4.2, "PatchCore-10%")."""
+"""Share of the patches that stay (section 4, "PatchCore-10%")."""
 PROJECTED: Final = 128
 """Values of a patch after the random projection with which the coreset is chosen (section 3.2)."""
 _AHEAD: Final = 512

@@ -119,7 +119,7 @@ def check_image(image: UInt8Array, settings: PeerSettings, name: str = "image") 
 def upsampled(scores: FloatArray, size: tuple[int, int], sigma: float = 4.0) -> FloatArray:
     """Patch scores (h, w) as a map, float32 (H, W): bilinear between the patches' centres, then a Gaussian filter.
 
-    PatchCore (section 3.3), PaDiM (section IV) and SPADE (section 4) all smooth with a sigma of 4 pixels.
+    PatchCore, PaDiM and SPADE all smooth with a sigma of 4 pixels.
     """
     bilinear = Geometry(resize=(scores.shape[0], scores.shape[1])).map_to_original(scores, size)
     return np.asarray(gaussian_filter(bilinear, sigma), dtype=np.float32)

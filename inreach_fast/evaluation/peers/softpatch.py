@@ -15,17 +15,17 @@ from .peer import Peer, PeerSettings, check_image, check_images, fitted, upsampl
 from .stages import StageDescriptors
 
 LOF_NEIGHBOURS: Final = 6
-"""Neighbours of the local outlier factor (section 4.1, "LOF-k 6")."""
+"""Neighbours of the local outlier factor (section 4)."""
 OUTLIERS: Final = 0.15
-"""Share of the patches that are left out as noise (section 4.1, the threshold of 0.15)."""
+"""Share of the patches that are left out as noise (section 4)."""
 
 
 class SoftPatch(Peer):
     """PatchCore's memory without the patches that are outliers at their place, the others weighed by how much they are.
 
     At each place of the grid the local outlier factor of each image's patch is found among all images' patches
-    (section 3.2), the 15 % of all patches with the greatest factors go, and a coreset of 10 % of the rest stays. A
-    distance counts times the factor of the patch that it is measured to (section 3.3); an image's score is the
+    (section 3), the 15 % of all patches with the greatest factors go, and a coreset of 10 % of the rest stays. A
+    distance counts times the factor of the patch that it is measured to (section 3); an image's score is the
     greatest of its patches'. Descriptors, coreset and map are those of `PatchCore`.
     """
 
