@@ -16,6 +16,7 @@ from PIL import Image
 
 from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
+from inreach_fast.errors import TrainingError
 from inreach_fast.estimator import InReaCh
 
 
@@ -171,6 +172,7 @@ def test_evaluate_trains_peers_as_long_as_it_is_told(run: Run, labelled: Path, t
     result = run("evaluate", labelled, "--image-size", 16, "--class", "part", "--method", "cutpaste")
     assert result.code == exit_codes.USAGE
     assert "image_size: 16 x 16 is too small for CutPaste's network; give at least 32 x 32" in result.error
+    assert exit_codes.code_of(TrainingError("cutpaste: the loss of step 1 is nan")) == exit_codes.BACKEND
 
 
 def test_evaluate_refuses_methods(run: Run, labelled: Path) -> None:

@@ -3,9 +3,9 @@
 The 3-way variant (section 2.2): a ResNet-18 tells training images, CutPaste and CutPaste-Scar apart; an image is scored
 by a Gaussian density of the network's pooled features (section 2.3).
 
-Training is the paper's (appendix A): 256 epochs of 256 updates; 32 images a step, each in its three forms, which is the
-batch of 96; SGD with momentum 0.9, weight decay 3e-5 and a learning rate of 0.03 that falls along half a cosine; colour
-jitter and small translations; from random weights, as in Table 1. The paper leaves two things open. The projection head
+Training is the paper's (its appendix): 256 epochs of 256 updates; 32 images a step, each in its three forms, which is
+the batch of 96; SGD with momentum 0.9, weight decay 3e-5 and a learning rate of 0.03 that falls along half a cosine;
+colour jitter and small translations; from random weights, as in Table 1. The paper leaves two things open. The projection head
 has layers of 512 and 128 values here, and the density is that of the features before it, with Ledoit and Wolf's
 covariance as in Rippel et al., ICPR 2020.
 
@@ -75,7 +75,7 @@ class CutPaste(Peer):
         weight_decay: float = 3e-5,
         head: Sequence[int] = (512, 128),
         weights: str | os.PathLike[str] = "random",
-        checkpoint_every: int = 256,
+        checkpoint_every: int = 32,
     ) -> None:
         super().__init__(settings)
         if min(settings.image_size) < _LEAST_SIDE:

@@ -1,4 +1,4 @@
-"""The augmentations of CutPaste (sections 2.1 and 2.2, appendix A), on PIL images, from generators that are given.
+"""The augmentations of CutPaste (sections 2.1 and 2.2, and its appendix), on PIL images, from given generators.
 
 Sizes in pixels are the paper's, for inputs of 256 x 256.
 """

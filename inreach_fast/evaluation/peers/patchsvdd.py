@@ -1,6 +1,6 @@
 """PatchSVDD (Yi and Yoon, ACCV 2020): an encoder of patches, trained on one class, and distances to what it has seen.
 
-Close patches are pulled together (SVDD', equation 3), and the direction from a patch to its neighbour is learnt
+Close patches are pulled together (SVDD', section 3.1), and the direction from a patch to its neighbour is learnt
 (section 3.2), with patches of 64 x 64 and, within them, of 32 x 32 (section 3.3). A patch is scored by the distance to
 the nearest training patch, by the exact search of `kernels` (the authors' program searches approximately at 32 x 32);
 the maps of both sizes are multiplied, and an image's score is its map's greatest value (section 3.4).
@@ -62,7 +62,7 @@ class PatchSVDD(Peer):
         svdd_weight: float = 1e-3,
         dim: int = 64,
         width: int = 32,
-        checkpoint_every: int = 500,
+        checkpoint_every: int = 100,
     ) -> None:
         super().__init__(settings)
         if min(settings.image_size) < LARGE:
