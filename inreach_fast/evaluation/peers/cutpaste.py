@@ -5,9 +5,9 @@ by a Gaussian density of the network's pooled features (section 2.3).
 
 Training is the paper's (its appendix): 256 epochs of 256 updates; 32 images a step, each in its three forms, which is
 the batch of 96; SGD with momentum 0.9, weight decay 3e-5 and a learning rate of 0.03 that falls along half a cosine;
-colour jitter and small translations; from random weights, as in Table 1. The paper leaves two things open. The projection head
-has layers of 512 and 128 values here, and the density is that of the features before it, with Ledoit and Wolf's
-covariance as in Rippel et al., ICPR 2020.
+colour jitter and small translations; from random weights, as in Table 1. The paper leaves two things open. The
+projection head has layers of 512 and 128 values here, and the density is that of the features before it, with Ledoit
+and Wolf's covariance as in Rippel et al., ICPR 2020.
 
 Maps: the paper localises with another network, trained on patches of 64 x 64 and applied at a stride of 4. That is 2401
 passes through the network an image of 256 x 256: minutes on a CPU. Here they are GradCAM's, with which the paper shows
