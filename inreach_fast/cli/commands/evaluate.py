@@ -40,7 +40,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--ablation", action="store_true", help="run the seven rows of the supplement's Table 2")
     words = "hierarchy depths to run, for example 1..13,PC as in the supplement's Figure 1 (default: 13)"
     add("--depth", metavar="LIST", help=words)
-    add("--cache", type=Path, metavar="DIR", help="keep descriptors here between runs; large (default: not kept)")
+    words = (
+        "keep descriptors, and checkpoints of methods that train networks, here between runs; large (default: not kept)"
+    )
+    add("--cache", type=Path, metavar="DIR", help=words)
     add("--csv", type=Path, metavar="FILE", help="write the figures as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write all results as JSON (default: not written)")
     words = "write a page with curves, kinds of defects, best and worst cases and speed (default: not written)"
