@@ -15,7 +15,7 @@ from PIL import Image
 
 from inreach_fast.backbones import Backbone
 from inreach_fast.errors import DataError, ImageError, ParameterError, SaveError
-from inreach_fast.evaluation import METHODS, ablation, contestant, report, supplement
+from inreach_fast.evaluation import METHODS, ablation, contestant, details, report, supplement
 from inreach_fast.evaluation.feature_cache import FeatureCache
 from inreach_fast.evaluation.mvtec import make_training_set, read_dataset
 from inreach_fast.evaluation.peers import Peer, PeerSettings, make_peer
@@ -131,6 +131,15 @@ def test_a_peer_takes_inreachs_place(root, backbone, result, method):
     assert clean.with_overlap.image_auroc == 1.0
     assert clean.with_overlap.pixel_auroc > 0.7
     assert clean.details is None
+
+
+def test_a_threshold_from_labels_needs_both_kinds():
+    scores = np.array([3, 1, 2, 5], np.float32)
+    bad = np.array([True, False, False, True])
+    threshold = details._best_threshold(bad, scores)
+    assert (scores > threshold).tolist() == bad.tolist()
+    for alike in (bad & False, bad | True):
+        assert details._best_threshold(alike, scores) == 5.0
 
 
 def test_inreachs_result_names_its_method_and_nothing_else_is_new(result):

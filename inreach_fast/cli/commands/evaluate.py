@@ -35,16 +35,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--shuffle", type=_numbers, default=[None], metavar="SEED[,SEED...]", help=words)
     words = f"methods to evaluate, a run for each: {', '.join(evaluation.METHODS)}; can be repeated (default: inreach)"
     add("--method", dest="methods", type=_methods, action="extend", metavar="M[,M...]", help=words)
-    words = (
-        "updates of the weights of cutpaste and patchsvdd (default: those of their papers, which take days on a CPU)"
-    )
+    words = "updates of the weights of cutpaste and patchsvdd (default: those of their papers, which take days on a CPU)"
     add("--training-steps", type=options.positive_int, metavar="N", help=words)
     words = "leave out and name images that cannot be read, or whose masks cannot"
     add("--skip-bad", action="store_true", help=words)
     add("--ablation", action="store_true", help="run the seven rows of the supplement's Table 2")
     words = "hierarchy depths to run, for example 1..13,PC as in the supplement's Figure 1 (default: 13)"
     add("--depth", metavar="LIST", help=words)
-    words = "keep descriptors, and checkpoints of cutpaste and patchsvdd, here between runs; large (default: not kept)"
+    words = (
+        "keep descriptors, and checkpoints of methods that train networks, here between runs; large (default: not kept)"
+    )
     add("--cache", type=Path, metavar="DIR", help=words)
     add("--csv", type=Path, metavar="FILE", help="write the figures as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write all results as JSON (default: not written)")
