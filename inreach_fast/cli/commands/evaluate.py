@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--shuffle", type=_numbers, default=[None], metavar="SEED[,SEED...]", help=words)
     words = f"methods to evaluate, a run for each: {', '.join(evaluation.METHODS)}; can be repeated (default: inreach)"
     add("--method", dest="methods", type=_methods, action="extend", metavar="M[,M...]", help=words)
-    words = "updates of the weights of cutpaste and patchsvdd (default: those of their papers, which take days on a CPU)"
+    words = "updates of the weights of cutpaste and patchsvdd (default: those of their papers, days on a CPU)"
     add("--training-steps", type=options.positive_int, metavar="N", help=words)
     words = "leave out and name images that cannot be read, or whose masks cannot"
     add("--skip-bad", action="store_true", help=words)
