@@ -16,6 +16,7 @@ from .timing import race
 
 EAGER = "torch layer by layer"
 # Each at least so many times as fast as `EAGER`.
+INT8 = "openvino, int8"
 GOALS = {"torch": 1.35, "openvino": 1.5, "onnxruntime": 1.5}
 NETWORK = "wide_resnet50_2"
 
@@ -33,6 +34,8 @@ def run(
     size = (image_size, image_size)
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     backbones = {name: eager.with_runtime(name, size) for name in RUNTIMES if name in GOALS and is_installed(name)}
+    if "openvino" in backbones and "INT8" in _capabilities():
+        backbones[INT8] = eager.quantized(image).with_runtime("openvino", size)
     own = threads or torch.get_num_threads()
     cases = []
     for count in sorted({1, own}):
@@ -52,11 +55,17 @@ def run(
                         {who: seconds[who] for who in (EAGER, name)},
                         data=f"one image, {size[0]} x {size[1]}",
                         ours=name,
-                        goals={EAGER: GOALS[name]},
+                        goals={EAGER: GOALS[name]} if name in GOALS else None,
                         checks={"greatest feature difference": off[name], "load before": f"{before:.2f}"},
                     )
                 )
     return cases
+
+
+def _capabilities() -> list[str]:
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _difference(backbone: Any, eager: Any, image: Any) -> float:

@@ -102,7 +102,7 @@ class FusedConvolution(nn.Module):
         if self._same:
             x, padding = same_padding(x, self._kernel, self._stride)
         if _ONEDNN is None or self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or _autocast():
-            return self._by_torch(x, other, padding)
+            return self._by_torch(x, other, padding, self.weight)
         threads = torch.get_num_threads()
         weight = self._laid_out.get(threads)
         if weight is None:
@@ -119,8 +119,17 @@ class FusedConvolution(nn.Module):
             y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, name if name != "none" else None, numbers, None)
         return y
 
-    def _by_torch(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> torch.Tensor:
-        y = functional.conv2d(x, self.weight, self.bias, self._stride, padding, self._dilation, self._groups)
+    def by_torch(self, x: torch.Tensor, other: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+        """The same by torch's own operations, with another ``weight``."""
+        padding = self._padding
+        if self._same:
+            x, padding = same_padding(x, self._kernel, self._stride)
+        return self._by_torch(x, other, padding, weight)
+
+    def _by_torch(
+        self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int], weight: torch.Tensor
+    ) -> torch.Tensor:
+        y = functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation, self._groups)
         if other is not None:
             y = y + other
         if self.activation == "relu":

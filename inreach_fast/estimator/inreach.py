@@ -22,9 +22,11 @@ from ..errors import (
     FeedbackError,
     FinalModelError,
     GrowthError,
+    ImageError,
     ModelCorruptError,
     NotFittedError,
     ParameterError,
+    TooFewImagesError,
 )
 from ..executors import make_executor
 from ..fit.context import FitContext
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 
     from ..backbones import Backbone
 
+_CALIBRATION_IMAGES = 16
 _PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -345,9 +348,30 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: no spool to resume from; give spool=DIR")
         source = self._open(images)
+        before = self._network.copy()
         self._network.release()
-        context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
-        return self._fit_images(context, source, keep_spool=keep_spool)
+        try:
+            if self.parameters.quantization is not None:
+                self._network.quantize(self.parameters, self._calibration(source, skip_bad))
+            context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
+            return self._fit_images(context, source, keep_spool=keep_spool)
+        except BaseException:
+            if self.parameters.quantization is not None:
+                self._network = before
+            raise
+
+    def _calibration(self, source: ImageSource, skip_bad: bool) -> UInt8Array:
+        """Network inputs of some training images, evenly spaced, (n, H, W, 3)."""
+        found = []
+        for i in np.unique(np.linspace(0, len(source) - 1, _CALIBRATION_IMAGES).astype(int)).tolist():
+            try:
+                found.append(self.geometry.apply(source.load(i), source.names[i]))
+            except ImageError:
+                if not skip_bad:
+                    raise
+        if not found:
+            raise TooFewImagesError("quantization: none of the images that were tried can be read; check the folder")
+        return np.stack(found)
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
