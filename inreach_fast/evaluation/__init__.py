@@ -1,8 +1,8 @@
 """Evaluation: the paper's protocol on labelled data (ALGORITHM sections 6 and 7; supplement, Tables 1 to 6).
 
-`evaluate_class` fits and evaluates one class; `run_ablation` and `run_depth_sweep` repeat that for the supplement's
-Table 2 and Figure 1. `format_table` and `write_csv` report the results. Importing this package imports no scikit-learn,
-scikit-image or torch.
+`evaluate_class` fits and evaluates one class, by InReaCh or another method (`METHODS`); `run_ablation` and
+`run_depth_sweep` repeat that for the supplement's Table 2 and Figure 1. `format_table` and `write_csv` report the
+results. Importing this package imports no scikit-learn, scikit-image or torch.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class PeerContestant(Contestant):
     """A peer, on the images that InReaCh's network would see; it rotates none of them.
 
     Raises:
-        ParameterError: no such method, or a parameter that peers do not know (roi, tile).
+        ParameterError: no such method, or a parameter that peers do not know (roi, tile, quantization).
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PeerContestant(Contestant):
     ) -> None:
         super().__init__(model)
         p = model.parameters
-        for name in ("roi", "tile"):
+        for name in ("roi", "tile", "quantization"):
             if getattr(p, name) is not None:
                 raise ParameterError(f"{name}: {method} does not know it; leave it out, or evaluate inreach alone")
         self._images, self._backbone = 0, "its own"

@@ -145,7 +145,8 @@ def evaluate_class(
 
     Raises:
         The errors of `read_dataset` and of `InReaCh`; ImageError: an image or mask cannot be read, masks before the
-        fit begins. ParameterError: an unknown method, or a parameter that a peer does not know (roi, tile).
+        fit begins. ParameterError: an unknown method, or a parameter that a peer does not know (roi, tile,
+        quantization).
     """
     check_method(method)
     times = [time.perf_counter()]

@@ -202,7 +202,7 @@ def test_a_peer_skips_what_cannot_be_read(tmp_path, backbone):
 
 
 def test_what_peers_do_not_know_is_refused(root, backbone):
-    for changes in ({"roi": [(0, 0), (1, 0), (1, 0.5)]}, {"tile": 2, "tile_overlap": 8}):
+    for changes in ({"roi": [(0, 0), (1, 0), (1, 0.5)]}, {"tile": 2, "tile_overlap": 8}, {"quantization": "int8"}):
         with pytest.raises(ParameterError, match=f"{next(iter(changes))}: patchcore does not know it"):
             evaluate_class(root, "bottle", parameters=SMALL | changes, backbone=backbone, method="patchcore")
     with pytest.raises(ParameterError, match="method: 'magic' is none; choose from inreach, "):

@@ -19,7 +19,7 @@ from ..pages.html import write_page
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
 the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset.
 Other methods than InReaCh take the same images, network and seed; of the options below they know those of the backbone
-and of the images, no regions and no tiles, and have the parameters of their papers otherwise."""
+and of the images (no regions, tiles and quantization), and have the parameters of their papers otherwise."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
