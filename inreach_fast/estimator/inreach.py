@@ -79,7 +79,7 @@ class InReaCh:
     """Inter-Realization Channels (McIntosh and Branzan Albu, ICCV 2023): fits unsorted images, inspects new ones.
 
     Args:
-        preset: "default", "paper" or "reference".
+        preset: "default", "channels", "paper" or "reference" (see `Parameters`).
         backbone: a name (see `Parameters`) or a `Backbone`.
         memory_limit: bytes that a fit may take beyond its seed images, one image at a time and at most 100 bytes for
             each patch that joins a channel, as a whole number or as in "2GB"; what exceeds it goes to files
