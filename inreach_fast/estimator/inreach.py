@@ -41,7 +41,7 @@ from ..fit.result import FitResult
 from ..images.alignment import rotate
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry, geometry_of
-from ..images.reading import is_single_image, plain
+from ..images.reading import as_image, is_single_image, plain
 from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid
@@ -897,22 +897,25 @@ class InReaCh:
         found = self.training_prediction(number, image)
         return self.map_to_original(found.anomaly_map, found.original_size)
 
-    def training_prediction(self, number: int, image: UInt8Array) -> Prediction:
+    def training_prediction(self, number: int, image: Any) -> Prediction:
         """The prediction of a training image against the nominal patches of the *other* images.
 
         `predict` would find each nominal patch of the image in the model itself, at distance 0.
 
         Args:
             number: the training image, counted from 0 as in ``image_names_``.
-            image: uint8 (H, W, 3), as it was read.
+            image: the image, in any form that `predict` takes for one.
 
         Raises:
-            NotFittedError, BackboneMismatchError.
+            NotFittedError, BackboneMismatchError, ParameterError (no such image), ImageError, DataError.
         """
+        names = self.image_names_
+        if not isinstance(number, (int, np.integer)) or not 0 <= number < len(names):
+            raise ParameterError(f"number: expected a training image, 0 to {len(names) - 1}, got {number!r}")
+        predictor, name = self._ready(images=True), names[number]
+        pixels = as_image(image, name, self.pixel_rule)
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
-        predictor = self._ready(images=True)
-        name = self.image_names_[number]
-        one = NetworkInput(name, rotate(self.geometry.apply(image, name), degrees), degrees, image.shape[:2])
+        one = NetworkInput(name, rotate(self.geometry.apply(pixels, name), degrees), degrees, pixels.shape[:2])
         (rows,) = predictor.describe(one.pixels[None], "float32")
         number = int(self.originals_[number])
         scorer = scorer_without(predictor.without_feedback, self.nominal_, number, rows, self.parameters)
