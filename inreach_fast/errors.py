@@ -131,6 +131,10 @@ class BackboneMismatchError(ModelFileError):
     """A model was fitted with another backbone or other weights; give those of the fit."""
 
 
+class TrainingError(InReachError, RuntimeError):
+    """The training of a network failed: its loss is not finite; train with a lower learning rate."""
+
+
 class ExplanationError(InReachError, RuntimeError):
     """A prediction cannot be explained: it was pickled, or made without a model; predict the image again."""
 

@@ -36,7 +36,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int],
         ),
         MODEL,
     ),
-    ((errors.BackboneError, errors.BackendError, errors.ExecutorError), BACKEND),
+    ((errors.BackboneError, errors.BackendError, errors.ExecutorError, errors.TrainingError), BACKEND),
     ((MemoryError, OSError), DATA),
 )
 

@@ -1,8 +1,8 @@
 """Evaluation: the paper's protocol on labelled data (ALGORITHM sections 6 and 7; supplement, Tables 1 to 6).
 
-`evaluate_class` fits and evaluates one class; `run_ablation` and `run_depth_sweep` repeat that for the supplement's
-Table 2 and Figure 1. `format_table` and `write_csv` report the results. Importing this package imports no scikit-learn,
-scikit-image or torch.
+`evaluate_class` fits and evaluates one class, by InReaCh or another method (`METHODS`); `run_ablation` and
+`run_depth_sweep` repeat that for the supplement's Table 2 and Figure 1. `format_table` and `write_csv` report the
+results. Importing this package imports no scikit-learn, scikit-image or torch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .details import Case, ClassDetails, KindFigures
 from .feature_cache import FeatureCache
 from .metrics import aupro, auroc, average_precision, best_f1, nominal_precision_recall
 from .mvtec import Dataset, Sample, TrainingSet, list_classes, make_training_set, read_dataset
+from .peers import METHODS, check_method
 from .protocol import ClassResult, Figures, evaluate_class
 from .report import format_summary, format_table, write_csv, write_json
 from .supplement import corruption_list, supplement_table
@@ -20,6 +21,7 @@ from .synthetic import TextureSet, make_texture_set
 
 __all__ = [
     "ABLATION_ROWS",
+    "METHODS",
     "AuditFigures",
     "Case",
     "ClassDetails",
@@ -36,6 +38,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "best_f1",
+    "check_method",
     "corruption_list",
     "depth_list",
     "evaluate_class",

@@ -23,8 +23,8 @@ Curve = tuple[DoubleArray, DoubleArray]
 class KindFigures:
     """Figures of one kind of defect, against all good test images; None where undefined.
 
-    ``found``: its images that score above the model's own threshold, which was chosen without labels; of good images
-    ("good") these are the false alarms.
+    ``found``: its images that score above the threshold of `ClassDetails`; of good images ("good") these are the false
+    alarms.
     """
 
     kind: str
@@ -52,7 +52,9 @@ class ClassDetails:
     """Of one evaluated class.
 
     Attributes:
-        threshold: the model's. roc, pro: (false-positive rate, true-positive rate or overlap), or None where undefined.
+        threshold: the model's own, chosen without labels; with ``threshold_from_labels`` that of the best F1 on the
+            test images, for methods that choose none.
+        roc, pro: (false-positive rate, true-positive rate or overlap), or None where undefined.
         kinds: figures of each kind of defect, and of the good images.
         cases: by what they show, at most three of each: "missed most" (defective, lowest scores), "nearest to a false
             alarm" (good, highest scores), "clearest defects" and "clearest good images".
@@ -65,6 +67,7 @@ class ClassDetails:
     kinds: tuple[KindFigures, ...]
     cases: dict[str, tuple[Case, ...]]
     predict_seconds: DoubleArray
+    threshold_from_labels: bool = False
 
 
 def class_details(
@@ -73,7 +76,7 @@ def class_details(
     maps: Sequence[FloatArray],
     masks: Sequence[BoolArray | None],
     *,
-    threshold: float,
+    threshold: float | None,
     seconds: Sequence[float],
     image_of: Callable[[int], UInt8Array],
     figures: Callable[[BoolArray], Any],
@@ -81,9 +84,13 @@ def class_details(
     """The details of test images that were scored.
 
     Args:
+        threshold: the model's; None: the one of the best F1.
         image_of: returns what the network sees of image i, (H, W, 3). figures: of the images that a bool (n,) selects.
     """
     labels = np.array([sample.defective for sample in samples])
+    from_labels = threshold is None
+    if threshold is None:
+        threshold = _best_threshold(labels, scores)
     known = [mask for mask in masks if mask is not None]
     inspected = [~np.isnan(one) for one in maps]
     seen = [mask[where] for mask, where in zip(known, inspected, strict=False)]
@@ -115,7 +122,15 @@ def class_details(
             "clearest good images": chosen(rising, False),
         },
         predict_seconds=np.asarray(seconds, dtype=np.float64),
+        threshold_from_labels=from_labels,
     )
+
+
+def _best_threshold(labels: BoolArray, scores: FloatArray) -> float:
+    """The greatest float32 below the scores that the best F1 flags; the greatest score if the labels are all alike."""
+    if not labels.any() or labels.all():
+        return float(scores.max())
+    return float(np.nextafter(np.float32(metrics.best_f1(labels, scores).threshold), np.float32(-np.inf)))
 
 
 def kind_of(sample: Sample) -> str:

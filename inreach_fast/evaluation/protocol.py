@@ -25,13 +25,15 @@ from ..images.alignment import rotate, rotate_mask
 from ..images.pixels import DEFAULT_RULE, PixelRule
 from ..images.preprocess import Geometry
 from ..images.reading import read_image
-from ..method.scoring import anomaly_map, frame_of
+from ..method.scoring import frame_of
 from ..system.progress import Progress, no_progress
 from . import metrics
 from .audit_figures import AuditFigures, audit_figures
+from .contestant import Contestant, InReaChContestant, PeerContestant
 from .details import ClassDetails, class_details
-from .feature_cache import CachedDescriber, FeatureCache
+from .feature_cache import FeatureCache
 from .mvtec import Layout, Sample, make_training_set, read_dataset, read_mask, with_masks_read
+from .peers import INREACH, METHODS, check_method
 from .supplement import PROPOSED, expected_figures
 
 
@@ -68,6 +70,9 @@ class ClassResult:
         skipped: names of the training and test images that were left out because they, or their masks, cannot be read.
         details: curves and cases, if they were asked for; `as_dict` has the figures of each kind of defect of them.
         remarks: why figures are None, and what was left out, in sentences.
+        method: "inreach" or a peer's name (`evaluation.METHODS`). Of a peer ``preset`` says how images were brought to
+            the network's input, ``parameters`` are those that all methods share and its own, ``nominal`` has no
+            figures, ``counts`` no nominal patches, ``audit`` is empty, and ``backbone`` is "its own" if it trains one.
     """
 
     class_name: str
@@ -91,6 +96,7 @@ class ClassResult:
     remarks: tuple[str, ...] = ()
     audit: AuditFigures = field(default_factory=AuditFigures)
     details: ClassDetails | None = field(default=None, repr=False, compare=False)
+    method: str = INREACH
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON types."""
@@ -116,6 +122,8 @@ def evaluate_class(
     label: str = "",
     table2_column: str | None = PROPOSED,
     details: bool = False,
+    method: str = INREACH,
+    training_steps: int | None = None,
 ) -> ClassResult:
     """Fits one class with ``corrupt`` corruptions and evaluates it on its test set.
 
@@ -127,14 +135,20 @@ def evaluate_class(
             different sets of images are not comparable.
         cache: a folder or `FeatureCache` for descriptors, shared by any number of runs.
         progress: called as progress(stage, done, total).
-        label: see `ClassResult`.
+        label: see `ClassResult`; a peer's name if it is empty.
+        method: "inreach", or a peer that takes its place (`evaluation.peers`): it gets the same images, network and
+            seed, and of the parameters only those that all methods share.
+        training_steps: updates of the weights of peers that train a network, at least 1; None: as many as in their
+            papers. Checkpoints are kept beside the cache, if there is one, and a later run continues from them.
         details: also return curves and cases, for a report; some more seconds, and all training images are scored.
         table2_column: the column of the supplement's Table 2 with which the pixel AUROC is compared.
 
     Raises:
         The errors of `read_dataset` and of `InReaCh`; ImageError: an image or mask cannot be read, masks before the
-        fit begins.
+        fit begins. ParameterError: an unknown method, or a parameter that a peer does not know (roi, tile,
+        quantization).
     """
+    check_method(method)
     times = [time.perf_counter()]
     dataset = read_dataset(root, class_name, layout=layout)
     training = make_training_set(dataset, corrupt=corrupt, shuffle=shuffle)
@@ -142,28 +156,35 @@ def evaluate_class(
     if backbone is not None:
         chosen["backbone"] = backbone
     # Scoring training images costs as much as a test set. Where none is defective, no figure depends on it.
-    scored = details or any(sample.defective for sample in training.samples)
+    is_peer = method != INREACH
+    scored = not is_peer and (details or any(sample.defective for sample in training.samples))
     chosen.setdefault("threshold_images", 1_000_000 if scored else 2)
     model = InReaCh(preset=preset, **chosen)
     if cache is not None:
         cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-        model._describer = CachedDescriber(model._describer, cache)
+    contestant: Contestant
+    if is_peer:
+        contestant = PeerContestant(method, model, cache, training_steps)
+    else:
+        contestant = InReaChContestant(model, cache)
     rule = model.pixel_rule
     train, remarks = with_masks_read(training.samples, rule, skip_bad=skip_bad)
     test, test_remarks = with_masks_read(dataset.test, rule, skip_bad=skip_bad)
     remarks += [remark for remark in test_remarks if remark not in remarks]
     pairs = [(sample, added) for sample, added in zip(train, training.from_test, strict=True) if sample is not None]
 
-    model.fit([sample.path for sample, _ in pairs], skip_bad=skip_bad, progress=progress)
-    fitted = set(model.image_names_)
+    fitted = contestant.fit([sample.path for sample, _ in pairs], skip_bad=skip_bad, progress=progress)
     remarks += [f"{sample.path}: cannot be read" for sample, _ in pairs if str(sample.path) not in fitted]
     pairs = [(sample, added) for sample, added in pairs if str(sample.path) in fitted]
     defective = np.array([sample.defective for sample, _ in pairs])
     audit = audit_figures(defective, model.training_scores(progress=progress)) if scored else AuditFigures()
     times.append(time.perf_counter())
-    model.prepare()
-    nominal = _nominal_figures(model, [sample for sample, _ in pairs])
-    predicted = _predict(model, [sample for sample in test if sample is not None], skip_bad, progress or no_progress)
+    nominal = metrics.NominalFigures(None, None, 0, None, None, 0)
+    if not is_peer:
+        model.prepare()
+        nominal = _nominal_figures(model, [sample for sample, _ in pairs])
+    readable = [sample for sample in test if sample is not None]
+    predicted = _predict(contestant, readable, skip_bad, progress or no_progress)
     tested, scores, maps, masks = predicted.samples, predicted.scores, predicted.maps, predicted.masks
     remarks += [remark for remark in predicted.skipped if remark not in remarks]
     times.append(time.perf_counter())
@@ -193,7 +214,7 @@ def evaluate_class(
             scores,
             maps,
             masks,
-            threshold=float(model.threshold_),
+            threshold=None if is_peer else float(model.threshold_),
             seconds=predicted.seconds,
             image_of=lambda i: rotate(model.geometry.apply(read_image(tested[i].path, rule)), predicted.degrees[i]),
             figures=lambda keep: figures(labels, scores, masks, maps, keep=keep),
@@ -205,15 +226,11 @@ def evaluate_class(
         corrupt=corrupt,
         shuffle=shuffle,
         preset=preset,
-        label=label,
-        backbone=model.backbone.name,
-        parameters=model.parameters.as_dict(),
+        label=label or (METHODS[method] if is_peer else ""),
         with_overlap=everything,
         without_overlap=fresh,
         overlap=tuple(sample.name for sample in compress(tested, trained_on)),
         nominal=nominal,
-        transpose_score=model.transpose_score_,
-        positions=bool(model.positions_),
         counts={
             "train": len(pairs),
             "train_defective": sum(sample.defective for sample, _ in pairs),
@@ -221,16 +238,17 @@ def evaluate_class(
             "test": len(tested),
             "test_defective": int(labels.sum()),
             "overlap_defective": int((labels & trained_on).sum()),
-            "nominal_patches": len(model.nominal_),
+            **({} if is_peer else {"nominal_patches": len(model.nominal_)}),
             "skipped": len(skipped),
         },
         seconds=seconds | {"total": times[-1] - times[0]},
-        fit_report=model.report_.as_dict(),
-        expected=expected_figures(dataset.class_name, corrupt, table2_column),
+        expected=expected_figures(dataset.class_name, corrupt, table2_column, method),
         skipped=tuple(sorted(skipped)),
         remarks=tuple(remarks),
         audit=audit,
         details=found,
+        method=method,
+        **contestant.facts(),
     )
 
 
@@ -354,27 +372,24 @@ class _Predicted:
     seconds: list[float]
 
 
-def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress: Progress) -> _Predicted:
+def _predict(contestant: Contestant, samples: Sequence[Sample], skip_bad: bool, progress: Progress) -> _Predicted:
+    model = contestant.model
     found = _Predicted([], np.empty(0, np.float32), [], [], [], [], [])
     scores: list[float] = []
     for place, sample in enumerate(samples):
         progress("evaluate", place, len(samples))
         begun = time.perf_counter()
         try:
-            prediction = model.predict(sample.path)
+            one = contestant.predict(sample.path)
         except ImageError as error:
             if not skip_bad:
                 raise
             found.skipped.append(str(error))
             continue
         found.seconds.append(time.perf_counter() - begun)
-        degrees = int(prediction.rotation)
-        found.degrees.append(degrees)
-        values = prediction.anomaly_map
-        if degrees:
-            # The prediction's map was rotated back, so its corners have no values: use the one before.
-            values = anomaly_map(prediction.patch_scores, values.shape, model.parameters.smoothing_sigma)
-        mask = network_mask(sample, model.geometry, degrees, model.pixel_rule)
+        found.degrees.append(one.degrees)
+        values = one.anomaly_map
+        mask = network_mask(sample, model.geometry, one.degrees, model.pixel_rule)
         if mask is None and not sample.defective:
             mask = np.zeros(values.shape, dtype=bool)
         if mask is not None and model.parameters.roi is not None:
@@ -382,7 +397,7 @@ def _predict(model: InReaCh, samples: Sequence[Sample], skip_bad: bool, progress
         found.samples.append(sample)
         found.maps.append(np.asarray(values, dtype=np.float32))
         found.masks.append(mask)
-        scores.append(float(prediction.score))
+        scores.append(one.score)
     progress("evaluate", len(samples), len(samples))
     if not scores:
         raise DataError(f"{samples[0].path}: cannot be read, and no other test image can; give other images")

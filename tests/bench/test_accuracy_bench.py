@@ -17,6 +17,8 @@ if str(ROOT) not in sys.path:
 
 from bench import accuracy, accuracy_methods  # noqa: E402
 from bench.workload import random_rows  # noqa: E402
+from inreach_fast.evaluation.peers.patchcore import PatchMemory, coreset  # noqa: E402
+from inreach_fast.evaluation.peers.softpatch import WeighedMemory  # noqa: E402
 
 N, P, D = 5, 16, 6
 
@@ -68,42 +70,18 @@ def test_every_patch_is_the_nearest_one(rows: Any) -> None:
     np.testing.assert_allclose(fitted.own, floors(rows, list(range(N))), rtol=1e-6)
 
 
-def test_coreset_takes_the_farthest_row_next() -> None:
-    line = np.array([[0.0], [1.0], [10.0], [4.0], [10.5]], dtype=np.float32)
-    assert accuracy_methods.coreset(line, 0.6).tolist() == [0, 3, 4]
-
-
-def test_patchcore_weighs_the_greatest_distance(rows: Any) -> None:
+def test_peers_rules_are_those_of_the_evaluation() -> None:
+    rows, query = random_rows(12 * P, D, seed=5).reshape(12, P, D), random_rows(P, D, seed=4)
     fitted = accuracy_methods.patchcore(rows)
-    query = random_rows(P, D, seed=4)
-    scores = fitted.score(query)
-    bank = rows.reshape(-1, D)[accuracy_methods.coreset(rows.reshape(-1, D), 0.1)].astype(np.float64)
-    at = int(np.argmax(scores))
-    to = np.sqrt(distances(query[at : at + 1], bank.astype(np.float32))[0])
-    nearest = int(np.argmin(to))
-    around = np.argsort(distances(bank[nearest : nearest + 1].astype(np.float32), bank.astype(np.float32))[0])[:9]
-    expected = (1 - np.exp(to[nearest]) / np.exp(to[around]).sum()) * to[nearest]
+    flat = rows.reshape(-1, D)
+    bank = flat[coreset(flat, 0.1)]
+    np.testing.assert_allclose(fitted.score(query), distances(query, bank).min(axis=1), rtol=1e-6)
+    assert fitted.stored == bank.nbytes
     assert fitted.image_score is not None
-    assert fitted.image_score(query, scores) == pytest.approx(expected, rel=1e-5)
-
-
-def test_outlier_factor_is_one_inside_and_high_outside() -> None:
-    random = np.random.default_rng(0)
-    rows = random.uniform(size=(40, 2, 3)).astype(np.float32)
-    rows[7, 1] += 30
-    factor = accuracy_methods.outlier_factors(rows)
-    assert np.median(factor) == pytest.approx(1, abs=0.1)
-    assert factor[7, 1] > 5
-    assert factor[7, 0] < 2
-    sklearn = pytest.importorskip("sklearn.neighbors").LocalOutlierFactor(n_neighbors=6).fit(rows[:, 1])
-    np.testing.assert_allclose(factor[:, 1], -sklearn.negative_outlier_factor_, rtol=1e-4)
-
-
-def test_softpatch_drops_the_outliers() -> None:
-    changed = random_rows(12 * P, D, seed=5).reshape(12, P, D)
-    changed[1, 3] += 100
-    fitted = accuracy_methods.softpatch(changed)
-    assert fitted.score(changed[1])[3] > 50
+    assert fitted.image_score(query, fitted.score(query)) == PatchMemory(bank).image_score(query, fitted.score(query))
+    fitted, memory = accuracy_methods.softpatch(rows), WeighedMemory.of(rows)
+    assert fitted.score(query).tolist() == memory.scores(query).tolist()
+    assert fitted.stored == len(memory.bank) * (D + 1) * 4
 
 
 def test_least_balanced_error() -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from cli_cases import DEFAULT, FAST, Run
+from page_checks import checked
 from PIL import Image
 
 from inreach_fast.backbones import efficientnet_lite
 from inreach_fast.cli import exit_codes
+from inreach_fast.errors import TrainingError
 from inreach_fast.estimator import InReaCh
 
 
@@ -120,6 +122,69 @@ def test_evaluate_table_depths_and_errors(run: Run, labelled: Path) -> None:
     assert run("evaluate", labelled, *fast, "--depth", "14").code == exit_codes.USAGE
     assert run("evaluate", labelled, *fast, "--corrupt", "10").code == exit_codes.DATA
     assert run("evaluate", labelled, "--class", "absent").code == exit_codes.DATA
+
+
+def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path) -> None:
+    fast = (*("--preset", "channels", "--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48),
+            *("--dim", 32, "--min-channel-length", 1, "--assoc-depth", 3, "--class", "part"))  # fmt: skip
+    alone = run("evaluate", labelled, *fast)
+    assert "Run" not in alone.out.splitlines()[0]
+    files = ("--csv", tmp_path / "e.csv", "--json-file", tmp_path / "e.json", "--report", tmp_path / "e.html")
+    names = ("--method", "inreach,patchcore", "--method", "padim", "--method", "padim")
+    result = run("evaluate", labelled, *fast, *names, *files)
+    assert result.code == 0, result.err
+    head, _, *rows = result.out.splitlines()
+    assert "Run" in head
+    assert [row.split()[1] for row in rows] == ["InReaCh", "PatchCore", "PaDiM"]
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert [one["method"] for one in found] == ["inreach", "patchcore", "padim"]
+    assert all(one["with_overlap"]["image_auroc"] is not None for one in found)
+    with open(tmp_path / "e.csv", newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == ["inreach", "patchcore", "padim"]
+    page = (tmp_path / "e.html").read_text()
+    checked(page)
+    for words in ("part, InReaCh, 0 corruptions", "part, PatchCore, 0 corruptions", "part, PaDiM, 0 corruptions"):
+        assert f">{words}</h2>" in page
+    assert page.count("at the best F1 on these images: the method chooses none") == 2
+    assert page.count("chosen without labels") == 1
+    # The same as alone, but for its name and the time.
+    own, (other,) = found[0], run("evaluate", labelled, *fast, "--json").json
+    for one in (own, other):
+        for name in ("label", "seconds", "fit_report", "kinds", "audit", "parameters"):
+            one.pop(name, None)
+    assert own == other
+
+
+def test_evaluate_trains_peers_as_long_as_it_is_told(run: Run, labelled: Path, tmp_path: Path) -> None:
+    small = ("--image-size", 32, "--resize", 32, "--class", "part", "--method", "cutpaste")
+    once = ("--training-steps", 1, "--cache", tmp_path / "cache", "--json")
+    results, written = [], []
+    for _ in range(2):  # the second time with the trained network of the first
+        result = run("evaluate", labelled, *small, *once)
+        assert result.code == 0, result.err
+        results.append(result.json[0])
+        (checkpoint,) = (tmp_path / "cache" / "peers").iterdir()
+        written.append(checkpoint.stat().st_mtime_ns)
+    assert [one["parameters"]["steps"] for one in results] == [1, 1]
+    assert results[0]["with_overlap"] == results[1]["with_overlap"]
+    assert written[0] == written[1]
+    assert run("evaluate", labelled, *small, "--training-steps", 0).code == exit_codes.USAGE
+    result = run("evaluate", labelled, "--image-size", 16, "--class", "part", "--method", "cutpaste")
+    assert result.code == exit_codes.USAGE
+    assert "image_size: 16 x 16 is too small for CutPaste's network; give at least 32 x 32" in result.error
+    assert exit_codes.code_of(TrainingError("cutpaste: the loss of step 1 is nan")) == exit_codes.BACKEND
+
+
+def test_evaluate_refuses_methods(run: Run, labelled: Path) -> None:
+    fast = ("--backbone", "efficientnet_lite2", "--weights", "random", "--image-size", 48, "--class", "part")
+    result = run("evaluate", labelled, *fast, "--method", "patchcore,magic")
+    assert result.code == exit_codes.USAGE
+    assert "--method" in result.err
+    assert "'magic' is none; choose from inreach, patchcore, padim, spade, softpatch" in result.err
+    for option in (("--ablation",), ("--depth", "1,2")):
+        result = run("evaluate", labelled, *fast, "--method", "padim", *option)
+        assert result.code == exit_codes.USAGE
+        assert f"{option[0]} is of InReaCh alone" in result.error
 
 
 def test_evaluate_skips_bad_images_and_says_what_is_undefined(run: Run, labelled: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ REASONS = {
     "needs anomalib": lambda: importlib.util.find_spec("anomalib") is not None,
     "needs a GPU": lambda: False,
     "needs other weights": lambda: False,
+    "takes days": lambda: False,
 }
 LANGUAGES = {"python", "sh", "text", "json", "ini", "cpp", "bibtex", ""}
 # Options with which a command ends by itself, or soon.

@@ -15,13 +15,15 @@ from PIL import Image
 
 from inreach_fast.backbones import Backbone
 from inreach_fast.errors import DataError, ImageError, ParameterError, SaveError
-from inreach_fast.evaluation import ablation, report
+from inreach_fast.evaluation import METHODS, ablation, contestant, details, report, supplement
 from inreach_fast.evaluation.feature_cache import FeatureCache
-from inreach_fast.evaluation.mvtec import read_dataset
+from inreach_fast.evaluation.mvtec import make_training_set, read_dataset
+from inreach_fast.evaluation.peers import Peer, PeerSettings, make_peer
 from inreach_fast.evaluation.protocol import evaluate_class, figures, network_mask, resize_crop_mask
 from inreach_fast.images.alignment import rotate_mask
 from inreach_fast.images.preprocess import Geometry
 from inreach_fast.images.reading import read_image
+from inreach_fast.system.progress import no_progress
 
 SMALL = {"image_size": 32, "resize": None, "dim": 8, "smoothing_sigma": 1.0, "align": "never"}
 
@@ -101,6 +103,110 @@ def test_nothing_overlaps_without_corruptions(root, backbone):
     assert got.nominal.precision == 1.0
     assert got.expected["pixel_auroc"] is None
     assert got.expected["image_auroc"] == 0.998
+
+
+@pytest.mark.parametrize("method", ["patchcore", "padim", "spade", "softpatch"])
+def test_a_peer_takes_inreachs_place(root, backbone, result, method):
+    got = evaluate_class(root, "bottle", corrupt=10, parameters=SMALL, backbone=backbone, method=method, details=True)
+    assert (got.method, got.label, got.backbone) == (method, METHODS[method], "tiny")
+    for name in ("images", "defective"):
+        assert getattr(got.with_overlap, name) == getattr(result.with_overlap, name)
+        assert getattr(got.without_overlap, name) == getattr(result.without_overlap, name)
+    assert got.overlap == result.overlap
+    assert got.counts == {name: n for name, n in result.counts.items() if name != "nominal_patches"}
+    assert 0 <= got.with_overlap.pro <= 1
+    assert got.nominal.precision is got.nominal.recall is got.audit.auroc is got.transpose_score is None
+    assert got.expected == {"image_auroc": None, "pixel_auroc": None, "transpose_score": None}
+    assert got.parameters["image_size"] == [32, 32]
+    assert "dim" not in got.parameters  # it is InReaCh's
+    assert set(make_peer(method, PeerSettings((32, 32), lambda: backbone)).parameters()) < set(got.parameters)
+    assert got.details.threshold_from_labels
+    # At the best F1 the verdicts are those of the figure.
+    good, *bad = sorted(got.details.kinds, key=lambda kind: kind.kind != "good")
+    right = sum(kind.found for kind in bad)
+    wrong = good.found + got.with_overlap.defective - right
+    assert 2 * right / (2 * right + wrong) == pytest.approx(got.with_overlap.image_best_f1)
+    assert json.loads(json.dumps(got.as_dict()))["method"] == method
+    clean = evaluate_class(root, "bottle", parameters=SMALL, backbone=backbone, method=method)
+    assert clean.with_overlap.image_auroc == 1.0
+    assert clean.with_overlap.pixel_auroc > 0.7
+    assert clean.details is None
+
+
+def test_a_threshold_from_labels_needs_both_kinds():
+    scores = np.array([3, 1, 2, 5], np.float32)
+    bad = np.array([True, False, False, True])
+    threshold = details._best_threshold(bad, scores)
+    assert (scores > threshold).tolist() == bad.tolist()
+    for alike in (bad & False, bad | True):
+        assert details._best_threshold(alike, scores) == 5.0
+
+
+def test_inreachs_result_names_its_method_and_nothing_else_is_new(result):
+    assert result.method == "inreach"
+    assert result.label == ""
+    assert list(result.as_dict())[-1] == "method"
+
+
+def test_figures_of_other_methods_are_table_1s(root, backbone):
+    got = evaluate_class(root, "bottle", parameters=SMALL, backbone=backbone, method="patchcore")
+    assert got.expected["image_auroc"] == 1.0
+    assert supplement.expected_figures("pill", 0, method="cutpaste")["image_auroc"] == 0.934
+    assert supplement.expected_figures("pill", 0, method="patchsvdd")["image_auroc"] == 0.861
+    assert supplement.expected_figures("pill", 0, method="padim")["image_auroc"] is None  # an average alone
+    assert supplement.expected_figures("pill", 10, method="patchcore")["image_auroc"] is None
+    assert supplement.expected_figures("pill", 0, method="softpatch")["image_auroc"] is None
+
+
+def test_a_peer_gets_what_inreachs_network_would_see(root, backbone, monkeypatch, tmp_path):
+    """The training list in its order, resized and cropped; a folder beside the cache; no backbone that nobody asks."""
+    seen = {}
+
+    class Recorder(Peer):
+        def fit(self, images, progress=no_progress):
+            seen["trained"], seen["settings"] = list(images), self.settings
+
+        def predict(self, image):
+            seen.setdefault("tested", []).append(image)
+            return float(image.max()), np.zeros(image.shape[:2], np.float32)
+
+    monkeypatch.setattr(contestant, "make_peer", lambda method, settings: Recorder(settings))
+    shape = {**SMALL, "image_size": 24, "resize": 28, "random_state": 5}
+    got = evaluate_class(
+        root, "bottle", corrupt=10, shuffle=3, parameters=shape, backbone=backbone, cache=tmp_path, method="spade"
+    )
+    training = make_training_set(read_dataset(root, "bottle"), corrupt=10, shuffle=3).samples
+    geometry = Geometry((28, 28), (24, 24))
+    for got_images, samples in ((seen["trained"], training), (seen["tested"], read_dataset(root, "bottle").test)):
+        for image, sample in zip(got_images, samples, strict=True):
+            np.testing.assert_array_equal(image, geometry.apply(read_image(sample.path)))
+    settings = seen["settings"]
+    assert (settings.image_size, settings.seed, settings.folder) == ((24, 24), 5, tmp_path / "peers")
+    assert got.backbone == "its own"
+    assert settings.backbone().name == "tiny"
+
+
+def test_a_peer_skips_what_cannot_be_read(tmp_path, backbone):
+    base = write_class(tmp_path, size=32, n_train=4, defect=slice(8, 20))
+    (base / "train" / "good" / "001.png").write_bytes(b"no image")
+    (base / "test" / "good" / "100.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"001\.png"):
+        evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone, method="padim")
+    got = evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone, method="padim", skip_bad=True)
+    assert got.skipped == ("test/good/100.png", "train/good/001.png")
+    assert got.counts["train"] == got.fit_report["images"] == 3
+    for path in (base / "train" / "good").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="there is none"):
+        evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone, method="padim", skip_bad=True)
+
+
+def test_what_peers_do_not_know_is_refused(root, backbone):
+    for changes in ({"roi": [(0, 0), (1, 0), (1, 0.5)]}, {"tile": 2, "tile_overlap": 8}, {"quantization": "int8"}):
+        with pytest.raises(ParameterError, match=f"{next(iter(changes))}: patchcore does not know it"):
+            evaluate_class(root, "bottle", parameters=SMALL | changes, backbone=backbone, method="patchcore")
+    with pytest.raises(ParameterError, match="method: 'magic' is none; choose from inreach, "):
+        evaluate_class(root, "absent", method="magic")
 
 
 def test_masks_follow_their_images():

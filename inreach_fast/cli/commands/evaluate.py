@@ -17,7 +17,9 @@ from ..pages.evaluation import evaluation_page
 from ..pages.html import write_page
 
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
-the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset."""
+the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset.
+Other methods than InReaCh take the same images, network and seed; of the options below they know those of the backbone
+and of the images (no regions, tiles and quantization), and have the parameters of their papers otherwise."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +33,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--corrupt", type=_numbers, default=[0], metavar="N[,N...]", help=words)
     words = "seeds to shuffle the training images with, a run for each (default: not shuffled)"
     add("--shuffle", type=_numbers, default=[None], metavar="SEED[,SEED...]", help=words)
+    words = f"methods to evaluate, a run for each: {', '.join(evaluation.METHODS)}; can be repeated (default: inreach)"
+    add("--method", dest="methods", type=_methods, action="extend", metavar="M[,M...]", help=words)
+    words = "updates of the weights of cutpaste and patchsvdd (default: those of their papers, days on a CPU)"
+    add("--training-steps", type=options.positive_int, metavar="N", help=words)
     words = "leave out and name images that cannot be read, or whose masks cannot"
     add("--skip-bad", action="store_true", help=words)
     add("--ablation", action="store_true", help="run the seven rows of the supplement's Table 2")
     words = "hierarchy depths to run, for example 1..13,PC as in the supplement's Figure 1 (default: 13)"
     add("--depth", metavar="LIST", help=words)
-    add("--cache", type=Path, metavar="DIR", help="keep descriptors here between runs; large (default: not kept)")
+    words = (
+        "keep descriptors, and checkpoints of methods that train networks, here between runs; large (default: not kept)"
+    )
+    add("--cache", type=Path, metavar="DIR", help=words)
     add("--csv", type=Path, metavar="FILE", help="write the figures as CSV (default: not written)")
     add("--json-file", type=Path, metavar="FILE", help="write all results as JSON (default: not written)")
     words = "write a page with curves, kinds of defects, best and worst cases and speed (default: not written)"
@@ -72,6 +81,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     parameters = options.parameters_of(args)
     preset = parameters.pop("preset", "paper")
     parameters.pop("depth")  # the list that the command takes
+    methods = list(dict.fromkeys(args.methods or ["inreach"]))
+    if methods != ["inreach"] and (args.ablation or depths is not None):
+        raise ParameterError(
+            f"--method: {'--ablation' if args.ablation else '--depth'} is of InReaCh alone; leave one of them out"
+        )
     evaluate: Any = evaluation.evaluate_class
     if args.ablation:
         if depths is not None and len(depths) > 1:
@@ -85,7 +99,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     classes = args.classes or ["all"]
     if "all" in classes:
         classes = evaluation.list_classes(args.root, layout=args.layout)
-    for class_name, corrupt, shuffle in product(dict.fromkeys(classes), args.corrupt, args.shuffle):
+    for class_name, corrupt, shuffle, method in product(dict.fromkeys(classes), args.corrupt, args.shuffle, methods):
+        if methods != ["inreach"]:
+            settings |= {"method": method, "label": evaluation.METHODS[method], "training_steps": args.training_steps}
         result = evaluate(args.root, class_name, corrupt=corrupt, shuffle=shuffle, **settings)
         if evaluate is evaluation.evaluate_class:
             keep(result)
@@ -94,6 +110,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.result(evaluation.format_table(results, style=style).rstrip("\n"))
     if len(args.shuffle) > 1:
         console.result("\n" + evaluation.format_summary(results, style=style).rstrip("\n"))
+
+
+def _methods(text: str) -> list[str]:
+    """argparse type: names of methods with commas between."""
+    names = [part.strip() for part in text.split(",")]
+    try:
+        return [evaluation.check_method(name) for name in names]
+    except ParameterError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("method: ")) from None
 
 
 def _numbers(text: str) -> list[int]:

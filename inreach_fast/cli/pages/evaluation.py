@@ -101,6 +101,9 @@ def _section(number: int, name: str, result: ClassResult) -> Html:
         counts="{train} training images, {train_defective} of them defective; {test} test images, {test_defective} "
         "defective".format(**result.counts),
         threshold=format_number(details.threshold),
+        chosen="at the best F1 on these images: the method chooses none"
+        if details.threshold_from_labels
+        else "chosen without labels",
         figures=table(
             "Figures over all test images, and over those that were not trained on",
             ["figure", "all", "not trained on"],
@@ -135,7 +138,8 @@ def _kinds(details: ClassDetails) -> Html:
         [kind.kind, kind.images, f"{kind.found} of {kind.images}", kind.image_auroc, kind.pixel_auroc, kind.pro]
         for kind in details.kinds
     ]
-    caption = "Each kind of defect against all good test images; the threshold is the model's own"
+    own = "at the best F1" if details.threshold_from_labels else "the model's own"
+    caption = f"Each kind of defect against all good test images; the threshold is {own}"
     return table(caption, head, rows)
 
 

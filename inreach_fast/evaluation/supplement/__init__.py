@@ -54,12 +54,28 @@ def _cell(number: int, class_name: str, column: str) -> float | None:
     return row[keys.index(column)] if row is not None and column in keys else None
 
 
-def expected_figures(class_name: str, corrupt: int, column: str | None = PROPOSED) -> dict[str, float | None]:
-    """The supplement's InReaCh figures for a class and a column of Table 2; None where its tables have none.
+#: Table 1's columns of other methods, by their names in `evaluation.METHODS`.
+_PEERS = {
+    "spade": "spade",
+    "cutpaste": "cut_paste",
+    "patchsvdd": "patch_svdd",
+    "padim": "padim",
+    "patchcore": "patchcore",
+}
+
+
+def expected_figures(
+    class_name: str, corrupt: int, column: str | None = PROPOSED, method: str = "inreach"
+) -> dict[str, float | None]:
+    """The supplement's figures for a class and a column of Table 2; None where its tables have none.
 
     ``image_auroc`` is Table 1's (0, 10 or 40 corruptions, the proposed configuration), ``pixel_auroc`` Table 2's (10
-    corruptions), ``transpose_score`` Table 3's, in squared 8-bit intensity units.
+    corruptions), ``transpose_score`` Table 3's, in squared 8-bit intensity units. Of other methods than InReaCh there
+    is Table 1's figure without corruptions alone.
     """
+    if method != "inreach":
+        known = _cell(1, class_name, _PEERS[method]) if corrupt == 0 and method in _PEERS else None
+        return {"image_auroc": known, "pixel_auroc": None, "transpose_score": None}
     score = supplement_table(3)["classes"].get(class_name)
     return {
         "image_auroc": _cell(1, class_name, f"inreach_{corrupt}") if column == PROPOSED else None,
