@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # pyproject.toml admits works: `make TORCH="torch torchvision" demo`.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint bench dev cpp-example neon-test windows-test fuzz cuda-check clean
+.PHONY: demo test lint docs bench dev cpp-example neon-test windows-test fuzz cuda-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/inreach demo --out demo
@@ -25,6 +25,11 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cu' 'examples/*.cpp' 'tests/isa/*.cpp')
+
+# The site in build/site; warnings are errors, and nothing is fetched. Its tests (tests/docs) run with the extra [docs].
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	cd tests && $(abspath $(BIN))/pytest -q docs/test_site.py docs/test_notebook.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench
@@ -97,6 +102,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	$(PIP) '.[offline,test,lint]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(PIP) '.[offline,test,docs]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -2,7 +2,8 @@
 
 A frame every 30 to 200 ms finds threads asleep and caches cold; a busy process of normal priority takes a processor
 away. Contestants are models by each runtime of the network that is installed, and by numbers of threads. They take
-turns in blocks of frames; a contestant's frames within a block follow each other at the given pace.
+turns in blocks of frames; a contestant's frames within a block follow each other at the given pace. Where anomalib is
+installed, its PatchCore of the same images takes turns with ours, in cases of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from . import latency_anomalib
 from .records import Case, goal, timed_case
 from .workload import Workload
 
@@ -30,6 +32,8 @@ OURS = "torch"
 EAGER = "torch-unfolded"
 ONE, AUTO = ", 1 thread", ", threads auto"
 _BLOCKS = 4
+_PEER_PACES_MS = (0, 100)
+_PEER_FRAMES = 4  # beside peers, one frame in so many: theirs take longer
 # Goals: a paced frame over one in a loop, the whole over its network, the 0.99 quantile over the median.
 _PACED, _WHOLE, _TAIL = 1.15, 1.15, {0: 1.5, 1: 2.5}
 
@@ -53,6 +57,7 @@ def run(work: Workload, *, quick: bool = False, images: int | None = None, frame
         data = f"{work.features}, {patches:,} nominal patches"
         cases = [_parts(models[OURS], files, frames, data)]
         loops: dict[int, Mapping[str, list[float]]] = {}
+        peers = latency_anomalib.contestants(work, Path(folder), images)
         for busy in BUSY[:2] if quick else BUSY:
             for pace in PACES_MS[:2] if quick else PACES_MS:
                 with _busy_processes(busy):
@@ -60,8 +65,14 @@ def run(work: Workload, *, quick: bool = False, images: int | None = None, frame
                         model.predict(files[0])
                     predict: dict[str, Predict] = {name: model.predict for name, model in models.items()}
                     seconds = _take_turns(predict, files, frames, pace / 1e3)
-                loops.setdefault(busy, seconds)
-                cases.append(_case(busy, pace, seconds, loops[busy], data))
+                    loops.setdefault(busy, seconds)
+                    cases.append(_case(busy, pace, seconds, loops[busy], data))
+                    if peers and pace in _PEER_PACES_MS:
+                        few = {name: ours for name, ours in predict.items() if ONE not in name and name != EAGER}
+                        turns = max(_BLOCKS, frames // _PEER_FRAMES)
+                        seconds = _take_turns({**few, **peers}, files, turns, pace / 1e3)
+                        name = f"beside anomalib: {_title(busy, pace)}"
+                        cases.append(timed_case(name, seconds, data=data, ours=OURS))
         return cases
 
 
@@ -141,10 +152,13 @@ def _take_turns(
     return seconds
 
 
-def _case(busy: int, pace: int, seconds: Mapping[str, list[float]], loop: Mapping[str, list[float]], data: str) -> Case:
+def _title(busy: int, pace: int) -> str:
     where = ("on a quiet machine", "beside a busy process", f"beside {busy} busy processes")[min(busy, 2)]
-    when = f"a frame every {pace} ms" if pace else "in a loop"
-    case = timed_case(f"predict {where}, {when}", dict(seconds), data=data, ours=OURS)
+    return f"predict {where}, " + (f"a frame every {pace} ms" if pace else "in a loop")
+
+
+def _case(busy: int, pace: int, seconds: Mapping[str, list[float]], loop: Mapping[str, list[float]], data: str) -> Case:
+    case = timed_case(_title(busy, pace), dict(seconds), data=data, ours=OURS)
     tails = {name: np.quantile(values, (0.99, 0.999)) for name, values in seconds.items()}
     ends = "; ".join(f"{name} {1e3 * p99:.0f}, {1e3 * p999:.0f}" for name, (p99, p999) in tails.items())
     case["checks"] = {"p99, p99.9 in ms": ends, "load after": f"{os.getloadavg()[0]:.2f}"}

@@ -22,6 +22,7 @@ PATCHCORE_DEPTH: Final = "PC"
 REFERENCE_DEPTH: Final = "reference"
 UNFOLDED: Final = "torch-unfolded"
 """The runtime of models that were saved before runtimes were recorded."""
+INT8: Final = "int8"
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {
@@ -59,6 +60,7 @@ _UNSAVED: Final[dict[str, Any]] = {
     "bit_depth": "auto",
     "max_pixels": 178_956_970,
     "backbone_runtime": "auto",
+    "quantization": None,
     "thumbnails": False,
     "roi": None,
     "tile": None,
@@ -78,6 +80,7 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "threshold_rule": ("evidence", "robust"),
     "normalisation": (None, "imagenet", "reference"),
     "backbone_runtime": ("auto", "torch", UNFOLDED, "openvino", "onnxruntime"),
+    "quantization": (None, INT8),
 }
 # name -> (least, greatest) whole number
 _WHOLE: Final[dict[str, tuple[int, int]]] = {
@@ -125,6 +128,9 @@ class Parameters:
             (extras [openvino] and [onnx]; on the CPU), or "torch-unfolded" (layer by layer, as earlier versions did).
             Features differ in their last digits. "auto": what the model was fitted with; in a first fit the fastest
             that is installed, or what the environment variable INREACH_BACKBONE_RUNTIME names.
+        quantization: "int8": the network's convolutions multiply 8-bit integers, in the fit and in predictions; their
+            ranges are found on some of the training images. Several times as fast where the processor has such
+            products, by OpenVINO on the CPU; features, scores and threshold are other ones. None: float32.
         neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2
@@ -188,6 +194,7 @@ class Parameters:
     depth: int | str | tuple[str, ...] = 13
     device: str = "cpu"
     backbone_runtime: str = "auto"
+    quantization: str | None = None
     neighbourhood: int = 3
     dim: int = 1024
     grid_stride: int | None = 1
@@ -238,6 +245,11 @@ class Parameters:
             if not isinstance(given[name], bool):
                 raise ParameterError(f"{name}: expected True or False, got {given[name]!r}")
         given |= {name: _text(name, given[name]) for name in ("backbone", "weights", "device", "backend")}
+        if self.quantization is not None and self.device != "cpu":
+            raise ParameterError(
+                f'quantization: int8 is computed on the CPU, not on {self.device}; set device="cpu", or leave '
+                "quantization out"
+            )
         given["depth"] = _depth(self.depth)
         given["bit_depth"] = _bit_depth(self.bit_depth)
         if self.neighbourhood % 2 == 0:

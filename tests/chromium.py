@@ -104,12 +104,12 @@ class Browser:
         answer: dict[str, Any] = json.loads(message)
         return answer
 
-    def open(self, path: Path, *, dark: bool = False, width: int = 1280) -> None:
-        """Opens a page from its file."""
+    def open(self, page: Path | str, *, dark: bool = False, width: int = 1280) -> None:
+        """Opens a page, from its file or at its address."""
         self.events.clear()
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": _scheme(dark)}])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
         self.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")

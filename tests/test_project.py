@@ -102,7 +102,7 @@ def test_python_of_the_readme_compiles_and_uses_real_names() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("csrc/**/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("csrc/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", _text(page)):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
 

@@ -17,6 +17,7 @@ void bind_nearest(pybind11::module_& module);
 void bind_filter_channels(pybind11::module_& module);
 void bind_describe(pybind11::module_& module);
 void bind_linear_map(pybind11::module_& module);
+void bind_convolution(pybind11::module_& module);
 void bind_smooth(pybind11::module_& module);
 
 }  // namespace inreach

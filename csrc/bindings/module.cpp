@@ -7,5 +7,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     inreach::bind_filter_channels(module);
     inreach::bind_describe(module);
     inreach::bind_linear_map(module);
+    inreach::bind_convolution(module);
     inreach::bind_smooth(module);
 }

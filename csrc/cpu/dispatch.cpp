@@ -38,6 +38,14 @@ namespace inreach {
     void sum_taps(const float* src, const int32_t* offset, const float* weight, size_t taps, bool resume,  \
                   float* dst, size_t n);                                                                   \
     void blend(const float* a, const float* b, float wa, float wb, float* dst, size_t n);                  \
+    void winograd_input2(const float* const* pixels, size_t channels, float* out, size_t step);            \
+    void winograd_input4(const float* const* pixels, size_t channels, float* out, size_t step);            \
+    void winograd_output2(const float* sums, size_t step, const float* bias, const float* const* others,   \
+                          Activation activation, size_t channels, float* const* pixels);                   \
+    void winograd_output4(const float* sums, size_t step, const float* bias, const float* const* others,   \
+                          Activation activation, size_t channels, float* const* pixels);                   \
+    void winograd_multiply(const float* rows, size_t stride, size_t count, const float* strips,            \
+                           size_t depth, size_t width, float* out, size_t out_stride);                     \
     }
 
 INREACH_DECLARE_KERNELS(scalar)
@@ -57,8 +65,10 @@ INREACH_DECLARE_KERNELS(neon)
     {                                                                                                 \
         #isa, isa::sq_distance, isa::sq_distance32, isa::standardize, isa::dot_tile, isa::dot_panels, \
             isa::scan_block, isa::add_to_sums, isa::at_least, isa::code_distances, isa::quantize,     \
-            isa::scan_codes, isa::collect_in_reach, isa::map_rows, {                                  \
-            isa::transpose, isa::sum_taps, isa::blend                                                 \
+            isa::scan_codes, isa::collect_in_reach, isa::map_rows,                                    \
+            {isa::transpose, isa::sum_taps, isa::blend}, {                                            \
+            isa::winograd_input2, isa::winograd_input4, isa::winograd_output2, isa::winograd_output4, \
+                isa::winograd_multiply                                                                \
         }                                                                                             \
     }
 

@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "inreach/activation.h"
+
 namespace inreach {
 
 // Rows of a bank are laid out for the tile kernels in blocks of kBlockRows, dimension by dimension: value d
@@ -60,6 +62,29 @@ struct DescribeKernels {
 
     // dst[i] = (wa * a[i]) + (wb * b[i]).
     void (*blend)(const float* a, const float* b, float wa, float wb, float* dst, size_t n);
+};
+
+// The inner loops of 3x3 convolutions by tiles, all EXACT: the operations of winograd/scalar.cpp in its order
+// (winograd/README.md). A tile of m x m outputs, m = 2 or 4, has n x n inputs, n = m + 2.
+struct WinogradKernels {
+    // pixels[y * n + x]: the `channels` values of a pixel. Value i of the transformed tile goes to out[i *
+    // step
+    // + c]; up to the next multiple of 16 channels anything may be written.
+    using Input = void (*)(const float* const* pixels, size_t channels, float* out, size_t step);
+    Input input2, input4;
+
+    // Back, from sums[i * step + c]; bias[c] and then, unless null, others[y * m + x][c] is added, and the
+    // activation is applied. Written to pixels[y * m + x][c], where that is not null. sums and bias hold
+    // values up to a multiple of 16 channels.
+    using Output = void (*)(const float* sums, size_t step, const float* bias, const float* const* others,
+                            Activation activation, size_t channels, float* const* pixels);
+    Output output2, output4;
+
+    // out[r * out_stride + j] = sum over k, in ascending order from 0 and by fused multiply-adds, of rows[r *
+    // stride + k] * strips[(j / 16 * depth + k) * 16 + j % 16], for r < count and j < width, a multiple
+    // of 16.
+    void (*multiply)(const float* rows, size_t stride, size_t count, const float* strips, size_t depth,
+                     size_t width, float* out, size_t out_stride);
 };
 
 struct KernelTable {
@@ -133,6 +158,7 @@ struct KernelTable {
                      size_t depth, bool resume, float* out);
 
     DescribeKernels describe;
+    WinogradKernels winograd;
 };
 
 }  // namespace inreach

@@ -11,6 +11,7 @@ hooked_network.py     the levels of any module, by hooks
 runtimes.py           what computes a network: torch, OpenVINO, ONNX Runtime
 choosing.py           the fastest of them
 folding.py            BatchNorms folded into convolutions, ReLUs and sums fused (fused_convolution.py)
+quantization.py       convolutions by 8-bit integers
 exported_network.py   a network by another runtime: openvino_network.py, onnx_network.py
 network_cache.py      the folder in which exported networks are kept
 """

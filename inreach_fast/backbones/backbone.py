@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
@@ -17,12 +17,13 @@ from torch import nn
 from ..array_types import UInt8Array
 from ..errors import BackboneError, DataError, GpuError, GpuLostError, GpuMemoryError, InReachError, ParameterError
 from ..kernels.gpu.devices.driver_errors import as_gpu_error, typed_errors
-from ..parameters import UNFOLDED
+from ..parameters import INT8, UNFOLDED
 from ..system.threads import before_torch
 from .definition import IMAGENET, BackboneDefinition, CutNetwork, Normalisation, as_normalisation
 from .efficientnet_lite import BLOCK_NAMES, STEM_NAMES, EfficientNetLite2
 from .exported_network import ExportedNetwork
 from .hooked_network import HookedNetwork
+from .quantization import Ranges, folded_to_quantize, input_ranges, quantized, ranges_from_json
 from .resnet import cut_resnet
 from .runtimes import network_by
 from .weights import reason
@@ -98,6 +99,11 @@ class Backbone:
         definition = BackboneDefinition(module, tuple(levels), as_normalisation(normalisation, IMAGENET), name)
         return cls(definition, definition.choose_levels(definition.levels), device=device)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether `quantized` made it."""
+        return INT8 in self.spec
+
     def with_runtime(self, name: str, size: tuple[int, int] = (224, 224)) -> Backbone:
         """The same backbone, computed by another runtime; this one remains unchanged.
 
@@ -128,6 +134,45 @@ class Backbone:
         other.runtime = name
         return other
 
+    def quantized(self, images: UInt8Array) -> Backbone:
+        """The same backbone with convolutions that multiply 8-bit integers; this one remains unchanged.
+
+        It is another network, with a fingerprint of its own: a model must be fitted with it. OpenVINO computes it where
+        the processor has 8-bit products (extra [openvino]); torch emulates it, slower than the network itself.
+
+        Args:
+            images: uint8 (n, H, W, 3), RGB, of the network's input size, such as it is to see later: the range of each
+                convolution's input is found on them.
+
+        Raises:
+            DataError: another dtype or shape. ParameterError: a network without convolutions that BatchNorms follow, or
+            one that `with_runtime` or `quantized` made.
+        """
+        if batch_error(images):
+            raise DataError(f"images: {batch_error(images)}")
+        inputs = (prepare_input(images[i : i + 1], self.normalisation) for i in range(len(images)))
+        return self._with_ranges(lambda network: input_ranges(network, inputs))
+
+    def with_ranges(self, ranges: Any) -> Backbone:
+        """`quantized` with the ranges that an earlier one found, its ``spec["int8"]``. Raises BackboneError as well."""
+        return self._with_ranges(lambda _: ranges_from_json(ranges))
+
+    def _with_ranges(self, find: Callable[[nn.Module], Ranges]) -> Backbone:
+        if self.runtime != UNFOLDED:
+            raise ParameterError(
+                f"quantization: {self.name} is given with the runtime {self.runtime!r}; give the backbone that "
+                "with_runtime was called on"
+            )
+        before_torch(torch.get_num_threads())
+        assert isinstance(self._network, nn.Module)
+        network = folded_to_quantize(copy.deepcopy(self._network).cpu(), self.name)
+        ranges = find(network)
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other._network = quantized(network, ranges).to(self.device)
+        other.spec = {**self.spec, INT8: {name: list(ends) for name, ends in ranges.items()}}
+        return other
+
     def extract(self, batch: UInt8Array, *, precision: str = "float32") -> list[torch.Tensor]:
         """Features of images.
 
@@ -146,8 +191,8 @@ class Backbone:
             DataError: another dtype or shape. BackboneError: the network failed, or a level is not (B, C, h, w).
             ForkError: this process was forked after torch had worked with several threads.
         """
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-            raise DataError(f"batch: expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}")
+        if batch_error(batch):
+            raise DataError(f"batch: {batch_error(batch)}")
         before_torch(torch.get_num_threads())
         typed = typed_errors(str(self.device)) if self.device.type != "cpu" else nullcontext()
         with torch.inference_mode(), typed:
@@ -210,6 +255,8 @@ class Backbone:
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         tail = {"levels": list(self.levels), "normalisation": self.normalisation.to_json()}
+        if INT8 in self.spec:
+            tail[INT8] = self.spec[INT8]
         digest.update(json.dumps(tail, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -217,6 +264,13 @@ class Backbone:
         return (
             f"Backbone({self.name!r}, {len(self.levels)} levels, device={str(self.device)!r}, runtime={self.runtime!r})"
         )
+
+
+def batch_error(batch: UInt8Array) -> str:
+    """What is wrong with a batch of images; "" if nothing is."""
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
+        return f"expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}"
+    return ""
 
 
 def _gpu_failure(error: Exception, device: str | torch.device) -> GpuError | None:

@@ -25,7 +25,8 @@ def by_fastest_runtime(backbone: Backbone, size: tuple[int, int]) -> Backbone:
         size: (height, width) of its inputs.
 
     Raises:
-        ParameterError, RuntimeUnavailableError: the runtime that the environment names.
+        ParameterError, RuntimeUnavailableError: the runtime that the environment names. RuntimeUnavailableError: one
+        that `Backbone.quantized` made, without OpenVINO.
     """
     named = os.environ.get(VARIABLE)
     if named and named != "auto":
@@ -35,6 +36,13 @@ def by_fastest_runtime(backbone: Backbone, size: tuple[int, int]) -> Backbone:
             raise ParameterError(f"{VARIABLE}: {error}") from None
     if backbone.runtime != UNFOLDED:
         return backbone
+    if backbone.is_quantized:
+        if backbone.device.type == "cpu" and is_installed("openvino"):
+            return backbone.with_runtime("openvino", size)
+        raise RuntimeUnavailableError(
+            "quantization: int8 needs OpenVINO and the CPU; pip install 'inreach_fast[openvino]', leave quantization "
+            'out, or choose backbone_runtime="torch", which emulates it and is slow'
+        )
     exported = [name for name in RUNTIMES if name not in (TORCH, UNFOLDED)] if backbone.device.type == "cpu" else []
     for name in filter(is_installed, exported):
         try:

@@ -23,11 +23,14 @@ from ..errors import BackboneError, ForkError, InReachError, ParameterError, Run
 from ..system.interrupts import interrupts_kept
 from ..system.threads import started_elsewhere
 from . import network_cache
+from .quantization import is_quantized
 
 _REVISION = 1  # of what is written; another one leaves the cache's older entries unused
 # Greatest difference of a level from torch's, relative to the level's greatest value. Float32 sums in another order
 # differ by 1e-6 to 1e-5; a network that was exported wrongly by far more.
 _TOLERANCE = 1e-4
+# The same of 8-bit products: where torch rounds a value up, another runtime may round it down.
+_INT8_TOLERANCE = 0.25
 _log = logging.getLogger("inreach_fast")
 
 Levels = list[torch.Tensor]
@@ -144,7 +147,7 @@ class ExportedNetwork(ABC):
             expected = self.network(pixels.permute(0, 3, 1, 2))
             found = [level.permute(0, 3, 1, 2) for level in compute(pixels)]
         off = largest_difference(found, expected)
-        if not off <= _TOLERANCE:
+        if not off <= (_INT8_TOLERANCE if is_quantized(self.network) else _TOLERANCE):
             raise RuntimeUnavailableError(
                 f"backbone_runtime: {self.name} by {self.runtime} has other features than by torch (by {off:.1e} of a "
                 f"level's greatest); empty the cache (inreach runtimes --empty-cache), or choose "

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..kernels.convolution import Convolution3x3, winograd_tile
+from ..system.threads import torch_team
 from .efficientnet_lite import SamePaddingConv2d, same_padding
 
 # None in a torch that was built without oneDNN.
@@ -74,11 +76,12 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
 class FusedConvolution(nn.Module):
     """``activation(norm(conv(x)) + other)``, with or without ``other``.
 
-    On a CPU in float32 oneDNN does it in one pass, with weights in the layout that it wants for the number of threads.
-    Anywhere else, and where ``plain`` is set (for an export), torch's own operations do.
+    On a CPU in float32 it is done in one pass: 3x3 convolutions with stride 1 by Winograd's algorithm where that is
+    faster (`kernels.convolution`), others by oneDNN, with weights in the layout that it wants for the number of
+    threads. Anywhere else, and where ``plain`` is set (for an export), torch's own operations do it.
 
     Attributes:
-        activation: "", "relu" or "relu6". plain: see above.
+        activation: "", "relu" or "relu6". plain: see above. winograd: whether Winograd's algorithm may be used.
     """
 
     weight: torch.Tensor
@@ -89,20 +92,25 @@ class FusedConvolution(nn.Module):
         weight, bias = (values.to(conv.weight.device) for values in folded_weights(conv, norm))
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
-        self.activation, self.plain = "", False
+        self.activation, self.plain, self.winograd = "", False, True
         # Number of threads -> the weights in oneDNN's layout. With the layout of another number, oneDNN would lay them
         # out again in each call, which takes as long as the convolutions.
         self._laid_out: dict[int, torch.Tensor] = {}
         self._stride, self._dilation, self._groups = list(conv.stride), list(conv.dilation), conv.groups
         self._kernel, self._same = conv.kernel_size, isinstance(conv, SamePaddingConv2d)
         self._padding = [int(n) for n in conv.padding]
+        # Side of a tile -> the convolution by such tiles.
+        self._by_tile: dict[int, Convolution3x3] = {}
 
     def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         padding = self._padding
         if self._same:
             x, padding = same_padding(x, self._kernel, self._stride)
         if _ONEDNN is None or self.plain or x.device.type != "cpu" or x.dtype != torch.float32 or _autocast():
-            return self._by_torch(x, other, padding)
+            return self._by_torch(x, other, padding, self.weight)
+        tile = self._tile(x, other, padding) if self.winograd else 0
+        if tile:
+            return self._by_winograd(x, other, padding, tile)
         threads = torch.get_num_threads()
         weight = self._laid_out.get(threads)
         if weight is None:
@@ -116,11 +124,49 @@ class FusedConvolution(nn.Module):
         if other is None:
             y = _ONEDNN(x, *sizes_now, name, numbers, "")
         else:
-            y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, name if name != "none" else None, numbers, None)
+            # After a sum oneDNN has no activation but ReLU.
+            y = _ONEDNN.binary(x, other, *sizes_now, "add", 1.0, "relu" if name == "relu" else None, [], None)
+            if self.activation == "relu6":
+                y = functional.relu6(y, inplace=True)
         return y
 
-    def _by_torch(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> torch.Tensor:
-        y = functional.conv2d(x, self.weight, self.bias, self._stride, padding, self._dilation, self._groups)
+    def _tile(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int]) -> int:
+        """Side of the tiles by which to compute; 0 where Winograd's algorithm cannot or should not."""
+        sizes = self._kernel, self._stride, self._dilation, self._groups
+        if sizes != ((3, 3), [1, 1], [1, 1], 1) or x.dim() != 4 or x.requires_grad:
+            return 0
+        outputs, inputs = self.weight.shape[:2]
+        height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], padding, strict=True))
+        if x.shape[1] != inputs or (other is not None and other.shape != (len(x), outputs, height, width)):
+            return 0
+        return winograd_tile(height, width, inputs, outputs)
+
+    def _by_winograd(self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int], tile: int) -> torch.Tensor:
+        convolution = self._by_tile.get(tile)
+        if convolution is None:
+            weight = self.weight.contiguous(memory_format=torch.contiguous_format)
+            convolution = self._by_tile[tile] = Convolution3x3(weight.numpy(), self.bias.numpy(), tile=tile)
+        y = convolution(
+            x.permute(0, 2, 3, 1).numpy(),
+            padding=padding,
+            other=None if other is None else other.permute(0, 2, 3, 1).numpy(),
+            activation=self.activation,
+            threads=torch.get_num_threads(),
+            team=torch_team(),
+        )
+        return torch.from_numpy(y).permute(0, 3, 1, 2)
+
+    def by_torch(self, x: torch.Tensor, other: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+        """The same by torch's own operations, with another ``weight``."""
+        padding = self._padding
+        if self._same:
+            x, padding = same_padding(x, self._kernel, self._stride)
+        return self._by_torch(x, other, padding, weight)
+
+    def _by_torch(
+        self, x: torch.Tensor, other: torch.Tensor | None, padding: list[int], weight: torch.Tensor
+    ) -> torch.Tensor:
+        y = functional.conv2d(x, weight, self.bias, self._stride, padding, self._dilation, self._groups)
         if other is not None:
             y = y + other
         if self.activation == "relu":
@@ -128,4 +174,4 @@ class FusedConvolution(nn.Module):
         return functional.relu6(y, inplace=True) if self.activation == "relu6" else y
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_laid_out": {}}  # oneDNN's layouts are this process's own
+        return {**self.__dict__, "_laid_out": {}, "_by_tile": {}}  # layouts are this process's own

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import BackboneError, InReachError, ParameterError, WeightsError
+from ..parameters import INT8
 from ..system.threads import before_torch
 from .backbone import Backbone, cut_network
 from .definition import IMAGENET, BackboneDefinition, Normalisation, as_normalisation
@@ -202,7 +203,8 @@ def backbone_from_spec(
         is_file = digest is not None and source not in ("official", "random")
         weights = _find_weights(source, digest, folder) if is_file else source
     fixed: dict[str, Any] = {"depth": levels, "normalisation": normalisation, "seed": seed}
-    return load_backbone(name, weights=weights, weights_sha256=digest, device=device, **fixed)
+    backbone = load_backbone(name, weights=weights, weights_sha256=digest, device=device, **fixed)
+    return backbone.with_ranges(spec[INT8]) if INT8 in spec else backbone
 
 
 def _find_weights(source: str, digest: str, folder: str | os.PathLike[str] | None) -> Path:

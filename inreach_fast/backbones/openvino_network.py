@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import RuntimeUnavailableError
 from ..system.interrupts import interrupts_kept
 from .exported_network import ExportedNetwork, Levels
+from .quantization import is_quantized
 
 _USAGE_DATA = "openvino_telemetry"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -39,7 +40,13 @@ class OpenVinoNetwork(ExportedNetwork):
     def open(self, folder: Path, threads: int, precision: str) -> Callable[[torch.Tensor], Levels]:
         openvino = _openvino()
         core = openvino.Core()
-        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if is_quantized(self.network) and "INT8" not in capabilities:
+            raise RuntimeUnavailableError(
+                "quantization: this processor has no 8-bit products for openvino; fit without quantization, or choose "
+                'backbone_runtime="torch", which emulates them'
+            )
+        if precision == "bfloat16" and "BF16" not in capabilities:
             raise RuntimeUnavailableError(
                 'precision: this processor has no bfloat16 for openvino; choose "float32", or backbone_runtime="torch"'
             )

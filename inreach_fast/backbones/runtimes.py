@@ -24,6 +24,7 @@ from .folding import folded
 from .hooked_network import HookedNetwork
 from .onnx_network import OnnxNetwork
 from .openvino_network import OpenVinoNetwork
+from .quantization import is_quantized
 
 TORCH: Final = "torch"
 _EXPORTED: Final[dict[str, type[ExportedNetwork]]] = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxNetwork}
@@ -72,6 +73,10 @@ def network_by(
         raise RuntimeUnavailableError(
             f'backbone_runtime: {name} computes on the CPU, not on {device}; choose backbone_runtime="torch", or '
             'device="cpu"'
+        )
+    if is_quantized(network) and name != "openvino":
+        raise RuntimeUnavailableError(
+            f'quantization: int8 is computed by OpenVINO, and not by {name}; choose backbone_runtime="openvino"'
         )
     return _EXPORTED[name](_folded(network, size, plain=True), fingerprint, title)
 

@@ -155,6 +155,7 @@ _PARAMETERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "thumbnails": ("keep small pictures of the training images in the model, for `predict --explain`",),
         "device": ("torch device of the network; cuda also runs the kernels on the GPU", str, "NAME"),
         "backbone_runtime": ("what computes the network; auto: the fastest that is installed, see `inreach runtimes`",),
+        "quantization": ("int8: the network multiplies 8-bit integers, by OpenVINO; faster, and other scores",),
         "backend": ("kernel backend: native, numba, torch or auto; see `inreach backends`", str, "NAME"),
     },
 }
@@ -167,6 +168,7 @@ _DEFAULT_WORDS = {
     "normalisation": "the network's own",
     "roi": "the whole image",
     "tile": "one",
+    "quantization": "float32",
 }
 
 

@@ -22,9 +22,11 @@ from ..errors import (
     FeedbackError,
     FinalModelError,
     GrowthError,
+    ImageError,
     ModelCorruptError,
     NotFittedError,
     ParameterError,
+    TooFewImagesError,
 )
 from ..executors import make_executor
 from ..fit.context import FitContext
@@ -39,7 +41,7 @@ from ..fit.result import FitResult
 from ..images.alignment import rotate
 from ..images.pixels import PixelRule
 from ..images.preprocess import Geometry, geometry_of
-from ..images.reading import is_single_image, plain
+from ..images.reading import as_image, is_single_image, plain
 from ..images.roi import roi_text
 from ..images.source import ImageSource, image_numbers, open_images, single_images
 from ..method.descriptors import Describer, DescriptorSpace, check_descriptors, check_grid
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 
     from ..backbones import Backbone
 
+_CALIBRATION_IMAGES = 16
 _PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -76,7 +79,7 @@ class InReaCh:
     """Inter-Realization Channels (McIntosh and Branzan Albu, ICCV 2023): fits unsorted images, inspects new ones.
 
     Args:
-        preset: "default", "paper" or "reference".
+        preset: "default", "channels", "paper" or "reference" (see `Parameters`).
         backbone: a name (see `Parameters`) or a `Backbone`.
         memory_limit: bytes that a fit may take beyond its seed images, one image at a time and at most 100 bytes for
             each patch that joins a channel, as a whole number or as in "2GB"; what exceeds it goes to files
@@ -345,9 +348,30 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: no spool to resume from; give spool=DIR")
         source = self._open(images)
+        before = self._network.copy()
         self._network.release()
-        context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
-        return self._fit_images(context, source, keep_spool=keep_spool)
+        try:
+            if self.parameters.quantization is not None:
+                self._network.quantize(self.parameters, self._calibration(source, skip_bad))
+            context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
+            return self._fit_images(context, source, keep_spool=keep_spool)
+        except BaseException:
+            if self.parameters.quantization is not None:
+                self._network = before
+            raise
+
+    def _calibration(self, source: ImageSource, skip_bad: bool) -> UInt8Array:
+        """Network inputs of some training images, evenly spaced, (n, H, W, 3)."""
+        found = []
+        for i in np.unique(np.linspace(0, len(source) - 1, _CALIBRATION_IMAGES).astype(int)).tolist():
+            try:
+                found.append(self.geometry.apply(source.load(i), source.names[i]))
+            except ImageError:
+                if not skip_bad:
+                    raise
+        if not found:
+            raise TooFewImagesError("quantization: none of the images that were tried can be read; check the folder")
+        return np.stack(found)
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
@@ -873,22 +897,25 @@ class InReaCh:
         found = self.training_prediction(number, image)
         return self.map_to_original(found.anomaly_map, found.original_size)
 
-    def training_prediction(self, number: int, image: UInt8Array) -> Prediction:
+    def training_prediction(self, number: int, image: Any) -> Prediction:
         """The prediction of a training image against the nominal patches of the *other* images.
 
         `predict` would find each nominal patch of the image in the model itself, at distance 0.
 
         Args:
             number: the training image, counted from 0 as in ``image_names_``.
-            image: uint8 (H, W, 3), as it was read.
+            image: the image, in any form that `predict` takes for one.
 
         Raises:
-            NotFittedError, BackboneMismatchError.
+            NotFittedError, BackboneMismatchError, ParameterError (no such image), ImageError, DataError.
         """
+        names = self.image_names_
+        if not isinstance(number, (int, np.integer)) or not 0 <= number < len(names):
+            raise ParameterError(f"number: expected a training image, 0 to {len(names) - 1}, got {number!r}")
+        predictor, name = self._ready(images=True), names[number]
+        pixels = as_image(image, name, self.pixel_rule)
         degrees = 0 if self.rotations_ is None else int(self.rotations_[number])
-        predictor = self._ready(images=True)
-        name = self.image_names_[number]
-        one = NetworkInput(name, rotate(self.geometry.apply(image, name), degrees), degrees, image.shape[:2])
+        one = NetworkInput(name, rotate(self.geometry.apply(pixels, name), degrees), degrees, pixels.shape[:2])
         (rows,) = predictor.describe(one.pixels[None], "float32")
         number = int(self.originals_[number])
         scorer = scorer_without(predictor.without_feedback, self.nominal_, number, rows, self.parameters)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..array_types import UInt8Array
 from ..errors import BackboneMismatchError, ParameterError, RuntimeUnavailableError
-from ..parameters import UNFOLDED, Parameters
+from ..parameters import INT8, UNFOLDED, Parameters
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -24,6 +25,14 @@ def as_backbone(value: Any) -> Backbone:
         raise ParameterError(f"backbone: expected a name or a Backbone, got {type(value).__name__}")
     backbone: Backbone = value
     return backbone
+
+
+def _quantizable(source: Backbone) -> Backbone:
+    if not hasattr(source, "quantized"):
+        raise ParameterError(
+            f"quantization: {type(source).__name__} is no Backbone and cannot be quantized; leave quantization out"
+        )
+    return source
 
 
 def _by_runtime(source: Backbone, name: str, size: tuple[int, int], fitted: str | None) -> Backbone:
@@ -50,6 +59,7 @@ class NetworkHolder:
 
     def __init__(self, backbone: Backbone | None = None) -> None:
         self._given = backbone
+        self._quantized: Backbone | None = None  # made of the one that was given or loaded
         self._made: dict[str, Backbone] = {}  # by the name of the runtime
         self._chosen: str | None = None  # the runtime that "auto" stands for where nothing is fitted
         self._spec: dict[str, Any] | None = None  # of a loaded model: `Backbone.spec` of its network
@@ -74,14 +84,17 @@ class NetworkHolder:
         holder = cls(None if isinstance(backbone, str) else backbone)
         holder._spec, holder._fingerprint, holder._folder = spec, str(saved["fingerprint"]), folder
         if holder._given is not None:
-            holder._check(holder._given, name)
+            if INT8 in spec and not holder._given.spec.get(INT8):
+                holder._quantized = _quantizable(holder._given).with_ranges(spec[INT8])
+            holder._check(holder._quantized or holder._given, name)
         return holder
 
     def to_json(self, parameters: Parameters, fitted: str | None) -> dict[str, Any]:
         """What a model file keeps of the network; ``fitted`` as in `get`."""
         # A network that was given is described without a runtime, which would be made first.
-        fingerprint = self._fingerprint or (self._given or self.get(parameters, fitted)).fingerprint
-        spec = self._spec or (self._given or self.get(parameters, fitted)).spec
+        plain = self._quantized or self._given
+        fingerprint = self._fingerprint or (plain or self.get(parameters, fitted)).fingerprint
+        spec = self._spec or (plain or self.get(parameters, fitted)).spec
         return {"name": parameters.backbone, "fingerprint": fingerprint, "spec": spec}
 
     def described(self, parameters: Parameters, fitted: str | None, *, needed: bool) -> dict[str, Any] | None:
@@ -93,6 +106,7 @@ class NetworkHolder:
         other = NetworkHolder(self._given)
         with self._lock:
             other._made, other._chosen = dict(self._made), self._chosen
+            other._quantized = self._quantized
         other._spec, other._fingerprint, other._folder = self._spec, self._fingerprint, self._folder
         return other
 
@@ -104,8 +118,19 @@ class NetworkHolder:
 
     def release(self) -> None:
         """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
-        if self._given is None and not self._made:
+        # The parameters alone do not give a network again that the caller quantized.
+        if self._given is None and not self._made and INT8 not in (self._spec or {}):
             self._spec = self._fingerprint = None
+
+    def quantize(self, parameters: Parameters, images: UInt8Array) -> None:
+        """From now on the network with convolutions that multiply 8-bit integers; see `Backbone.quantized`."""
+        with self._lock:
+            if self._spec is not None:
+                self._spec = {key: value for key, value in self._spec.items() if key != INT8}
+            self._fingerprint = None  # of a network with other ranges
+            source = _quantizable(self._given or self._loaded(parameters))
+            self._quantized, self._chosen, self._made = source.quantized(images), None, {}
+            self._spec = None
 
     def get(self, parameters: Parameters, fitted: str | None) -> Backbone:
         """The network by the runtime that ``parameters`` name, loaded on first use; errors as in `InReaCh.prepare`.
@@ -120,7 +145,7 @@ class NetworkHolder:
             name = (fitted or self._chosen) if wanted == "auto" else wanted
             if name is not None and name in self._made:
                 return self._made[name]
-            source = self._given or self._loaded(parameters)
+            source = self._quantized or self._given or self._loaded(parameters)
             if not hasattr(source, "with_runtime"):
                 if name not in (None, UNFOLDED):
                     raise ParameterError(f"backbone_runtime: {type(source).__name__} has none to choose; leave it out")

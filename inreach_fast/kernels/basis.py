@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh, solve_triangular
 
 from ..array_types import Array, DoubleArray, FloatArray, IndexArray
 from ..system.memory import mapped_file, release_pages
@@ -124,7 +125,8 @@ def _orthonormal(columns: Array, *, passes: int = 3) -> DoubleArray:
     wide = columns.astype(np.float64)
     try:
         for _ in range(passes):
-            wide = wide @ np.linalg.inv(np.linalg.cholesky(wide.T @ wide)).T
+            factor = np.linalg.cholesky(wide.T @ wide)
+            wide = solve_triangular(factor, wide.T, lower=True, check_finite=False).T
         if np.isfinite(wide).all():
             return wide
     except np.linalg.LinAlgError:
@@ -140,8 +142,10 @@ def principal_directions(scaled: FloatArray, rank: int, power_iterations: int = 
     count, dim = scaled.shape
     width = rank + _OVERSAMPLING
     if width * 2 >= dim:
-        vectors = np.linalg.eigh(scaled.T @ scaled)[1]
-        return np.ascontiguousarray(_orthonormal(vectors[:, ::-1][:, :rank]).T, dtype=np.float32)
+        # Only the vectors that are kept: a longer call, which no interrupt ends, for all of them.
+        leading = (dim - rank, dim - 1)
+        vectors = eigh(scaled.T @ scaled, subset_by_index=leading, overwrite_a=True, check_finite=False)[1]
+        return np.ascontiguousarray(_orthonormal(vectors[:, ::-1]).T, dtype=np.float32)
     generator = np.random.default_rng(0)  # fixed: the same rows give the same saved model
     subspace = generator.standard_normal((dim, width), dtype=np.float32)
     # Multiply by the Gram matrix of the rows, or by the rows twice: whichever is less work.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from ..errors import ForkError, ParameterError
@@ -90,6 +92,25 @@ def started_elsewhere(library: str) -> int:
     here = os.getpid()
     process = _started_in.setdefault(library, here)
     return 0 if process == here else process
+
+
+@cache
+def torch_team() -> int:
+    """Address of the function by which the OpenMP library that torch computes with runs work on its threads
+    (`GOMP_parallel`), for kernels between operations of torch; 0 if it has none. torch must be imported.
+
+    After an operation OpenMP's threads look for more work for milliseconds; other threads would have to share the
+    processors with them.
+    """
+    name = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib"}.get(sys.platform)
+    file = getattr(sys.modules["torch"], "__file__", None)
+    if name is None or file is None:
+        return 0
+    try:
+        function = ctypes.CDLL(os.path.join(os.path.dirname(file), "lib", name)).GOMP_parallel
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def before_torch(threads: int) -> None:

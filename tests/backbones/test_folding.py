@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from inreach_fast.backbones import Backbone, fused_convolution, load_backbone
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.fused_convolution import FusedConvolution, folded_weights
 from inreach_fast.errors import BackboneError, ParameterError, RuntimeUnavailableError
+from inreach_fast.kernels.convolution import winograd_tile
+from inreach_fast.system.threads import torch_team
 
 SIZE = (32, 24)
 BATCH = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
@@ -204,3 +207,98 @@ def test_each_number_of_threads_has_a_layout_of_its_own() -> None:
     finally:
         torch.set_num_threads(before)
     assert copy.deepcopy(conv)._laid_out == {}
+
+
+def fused_3x3(inputs: int = 20, outputs: int = 24, **options: Any) -> FusedConvolution:
+    torch.manual_seed(5)
+    sequence = nn.Sequential(nn.Conv2d(inputs, outputs, 3, **{"padding": 1, **options}), nn.BatchNorm2d(outputs))
+    conv, norm = fill_norms(sequence)
+    return FusedConvolution(conv, norm)
+
+
+needs_winograd = pytest.mark.skipif(winograd_tile(20, 20, 20, 20) == 0, reason="no vector instructions here")
+
+
+@needs_winograd
+@pytest.mark.parametrize(
+    ("size", "padding", "activation", "summed"),
+    [
+        ((24, 40), 1, "relu", True),
+        ((24, 40), 0, "", False),
+        ((11, 9), 1, "relu6", False),
+        ((11, 9), (2, 1), "relu6", True),
+        ((30, 17), 0, "", True),
+    ],
+)
+def test_3x3_by_winograd(size: tuple[int, int], padding: Any, activation: str, summed: bool) -> None:
+    conv = fused_3x3(padding=padding)
+    conv.activation = activation
+    x = 3 * torch.randn(2, 20, *size).contiguous(memory_format=torch.channels_last)
+    other = torch.randn_like(conv.by_torch(x, None, conv.weight)) if summed else None
+    with torch.inference_mode():
+        y = conv(x, other)
+        wanted = conv.by_torch(x, other, conv.weight)
+        assert conv._by_tile
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert largest_difference([y], [wanted]) < 1e-5
+        # Neither the layout nor the batch changes a bit.
+        assert torch.equal(conv(x.contiguous(), None if other is None else other.contiguous()), y)
+        assert torch.equal(conv(x[1:], None if other is None else other[1:]), y[1:])
+        conv.winograd = False
+        assert largest_difference([conv(x, other)], [wanted]) < 1e-5
+        assert not torch.equal(conv(x, other), y)
+
+
+@needs_winograd
+@pytest.mark.parametrize(
+    "options", [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel_size": 5}, {"inputs": 8}, {"outputs": 8}]
+)
+def test_other_convolutions_are_left_to_onednn(options: dict[str, Any]) -> None:
+    torch.manual_seed(5)
+    sizes = {"in": options.pop("inputs", 20), "out": options.pop("outputs", 20)}
+    settings = {"kernel_size": 3, "padding": 1, **options}
+    conv, norm = fill_norms(
+        nn.Sequential(nn.Conv2d(sizes["in"], sizes["out"], **settings), nn.BatchNorm2d(sizes["out"]))
+    )
+    fused = FusedConvolution(conv, norm)
+    x = torch.randn(1, sizes["in"], 24, 40).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert largest_difference([fused(x)], [fused.by_torch(x, None, fused.weight)]) < 1e-5
+    assert not fused._by_tile
+
+
+@needs_winograd
+def test_winograd_is_for_plain_float32_alone() -> None:
+    conv, x = fused_3x3(), torch.randn(1, 20, 24, 24)
+    conv.plain = True
+    conv(x)
+    conv.plain = False
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv(x)
+    conv.double()(x.double())
+    conv.float()
+    y = x.clone().requires_grad_()
+    conv.by_torch(y, None, conv.weight).sum().backward()
+    assert not conv._by_tile
+    with pytest.raises(RuntimeError):  # as torch says it
+        conv(x[:, :10])
+
+
+@needs_winograd
+def test_winograd_gives_the_same_bits_for_any_number_of_threads_of_any_library() -> None:
+    conv, x = fused_3x3(64, 130), torch.randn(1, 64, 33, 21)
+    before, seen = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for team in {torch_team(), 0}:
+                with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+                    patch.setattr(fused_convolution, "torch_team", lambda team=team: team)
+                    seen.add(conv(x).numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 1
+    fresh = pickle.loads(pickle.dumps(conv))
+    assert not fresh._by_tile
+    with torch.inference_mode():
+        assert fresh(x).numpy().tobytes() in seen

@@ -52,7 +52,7 @@ def test_the_network_by_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = network.run(32, quick=True, threads=2, network=normed_backbone())
     assert [case["name"] for case in cases] == ["normed by torch, 1 thread", "normed by torch, 2 threads"]
     for case in cases:
-        assert list(case["seconds"]) == [network.EAGER, "torch"]
+        assert list(case["seconds"]) == [network.EAGER, network.DIRECT, "torch"]
         assert [goal["goal"] for goal in case["goals"]] == [f"1.35x {network.EAGER}"]
         assert 0 < float(case["checks"]["greatest feature difference"]) < 1e-5
 

@@ -13,12 +13,14 @@
 
 #include "dispatch.h"
 #include "engine/rounding.h"
+#include "inreach/convolution.h"
 #include "inreach/interrupt.h"
 #include "inreach/linear_map.h"
 #include "inreach/nearest.h"
 
 namespace {
 
+using inreach::Activation;
 using inreach::gamma32;
 using inreach::kBlockRows;
 using inreach::kCodeGroup;
@@ -493,6 +495,89 @@ void compare_search(const KernelTable& scalar, size_t nearest, bool floored, boo
     }
 }
 
+// Channels that are not a multiple of the vectors, some pixels left out, every number of rows at once.
+void compare_winograd(const KernelTable& one, const KernelTable& scalar) {
+    for (const size_t m : {size_t{2}, size_t{4}})
+        for (const size_t channels : {size_t{1}, size_t{7}, size_t{16}, size_t{50}}) {
+            const size_t n = m + 2, padded = (channels + 15) / 16 * 16, step = padded + 5;
+            const auto values = normal(n * n * padded), sums = normal(n * n * step), bias = normal(padded);
+            const auto added = normal(m * m * channels);
+            const float *pixels[36], *others[16];
+            for (size_t i = 0; i < n * n; ++i) pixels[i] = values.data() + i * channels;
+            for (size_t i = 0; i < m * m; ++i) others[i] = added.data() + i * channels;
+            std::vector<float> x(n * n * step), y(x);
+            (m == 2 ? one.winograd.input2 : one.winograd.input4)(pixels, channels, x.data(), step);
+            (m == 2 ? scalar.winograd.input2 : scalar.winograd.input4)(pixels, channels, y.data(), step);
+            for (auto* some : {&x, &y})
+                for (size_t i = 0; i < n * n; ++i)
+                    std::fill_n(some->begin() + static_cast<ptrdiff_t>(i * step + channels),
+                                padded - channels, 0.0f);
+            expect(same_bits(x, y), "winograd input " + std::to_string(m));
+            for (const auto activation : {Activation::kNone, Activation::kRelu, Activation::kRelu6})
+                for (const bool sum : {false, true}) {
+                    std::vector<float> a(m * m * channels + 1, -7.0f), b(a);
+                    float *to_a[16], *to_b[16];
+                    for (size_t i = 0; i < m * m; ++i) {
+                        to_a[i] = i == 1 ? nullptr : a.data() + i * channels;
+                        to_b[i] = i == 1 ? nullptr : b.data() + i * channels;
+                    }
+                    (m == 2 ? one.winograd.output2 : one.winograd.output4)(
+                        sums.data(), step, bias.data(), sum ? others : nullptr, activation, channels, to_a);
+                    (m == 2 ? scalar.winograd.output2 : scalar.winograd.output4)(
+                        sums.data(), step, bias.data(), sum ? others : nullptr, activation, channels, to_b);
+                    expect(same_bits(a, b) && a.back() == -7.0f && a[channels] == -7.0f,
+                           "winograd output " + std::to_string(m));
+                }
+        }
+    for (const size_t depth : {size_t{1}, size_t{33}})
+        for (const size_t width : {size_t{16}, size_t{48}, size_t{64}})
+            for (size_t count = 0; count <= 30; ++count) {
+                const size_t stride = depth + 3, out_stride = width + 4;
+                const auto rows = normal(count * stride), strips = normal(depth * width);
+                std::vector<float> x(count * out_stride + 1, -7.0f), y(x);
+                one.winograd.multiply(rows.data(), stride, count, strips.data(), depth, width, x.data(),
+                                      out_stride);
+                scalar.winograd.multiply(rows.data(), stride, count, strips.data(), depth, width, y.data(),
+                                         out_stride);
+                expect(same_bits(x, y), "winograd multiply, " + std::to_string(count) + " rows");
+            }
+}
+
+// Whole convolutions: near those in float64, and the same bits for any number of threads.
+void compare_convolution() {
+    constexpr size_t kCount = 2, kHeight = 9, kWidth = 6, kInputs = 19, kOutputs = 70;
+    for (const int tile : {2, 4})
+        for (const size_t pad : {size_t{0}, size_t{1}, size_t{2}}) {
+            const auto images = normal(kCount * kHeight * kWidth * kInputs), bias = normal(kOutputs);
+            const auto weight = normal(kOutputs * kInputs * 9, 0.1f);
+            const size_t height = kHeight + 2 * pad - 2, width = kWidth + 2 * pad - 2;
+            const auto other = normal(kCount * height * width * kOutputs);
+            const inreach::Convolution convolution(weight.data(), bias.data(), kInputs, kOutputs, tile);
+            std::vector<float> out(other.size()), again(out);
+            convolution({images.data(), kCount, kHeight, kWidth}, pad, pad, other.data(), Activation::kRelu,
+                        {}, out.data());
+            convolution({images.data(), kCount, kHeight, kWidth}, pad, pad, other.data(), Activation::kRelu,
+                        {3, nullptr}, again.data());
+            expect(same_bits(out, again), "convolution by three threads");
+            bool near = true;
+            for (size_t i = 0; i < out.size(); ++i) {
+                const size_t o = i % kOutputs, x = i / kOutputs % width, y = i / kOutputs / width % height;
+                double sum = static_cast<double>(bias[o]) + static_cast<double>(other[i]);
+                for (size_t k = 0; k < 9; ++k) {
+                    const size_t from_y = y + k / 3 - pad, from_x = x + k % 3 - pad;
+                    if (from_y >= kHeight || from_x >= kWidth) continue;
+                    const size_t image = i / kOutputs / width / height;
+                    for (size_t c = 0; c < kInputs; ++c)
+                        sum += static_cast<double>(weight[(o * kInputs + c) * 9 + k]) *
+                               static_cast<double>(
+                                   images[((image * kHeight + from_y) * kWidth + from_x) * kInputs + c]);
+                }
+                near = near && std::abs(std::max(sum, 0.0) - static_cast<double>(out[i])) < 2e-5;
+            }
+            expect(near, "convolution, tile " + std::to_string(tile));
+        }
+}
+
 // The neighbour of a float32 without a call.
 void check_next_above() {
     std::vector<float> values{0.0f,          -0.0f,          1.0f,           -1.0f,
@@ -549,6 +634,8 @@ int main(int argc, char** argv) {
         compare_describe(one, scalar);
         compare_map_rows(one, scalar);
         compare_linear_map();
+        compare_winograd(one, scalar);
+        compare_convolution();
         for (const size_t nearest : {size_t{1}, size_t{3}})
             for (const bool floored : {false, true})
                 for (const bool grouped : {false, true}) compare_search(scalar, nearest, floored, grouped);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_images_are_explained_with_what_the_model_knows(settings: dict[str, Any]
         assert region.usual == pytest.approx(np.sqrt(plain.usual), rel=0.2)
 
 
-def test_a_training_image_is_explained_by_the_others() -> None:
+def test_a_training_image_is_explained_by_the_others(tmp_path: Path) -> None:
     images = pictures()
     images[4][10:18, 12:20] = 255
     model = estimator(**DEFAULT).fit(images)
@@ -184,6 +185,12 @@ def test_a_training_image_is_explained_by_the_others() -> None:
     np.testing.assert_array_equal(
         model.training_map(4, images[4]), model.map_to_original(prediction.anomaly_map, (40, 36))
     )
+    path = tmp_path / "4.png"
+    Image.fromarray(images[4]).save(path)
+    assert model.training_prediction(4, path).score == prediction.score
+    for wrong in (-1, len(images), 1.5, "4"):
+        with pytest.raises(ParameterError, match="number: expected a training image"):
+            model.training_prediction(wrong, images[4])  # type: ignore[arg-type]
     region = prediction.explain().regions[0]
     assert region.nearest is not None
     assert region.nearest.image != 4

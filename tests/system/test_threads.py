@@ -14,6 +14,7 @@ import pytest
 
 import inreach_fast
 from inreach_fast.errors import ParameterError
+from inreach_fast.system import threads
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +130,18 @@ def test_without_the_compiled_extension_a_wrong_variable_is_the_same_error(text:
         text=True,
     )
     assert "INREACH_NUM_THREADS" in done.stdout, done.stderr
+
+
+def test_the_team_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    find = threads.torch_team.__wrapped__
+    if sys.platform == "linux" and "OpenMP" in torch.__config__.parallel_info():
+        assert find() == threads.torch_team() > 0
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch" / "__init__.py"))
+    assert find() == 0  # no such library
+    (tmp_path / "torch" / "lib").mkdir(parents=True)
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        (tmp_path / "torch" / "lib" / name).write_bytes(b"no library")
+    assert find() == 0
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert find() == 0
