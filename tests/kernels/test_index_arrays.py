@@ -57,6 +57,24 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
             same_bits(again[name], array)
 
 
+def test_a_cluster_at_the_median_is_not_cut_lengthwise() -> None:
+    rng = np.random.default_rng(0)
+    rows = (0.01 * rng.standard_normal((512, 40))).astype(np.float32)
+    long = slice(128, 384)  # holds the median of the widest direction, and is long in another one
+    rows[:128, 0] -= 10
+    rows[384:, 0] += 10
+    rows[long, 1] += np.linspace(-4, 4, 256, dtype=np.float32)
+    leaves = kernels.Bank(rows).index_arrays()["leaf_rows"].reshape(-1, 64)
+    extents = [np.ptp(rows[leaf, 1]) for leaf in leaves if long.start <= leaf[0] < long.stop]
+    assert len(extents) == 4
+    assert max(extents) < 2.2  # a quarter each; cut lengthwise, half
+
+
+@pytest.mark.parametrize(("count", "rank"), [(8192, 128), (8193, 192), (16384, 192), (16385, 256)])
+def test_larger_banks_have_more_directions(count: int, rank: int) -> None:
+    assert native.basis_of(kernels.Bank(np.zeros((count, 260), np.float32))).rank == rank
+
+
 @pytest.mark.parametrize("count", [512, 1000, 4096 + 1])
 def test_answers_from_arrays_are_the_bank_s_own(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_BANK_BASES", ((None, 256, 200),))

@@ -89,7 +89,7 @@ class LeafBuilder {
     template <typename Use>
     void for_each_chunk(size_t width, Use&& use);
     void project_heads();
-    size_t halve(Span span);
+    size_t divide(Span span);
     void split(Span span);
     void measure(Span span, Ball& ball) const;
     void measure_extents(LeafArrays& arrays);

@@ -10,7 +10,8 @@
 //   rows          the original float32 rows: read only for what codes let through, decided in float64
 //
 // Each code comes with the exact length of what it misses, so that its bound is certain. Leaves come from
-// halving the set across its widest direction until 64 rows remain.
+// cutting the set in two across its widest direction, where that leaves the least variance on both sides,
+// until 64 rows remain.
 #pragma once
 
 #include <cstddef>

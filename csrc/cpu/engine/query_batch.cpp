@@ -1,6 +1,7 @@
 #include "engine/query_batch.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/threads.h"
 
@@ -57,9 +58,26 @@ QueryBatch::QueryBatch(const SearchContext& context, size_t k, const int64_t* hi
     }
 }
 
+// The branches, nearest to the mean of the queries first: reaches are small before far branches are looked
+// at.
+std::vector<uint32_t> QueryBatch::branches_by_distance() const {
+    std::vector<BallGap> found(context_.index.branches());
+    for (size_t b = 0; b < found.size(); ++b) {
+        float sum = 0.0f;
+        const float* const column = dots_.data() + b / kBlockRows * stride_ + b % kBlockRows;
+        for (size_t i = 0; i < count_; ++i)
+            if (usable(i)) sum -= column[i * kBlockRows];
+        found[b] = {std::isnan(sum) ? 0.0f : sum, static_cast<uint32_t>(b)};
+    }
+    std::sort(found.begin(), found.end());
+    std::vector<uint32_t> order(found.size());
+    for (size_t b = 0; b < found.size(); ++b) order[b] = found[b].number;
+    return order;
+}
+
 void QueryBatch::search() {
     AlignedArray<float> leaf_dots(kBatchQueries * kBlockRows);
-    for (size_t branch = 0; branch < context_.index.branches(); ++branch) {
+    for (const uint32_t branch : branches_by_distance()) {
         stop_point();
         uint64_t wanted[kLeavesPerBranch] = {};
         for (size_t i = 0; i < count_; ++i)

@@ -40,6 +40,7 @@ class QueryBatch {
     TopK answers(size_t i) { return TopK(answers_.data() + i * k_, k_); }
     const float* dots(size_t i) const { return dots_.data() + i * kBlockRows; }
     bool usable(size_t i) const { return context_.projected.frames[queries_[i]].usable; }
+    std::vector<uint32_t> branches_by_distance() const;
     void decide_all(size_t i);
 
     const SearchContext& context_;

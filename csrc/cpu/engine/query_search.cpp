@@ -26,6 +26,10 @@ constexpr size_t kMostFirstLeaves = 32;
 // Rows of a leaf that its first codes let through from which on one is decided before the others are looked
 // at.
 constexpr int kManySurvive = 6;
+// After the start it is decided only where its squared distance by the first codes is below this share of the
+// squared reach: few others turn out to be nearer than the best row so far, and each is read from memory.
+// Of 1.08 million rows read by 6272 queries among 300,000 rows, 0.75 million were such.
+constexpr float kLikelyShare = 0.6f;
 // Leaves that nearest_bounds reads: 84, 98, 107, 110, 117 for 4, 8, 12, 16, 24.
 constexpr size_t kBoundLeaves = 12;
 
@@ -93,6 +97,7 @@ void QuerySearch::offer(int64_t row) {
 }
 
 void QuerySearch::start(const float* dots, size_t stride) {
+    starting_ = true;
     const StoredArray<uint32_t>& unbounded = index_.unbounded();
     for (size_t i = 0; i < unbounded.size(); ++i) {
         if (i % 1024 == 0) stop_point();
@@ -137,6 +142,7 @@ void QuerySearch::start(const float* dots, size_t stride) {
                 read_first(leaves[i].number);
         }
     }
+    starting_ = false;
 }
 
 void QuerySearch::want_leaves(size_t branch, float* dots, uint64_t bit, uint64_t* wanted) {
@@ -297,7 +303,8 @@ void QuerySearch::read_leaf(size_t leaf) {
 size_t QuerySearch::likely_best(const uint32_t* rows, const float* values, uint64_t places) const {
     const auto base = static_cast<float>(code_sq_), unit = static_cast<float>(scale_ * scale_);
     size_t best = kBlockRows;
-    float least = std::numeric_limits<float>::max();
+    float least =
+        starting_ ? std::numeric_limits<float>::max() : kLikelyShare * static_cast<float>(reach_ * reach_);
     for (; places; places &= places - 1) {
         const auto j = static_cast<size_t>(__builtin_ctzll(places));
         if (rows[j] == kNoRow || (context_.grouped && bank_.group[rows[j]] == group_)) continue;

@@ -173,6 +173,7 @@ class QuerySearch {
     const double certain32_;  // share of a distance in float32 that the float64 one certainly reaches
     float ball_sq_ = 0.0f;
     double reach_ = 0.0;
+    bool starting_ = false;  // within start()
     std::vector<Candidate> candidates_;
     std::vector<uint32_t> read_;  // leaves that start() has read
     // About the centre of group_at_.

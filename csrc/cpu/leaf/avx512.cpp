@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "unroll.h"
 
 namespace inreach {
 namespace avx512 {
@@ -38,9 +39,32 @@ uint64_t scan_block(const float* block, size_t depth, const float* row, float th
     return bits;
 }
 
+namespace {
+
+// The sums of the lanes of four vectors.
+__m128 sum_lanes(const __m512* four) {
+    const __m512 a =
+        _mm512_add_ps(_mm512_unpacklo_ps(four[0], four[1]), _mm512_unpackhi_ps(four[0], four[1]));
+    const __m512 b =
+        _mm512_add_ps(_mm512_unpacklo_ps(four[2], four[3]), _mm512_unpackhi_ps(four[2], four[3]));
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    const __m512 both =
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(both), _mm512_extractf32x8_ps(both, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+__m512 sixteen_codes(const int8_t* codes) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+}
+
+}  // namespace
+
+// Four rows at a time: their chains hide each other's latency, and their lanes are summed together.
 void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, size_t count, const float* row,
                     const float* centre, const float* steps, size_t groups, float* out) {
     constexpr size_t kAtOnce = 8;  // groups whose differences are kept
+    constexpr size_t kRows = 4;
     alignas(64) float difference[kAtOnce * kCodeGroup];
     for (size_t i = 0; i < count; ++i) out[i] = 0.0f;
     for (size_t first = 0; first < groups; first += kAtOnce) {
@@ -49,18 +73,35 @@ void code_distances(const int8_t* codes, size_t stride, const uint8_t* places, s
         for (size_t d = 0; d < some * kCodeGroup; d += 16)
             _mm512_store_ps(difference + d, _mm512_sub_ps(_mm512_loadu_ps(row + begin + d),
                                                           _mm512_loadu_ps(centre + begin + d)));
-        for (size_t i = 0; i < count; ++i) {
-            const int8_t* code = codes + places[i] * stride + begin;
+        size_t i = 0;
+        for (; i + kRows <= count; i += kRows) {
+            const int8_t* code[kRows];
+            __m512 sum[kRows];
+            INREACH_UNROLL
+            for (size_t r = 0; r < kRows; ++r) {
+                code[r] = codes + places[i + r] * stride + begin;
+                sum[r] = _mm512_setzero_ps();
+            }
+            for (size_t d = 0; d < some * kCodeGroup; d += 16) {
+                const __m512 step = _mm512_set1_ps(steps[first + d / kCodeGroup]);
+                const __m512 from = _mm512_load_ps(difference + d);
+                INREACH_UNROLL
+                for (size_t r = 0; r < kRows; ++r) {
+                    const __m512 left = _mm512_fnmadd_ps(step, sixteen_codes(code[r] + d), from);
+                    sum[r] = _mm512_fmadd_ps(left, left, sum[r]);
+                }
+            }
+            _mm_storeu_ps(out + i, _mm_add_ps(_mm_loadu_ps(out + i), sum_lanes(sum)));
+        }
+        for (; i < count; ++i) {
+            const int8_t* const code = codes + places[i] * stride + begin;
             __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
-            for (size_t g = 0; g < some; ++g, code += kCodeGroup) {
-                const __m512 step = _mm512_set1_ps(steps[first + g]);
-                const __m512 c0 = _mm512_cvtepi32_ps(
-                    _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(code))));
-                const __m512 c1 = _mm512_cvtepi32_ps(
-                    _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(code + 16))));
-                const __m512 d0 = _mm512_fnmadd_ps(step, c0, _mm512_load_ps(difference + g * kCodeGroup));
+            for (size_t d = 0; d < some * kCodeGroup; d += kCodeGroup) {
+                const __m512 step = _mm512_set1_ps(steps[first + d / kCodeGroup]);
+                const __m512 d0 =
+                    _mm512_fnmadd_ps(step, sixteen_codes(code + d), _mm512_load_ps(difference + d));
                 const __m512 d1 =
-                    _mm512_fnmadd_ps(step, c1, _mm512_load_ps(difference + g * kCodeGroup + 16));
+                    _mm512_fnmadd_ps(step, sixteen_codes(code + d + 16), _mm512_load_ps(difference + d + 16));
                 even = _mm512_fmadd_ps(d0, d0, even);
                 odd = _mm512_fmadd_ps(d1, d1, odd);
             }
