@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-lint
 # The site in build/site; warnings are errors, and nothing is fetched. Its tests (tests/docs) run with the extra [docs].
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	cd tests && $(abspath $(BIN))/pytest -q docs/test_site.py docs/test_notebook.py
+	cd tests && $(abspath $(BIN))/pytest -q docs/test_site.py docs/test_notebook.py docs/test_docstrings.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench

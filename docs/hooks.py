@@ -48,6 +48,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         if not target:
             return found.group()
         path = posixpath.normpath(posixpath.join(here, target))
+        if path == "docs/notebook.ipynb" and uri != "notebook.md":
+            path = "docs/notebook.md"
         on_site = pages.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
         if on_site is None:
             return text if text.strip("`") == path else f"{text} (`{path}`)"

@@ -23,6 +23,7 @@ QUALITY = 80
 
 def run_tour() -> None:
     """The blocks of the tour, in the working directory; the demo, whose picture is docs/inspection.jpg, is left out."""
+    os.environ["INREACH_BACKBONE_RUNTIME"] = "torch"  # the tour installs no other
     names: dict[str, object] = {}
     for block in blocks("docs/tour.md"):
         if block.language == "python":

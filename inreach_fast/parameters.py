@@ -129,8 +129,8 @@ class Parameters:
             Features differ in their last digits. "auto": what the model was fitted with; in a first fit what is
             likely to be the fastest here, or what the environment variable INREACH_BACKBONE_RUNTIME names.
         quantization: "int8": the network's convolutions multiply 8-bit integers, in the fit and in predictions; their
-            ranges are found on some of the training images. Several times as fast where the processor has such
-            products, by OpenVINO on the CPU; features, scores and threshold are other ones. None: float32.
+            ranges are found on some of the training images. Faster where the processor has such products, by
+            OpenVINO on the CPU; features, scores and threshold are other ones. None: float32.
         neighbourhood: side of the window of local aggregation, odd; 1 switches it off (ablation).
         dim: values in a descriptor.
         grid_stride: the grid of the patches is the first level's, divided by this; 2 stands for the means of 2 x 2

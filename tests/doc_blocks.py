@@ -48,6 +48,7 @@ def blocks(page: str) -> list[Block]:
         code = [(i, "".join(cell["source"])) for i, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
         return [Block(page, number, "python", text + "\n", None) for number, text in code]
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert not any(line.lstrip().startswith("~~~") for line in lines), f"{page}: write fences with ```"
     found, number, reason, in_list = [], 0, None, False
     while number < len(lines):
         line = lines[number]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ from .fused_convolution import winograd_share
 from .hooked_network import HookedNetwork
 from .quantization import Ranges, folded_to_quantize, input_ranges, quantized, ranges_from_json
 from .resnet import cut_resnet
-from .runtimes import network_by
+from .runtimes import agree, network_by
 from .weights import reason
 
 _AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -152,13 +152,14 @@ class Backbone:
         if batch_error(images):
             raise DataError(f"images: {batch_error(images)}")
         inputs = (prepare_input(images[i : i + 1], self.normalisation) for i in range(len(images)))
-        return self._with_ranges(lambda network: input_ranges(network, inputs))
+        with self._failures((images.shape[1], images.shape[2])):
+            return self._with_ranges(lambda network: input_ranges(network, inputs), images.shape[1:3])
 
     def with_ranges(self, ranges: Any) -> Backbone:
         """`quantized` with the ranges that an earlier one found, its ``spec["int8"]``. Raises BackboneError as well."""
         return self._with_ranges(lambda _: ranges_from_json(ranges))
 
-    def _with_ranges(self, find: Callable[[nn.Module], Ranges]) -> Backbone:
+    def _with_ranges(self, find: Callable[[nn.Module], Ranges], size: tuple[int, int] | None = None) -> Backbone:
         if self.runtime != UNFOLDED:
             raise ParameterError(
                 f"quantization: {self.name} is given with the runtime {self.runtime!r}; give the backbone that "
@@ -168,6 +169,11 @@ class Backbone:
         assert isinstance(self._network, nn.Module)
         network = folded_to_quantize(copy.deepcopy(self._network).cpu(), self.name)
         ranges = find(network)
+        # A network that is not our own may be folded wrongly.
+        if size is not None and isinstance(self._network, HookedNetwork) and not agree(network, self._network, size):
+            raise ParameterError(
+                f"quantization: {self.name} has other features with folded BatchNorms; leave quantization out"
+            )
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
         other._network = quantized(network, ranges).to(self.device)
@@ -212,22 +218,12 @@ class Backbone:
         flags: Any = nullcontext()
         if self.device.type == "cuda":  # float32 without TF32, and algorithms that repeat their bits
             flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        try:
+        with self._failures((int(x.shape[2]), int(x.shape[3]))):
             if isinstance(self._network, ExportedNetwork):
                 outputs = self._network(x, precision)
             else:
                 with flags, torch.autocast(self.device.type, dtype=half, enabled=half is not None):
                     outputs = self._network(x)
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            if isinstance(error, InReachError):
-                raise
-            failed = _gpu_failure(error, self.device)
-            if failed is not None:
-                raise failed from error
-            raise BackboneError(
-                f"backbone: {self.name} failed on an input of {x.shape[2]}x{x.shape[3]} pixels ({error}); try another "
-                "image_size"
-            ) from error
         for level, output in zip(self.levels, outputs, strict=True):
             if output.ndim != 4 or len(output) != len(x):
                 raise BackboneError(
@@ -236,12 +232,29 @@ class Backbone:
                 )
         return [output.to(torch.float32).contiguous(memory_format=torch.channels_last) for output in outputs]
 
+    @contextmanager
+    def _failures(self, size: tuple[int, int]) -> Iterator[None]:
+        """What a network raises on an input of a size becomes a BackboneError, or a GPU's."""
+        try:
+            yield
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            if isinstance(error, InReachError):
+                raise
+            failed = _gpu_failure(error, self.device)
+            if failed is not None:
+                raise failed from error
+            raise BackboneError(
+                f"backbone: {self.name} failed on an input of {size[0]}x{size[1]} pixels ({error}); try another "
+                "image_size"
+            ) from error
+
     def winograd_share(self, size: tuple[int, int]) -> float:
         """Share of the multiplications for an input of a size that Winograd's algorithm does (runtime "torch")."""
         if not isinstance(self._network, nn.Module) or self.device.type != "cpu":
             return 0.0
         before_torch(torch.get_num_threads())
-        return winograd_share(self._network, torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last))
+        with self._failures(size):
+            return winograd_share(self._network, torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last))
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of each level for that input size, found by running a black image."""

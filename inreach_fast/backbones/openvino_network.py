@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ class OpenVinoNetwork(ExportedNetwork):
             raise OSError(str(error)) from error
 
     def open(self, folder: Path, threads: int, precision: str) -> Callable[[torch.Tensor], Levels]:
-        openvino = _openvino()
-        core = openvino.Core()
+        openvino, core = _openvino(), _core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if is_quantized(self.network) and "INT8" not in capabilities:
             raise RuntimeUnavailableError(
@@ -72,6 +72,19 @@ class OpenVinoNetwork(ExportedNetwork):
             return levels
 
         return compute
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core of this process, which is never freed.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and when it is freed puts back the one
+    that it had found. Of two plugins that overlap, the second would put back the first one's, which is gone by then,
+    and the next signal, such as Ctrl-C, would end the process by a segmentation fault.
+    """
+    core = _openvino().Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    return core
 
 
 def _openvino() -> Any:

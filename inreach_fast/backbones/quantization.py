@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..errors import BackboneError, ParameterError
+from ..errors import BackboneError, NonFiniteError, ParameterError
 from .folding import folded
 from .fused_convolution import FusedConvolution
 
@@ -71,10 +71,15 @@ def input_ranges(network: nn.Module, inputs: Iterable[torch.Tensor]) -> Ranges:
 
     Args:
         network: from `folded_to_quantize`. inputs: normalised (1, 3, H, W).
+
+    Raises:
+        NonFiniteError: an input of a convolution is not finite.
     """
     ranges: Ranges = {}
 
     def note(name: str, x: torch.Tensor) -> None:
+        if not torch.isfinite(x).all():
+            raise NonFiniteError(f"quantization: the input of {name} holds NaN or infinity; check the weights")
         low, high = ranges.get(name, (0.0, 0.0))
         ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
 

@@ -6,7 +6,7 @@ name             what computes
 "openvino"       OpenVINO on the CPU, from the folded network
 "onnxruntime"    ONNX Runtime on the CPU, from the folded network
 
-A change of the arithmetic behind a name, such as another kind of folding, needs a new name.
+A change of the arithmetic behind a name that was released, such as another kind of folding, needs a new name.
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def network_by(
 def _folded(network: nn.Module, size: tuple[int, int], *, plain: bool = False) -> nn.Module:
     """The folded network; the network itself where nothing can be folded."""
     found = folded(network, plain=plain)
-    if found is None or (isinstance(network, HookedNetwork) and not _agree(found, network, size)):
+    if found is None or (isinstance(network, HookedNetwork) and not agree(found, network, size)):
         return network
     return found
 
 
-def _agree(found: nn.Module, network: nn.Module, size: tuple[int, int]) -> bool:
+def agree(found: nn.Module, network: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether two networks have nearly the same levels for noise of an input's size."""
     parameter: Any = next(network.parameters())
     x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(parameter.device)
     try:

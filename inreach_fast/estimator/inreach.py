@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,12 @@ from ..errors import (
     FeedbackError,
     FinalModelError,
     GrowthError,
-    ImageError,
     ModelCorruptError,
     NotFittedError,
     ParameterError,
-    TooFewImagesError,
 )
 from ..executors import make_executor
+from ..fit.calibration import calibration_inputs
 from ..fit.context import FitContext
 from ..fit.growth import add_images, add_rows, forget_images, forget_rows, names_without, read_added, sizes_of
 from ..fit.growth_state import GrowthState
@@ -71,7 +70,6 @@ if TYPE_CHECKING:
 
     from ..backbones import Backbone
 
-_CALIBRATION_IMAGES = 16
 _PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -283,7 +281,7 @@ class InReaCh:
     # ---------------------------------------------------------------------------------------------------- fitting
 
     def plan(self, images: Any, *, seeds: Any = None, progress: Progress | None = None) -> FitPlan:
-        """Estimates memory, disk and time of a fit by measuring a few images.
+        """Estimates memory, disk and time of a fit by measuring a few images (with ``quantization``, in float32).
 
         Args:
             images, seeds: as for `fit`; broken images are skipped.
@@ -348,30 +346,24 @@ class InReaCh:
         if resume and spool is None:
             raise ParameterError("resume: no spool to resume from; give spool=DIR")
         source = self._open(images)
-        before = self._network.copy()
-        self._network.release()
-        try:
-            if self.parameters.quantization is not None:
-                self._network.quantize(self.parameters, self._calibration(source, skip_bad))
+        self._network.release(self.parameters)
+        with self._calibrated(source, self.geometry, skip_bad):
             context = self._context(self._workspace(spool, resume), progress, seeds=seeds, skip_bad=skip_bad)
             return self._fit_images(context, source, keep_spool=keep_spool)
-        except BaseException:
-            if self.parameters.quantization is not None:
-                self._network = before
-            raise
 
-    def _calibration(self, source: ImageSource, skip_bad: bool) -> UInt8Array:
-        """Network inputs of some training images, evenly spaced, (n, H, W, 3)."""
-        found = []
-        for i in np.unique(np.linspace(0, len(source) - 1, _CALIBRATION_IMAGES).astype(int)).tolist():
-            try:
-                found.append(self.geometry.apply(source.load(i), source.names[i]))
-            except ImageError:
-                if not skip_bad:
-                    raise
-        if not found:
-            raise TooFewImagesError("quantization: none of the images that were tried can be read; check the folder")
-        return np.stack(found)
+    @contextmanager
+    def _calibrated(self, source: ImageSource, geometry: Geometry, skip_bad: bool = False) -> Iterator[None]:
+        """For a fit: with ``quantization`` the network has the ranges of these images; if it fails, those before."""
+        if self.parameters.quantization is None:
+            yield
+            return
+        before = self._network.copy()
+        try:
+            self._network.quantize(self.parameters, calibration_inputs(source, geometry, self.parameters, skip_bad))
+            yield
+        except BaseException:
+            self._network = before
+            raise
 
     def fit_descriptors(
         self, x: Any, grid: Sequence[int], *, seeds: Any = None, progress: Progress | None = None
@@ -430,9 +422,12 @@ class InReaCh:
         self, names: list[str], load: Callable[[int], UInt8Array], sizes: IndexArray, progress: Progress | None
     ) -> Self:
         """Fits network inputs again, which need neither resizing nor cropping; ``sizes``: of the original images."""
-        context = self._context(self._workspace(), progress, geometry=Geometry(None, None))
+        geometry, source = Geometry(None, None), ImageSource(names, load, sizes)
         before = self._fitted(), self._threshold
-        return self._fit_images(context, ImageSource(names, load, sizes))._give_again(*before)
+        with self._calibrated(source, geometry):
+            context = self._context(self._workspace(), progress, geometry=geometry)
+            self._fit_images(context, source)
+        return self._give_again(*before)
 
     def _context(self, workspace: Workspace, progress: Progress | None, **arguments: Any) -> FitContext:
         """The estimator's settings with the ``arguments`` of a call, which override ``geometry``."""
@@ -505,7 +500,7 @@ class InReaCh:
         """Adds images to the fitted model, without reading the old ones again; returns self.
 
         The model is then, bit for bit, the one that ``fit`` makes of the old images followed by the new ones, with
-        the same ``seeds`` (docs/training.md explains why).
+        the same ``seeds`` (docs/training.md explains why; with channels and ``quantization``, by the fit's ranges).
 
         Args:
             images, skip_bad, progress: as for `fit`.
@@ -552,8 +547,8 @@ class InReaCh:
     def forget(self, ids: Any, *, x: Any = None, refit: bool = False, progress: Progress | None = None) -> Self:
         """Removes training images, such as a defect that was found later, from the fitted model; returns self.
 
-        The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds``. Images
-        behind the removed ones are renumbered.
+        The model is then, bit for bit, the one that ``fit`` makes of the other images with the same ``seeds`` (with
+        channels and ``quantization``, by the ranges of the fit). Images behind the removed ones are renumbered.
 
         Args:
             ids: a number or name (`image_names_`), or several.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..array_types import UInt8Array
-from ..errors import BackboneMismatchError, ParameterError, RuntimeUnavailableError
+from ..errors import BackboneError, BackboneMismatchError, ParameterError, RuntimeUnavailableError
 from ..parameters import INT8, UNFOLDED, Parameters
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ def _quantizable(source: Backbone) -> Backbone:
             f"quantization: {type(source).__name__} is no Backbone and cannot be quantized; leave quantization out"
         )
     return source
+
+
+def _with_ranges(given: Backbone, ranges: Any, name: str) -> Backbone:
+    """The caller's network with a saved model's ranges."""
+    try:
+        return _quantizable(given).with_ranges(ranges)
+    except (ParameterError, BackboneError) as error:
+        raise BackboneMismatchError(
+            f"backbone: the model was fitted with {name!r} in 8-bit integers, which this cannot be ({error}); give the "
+            "backbone of the fit, as it was before with_runtime"
+        ) from error
 
 
 def _by_runtime(source: Backbone, name: str, size: tuple[int, int], fitted: str | None) -> Backbone:
@@ -84,8 +95,8 @@ class NetworkHolder:
         holder = cls(None if isinstance(backbone, str) else backbone)
         holder._spec, holder._fingerprint, holder._folder = spec, str(saved["fingerprint"]), folder
         if holder._given is not None:
-            if INT8 in spec and not holder._given.spec.get(INT8):
-                holder._quantized = _quantizable(holder._given).with_ranges(spec[INT8])
+            if INT8 in spec and INT8 not in getattr(holder._given, "spec", {}):
+                holder._quantized = _with_ranges(holder._given, spec[INT8], name)
             holder._check(holder._quantized or holder._given, name)
         return holder
 
@@ -116,8 +127,11 @@ class NetworkHolder:
 
         return version_of(runtime)
 
-    def release(self) -> None:
+    def release(self, parameters: Parameters) -> None:
         """Before a loaded model is fitted anew: a network that was not loaded yet may be another one."""
+        if self._quantized is not None and parameters.quantization is None:
+            self._quantized, self._chosen, self._made = None, None, {}
+            self._spec = self._fingerprint = None
         # The parameters alone do not give a network again that the caller quantized.
         if self._given is None and not self._made and INT8 not in (self._spec or {}):
             self._spec = self._fingerprint = None

@@ -13,7 +13,7 @@ from .details import Case, ClassDetails, KindFigures
 from .feature_cache import FeatureCache
 from .metrics import aupro, auroc, average_precision, best_f1, nominal_precision_recall
 from .mvtec import Dataset, Sample, TrainingSet, list_classes, make_training_set, read_dataset
-from .peers import METHODS, check_method
+from .peers import METHODS, TRAINED_METHODS, check_method
 from .protocol import ClassResult, Figures, evaluate_class
 from .report import format_summary, format_table, write_csv, write_json
 from .supplement import corruption_list, supplement_table
@@ -22,6 +22,7 @@ from .synthetic import TextureSet, make_texture_set
 __all__ = [
     "ABLATION_ROWS",
     "METHODS",
+    "TRAINED_METHODS",
     "AuditFigures",
     "Case",
     "ClassDetails",

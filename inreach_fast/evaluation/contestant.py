@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..array_types import FloatArray, UInt8Array
-from ..errors import ImageError, ParameterError
+from ..errors import ImageError, NonFiniteError, ParameterError, TooFewImagesError
 from ..estimator import InReaCh
 from ..images.reading import read_image
 from ..method.scoring import anomaly_map
@@ -114,7 +115,7 @@ class PeerContestant(Contestant):
         )
 
     def fit(self, paths: Sequence[Path], *, skip_bad: bool, progress: Progress | None) -> set[str]:
-        images, names = [], set()
+        images, names = list[UInt8Array](), list[str]()
         for path in paths:
             try:
                 images.append(self._read(path))
@@ -122,13 +123,21 @@ class PeerContestant(Contestant):
                 if not skip_bad:
                     raise
             else:
-                names.add(str(path))
+                names.append(str(path))
+        if not images:
+            raise TooFewImagesError("images: none of the training images can be read; check the folder")
         self._images = len(images)
-        self._peer.fit(images, **({} if progress is None else {"progress": progress}))
-        return names
+        try:
+            self._peer.fit(images, **({} if progress is None else {"progress": progress}))
+        except NonFiniteError as error:  # it names the image by its number
+            raise NonFiniteError(re.sub(r"images\[(\d+)\]", lambda n: names[int(n[1])], str(error))) from error
+        return set(names)
 
     def predict(self, path: Path) -> Scored:
-        score, values = self._peer.predict(self._read(path))
+        try:
+            score, values = self._peer.predict(self._read(path))
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{path}: {error}") from error
         return Scored(score, values, 0)
 
     def facts(self) -> dict[str, Any]:

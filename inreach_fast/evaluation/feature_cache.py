@@ -55,7 +55,7 @@ class FeatureCache:
         return np.stack([rows for rows in found if rows is not None])
 
     def _path(self, image: UInt8Array, fingerprint: str) -> Path:
-        key = hashlib.sha256(f"inreach_fast descriptors 1|{fingerprint}|{image.dtype.str}|{image.shape}|".encode())
+        key = hashlib.sha256(f"inreach_fast descriptors 2|{fingerprint}|{image.dtype.str}|{image.shape}|".encode())
         key.update(np.ascontiguousarray(image).data)
         name = key.hexdigest()
         return self.folder / name[:2] / f"{name}.npy"

@@ -35,7 +35,7 @@ class Convolution3x3:
 
     A tile of m x m outputs is computed by (m + 2)^2 multiplications for each pair of channels in place of 9 m^2. The
     bits are the same for every instruction set, number of threads and batch. Features differ from those of a direct
-    convolution by some 1e-6 of the greatest one. What is not finite makes all outputs of its tile NaN or infinite, up
+    convolution by some 1e-6 of the greatest one. What is not finite may make any output of its tile NaN or infinite, up
     to 3 pixels beyond those that a direct convolution would reach.
 
     Args:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fake_runtime
 import numpy as np
 import pytest
 import torch
@@ -14,12 +15,19 @@ from hypothesis import strategies as st
 from small_networks import Small, normed_backbone
 from torch import nn
 
-from inreach_fast.backbones import Backbone, backbone_from_spec, by_fastest_runtime, choosing, load_backbone
+from inreach_fast.backbones import (
+    Backbone,
+    backbone_from_spec,
+    by_fastest_runtime,
+    choosing,
+    load_backbone,
+    openvino_network,
+)
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.fused_convolution import FusedConvolution
 from inreach_fast.backbones.openvino_network import OpenVinoNetwork
 from inreach_fast.backbones.quantization import QuantizedConvolution, folded_to_quantize, input_ranges
-from inreach_fast.errors import BackboneError, DataError, ParameterError, RuntimeUnavailableError
+from inreach_fast.errors import BackboneError, DataError, NonFiniteError, ParameterError, RuntimeUnavailableError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 40, 3), dtype=np.uint8)
 
@@ -151,6 +159,33 @@ def test_the_fastest_is_openvino_or_none(monkeypatch: pytest.MonkeyPatch) -> Non
         by_fastest_runtime(mine, (32, 40))
 
 
+def test_auto_is_openvino_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_runtime.use(monkeypatch, tmp_path)
+    monkeypatch.delenv(choosing.VARIABLE)
+    assert by_fastest_runtime(normed_backbone().quantized(IMAGES), (32, 40)).runtime == "openvino"
+
+
+def test_a_network_that_is_not_finite_or_refuses_the_size() -> None:
+    broken = normed_backbone()
+    with torch.no_grad():
+        next(broken._network.parameters()).fill_(float("inf"))  # type: ignore[union-attr]
+    with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
+        broken.quantized(IMAGES)
+    with pytest.raises(BackboneError, match="try another image_size"):
+        Backbone.from_module(Picky(), ["norm"]).quantized(IMAGES)
+
+
+class Picky(nn.Module):
+    """Takes one size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(self.conv(x.reshape(1, 3, 30, 30)))
+
+
 def test_openvino_multiplies_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino")
     monkeypatch.setenv("INREACH_NETWORK_CACHE", str(tmp_path))
@@ -177,7 +212,7 @@ def test_a_processor_without_integers(tmp_path: Path, monkeypatch: pytest.Monkey
         def get_property(self, *arguments: Any) -> Any:
             return ["FP32"] if arguments[1:] == ("OPTIMIZATION_CAPABILITIES",) else super().get_property(*arguments)
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_network, "_core", Core)
     with pytest.raises(RuntimeUnavailableError, match="no 8-bit products for openvino"):
         normed_backbone().quantized(IMAGES).with_runtime("openvino", (32, 40)).extract(IMAGES[:1])
     assert OpenVinoNetwork.precisions == ("float32", "bfloat16")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import os
 import pickle
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +25,7 @@ from inreach_fast.backbones import Backbone, by_fastest_runtime, choosing, load_
 from inreach_fast.backbones.exported_network import largest_difference
 from inreach_fast.backbones.onnx_network import OnnxNetwork
 from inreach_fast.backbones.openvino_network import OpenVinoNetwork
-from inreach_fast.errors import ForkError, ParameterError, RuntimeUnavailableError, SaveError
+from inreach_fast.errors import BackboneError, ForkError, ParameterError, RuntimeUnavailableError, SaveError
 from inreach_fast.kernels.convolution import _core
 from inreach_fast.system import threads
 
@@ -277,6 +279,37 @@ def test_a_forked_process_is_told(fake: type[FakeNetwork], monkeypatch: pytest.M
         backbone.extract(BATCH)
 
 
+SIGNAL = """
+import gc, os, signal, sys
+import numpy as np
+from small_networks import normed_backbone
+
+image = np.zeros((1, 32, 40, 3), np.uint8)
+first, second = (normed_backbone().with_runtime("openvino", (32, 40)) for _ in range(2))
+for backbone in (first, second):
+    backbone.extract(image)
+del backbone
+del first
+gc.collect()
+del second
+gc.collect()
+filled = [np.ones(4096, np.uint8) for _ in range(1000)]  # where a stack may have been
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+os.kill(os.getpid(), signal.SIGTERM)
+print(heard)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_signals_are_heard_after_networks_of_openvino_are_gone(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", SIGNAL], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "[1]"), done.stderr
+
+
 # --- auto
 
 
@@ -314,6 +347,21 @@ def test_auto_takes_torch_for_networks_of_winograds_algorithm(
     assert backbone.winograd_share((32, 40)) == 0.0  # layer by layer
     monkeypatch.setattr(choosing, "_WINOGRAD_SHARE", 1.0)
     assert by_fastest_runtime(backbone, (32, 40)).runtime == "openvino"
+
+
+def test_auto_says_that_a_network_refuses_the_size(fake: type[FakeNetwork], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Any) -> Any:
+            assert x.shape[2] == 64, "64 rows alone"
+            return self.conv(x)
+
+    monkeypatch.delenv("INREACH_BACKBONE_RUNTIME")
+    with pytest.raises(BackboneError, match=r"(?s)64 rows alone.*try another image_size"):
+        by_fastest_runtime(Backbone.from_module(Picky(), ["conv"]), (32, 40))
 
 
 def test_auto_passes_over_what_cannot_run_the_network(

@@ -145,7 +145,7 @@ def test_evaluate_methods_side_by_side(run: Run, labelled: Path, tmp_path: Path)
     checked(page)
     for words in ("part, InReaCh, 0 corruptions", "part, PatchCore, 0 corruptions", "part, PaDiM, 0 corruptions"):
         assert f">{words}</h2>" in page
-    assert page.count("at the best F1 on these images: the method chooses none") == 2
+    assert page.count("the one with the best F1 on these images (the method has no rule of its own)") == 2
     assert page.count("chosen without labels") == 1
     # The same as alone, but for its name and the time.
     own, (other,) = found[0], run("evaluate", labelled, *fast, "--json").json
@@ -184,7 +184,10 @@ def test_evaluate_refuses_methods(run: Run, labelled: Path) -> None:
     for option in (("--ablation",), ("--depth", "1,2")):
         result = run("evaluate", labelled, *fast, "--method", "padim", *option)
         assert result.code == exit_codes.USAGE
-        assert f"{option[0]} is of InReaCh alone" in result.error
+        assert f"{option[0]} works with inreach alone" in result.error
+    result = run("evaluate", labelled, *fast, "--method", "padim", "--training-steps", 1)
+    assert result.code == exit_codes.USAGE
+    assert "padim trains no network; give --method cutpaste or patchsvdd" in result.error
 
 
 def test_evaluate_skips_bad_images_and_says_what_is_undefined(run: Run, labelled: Path, tmp_path: Path) -> None:

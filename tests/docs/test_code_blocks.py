@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib
 import importlib.util
 import json
 import os
@@ -21,19 +22,21 @@ from typing import Any
 
 import doc_folder
 import pytest
+import torch
 from doc_blocks import ROOT, Block, blocks, commands, pages
 from doc_service import curl, serving_model
 
+import inreach_fast
 from inreach_fast.cli.main import build_parser, main
 
 # Why a block is not run, and whether it can be run here after all.
 REASONS = {
     "needs anomalib": lambda: importlib.util.find_spec("anomalib") is not None,
-    "needs a GPU": lambda: False,
+    "needs a GPU": torch.cuda.is_available,
     "needs other weights": lambda: False,
     "takes days": lambda: False,
 }
-LANGUAGES = {"python", "sh", "text", "json", "ini", "cpp", "bibtex", ""}
+LANGUAGES = {"python", "sh", "cmake", "text", "json", "ini", "cpp", "bibtex", ""}
 # Options with which a command ends by itself, or soon.
 ENDING = {
     "watch": ["--once", "--settle", "0", "--poll", "0.01"],
@@ -77,7 +80,13 @@ def python(block: Block, names: dict[str, Any], runs: bool) -> None:
         return
     for node in ast.walk(ast.parse(code, block.page)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("inreach_fast"):
-            assert importlib.util.find_spec(node.module) is not None, f"{block}: {node.module}"
+            if importlib.util.find_spec(node.module) is None:
+                pytest.fail(f"{block}: there is no {node.module}")
+            if block.reason != "needs anomalib":
+                for name in node.names:
+                    assert hasattr(importlib.import_module(node.module), name.name), f"{block}: {name.name}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "inreach_fast":
+            assert hasattr(inreach_fast, node.attr), f"{block}: inreach_fast.{node.attr}"
 
 
 def shell(block: Block, names: dict[str, Any], runs: bool) -> None:
@@ -203,13 +212,20 @@ def parsed(block: Block, names: dict[str, Any], runs: bool) -> None:
 
 
 def no_code(block: Block, names: dict[str, Any], runs: bool) -> None:
-    """What has no language is a formula, a drawing or a list."""
+    """Output, and what has no language: a formula, a drawing or a list."""
     for line in block.text.splitlines():
         assert not PROGRAM.match(line), f"{block}: {line!r} needs a fence with its language"
 
 
+def cmake_file(block: Block, names: dict[str, Any], runs: bool) -> None:
+    """Lines of a CMakeLists.txt: its targets are those of the project's own."""
+    own = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    for target in re.findall(r"\binreach_\w+", block.text.replace("add_subdirectory(inreach_fast)", "")):
+        assert f"add_library({target}" in own, f"{block}: {target}"
+
+
 def nothing(block: Block, names: dict[str, Any], runs: bool) -> None:
-    """Output, and what only others read."""
+    """What only others read."""
 
 
 CHECKS = {
@@ -218,7 +234,8 @@ CHECKS = {
     "cpp": cpp,
     "ini": unit,
     "json": parsed,
-    "text": nothing,
+    "text": no_code,
+    "cmake": cmake_file,
     "bibtex": nothing,
     "": no_code,
 }

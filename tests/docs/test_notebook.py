@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
@@ -21,6 +22,8 @@ def test_every_cell_was_executed() -> None:
         assert cell["execution_count"] == number
         assert cell["outputs"]
         assert all(output["output_type"] != "error" and output.get("name") != "stderr" for output in cell["outputs"])
+        shown = json.dumps([{k: v for k, v in o.items() if k != "data"} for o in cell["outputs"]])
+        assert not re.search(r'[" (](/|[A-Z]:\\)\w', shown), shown
 
 
 def test_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

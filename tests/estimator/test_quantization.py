@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from inreach_fast.errors import (
     RuntimeUnavailableError,
     TooFewImagesError,
 )
+from inreach_fast.fit.calibration import CALIBRATION_IMAGES, calibration_inputs
 from inreach_fast.fit.image_job import BackboneSource
+from inreach_fast.images.source import open_images
 
 IMAGES = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8) for i in range(3)]
 
@@ -95,10 +98,45 @@ def test_copies_and_growth_keep_the_ranges(model: InReaCh) -> None:
         twin.partial_fit(IMAGES)
         assert ranges(twin) == ranges(model)
         twin.forget(0, refit=True)
-        assert ranges(twin) == ranges(model)
+        assert ranges(twin) == ranges(int8().fit([*small_images()[1:], *IMAGES]))
         twin.fit([image // 2 for image in small_images()])
         assert ranges(twin) != ranges(model)
     assert model.backbone.fingerprint == normed_backbone().with_ranges(ranges(model)).fingerprint
+
+
+def test_neither_order_nor_copies_choose_the_ranges() -> None:
+    images = [np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8) for i in range(40)]
+    source, geometry, p = open_images(images), InReaCh(image_size=32).geometry, InReaCh(image_size=32).parameters
+    found = calibration_inputs(source, geometry, p, False)
+    assert len(found) == CALIBRATION_IMAGES
+    digests = sorted(hashlib.sha256(image.tobytes()).digest() for image in images)[:CALIBRATION_IMAGES]
+    assert [hashlib.sha256(image.tobytes()).digest() for image in found[::-1]] == digests
+    shuffled = [images[i] for i in np.random.default_rng(0).permutation(40)]
+    np.testing.assert_array_equal(calibration_inputs(open_images(shuffled + images), geometry, p, False), found)
+
+
+def test_tiles_are_what_the_network_sees() -> None:
+    model = unfitted(normed_backbone(), quantization="int8", tile=(1, 2), tile_overlap=16, min_channel_length=1)
+    images = [np.random.default_rng(i).integers(0, 255, (*model.parameters.input_size, 3), np.uint8) for i in range(3)]
+    found = calibration_inputs(open_images(images), model.geometry, model.parameters, False)
+    assert found.shape == (6, 32, 32, 3)
+    pieces = [image[:, left : left + 32].tobytes() for image in images for left in (0, 16)]
+    assert sorted(image.tobytes() for image in found) == sorted(pieces)
+    assert model.fit(images).backbone.is_quantized
+
+
+def test_a_float_fit_after_an_int8_fit() -> None:
+    model = int8().fit(small_images())
+    model.parameters = model.parameters.with_changes(quantization=None)
+    assert not model.fit(small_images()).backbone.is_quantized
+
+
+def test_another_backbone_for_a_saved_model(model: InReaCh, tmp_path: Path) -> None:
+    model.save(tmp_path / "m")
+    small: Any = Backbone.from_module(Small(), ["first", "second"])
+    for wrong in (small, normed_backbone().with_runtime("torch")):
+        with pytest.raises(BackboneMismatchError, match="give the backbone of the fit"):
+            InReaCh.load(tmp_path / "m", backbone=wrong)
 
 
 def test_a_fit_that_fails_leaves_the_earlier_model(tmp_path: Path) -> None:
@@ -116,7 +154,7 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"bad\.png"):
         int8().fit(images)
     assert int8().fit(images, skip_bad=True).backbone.is_quantized
-    with pytest.raises(TooFewImagesError, match="none of the images"):
+    with pytest.raises(TooFewImagesError, match="none of the training images"):
         int8().fit([tmp_path / "bad.png"] * 3, skip_bad=True)
 
 

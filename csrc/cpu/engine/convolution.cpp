@@ -102,7 +102,9 @@ void run_tasks(size_t n, const Team& team, const std::function<void(size_t)>& ta
             if (!all.error) all.error = std::current_exception();
         }
     };
-    team.run(work, &shared, static_cast<unsigned>(std::min<size_t>(n, static_cast<size_t>(team.threads))), 0);
+    // All of its threads, as for the team's own work: OpenMP ends those that a smaller team leaves out, and they
+    // would have to be started again.
+    team.run(work, &shared, static_cast<unsigned>(team.threads), 0);
     if (shared.error) std::rethrow_exception(shared.error);
 }
 

@@ -25,23 +25,7 @@ constexpr int kRows = 6;
 
 }  // namespace
 
-void winograd_input2(const float* const* pixels, size_t channels, float* out, size_t step) {
-    transform_input<Vector, Tile2>(pixels, channels, out, step);
-}
-
-void winograd_input4(const float* const* pixels, size_t channels, float* out, size_t step) {
-    transform_input<Vector, Tile4>(pixels, channels, out, step);
-}
-
-void winograd_output2(const float* sums, size_t step, const float* bias, const float* const* others,
-                      Activation activation, size_t channels, float* const* pixels) {
-    transform_output<Vector, Tile2>(sums, step, bias, others, activation, channels, pixels);
-}
-
-void winograd_output4(const float* sums, size_t step, const float* bias, const float* const* others,
-                      Activation activation, size_t channels, float* const* pixels) {
-    transform_output<Vector, Tile4>(sums, step, bias, others, activation, channels, pixels);
-}
+INREACH_WINOGRAD_TRANSFORMS(Vector)
 
 void winograd_multiply(const float* rows, size_t stride, size_t count, const float* strips, size_t depth,
                        size_t width, float* out, size_t out_stride) {

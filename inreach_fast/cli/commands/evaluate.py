@@ -18,8 +18,8 @@ from ..pages.html import write_page
 
 DESCRIPTION = """Fits and evaluates the classes of a labelled data set as the paper does, and prints the figures next to
 the supplement's, with and without the test images that were trained on. The defaults are those of the paper preset.
-Other methods than InReaCh take the same images, network and seed; of the options below they know those of the backbone
-and of the images (no regions, tiles and quantization), and have the parameters of their papers otherwise."""
+Of the options below, other methods than InReaCh use only those of the backbone and the images, without regions, tiles
+and quantization; their own parameters are those of their papers."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +83,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     parameters.pop("depth")  # the list that the command takes
     methods = list(dict.fromkeys(args.methods or ["inreach"]))
     if methods != ["inreach"] and (args.ablation or depths is not None):
-        raise ParameterError(
-            f"--method: {'--ablation' if args.ablation else '--depth'} is of InReaCh alone; leave one of them out"
-        )
+        name = "--ablation" if args.ablation else "--depth"
+        raise ParameterError(f"--method: {name} works with inreach alone; leave {name} or the other methods out")
+    if args.training_steps is not None and not set(methods) & set(evaluation.TRAINED_METHODS):
+        trained = " or ".join(evaluation.TRAINED_METHODS)
+        raise ParameterError(f"--training-steps: {methods[0]} trains no network; give --method {trained} as well")
     evaluate: Any = evaluation.evaluate_class
     if args.ablation:
         if depths is not None and len(depths) > 1:

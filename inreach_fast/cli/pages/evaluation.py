@@ -101,7 +101,7 @@ def _section(number: int, name: str, result: ClassResult) -> Html:
         counts="{train} training images, {train_defective} of them defective; {test} test images, {test_defective} "
         "defective".format(**result.counts),
         threshold=format_number(details.threshold),
-        chosen="at the best F1 on these images: the method chooses none"
+        chosen="the one with the best F1 on these images (the method has no rule of its own)"
         if details.threshold_from_labels
         else "chosen without labels",
         figures=table(

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ...errors import ParameterError
 from .peer import Peer, PeerSettings
 
-__all__ = ["INREACH", "METHODS", "PEERS", "Peer", "PeerSettings", "check_method", "make_peer"]
+__all__ = ["INREACH", "METHODS", "PEERS", "TRAINED_METHODS", "Peer", "PeerSettings", "check_method", "make_peer"]
 
 
 class Entry(NamedTuple):
@@ -37,6 +37,8 @@ PEERS: Final[dict[str, Entry]] = {
 INREACH: Final = "inreach"
 METHODS: Final[dict[str, str]] = {INREACH: "InReaCh"} | {name: peer.title for name, peer in PEERS.items()}
 """All methods, and what tables call them."""
+TRAINED_METHODS: Final = ("cutpaste", "patchsvdd")
+"""Those that train a network."""
 
 
 def check_method(name: str) -> str:

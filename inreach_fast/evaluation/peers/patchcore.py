@@ -17,7 +17,7 @@ from .stages import StageDescriptors
 CORESET: Final = 0.1
 """Share of the patches that stay (section 4, "PatchCore-10%")."""
 PROJECTED: Final = 128
-"""Values of a patch after the random projection with which the coreset is chosen (section 3.2)."""
+"""Values of a patch after the random projection with which the coreset is chosen (the authors' program)."""
 _AHEAD: Final = 512
 _CHUNK: Final = 2048  # rows whose distances to the new ones fit into a cache
 
@@ -26,8 +26,8 @@ class PatchCore(Peer):
     """A memory of a tenth of all patches, the distance to it, and an image score weighed by the memory around it.
 
     Descriptors are those of layer2 and layer3 with neighbourhoods of 3 x 3 (section 3.1), the coreset is greedy
-    (Algorithm 1), a patch's score is its distance to the memory, an image's score is eq. 7 with 9 neighbours, and the
-    map is bilinear with a Gaussian filter of sigma 4 (section 3.3).
+    (Algorithm 1), a patch's score is its distance to the memory, an image's score is eq. 7 with 9 neighbours
+    (anomalib's number), and the map is bilinear with a Gaussian filter of sigma 4 (section 3.3).
 
     For N images of P patches the memory takes 0.1 * N * P rows; all rows are held while it is chosen.
     """

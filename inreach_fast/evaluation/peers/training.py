@@ -145,8 +145,8 @@ def train(
 
 
 def training_key(network: nn.Module, images: Sequence[UInt8Array], schedule: Schedule) -> str:
-    """Hex sha256 of all that trained weights depend on: settings, images and initial weights."""
-    settings = {"name": schedule.name, "steps": schedule.steps, **schedule.settings}
+    """Hex sha256 of what trained weights depend on: settings, images, initial weights, torch; not the threads."""
+    settings = {"name": schedule.name, "steps": schedule.steps, "torch": str(torch.__version__), **schedule.settings}
     digest = hashlib.sha256(f"{FORMAT}|{json.dumps(settings, sort_keys=True)}|".encode())
     for image in images:
         digest.update(f"{image.shape}|".encode())
