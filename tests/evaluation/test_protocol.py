@@ -14,7 +14,7 @@ from evaluation.mvtec_tree import write_class
 from PIL import Image
 
 from inreach_fast.backbones import Backbone
-from inreach_fast.errors import DataError, ImageError, NonFiniteError, ParameterError, SaveError, TooFewImagesError
+from inreach_fast.errors import DataError, ImageError, NonFiniteError, ParameterError, SaveError
 from inreach_fast.evaluation import METHODS, ablation, contestant, details, report, supplement
 from inreach_fast.evaluation.feature_cache import FeatureCache
 from inreach_fast.evaluation.mvtec import make_training_set, read_dataset
@@ -142,7 +142,7 @@ def test_a_threshold_from_labels_needs_both_kinds():
         assert details._best_threshold(alike, scores) == 5.0
 
 
-def test_a_peers_errors_name_the_file(root, backbone, tmp_path):
+def test_a_peers_errors_name_the_file(root, backbone):
     class Broken:
         name, runtime, fingerprint, device, spec = "broken", "torch", "broken", backbone.device, {}
         level_shapes = backbone.level_shapes
@@ -152,11 +152,6 @@ def test_a_peers_errors_name_the_file(root, backbone, tmp_path):
 
     with pytest.raises(NonFiniteError, match=r"bottle.train.good.\w+\.png hold NaN"):
         evaluate_class(root, "bottle", parameters=SMALL, backbone=Broken(), method="patchcore")
-    shutil.copytree(root / "bottle", tmp_path / "bottle")
-    for path in (tmp_path / "bottle" / "train" / "good").glob("*.png"):
-        path.write_bytes(b"no image")
-    with pytest.raises(TooFewImagesError, match="none of the training images"):
-        evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone, method="padim", skip_bad=True)
 
 
 def test_inreachs_result_names_its_method_and_nothing_else_is_new(result):
@@ -214,7 +209,7 @@ def test_a_peer_skips_what_cannot_be_read(tmp_path, backbone):
     assert got.counts["train"] == got.fit_report["images"] == 3
     for path in (base / "train" / "good").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="there is none"):
+    with pytest.raises(DataError, match="none of the training images can be read"):
         evaluate_class(tmp_path, "bottle", parameters=SMALL, backbone=backbone, method="padim", skip_bad=True)
 
 
