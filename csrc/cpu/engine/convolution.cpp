@@ -102,8 +102,8 @@ void run_tasks(size_t n, const Team& team, const std::function<void(size_t)>& ta
             if (!all.error) all.error = std::current_exception();
         }
     };
-    // All of its threads, as for the team's own work: OpenMP ends those that a smaller team leaves out, and they
-    // would have to be started again.
+    // All of its threads, as for the team's own work: OpenMP ends those that a smaller team leaves out, and
+    // they would have to be started again.
     team.run(work, &shared, static_cast<unsigned>(team.threads), 0);
     if (shared.error) std::rethrow_exception(shared.error);
 }
