@@ -1,11 +1,29 @@
 // The specification: one value at a time, in the order that every other file of this folder keeps.
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 #include "kernels.h"
 
 namespace inreach {
 namespace scalar {
 namespace {
+
+// a * b + c, rounded once, as std::fma where a library has it right: MinGW's rounds twice. The product is
+// exact in double; the sum, rounded to the neighbour with an odd last bit, is rounded to float as the exact
+// one would be.
+float fused(float a, float b, float c) {
+    const double product = static_cast<double>(a) * b, wide = c;
+    double sum = product + wide;
+    const double part = sum - product, error = (product - (sum - part)) + (wide - part);
+    if (error != 0.0 && std::isfinite(sum)) {
+        uint64_t bits;
+        std::memcpy(&bits, &sum, sizeof bits);
+        if ((bits & 1) == 0) bits += (error > 0.0) == (sum > 0.0) ? 1 : ~uint64_t{0};
+        std::memcpy(&sum, &bits, sizeof bits);
+    }
+    return static_cast<float>(sum);
+}
 
 // One axis of a tile of 2 or 4 outputs, whose values are `stride` apart.
 void input_axis(int out, const float* d, float* t, int stride) {
@@ -16,13 +34,13 @@ void input_axis(int out, const float* d, float* t, int stride) {
         to(0) = t0, to(1) = t1, to(2) = t2, to(3) = t3;
         return;
     }
-    const float t0 = std::fma(81.0f / 64, in(0), std::fma(-45.0f / 16, in(2), in(4)));
-    const float t5 = std::fma(81.0f / 64, in(1), std::fma(-45.0f / 16, in(3), in(5)));
-    const float even_a = std::fma(-9.0f / 4, in(2), in(4)), odd_a = std::fma(-9.0f / 4, in(1), in(3));
-    const float even_b = std::fma(-9.0f / 16, in(2), in(4)), odd_b = std::fma(-9.0f / 16, in(1), in(3));
+    const float t0 = fused(81.0f / 64, in(0), fused(-45.0f / 16, in(2), in(4)));
+    const float t5 = fused(81.0f / 64, in(1), fused(-45.0f / 16, in(3), in(5)));
+    const float even_a = fused(-9.0f / 4, in(2), in(4)), odd_a = fused(-9.0f / 4, in(1), in(3));
+    const float even_b = fused(-9.0f / 16, in(2), in(4)), odd_b = fused(-9.0f / 16, in(1), in(3));
     to(0) = t0, to(5) = t5;
-    to(1) = std::fma(0.75f, odd_a, even_a), to(2) = std::fma(-0.75f, odd_a, even_a);
-    to(3) = std::fma(1.5f, odd_b, even_b), to(4) = std::fma(-1.5f, odd_b, even_b);
+    to(1) = fused(0.75f, odd_a, even_a), to(2) = fused(-0.75f, odd_a, even_a);
+    to(3) = fused(1.5f, odd_b, even_b), to(4) = fused(-1.5f, odd_b, even_b);
 }
 
 void output_axis(int out, const float* m, float* y, int stride) {
@@ -36,10 +54,10 @@ void output_axis(int out, const float* m, float* y, int stride) {
     const float sum_a = in(1) + in(2), difference_a = in(1) - in(2);
     const float sum_b = in(3) + in(4), difference_b = in(3) - in(4);
     const float y0 = (in(0) + sum_a) + sum_b;
-    const float y3 = std::fma(27.0f / 8, difference_b, std::fma(27.0f / 64, difference_a, in(5)));
+    const float y3 = fused(27.0f / 8, difference_b, fused(27.0f / 64, difference_a, in(5)));
     to(0) = y0, to(3) = y3;
-    to(1) = std::fma(1.5f, difference_b, 0.75f * difference_a);
-    to(2) = std::fma(9.0f / 4, sum_b, 9.0f / 16 * sum_a);
+    to(1) = fused(1.5f, difference_b, 0.75f * difference_a);
+    to(2) = fused(9.0f / 4, sum_b, 9.0f / 16 * sum_a);
 }
 
 void transform_input(int tile, const float* const* pixels, size_t channels, float* out, size_t step) {
@@ -100,8 +118,7 @@ void winograd_multiply(const float* rows, size_t stride, size_t count, const flo
         for (size_t j = 0; j < width; ++j) {
             const float* const column = strips + j / kStripRows * depth * kStripRows + j % kStripRows;
             float sum = 0.0f;
-            for (size_t k = 0; k < depth; ++k)
-                sum = std::fma(rows[r * stride + k], column[k * kStripRows], sum);
+            for (size_t k = 0; k < depth; ++k) sum = fused(rows[r * stride + k], column[k * kStripRows], sum);
             out[r * out_stride + j] = sum;
         }
 }
