@@ -149,8 +149,7 @@ class Backbone:
             DataError: another dtype or shape. ParameterError: a network without convolutions that BatchNorms follow, or
             one that `with_runtime` or `quantized` made.
         """
-        if batch_error(images):
-            raise DataError(f"images: {batch_error(images)}")
+        _check_batch(images, "images")
         inputs = (prepare_input(images[i : i + 1], self.normalisation) for i in range(len(images)))
         with self._failures((images.shape[1], images.shape[2])):
             return self._with_ranges(lambda network: input_ranges(network, inputs), images.shape[1:3])
@@ -198,8 +197,7 @@ class Backbone:
             DataError: another dtype or shape. BackboneError: the network failed, or a level is not (B, C, h, w).
             ForkError: this process was forked after torch had worked with several threads.
         """
-        if batch_error(batch):
-            raise DataError(f"batch: {batch_error(batch)}")
+        _check_batch(batch, "batch")
         before_torch(torch.get_num_threads())
         typed = typed_errors(str(self.device)) if self.device.type != "cpu" else nullcontext()
         with torch.inference_mode(), typed:
@@ -287,11 +285,10 @@ class Backbone:
         )
 
 
-def batch_error(batch: UInt8Array) -> str:
-    """What is wrong with a batch of images; "" if nothing is."""
+def _check_batch(batch: UInt8Array, name: str) -> None:
+    """Raises DataError, which begins with ``name``, if a batch is not uint8 (B, H, W, 3), RGB."""
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-        return f"expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}"
-    return ""
+        raise DataError(f"{name}: expected uint8 (B, H, W, 3), got {batch.dtype} {batch.shape}")
 
 
 def _gpu_failure(error: Exception, device: str | torch.device) -> GpuError | None:
